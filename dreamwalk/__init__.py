@@ -1,0 +1,1 @@
+"""dreamwalk: six families of video generation and world models over shared parts."""

@@ -1,0 +1,73 @@
+"""A clip: frames and what is known about them. The unit of training, recording and examination."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames in order, with what led into each of them.
+
+    On disk and in worlds the arrays are numpy, without a batch axis; `batch` stacks clips into torch tensors with a
+    leading `b`. `actions[t]` is the action that *leads into* frame `t`; the first frame of an episode has zeros.
+    """
+
+    video: Any
+    """uint8 `(t, h, w, 3)`; batched: uint8 tensor `(b, t, 3, h, w)`."""
+    actions: Any
+    """float32 `(t, a)`, the vector form of an `ActionSchema`."""
+    world_from_camera: Any = None
+    """float32 `(t, 4, 4)` or None."""
+    intrinsics: Any = None
+    """float32 `(t, 3, 3)` in pixels, or None."""
+    depth: Any = None
+    """float32 `(t, h, w)` planar depth in world units, 0 where unknown, or None."""
+    caption: str | list[str] = ""
+
+    def __len__(self) -> int:
+        """Frames in the clip (of each clip, when batched)."""
+        return self.video.shape[0] if self.video.ndim == 4 else self.video.shape[1]
+
+    def window(self, start: int, frames: int) -> Clip:
+        """Frames `start .. start + frames` of an unbatched clip; ValueError when it does not have them."""
+        if start < 0 or start + frames > len(self):
+            raise ValueError(f"frames {start}..{start + frames} asked of a clip of {len(self)} frames")
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
+        cut = {name: array[start : start + frames] for name, array in arrays.items() if array is not None}
+        return replace(self, **cut)
+
+    def to(self, device: torch.device | str) -> Clip:
+        """A batched clip moved to a device."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in arrays.items() if v is not None})
+
+
+def batch(clips: Sequence[Clip]) -> Clip:
+    """Stack unbatched clips of equal length into one batched clip of torch tensors.
+
+    What only some of the clips know (depth, poses) is left out.
+    """
+    import torch
+
+    def stack(name: str) -> torch.Tensor | None:
+        arrays = [getattr(clip, name) for clip in clips]
+        return None if any(a is None for a in arrays) else torch.from_numpy(np.stack(arrays))
+
+    video = stack("video")
+    assert video is not None
+    return Clip(
+        video=video.permute(0, 1, 4, 2, 3).contiguous(),
+        actions=stack("actions"),
+        world_from_camera=stack("world_from_camera"),
+        intrinsics=stack("intrinsics"),
+        depth=stack("depth"),
+        caption=[clip.caption if isinstance(clip.caption, str) else "" for clip in clips],
+    )
