@@ -47,7 +47,9 @@ class Clip:
     def to(self, device: torch.device | str) -> Clip:
         """A batched clip moved to a device."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in arrays.items() if v is not None})
+        return replace(
+            self, **{k: v.to(device, non_blocking=True) for k, v in arrays.items() if v is not None}
+        )
 
 
 def batch(clips: Sequence[Clip]) -> Clip:

@@ -81,7 +81,11 @@ class ActionSchema:
         """A short reading of a vector, for captions and overlays: `forward yaw +8`."""
         action = self.unpack(vector)
         parts = [name for name, held in zip(self.buttons, action["buttons"], strict=True) if held]
-        parts += [f"{name} {value:+.0f}" for name, value in zip(self.axes, action.get("axes", ()), strict=True) if value]
+        parts += [
+            f"{name} {value:+.0f}"
+            for name, value in zip(self.axes, action.get("axes", ()), strict=True)
+            if value
+        ]
         return " ".join(parts) or "stay"
 
 

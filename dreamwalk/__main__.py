@@ -1,0 +1,5 @@
+"""`python -m dreamwalk` is the command `dreamwalk`."""
+
+from dreamwalk.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""The command line: a verb, a name, and flags that are the fields of a config.
+
+    dreamwalk play nextframe.doom
+    dreamwalk train nextframe.doom --steps 4000 --optim.lr 3e-4
+
+Nothing heavy is imported before the verb and the name are known.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
+
+  play      walk in a dream, or in the game, in your browser      dreamwalk play nextframe.doom
+  sample    dream a recorded walk into a video                    dreamwalk sample nextframe.doom --actions walk.json --out v.mp4
+  evaluate  examine a system on held-out walks                    dreamwalk evaluate nextframe.doom --data data/doom-test
+  collect   walk the game and write clips                         dreamwalk collect doom --level home --frames 40000 --out data/doom
+  train     train a system on clips                               dreamwalk train nextframe.doom --out runs/mine
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command. A `ValueError` becomes one sentence on stderr and exit code 2; ctrl-C exits with 130."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return
+    verbs: dict[str, Callable[[list[str]], None]] = {
+        "play": play, "sample": sample, "evaluate": evaluate, "collect": collect, "train": train,
+    }  # fmt: skip
+    try:
+        if words[0] not in verbs:
+            raise ValueError(f"unknown verb '{words[0]}'" + _suggest(words[0], list(verbs)))
+        verbs[words[0]](words[1:])
+    except ValueError as error:
+        sys.exit(_complain(f"dreamwalk: {error}"))
+    except BrokenPipeError:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _complain(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 2
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f": did you mean '{close[0]}'?" if close else f": known are {', '.join(known)}"
+
+
+def _named(words: list[str], verb: str, known: list[str]) -> tuple[str, list[str]]:
+    """The name after a verb and the flags after it."""
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        raise ValueError(f"`dreamwalk {verb}` needs a name first, such as '{known[0]}'")
+    return ("", words) if words[0] in ("-h", "--help") else (words[0], words[1:])
+
+
+def _flags(kind: Any, words: list[str], *, prog: str, default: Any = None) -> Any:
+    """`words` as a dataclass, by tyro."""
+    import tyro
+
+    return tyro.cli(kind, args=words, prog=prog, **({} if default is None else {"default": default}))
+
+
+def train(words: list[str]) -> None:
+    """`dreamwalk train NAME`: the flags are in `training/command.py`."""
+    from dreamwalk.training.command import RUNS, Train, defaults
+
+    name, rest = _named(words, "train", list(RUNS))
+    if name and name not in RUNS:
+        raise ValueError(f"there is no run called '{name}'" + _suggest(name, list(RUNS)))
+    asked = _flags(
+        Train, rest, prog=f"dreamwalk train {name or 'NAME'}", default=defaults(name or next(iter(RUNS)))
+    )
+    from dreamwalk.training.fit import fit
+
+    out = Path(asked.out or f"runs/{asked.run.name}")
+    path = fit(
+        asked.run, out, resume=asked.resume, minutes=asked.minutes, device=asked.device, wandb=asked.wandb
+    )
+    print(f"weights: {path}")
+
+
+@dataclass(frozen=True)
+class Play:
+    """Open a page on this machine in which you walk."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets others on your network in."""
+    port: int = 8000
+    browser: bool = True
+    """Open the page in your browser."""
+    level: str = "home"
+    """Level of the real game, for `dreamwalk play doom`."""
+    device: str | None = None
+    """Default: an NVIDIA card if there is one."""
+
+
+def play(words: list[str]) -> None:
+    """`dreamwalk play NAME`: NAME is shipped weights, a weight file, a run folder, or `doom` for the game itself."""
+    name, rest = _named(words, "play", ["nextframe.doom", "doom"])
+    asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
+    from dreamwalk.serve import serve
+    from dreamwalk.serve.stage import game_stage
+
+    if name == "doom":
+        stage = game_stage(asked.level)
+    else:
+        from dreamwalk.systems.open import stage_of
+
+        stage = stage_of(name, device=asked.device)
+    serve(stage, host=asked.host, port=asked.port, open_browser=asked.browser)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Dream a recorded walk and write it as a video."""
+
+    actions: Path
+    """A walk, as the page records it (docs/data.md)."""
+    out: Path
+    """Where the video goes: an .mp4 file."""
+    seed: int | None = None
+    """Default: the walk's own."""
+    start: int | None = None
+    """Picture to begin from; default: the walk's own."""
+    steps: int | None = None
+    """Denoising passes a frame; default: the walk's own."""
+
+
+def sample(words: list[str]) -> None:
+    """`dreamwalk sample NAME --actions walk.json --out v.mp4`."""
+    name, rest = _named(words, "sample", ["nextframe.doom"])
+    asked = _flags(Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
+    from dreamwalk.rollout.record import dream_walk
+    from dreamwalk.systems.open import load
+
+    frames = dream_walk(
+        load(name), asked.actions, out=asked.out, seed=asked.seed, start=asked.start, steps=asked.steps
+    )
+    print(f"{frames} frames: {asked.out}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Examine a system on held-out walks: pictures, numbers and plots into a folder."""
+
+    data: str = "data/doom-test"
+    """Clips that were not trained on, as `dreamwalk collect --split test` writes them."""
+    out: Path = Path("runs/examination")
+    clips: int = 32
+    """How many walks."""
+    frames: int = 64
+    """Longest horizon."""
+    seed: int = 0
+
+
+def evaluate(words: list[str]) -> None:
+    """`dreamwalk evaluate NAME --data DIR`."""
+    name, rest = _named(words, "evaluate", ["nextframe.doom"])
+    asked = _flags(Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
+    from dreamwalk.evaluation.examine import examine
+    from dreamwalk.systems.open import load
+
+    examine(
+        load(name),
+        asked.data,
+        out=asked.out,
+        clips=asked.clips,
+        frames=asked.frames,
+        seed=asked.seed,
+        name=name,
+    )
+
+
+def collect(words: list[str]) -> None:
+    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`."""
+    from dreamwalk.data.collect import run_collect
+
+    run_collect(words)

@@ -1,0 +1,155 @@
+"""KL frame autoencoder: the convolutional image codec of latent diffusion (LDM, arXiv 2112.10752, appendix E).
+
+`kl16()` has the sizes of the public KL-16 of MAR (arXiv 2406.11838; 66,456,019 parameters), which Next-Frame
+Diffusion's published successor uses for frames of 224x384. Frames are coded one by one, so streaming and whole-clip
+coding are the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class KLCodecConfig:
+    channels: int = 16
+    """Latent channels."""
+    width: int = 128
+    """Channels at full resolution."""
+    multiples: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width multiple of each level; every level but the last halves the resolution."""
+    blocks: int = 2
+    """Residual blocks a level (one more when decoding)."""
+    scale: float = 0.2325
+    """Latents are multiplied by this, so that their variance is about one."""
+
+
+class KLCodec(nn.Module):
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> scaled mean latents `(b, t, c, h/f, w/f)`; `decode` goes back."""
+
+    def __init__(self, config: KLCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = _encoder(config)
+        self.decoder = _decoder(config)
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per latent in time, height and width."""
+        factor = 2 ** (len(self.config.multiples) - 1)
+        return 1, factor, factor
+
+    @property
+    def channels(self) -> int:
+        return self.config.channels
+
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the unscaled latents."""
+        b, factor = video.shape[0], self.stride[1]
+        if video.shape[-2] % factor or video.shape[-1] % factor:
+            h, w = (max(factor, round(side / factor) * factor) for side in video.shape[-2:])
+            size = f"{video.shape[-2]}x{video.shape[-1]}"
+            raise ValueError(f"frames of {size} do not divide by {factor}: the nearest size is {h}x{w}")
+        moments = self.encoder(rearrange(video, "b t c h w -> (b t) c h w"))
+        mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=b).chunk(2, dim=2)
+        return mean, log_variance.clamp(-30, 20)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return latents * self.config.scale
+
+    def encode(self, video: Tensor) -> Tensor:
+        return self.normalise(self.posterior(video)[0])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        frames = self.decoder(rearrange(latents / self.config.scale, "b t c h w -> (b t) c h w"))
+        return rearrange(frames, "(b t) c h w -> b t c h w", b=latents.shape[0])
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(width), nn.Conv2d(width, out, 3, padding=1)
+        self.norm2, self.conv2 = _norm(out), nn.Conv2d(out, out, 3, padding=1)
+        self.skip = nn.Identity() if width == out else nn.Conv2d(width, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(nn.functional.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(nn.functional.silu(self.norm2(h)))
+
+
+class PixelAttention(nn.Module):
+    """Single-head attention over all pixels of a frame."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = (
+            _norm(width),
+            nn.Conv2d(width, 3 * width, 1),
+            nn.Conv2d(width, width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b (three c) h w -> three b (h w) c", three=3)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.out(rearrange(y, "b (h w) c -> b c h w", h=x.shape[2]))
+
+
+class Downsample(nn.Module):
+    """Stride-two convolution, padded at the right and the bottom only."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(32, width), width, eps=1e-6)
+
+
+def _middle(width: int) -> list[nn.Module]:
+    return [ResidualBlock(width, width), PixelAttention(width), ResidualBlock(width, width)]
+
+
+def _encoder(config: KLCodecConfig) -> nn.Sequential:
+    """Attention follows every block of the deepest level, as in the public KL-16; its decoder has it in the middle only."""
+    layers: list[nn.Module] = [nn.Conv2d(3, config.width, 3, padding=1)]
+    width = config.width
+    for level, multiple in enumerate(config.multiples):
+        last = level == len(config.multiples) - 1
+        for _ in range(config.blocks):
+            layers.append(ResidualBlock(width, multiple * config.width))
+            width = multiple * config.width
+            layers += [PixelAttention(width)] if last else []
+        layers += [] if last else [Downsample(width)]
+    moments = 2 * config.channels
+    head = [_norm(width), nn.SiLU(), nn.Conv2d(width, moments, 3, padding=1), nn.Conv2d(moments, moments, 1)]
+    return nn.Sequential(*layers, *_middle(width), *head)
+
+
+def _decoder(config: KLCodecConfig) -> nn.Sequential:
+    width = config.multiples[-1] * config.width
+    first = [nn.Conv2d(config.channels, config.channels, 1), nn.Conv2d(config.channels, width, 3, padding=1)]
+    layers: list[nn.Module] = [*first, *_middle(width)]
+    for level, multiple in reversed(list(enumerate(config.multiples))):
+        for _ in range(config.blocks + 1):
+            layers.append(ResidualBlock(width, multiple * config.width))
+            width = multiple * config.width
+        if level:
+            layers += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(width, width, 3, padding=1)]
+    return nn.Sequential(*layers, _norm(width), nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1))
+
+
+def kl16() -> KLCodecConfig:
+    """The public KL-16: 16x smaller a side, 16 channels, 66,456,019 parameters."""
+    return KLCodecConfig()
+
+
+def kl_tiny() -> KLCodecConfig:
+    """Small enough for a test: 4x smaller a side."""
+    return KLCodecConfig(channels=4, width=16, multiples=(1, 1, 2), blocks=1, scale=1.0)

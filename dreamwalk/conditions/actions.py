@@ -1,0 +1,17 @@
+"""Actions as a condition: the vector form of an `ActionSchema` to one vector per frame."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ActionEmbedding(nn.Module):
+    """`(b, t, a)` to `(b, t, d)`. Added to the noise level's embedding, it steers by adaLN-zero, which Next-Frame
+    Diffusion found better than cross-attention and in-frame tokens (arXiv 2506.01380, table 3)."""
+
+    def __init__(self, actions: int, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(actions, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, actions: Tensor) -> Tensor:
+        return self.mlp(actions)

@@ -1,0 +1,122 @@
+"""Collecting walks in Doom: what backs `dreamwalk collect doom`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamwalk.clip import Clip
+from dreamwalk.data import shards, walkers
+from dreamwalk.data.doom import Doom
+from dreamwalk.data.levels import SPLITS, level_for
+from dreamwalk.data.writing import write_clips
+from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+
+CLIPS_PER_LEVEL = 8
+TICS = 3
+
+
+@dataclass(frozen=True)
+class DoomWalks:
+    """Walks in Doom as a source of clips: clip `i` is a pure function of (level, split, seed, i)."""
+
+    level: str = "home"
+    split: str = "train"
+    seed: int = 0
+    clip_frames: int = 64
+    size: tuple[int, int] = (96, 128)
+    fps: float = 35 / TICS
+    schema: ActionSchema = DOOM_ACTIONS
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split '{self.split}': known are {', '.join(SPLITS)}")
+        if self.clip_frames < 2:
+            raise ValueError(f"a clip has at least 2 frames, got clip_frames={self.clip_frames}")
+        level_for(self.level, self.split, self.seed, 0)
+
+    def describe(self) -> dict[str, Any]:
+        return {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
+
+    def clips(self, indices: range) -> Iterator[Clip]:
+        for number, group in groupby(indices, lambda index: index // CLIPS_PER_LEVEL):
+            level = level_for(self.level, self.split, self.seed, number)
+            with closing(Doom(level, size=self.size, tics=TICS)) as world:
+                for index in group:
+                    yield self.walk(world, index)
+
+    def walk(self, world: Doom, index: int) -> Clip:
+        """Clip `index`, walked in a world that is on its level."""
+        random = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
+        mix = walkers.mix_for(world.level)
+        kind = walkers.draw(mix, random)
+        walker = walkers.walk(kind, world.level, random, pitch=mix.pitch)
+        next(walker)
+        frame, info = world.reset(seed=int(random.integers(1 << 31)))
+        frames, infos, actions = [frame], [info], [np.zeros(self.schema.size, np.float32)]
+        for _ in range(self.clip_frames - 1):
+            move = walker.send(info)
+            action = self.schema.action(move.held, yaw=move.yaw, pitch=move.pitch)
+            frame, _, _, _, info = world.step(action)
+            frames.append(frame)
+            infos.append(info)
+            actions.append(self.schema.pack(action))
+        poses = np.stack([info["world_from_camera"] for info in infos])
+        return Clip(
+            video=np.stack(frames),
+            actions=np.stack(actions),
+            world_from_camera=poses,
+            intrinsics=np.stack([info["intrinsics"] for info in infos]),
+            depth=np.stack([info["depth"] for info in infos]),
+            caption=walkers.caption(kind, world.level, poses),
+        )
+
+
+def collect(
+    *,
+    level: str = "home",
+    split: str = "train",
+    frames: int = 40_000,
+    out: str | Path = "data/doom",
+    workers: int = 1,
+    seed: int = 0,
+    clip_frames: int = 64,
+    size: tuple[int, int] = (96, 128),
+) -> Path:
+    """Walk in Doom and write at least `frames` frames as clips into the folder `out`, which is returned.
+
+    `level` is "home", "procedural" (a new level every 8 clips) or a shipped map such as "map:MAP01". `workers`
+    are processes, best one per core. The same command goes on where it was stopped. ValueError when `out` holds
+    something else or the disk is full.
+    """
+    if frames < 1 or workers < 1:
+        raise ValueError(f"frames and workers are at least 1, got frames={frames}, workers={workers}")
+    walks = DoomWalks(level, split, seed, clip_frames, size)
+    return write_clips(walks, -(-frames // clip_frames), out, workers=workers)
+
+
+def check(path: str | Path) -> list[tuple[str, str]]:
+    """Compare a folder with its manifest byte by byte: (file, what is wrong) for each fault; [] if none."""
+    folder = Path(path)
+    faults: list[tuple[str, str]] = []
+    for shard in shards.read_manifest(folder)["shards"]:
+        file = folder / shard["file"]
+        if not file.exists():
+            faults.append((shard["file"], "missing"))
+            continue
+        data = file.read_bytes()
+        for number, clip in enumerate(shard["clips"]):
+            part = data[clip["offset"] : clip["offset"] + clip["size"]]
+            if len(part) < clip["size"]:
+                faults.append((shard["file"], f"cut short: ends inside its clip {number}"))
+                break
+            if hashlib.sha256(part).hexdigest() != clip["sha256"]:
+                faults.append((shard["file"], f"clip {number} has changed bytes"))
+    return faults

@@ -1,0 +1,186 @@
+"""Doom maps from rectangles, in pure Python: cells in, the bytes of a WAD file out.
+
+A map is a set of axis-parallel rectangles. Where two touch one can see and walk through; every other edge is a
+solid wall. The engine builds its own search trees, so a map is nothing but text (UDMF specification v1.1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A rectangle of floor, in map units (a player is 32 wide, 56 tall, and steps up to 24)."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    floor: int = 0
+    ceiling: int = 128
+    light: int = 240
+    wall: str = "STWALL"
+    flat: str = "FLOOR0_1"
+    top: str = "CEIL3_5"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A stretch of wall, on an edge of some cell, with a texture of its own."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    wall: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that stands on the floor; `kind` is an editor number, `heading` in degrees (0 is east)."""
+
+    x: int
+    y: int
+    kind: int
+    heading: int = 0
+
+
+Point = tuple[int, int]
+
+
+def write_wad(lumps: Sequence[tuple[str, bytes]]) -> bytes:
+    """A PWAD of named lumps, in order."""
+    body, directory, offset = b"", b"", 12
+    for name, data in lumps:
+        directory += struct.pack("<ii8s", offset, len(data), name.encode("ascii"))
+        body += data
+        offset += len(data)
+    return struct.pack("<4sii", b"PWAD", len(lumps), offset) + body + directory
+
+
+def write_png(image: np.ndarray) -> bytes:
+    """A PNG file of a uint8 (h, w, 3) image."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = image.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in image)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows, 9)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], panels: Sequence[Panel] = ()) -> bytes:
+    """The TEXTMAP lump of cells that do not overlap."""
+    text = _Textmap()
+    for cell in cells:
+        text.add(
+            "sector",
+            heightfloor=cell.floor,
+            heightceiling=cell.ceiling,
+            lightlevel=cell.light,
+            texturefloor=cell.flat,
+            textureceiling=cell.top,
+        )
+    for index, cell in enumerate(cells):
+        for start, end in _edges(cell, cells, panels):
+            back = _neighbour(start, end, index, cells)
+            if back is None:
+                text.wall(start, end, index, _panel(start, end, panels) or cell.wall)
+            elif index < back:
+                text.opening(start, end, (index, back), (cell.wall, cells[back].wall))
+    for thing in things:
+        every = {f"skill{k}": True for k in range(1, 6)} | {"single": True, "coop": True, "dm": True}
+        text.add("thing", x=thing.x, y=thing.y, type=thing.kind, angle=thing.heading, **every)
+    return text.bytes()
+
+
+class _Textmap:
+    """Accumulates the blocks of a TEXTMAP, sharing vertices."""
+
+    def __init__(self) -> None:
+        self.blocks = ['namespace = "ZDoom";']
+        self.vertices: dict[Point, int] = {}
+        self.sides = 0
+
+    def add(self, kind: str, /, **values: int | str | bool) -> None:
+        body = "".join(f"{key}={_literal(value)};" for key, value in values.items())
+        self.blocks.append(f"{kind}{{{body}}}")
+
+    def vertex(self, point: Point) -> int:
+        if point not in self.vertices:
+            self.vertices[point] = len(self.vertices)
+            self.add("vertex", x=point[0], y=point[1])
+        return self.vertices[point]
+
+    def side(self, sector: int, start: Point, end: Point, texture: dict[str, str]) -> int:
+        self.add("sidedef", sector=sector, offsetx=_offset(start, end), **texture)
+        self.sides += 1
+        return self.sides - 1
+
+    def wall(self, start: Point, end: Point, sector: int, texture: str) -> None:
+        side = self.side(sector, start, end, {"texturemiddle": texture})
+        self.add("linedef", v1=self.vertex(start), v2=self.vertex(end), sidefront=side, blocking=True)
+
+    def opening(self, start: Point, end: Point, sectors: tuple[int, int], walls: tuple[str, str]) -> None:
+        front = self.side(sectors[0], start, end, {"texturetop": walls[0], "texturebottom": walls[0]})
+        back = self.side(sectors[1], end, start, {"texturetop": walls[1], "texturebottom": walls[1]})
+        v1, v2 = self.vertex(start), self.vertex(end)
+        self.add("linedef", v1=v1, v2=v2, sidefront=front, sideback=back, twosided=True)
+
+    def bytes(self) -> bytes:
+        return ("\n".join(self.blocks) + "\n").encode("ascii")
+
+
+def _literal(value: int | str | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _offset(start: Point, end: Point) -> int:
+    """Texture offset that lines a wall's pattern up with the world, so that split walls show no seam."""
+    along = start[0] if end[0] > start[0] else -start[0] if end[0] < start[0] else 0
+    along += start[1] if end[1] > start[1] else -start[1] if end[1] < start[1] else 0
+    return along % 1024
+
+
+def _edges(cell: Cell, cells: Sequence[Cell], panels: Sequence[Panel]) -> list[tuple[Point, Point]]:
+    """The four sides clockwise (the cell lies to the right), split wherever anything else has a corner."""
+    corners = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
+    others = [*cells, *panels]
+    points = {(x, y) for o in others for x in (o.x0, o.x1) for y in (o.y0, o.y1)}
+    edges: list[tuple[Point, Point]] = []
+    for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
+        low, high = min(start, end), max(start, end)
+        axis = 0 if low[1] == high[1] else 1
+        inside = {p for p in points if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
+        stops = sorted({low, high} | inside, reverse=start > end)
+        edges += list(itertools.pairwise(stops))
+    return edges
+
+
+def _neighbour(start: Point, end: Point, index: int, cells: Sequence[Cell]) -> int | None:
+    """The cell on the far side of an edge of cell `index`."""
+    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    for k, other in enumerate(cells):
+        if k != index and other.x0 <= x <= other.x1 and other.y0 <= y <= other.y1:
+            return k
+    return None
+
+
+def _panel(start: Point, end: Point, panels: Sequence[Panel]) -> str | None:
+    for panel in panels:
+        low_x, high_x = sorted((panel.x0, panel.x1))
+        low_y, high_y = sorted((panel.y0, panel.y1))
+        if all(low_x <= x <= high_x and low_y <= y <= high_y for x, y in (start, end)):
+            return panel.wall
+    return None

@@ -1,0 +1,205 @@
+"""Walk files: who walked where, exactly enough to walk it again.
+
+A walk is a seed, a start and one action vector per step. With the same weights it gives the same frames, so
+it is the small file that people share instead of a film, and what `dreamwalk sample <system> --actions
+walk.json` reads:
+
+    {"format": "dreamwalk.walk/1", "system": "nextframe.doom", "seed": 7, "start": {"start": 3}, "steps": 4,
+     "fps": 11.67, "buttons": ["forward", ...], "axes": ["yaw", "pitch"], "actions": [[1, 0, 0, 0, 0, 0.25,
+     0], ...]}
+
+`actions` are in the form of `ActionSchema.pack`: buttons 0 or 1, axes in [-1, 1] (divided by their limits). A
+start from a picture is `{"image": {"height": h, "width": w, "rgb": base64 of zlib of the bytes}}`, without
+loss. This module needs numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dreamwalk.world import ActionSchema
+
+FORMAT = "dreamwalk.walk/1"
+MAX_ACTIONS = 100_000
+"""The longest walk that is read, in steps: more than two hours at 12 frames a second."""
+MAX_SIDE = 4096
+"""The tallest and widest start picture, in pixels."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One walk from its reset onwards; `actions[i]` leads into frame `i + 1`, frame 0 is what the reset
+    shows."""
+
+    system: str
+    """Name of what was walked in, such as `nextframe.doom`; a note, not checked."""
+    seed: int
+    buttons: tuple[str, ...]
+    axes: tuple[str, ...]
+    actions: np.ndarray
+    """float32 `(t, len(buttons) + len(axes))`."""
+    start: dict[str, Any] = field(default_factory=dict)
+    """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`."""
+    steps: int = 0
+    """Denoising steps per frame; 0 where there is no such thing."""
+    fps: float = 10.0
+
+    def __len__(self) -> int:
+        """Steps walked."""
+        return len(self.actions)
+
+    def check(self, schema: ActionSchema) -> None:
+        """Raise ValueError unless the walk's buttons and axes are those of `schema`, in order."""
+        theirs, ours = self.buttons + self.axes, schema.buttons + schema.axes
+        if theirs != ours:
+            raise ValueError(
+                f"this walk's actions are {', '.join(theirs) or 'none'} and this world knows "
+                f"{', '.join(ours)}: replay it where it was recorded ({self.system})"
+            )
+
+
+def write_walk(path: str | Path, walk: Walk) -> None:
+    """Write a walk as JSON; reading it back gives an equal walk."""
+    Path(path).write_text(dump_walk(walk), encoding="utf-8")
+
+
+def read_walk(path: str | Path) -> Walk:
+    """Read a walk file. ValueError with one sentence when it is missing or is not a walk."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"there is no walk file at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the walk file {path} cannot be read: {error}") from None
+    return parse_walk(text)
+
+
+def dump_walk(walk: Walk) -> str:
+    """The JSON text of a walk, with every float in the fewest digits that give the same float32 back."""
+    start = {name: _dump_option(value) for name, value in walk.start.items()}
+    content = {
+        "format": FORMAT,
+        "system": walk.system,
+        "seed": walk.seed,
+        "start": start,
+        "steps": walk.steps,
+        "fps": walk.fps,
+        "buttons": list(walk.buttons),
+        "axes": list(walk.axes),
+    }
+    head = json.dumps(content, indent=1, allow_nan=False)
+    rows = ",\n  ".join(json.dumps([_short(value) for value in row]) for row in walk.actions)
+    return f'{head[:-2]},\n "actions": [\n  {rows}\n ]\n}}\n'
+
+
+def parse_walk(source: str | dict[str, Any]) -> Walk:
+    """A walk from JSON text, or from what JSON gave; ValueError with one sentence when it is not one."""
+    content = _parse_json(source) if isinstance(source, str) else source
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f'this is not a walk file: it lacks "format": "{FORMAT}"')
+    buttons, axes = _names(content, "buttons"), _names(content, "axes")
+    if len(set(buttons + axes)) != len(buttons + axes):
+        raise ValueError("the walk file names a button or an axis twice")
+    start = content.get("start", {})
+    if not isinstance(start, dict):
+        raise ValueError("the walk file's start must be an object of options")
+    system = content.get("system", "")
+    if not isinstance(system, str):
+        raise ValueError("the walk file's system must be a text")
+    return Walk(
+        system=system,
+        seed=_whole(content, "seed", 0, 2**63 - 1),
+        start={name: _parse_option(name, value) for name, value in start.items()},
+        steps=_whole(content, "steps", 0, 1000),
+        fps=_rate(content.get("fps")),
+        buttons=buttons,
+        axes=axes,
+        actions=_actions(content.get("actions"), buttons, axes),
+    )
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the walk file is not valid JSON: {error}") from None
+
+
+def _short(value: np.float32) -> float | int:
+    number = float(str(np.float32(value)))
+    return int(number) if number.is_integer() else number
+
+
+def _dump_option(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
+        raise ValueError(f"a start picture is uint8 (h, w, 3), got {value.dtype} {value.shape}")
+    rgb = base64.b64encode(zlib.compress(np.ascontiguousarray(value).tobytes(), 9)).decode("ascii")
+    return {"height": value.shape[0], "width": value.shape[1], "rgb": rgb}
+
+
+def _parse_option(name: str, value: Any) -> Any:
+    if name != "image":
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("rgb"), str):
+        raise ValueError("the walk file's start picture needs height, width and rgb")
+    height, width = _whole(value, "height", 1, MAX_SIDE), _whole(value, "width", 1, MAX_SIDE)
+    size = height * width * 3
+    unpack = zlib.decompressobj()
+    try:
+        raw = unpack.decompress(base64.b64decode(value["rgb"], validate=True), size + 1)
+    except (binascii.Error, zlib.error, ValueError):
+        raise ValueError("the walk file's start picture cannot be unpacked") from None
+    if len(raw) != size:
+        raise ValueError(f"the walk file's start picture does not have {height} x {width} pixels")
+    return np.frombuffer(raw, np.uint8).reshape(height, width, 3).copy()
+
+
+def _names(content: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = content.get(key)
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"the walk file's {key} must be a list of names")
+    return tuple(value)
+
+
+def _whole(content: dict[str, Any], key: str, low: int, high: int) -> int:
+    value = content.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(
+            f"the walk file's {key} must be a whole number from {low} to {high}, got {value!r:.40}"
+        )
+    return value
+
+
+def _rate(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1000:
+        raise ValueError(f"the walk file's fps must be a number from 0 to 1000, got {value!r:.40}")
+    return float(value)
+
+
+def _actions(value: Any, buttons: tuple[str, ...], axes: tuple[str, ...]) -> np.ndarray:
+    size = len(buttons) + len(axes)
+    if not isinstance(value, list) or len(value) > MAX_ACTIONS:
+        raise ValueError(f"the walk file's actions must be a list of at most {MAX_ACTIONS} vectors")
+    for index, row in enumerate(value):
+        if not isinstance(row, list) or len(row) != size or not all(_fits(number) for number in row):
+            raise ValueError(f"action {index} of the walk file must be {size} numbers from -1 to 1")
+    actions = np.asarray(value, np.float32).reshape(-1, size)
+    wrong = np.flatnonzero(~np.isin(actions[:, : len(buttons)], (0.0, 1.0)).all(axis=1))
+    if wrong.size:
+        raise ValueError(f"action {wrong[0]} of the walk file has a button that is neither 0 nor 1")
+    return actions
+
+
+def _fits(number: Any) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and -1 <= number <= 1

@@ -1,0 +1,82 @@
+"""One code path for one process or many: start, shard, and talk.
+
+Under `torchrun` the group comes from its environment; alone, a group of one is made in memory, so that the same
+calls work. Sharding is FSDP2 (`fully_shard`) over the blocks, then the root; over one process it is the identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands: its rank among `world`, its device, and the mesh over all of them."""
+
+    rank: int
+    world: int
+    device: torch.device
+    mesh: DeviceMesh
+
+    @property
+    def first(self) -> bool:
+        """Whether this process prints and writes files."""
+        return self.rank == 0
+
+
+def best_device() -> torch.device:
+    """An NVIDIA card if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def start(device: str | None = None) -> Place:
+    """Join the process group (torchrun's, or a group of one) and pick the device: `cuda`, `cpu`, or None for the best."""
+    kind = torch.device(device or best_device()).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no NVIDIA card is visible to PyTorch: leave out `--device cuda`")
+    backend = "nccl" if kind == "cuda" else "gloo"
+    if not dist.is_initialized():
+        if "RANK" in os.environ:
+            dist.init_process_group(backend)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    local = (
+        torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device("cpu")
+    )
+    if kind == "cuda":
+        torch.cuda.set_device(local)
+    world = dist.get_world_size()
+    return Place(dist.get_rank(), world, local, init_device_mesh(kind, (world,), mesh_dim_names=("shard",)))
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Place) -> None:
+    """Shard parameters, gradients and optimizer state over the mesh. Build the optimizer afterwards, and call
+    modules by `module(...)`, never `.forward`: FSDP2 gathers in hooks."""
+    if place.world == 1:
+        return
+    for block in blocks:
+        fully_shard(block, mesh=place.mesh)
+    fully_shard(root, mesh=place.mesh)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a scalar over all processes."""
+    value = value.detach().clone()
+    if dist.get_world_size() > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.SUM)
+        value /= dist.get_world_size()
+    return value

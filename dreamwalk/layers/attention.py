@@ -1,0 +1,93 @@
+"""Self-attention over tokens that may also see keys and values from outside, and the SwiGLU feed-forward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from dreamwalk.layers.rope import rotate
+
+
+class KeyValues(NamedTuple):
+    """Keys (already rotated) and values `(b, heads, n, head_width)` of one layer."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with rotary positions; no biases. `past` is prepended to the keys and values."""
+
+    def __init__(self, width: int, *, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} does not divide by {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        head = width // heads
+        self.norm_q = nn.RMSNorm(head, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(head, eps=1e-6) if qk_norm else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        *,
+        mask: Tensor | BlockMask | None,
+        past: KeyValues | None,
+    ) -> tuple[Tensor, KeyValues]:
+        """`x` `(b, n, d)` -> the same shape, and the fresh keys and values of these `n` tokens.
+
+        `mask` is boolean (True = may see) or an additive bias, broadcastable to `(b, heads, n, past + n)`, or a
+        `BlockMask`.
+        """
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.heads
+        )
+        q, k = rotate(self.norm_q(q), *rope), rotate(self.norm_k(k), *rope)
+        fresh = KeyValues(k, v)
+        if past is not None:
+            k, v = torch.cat([past.keys, k], dim=2), torch.cat([past.values, v], dim=2)
+        y = attend(q, k, v, mask)
+        return self.out(rearrange(y, "b heads n e -> b n (heads e)")), fresh
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+    """Scaled dot-product attention, through FlexAttention when the mask is a `BlockMask`."""
+    if isinstance(mask, BlockMask):
+        return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def frame_mask(visible: Tensor, *, tokens: int) -> Tensor | BlockMask:
+    """Token mask from `visible` `(frames, frames)`: which frame (row) sees which (column); all tokens of a frame alike.
+
+    On an NVIDIA card a `BlockMask`, so that hidden blocks are never computed; elsewhere a boolean tensor.
+    """
+    if visible.is_cuda:
+        n = visible.shape[0] * tokens
+
+        def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return visible[query // tokens, key // tokens]
+
+        return create_block_mask(sees, None, None, n, n, device=visible.device.type)
+    return visible.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward `down(silu(gate(x)) * up(x))` (arXiv 2002.05202), hidden = 8/3 width rounded up; no biases."""
+
+    def __init__(self, width: int, *, multiple: int = 256) -> None:
+        super().__init__()
+        hidden = -(-(8 * width // 3) // multiple) * multiple
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(nn.functional.silu(gate) * up)

@@ -1,0 +1,68 @@
+"""The ring cache: keys and values of the last `window` frames, of static shape, outside every module.
+
+A denoising pass reads it and leaves it as it is; one commit pass per finished frame writes it. Keys are stored
+rotated at their absolute time, so nothing is recomputed when the window slides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dreamwalk.layers.attention import KeyValues
+
+
+@dataclass
+class RingCache:
+    """Keys and values of every layer, `(layers, b, heads, window * tokens, head_width)`, and how many frames came."""
+
+    keys: Tensor
+    values: Tensor
+    tokens: int
+    frames: int = 0
+
+    @classmethod
+    def empty(
+        cls, *, layers: int, heads: int, head_width: int, tokens: int, window: int, batch: int = 1,
+        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+    ) -> RingCache:  # fmt: skip
+        """A cache that remembers `window` frames of `tokens` tokens; nothing in it is visible yet."""
+        if window < 1:
+            raise ValueError(f"the cache needs a window of at least one frame, got {window}")
+        shape = (layers, batch, heads, window * tokens, head_width)
+        return cls(
+            torch.zeros(shape, device=device, dtype=dtype),
+            torch.zeros(shape, device=device, dtype=dtype),
+            tokens,
+        )
+
+    @property
+    def window(self) -> int:
+        return self.keys.shape[3] // self.tokens
+
+    def layer(self, index: int) -> KeyValues:
+        return KeyValues(self.keys[index], self.values[index])
+
+    def bias(self, new: int = 0) -> Tensor:
+        """Additive attention bias `(1, 1, 1, window * tokens + new)`: -inf for slots never written, else 0."""
+        held = min(self.frames, self.window) * self.tokens
+        bias = torch.zeros(1, 1, 1, self.keys.shape[3] + new, device=self.keys.device, dtype=self.keys.dtype)
+        bias[..., held : self.keys.shape[3]] = -torch.inf
+        return bias
+
+    def write(self, fresh: Sequence[KeyValues]) -> None:
+        """Commit one frame, of every layer `(b, heads, tokens, head_width)`; it takes the oldest frame's slot."""
+        start = (self.frames % self.window) * self.tokens
+        for index, (keys, values) in enumerate(fresh):
+            self.keys[index, :, :, start : start + self.tokens] = keys
+            self.values[index, :, :, start : start + self.tokens] = values
+        self.frames += 1
+
+    def clone(self) -> RingCache:
+        return RingCache(self.keys.clone(), self.values.clone(), self.tokens, self.frames)
+
+    def to(self, device: torch.device | str) -> RingCache:
+        return RingCache(self.keys.to(device), self.values.to(device), self.tokens, self.frames)

@@ -1,0 +1,49 @@
+"""Rotary positions over time, height and width.
+
+The head dimension is split into [nT, nH, nW] parts, each rotated by its own axis (HunyuanVideo, arXiv 2412.03603,
+section 3.2; the same split in Next-Frame Diffusion, arXiv 2506.01380). Scores depend on differences of positions
+only, so an absolute frame index may grow forever: angles are computed in float64 and only then rounded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def split_axes(head_width: int) -> tuple[int, int, int]:
+    """[nT, nH, nW] with nT = 1/8 of the head: 64 -> (8, 28, 28), 128 -> (16, 56, 56)."""
+    if head_width % 16:
+        raise ValueError(
+            f"the head width must be a multiple of 16 to be split over time, height, width: {head_width}"
+        )
+    time = head_width // 8
+    return time, (head_width - time) // 2, (head_width - time) // 2
+
+
+def rope_tables(
+    times: Tensor, *, grid: tuple[int, int], head_width: int, theta: float
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for frames at `times` `(b, t)` or `(t,)` on a grid `(h, w)`.
+
+    Returns two float32 tensors `(b or 1, 1, t*h*w, head_width / 2)`, ready to broadcast over heads.
+    """
+    times = times.double().reshape(-1, times.shape[-1])
+    b, t = times.shape
+    h, w = grid
+    axes = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    height, width = (axis.reshape(1, 1, h * w).to(times) for axis in axes)
+    positions = (times[:, :, None], height, width)
+    angles = []
+    for part, position in zip(split_axes(head_width), positions, strict=True):
+        frequency = theta ** (-torch.arange(0, part, 2, device=times.device, dtype=torch.float64) / part)
+        angles.append((position[..., None] * frequency).expand(b, t, h * w, part // 2))
+    angle = torch.cat(angles, dim=-1).reshape(b, 1, t * h * w, head_width // 2)
+    return angle.cos().float(), angle.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate interleaved pairs of `x` `(b, heads, n, head_width)` by the tables of `rope_tables`."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)

@@ -1,0 +1,184 @@
+"""A dream as a world: the page, the recorder and the examination walk in it as they walk in the game."""
+
+from __future__ import annotations
+
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from dreamwalk.clip import Clip
+from dreamwalk.rollout.denoise import Session, Step
+from dreamwalk.world import Action, ActionSchema, World
+
+
+class Dreamer(Protocol):
+    """A system that can go on, frame after frame."""
+
+    def begin(self, start: Clip, *, seed: int = 0, step: Step | None = None) -> Session: ...
+
+    def advance(
+        self,
+        session: Session,
+        action: Tensor,
+        *,
+        step: Step | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Tensor: ...
+
+
+class Decode(Protocol):
+    """Latents `(1, 1, c, h, w)` to video `(1, 1, 3, H, W)` in [-1, 1]."""
+
+    def __call__(self, latents: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Walkable:
+    """What a dream needs to know besides its weights."""
+
+    actions: ActionSchema
+    fps: float
+    starts: np.ndarray
+    """Pictures to begin from, uint8 `(k, h, w, 3)`."""
+    poses: np.ndarray
+    """Where the camera stood in them, float32 `(k, 4, 4)`."""
+    intrinsics: np.ndarray
+    """float32 `(3, 3)` in pixels."""
+    pace: float = 0.0
+    """World units that a held `forward` covers in a step, for the dead reckoning of poses."""
+    world: str = ""
+    """The real world that it dreams of: the level of the game, or empty."""
+
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-able metadata for a weight file."""
+        arrays = {"starts": self.starts, "poses": self.poses, "intrinsics": self.intrinsics}
+        schema = {"buttons": self.actions.buttons, "axes": self.actions.axes, "limits": self.actions.limits}
+        tensors = {
+            f"walkable.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()
+        }
+        return tensors, {"actions": schema, "fps": self.fps, "pace": self.pace, "world": self.world}
+
+    @classmethod
+    def unpack(cls, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Walkable:
+        """The inverse of `pack`."""
+        schema = ActionSchema(**{name: tuple(value) for name, value in metadata["actions"].items()})
+        arrays = {name: tensors[f"walkable.{name}"].numpy() for name in ("starts", "poses", "intrinsics")}
+        return cls(
+            actions=schema, fps=metadata["fps"], pace=metadata["pace"], world=metadata["world"], **arrays
+        )
+
+
+@dataclass(frozen=True)
+class DreamState:
+    session: Session
+    frame: np.ndarray
+    pose: np.ndarray
+
+
+class Dream(World):
+    """A dream under way. Poses in `info` are dead reckoning from the actions: exact in yaw, nominal in position."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
+
+    def __init__(
+        self,
+        system: Dreamer,
+        walkable: Walkable,
+        *,
+        step: Step,
+        decode: Decode,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.system, self.walkable, self.step_pass, self.decode_latents = system, walkable, step, decode
+        self.device = device
+        self.actions, self.fps = walkable.actions, walkable.fps
+        self.action_space = self.actions.space
+        self.observation_space = spaces.Box(0, 255, walkable.starts.shape[1:], np.uint8)
+        self._steps: int | None = None
+        self._now: DreamState | None = None
+
+    @property
+    def steps(self) -> int:
+        """Denoising passes a frame; may be set at any time, 1 to 32."""
+        return self._steps or (self._now.session.steps if self._now else 1)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        if not 1 <= steps <= 32:
+            raise ValueError(f"denoising passes a frame go from 1 to 32, got {steps}")
+        self._steps = steps
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin from `options={"start": k}`, from any picture `{"image": uint8 (h, w, 3)}`, or from a drawn start."""
+        super().reset(seed=seed)
+        options = options or {}
+        index = int(options.get("start", self.np_random.integers(len(self.walkable.starts))))
+        if not 0 <= index < len(self.walkable.starts):
+            raise ValueError(f"there is no start {index}: this dream has {len(self.walkable.starts)}")
+        frame = np.asarray(options.get("image", self.walkable.starts[index]))
+        if frame.shape != self.observation_space.shape or frame.dtype != np.uint8:
+            raise ValueError(
+                f"a picture to begin from is uint8 of shape {self.observation_space.shape}, got {frame.shape}"
+            )
+        video = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, None].to(self.device)
+        still = torch.zeros(1, 1, self.actions.size, device=self.device)
+        session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        session = self.system.begin(Clip(video=video, actions=still), seed=session_seed, step=self.step_pass)
+        self._now = DreamState(session, frame, self.walkable.poses[index].astype(np.float64))
+        return frame.copy(), self._info({})
+
+    def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Dream the next frame. `info["timings"]` tells the milliseconds of each stage."""
+        now, timings = self._awake(), {}
+        vector = self.actions.pack(action)
+        session = replace(now.session, steps=self.steps)
+        held = torch.from_numpy(vector)[None].to(self.device)
+        latents = self.system.advance(session, held, step=self.step_pass, timings=timings)
+        began = perf_counter()
+        with torch.inference_mode():
+            video = ((self.decode_latents(latents)[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte()
+        frame = video.permute(1, 2, 0).cpu().numpy()
+        timings["decode"] = 1000 * (perf_counter() - began)
+        self._now = DreamState(session, frame, self._reckon(now.pose, action))
+        return frame.copy(), 0.0, False, False, self._info(timings)
+
+    def render(self) -> np.ndarray:
+        return self._awake().frame.copy()
+
+    def state(self) -> DreamState:
+        now = self._awake()
+        return replace(now, session=now.session.clone())
+
+    def restore(self, state: DreamState) -> tuple[np.ndarray, dict[str, Any]]:
+        self._now = replace(state, session=state.session.clone())
+        return state.frame.copy(), self._info({})
+
+    def _awake(self) -> DreamState:
+        if self._now is None:
+            raise ValueError("the dream has not begun: call reset() first")
+        return self._now
+
+    def _info(self, timings: dict[str, float]) -> dict[str, Any]:
+        pose = self._awake().pose.astype(np.float32)
+        return {"world_from_camera": pose, "intrinsics": self.walkable.intrinsics.copy(), "timings": timings}
+
+    def _reckon(self, pose: np.ndarray, action: Action) -> np.ndarray:
+        """Turn about the camera's vertical by yaw, then step along it by the pace; pitch moves the picture, not the pose."""
+        held = dict(zip(self.actions.buttons, action["buttons"], strict=True))
+        axes = dict(zip(self.actions.axes, action.get("axes", ()), strict=True))
+        yaw = np.deg2rad(float(axes.get("yaw", 0.0)))
+        turn = np.eye(4)
+        turn[0, 0], turn[0, 2], turn[2, 0], turn[2, 2] = np.cos(yaw), np.sin(yaw), -np.sin(yaw), np.cos(yaw)
+        move = np.eye(4)
+        move[2, 3] = self.walkable.pace * (float(held.get("forward", 0)) - float(held.get("back", 0)))
+        move[0, 3] = self.walkable.pace * (float(held.get("right", 0)) - float(held.get("left", 0)))
+        return pose @ turn @ move

@@ -1,0 +1,137 @@
+"""The pass and the decoder in ONNX Runtime: exact to float32 rounding, and faster than eager PyTorch on a CPU.
+
+Graphs are exported once per weights and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.backbones.framedit import FrameDiT
+from dreamwalk.layers.attention import KeyValues
+from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.rope import rope_tables
+
+
+class _PassGraph(nn.Module):
+    """The cached pass with plain tensors in and out."""
+
+    def __init__(self, conditions: nn.Module, backbone: FrameDiT) -> None:
+        super().__init__()
+        self.conditions, self.backbone = conditions, backbone
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        action: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        bias: Tensor,
+        keys: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cache = RingCache(keys, values, self.backbone.config.tokens)
+        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache)
+        return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
+
+
+class OnnxStep:
+    """`rollout.denoise.Step` for one session at a time (batch 1) with a cache of `window` frames."""
+
+    def __init__(
+        self, conditions: nn.Module, backbone: FrameDiT, *, actions: int, window: int, threads: int = 0
+    ) -> None:
+        self.config = backbone.config
+        cache = backbone.cache(window)
+        rope = backbone.rope(torch.zeros(1))
+        x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
+        bias = cache.bias(self.config.tokens)
+        inputs = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias, cache.keys, cache.values)
+        self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
+        self.names = [entry.name for entry in self.session.get_inputs()]
+
+    def __call__(
+        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache
+    ) -> tuple[Tensor, Sequence[KeyValues]]:
+        config = self.config
+        rope = rope_tables(
+            torch.tensor([cache.frames]),
+            grid=config.token_grid,
+            head_width=config.width // config.heads,
+            theta=config.theta,
+        )
+        level, bias = torch.full((1, 1), sigma), cache.bias(config.tokens)
+        feeds = (x, level, action, *rope, bias, cache.keys, cache.values)
+        v, keys, values = _run(self.session, self.names, feeds)
+        return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]
+
+
+class OnnxDecoder:
+    """`codec.decode` for one frame: latents `(1, 1, c, h, w)` -> video `(1, 1, 3, H, W)`."""
+
+    def __init__(self, codec: nn.Module, shape: tuple[int, int, int], *, threads: int = 0) -> None:
+        graph = nn.Module()
+        graph.codec = codec
+        graph.forward = lambda latents: codec.decode(latents)  # type: ignore[method-assign, operator]
+        self.session = _session(graph, (torch.zeros(1, 1, *shape),), threads=threads)
+        self.names = [entry.name for entry in self.session.get_inputs()]
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        return _run(self.session, self.names, (latents,))[0]
+
+
+def _run(session: onnxruntime.InferenceSession, names: list[str], feeds: Sequence[Tensor]) -> list[Tensor]:
+    arrays = {name: np.ascontiguousarray(feed.numpy()) for name, feed in zip(names, feeds, strict=True)}
+    return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+
+def _session(graph: nn.Module, inputs: tuple[Tensor, ...], *, threads: int) -> onnxruntime.InferenceSession:
+    """An inference session of `graph`, exported now or taken from the cache folder."""
+    path = _cache_folder() / f"{_fingerprint(graph, inputs)}.onnx"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        _export(graph.eval(), inputs, partial)
+        os.replace(partial, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _export(graph: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
+    noisy = logging.getLogger("torch.onnx")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter's own deprecations
+            program: Any = torch.onnx.export(graph, inputs, dynamo=True, verbose=False, external_data=False)
+            program.save(str(path), external_data=False)
+    finally:
+        noisy.setLevel(level)
+
+
+def _fingerprint(graph: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    digest = hashlib.sha256(f"{torch.__version__} {[tuple(i.shape) for i in inputs]} {graph}".encode())
+    for name, tensor in sorted(graph.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dreamwalk" / "onnx"

@@ -1,0 +1,46 @@
+"""Flow matching on the straight path between data and noise (arXiv 2210.02747; rectified flow, arXiv 2209.03003).
+
+    x_sigma = (1 - sigma) x + sigma eps        v = dx_sigma / dsigma = eps - x
+
+`sigma` is 0 for clean data and 1 for noise. Papers that write t = 1 for data mean t = 1 - sigma.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def spread(sigma: Tensor, x: Tensor) -> Tensor:
+    """Levels `(b, t)` shaped to multiply `x` `(b, t, ...)`."""
+    return sigma.reshape(*sigma.shape, *[1] * (x.ndim - sigma.ndim))
+
+
+def perturb(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    """`x_sigma` for clean `x` and noise `eps` `(b, t, ...)` at levels `(b, t)`."""
+    sigma = spread(sigma, x)
+    return (1 - sigma) * x + sigma * eps
+
+
+def clean(x_sigma: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """The data that a velocity points to: `x = x_sigma - sigma v`."""
+    return x_sigma - spread(sigma, x_sigma) * v
+
+
+def shift(sigma: Tensor, factor: float) -> Tensor:
+    """Move levels towards noise: `factor sigma / (1 + (factor - 1) sigma)` (SD3, arXiv 2403.03206, section 5.3.2)."""
+    return factor * sigma / (1 + (factor - 1) * sigma)
+
+
+def logit_normal(normal: Tensor, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Levels whose logit is normal, from standard normal draws (SD3, section 3.1)."""
+    return torch.sigmoid(mean + std * normal)
+
+
+def snr_weight(sigma: Tensor, *, floor: float) -> Tensor:
+    """Weight `1 / max(sigma, floor)^2` of a squared error of the clean prediction.
+
+    Above the floor this is the unweighted velocity loss, since `v` errs by the error of `x` over sigma; below it the
+    weight stays bounded, so that nearly clean frames, where there is nothing to learn, do not drown the rest.
+    """
+    return sigma.clamp(min=floor) ** -2

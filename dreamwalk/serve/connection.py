@@ -1,0 +1,206 @@
+"""One WebSocket: what comes in is checked and rationed, what goes out is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from dreamwalk.serve.film import Shelf
+from dreamwalk.serve.lobby import Full, Lobby
+from dreamwalk.serve.protocol import MAX_MESSAGE, Ack, Message, Ping, parse
+from dreamwalk.serve.session import Session
+from dreamwalk.serve.stage import Stage
+
+MESSAGES_PER_SECOND = 200
+BURST = 400
+"""Messages that a page may send at once after a quiet while; every 16 KB count as one more."""
+LARGE = 16 * 1024
+"""Longer messages are parsed in a thread, so that nobody else waits for it."""
+SILENCE = 180.0
+"""A page that says nothing at all for so long is gone, in seconds; it pings every two."""
+IDLE = 120.0
+"""Whoever touches nothing for so long gives up the seat if someone waits for it, in seconds."""
+
+
+@dataclass(frozen=True)
+class Hall:
+    """What the connections of one server share."""
+
+    stage: Stage
+    lobby: Lobby
+    shelf: Shelf
+    sessions: set[Session] = field(default_factory=set)
+    """Those whose thread may still run."""
+
+    def close(self) -> None:
+        """End all sessions, wait a moment for their threads, and delete the films."""
+        for session in self.sessions:
+            session.stop()
+        for session in self.sessions:
+            session.join(2.0)
+        self.shelf.close()
+
+
+class Goodbye(Exception):
+    """Close the connection with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Outbox:
+    """What is still to be sent: the newest status, a few frames and a few other messages; never more.
+
+    `post` may be called from any thread and never waits. Frames go first in, first out; the acknowledgements
+    keep them few, and should they pile up all the same, the oldest goes.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._some = asyncio.Event()
+        self.over: asyncio.Future[str] = self._loop.create_future()
+        """Done, with the reason, when the session says "over"."""
+        self._texts: deque[dict[str, Any]] = deque(maxlen=64)
+        self._frames: deque[bytes] = deque(maxlen=4)
+
+    def post(self, kind: str, content: Any) -> None:
+        """Queue a frame (`kind` "frame", bytes) or a JSON message (dict)."""
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._put, kind, content)
+
+    def _put(self, kind: str, content: Any) -> None:
+        if kind == "over":
+            if not self.over.done():
+                self.over.set_result(content["message"])
+        elif kind == "frame":
+            self._frames.append(content)
+        else:
+            if kind in ("status", "queue", "pong"):
+                self._texts = deque((m for m in self._texts if m["type"] != kind), maxlen=64)
+            self._texts.append({"type": kind, **content})
+        self._some.set()
+
+    async def next(self) -> str | bytes:
+        """The next message to send; texts before frames."""
+        while not self._texts and not self._frames:
+            self._some.clear()
+            await self._some.wait()
+        return json.dumps(self._texts.popleft()) if self._texts else self._frames.popleft()
+
+
+class Connection:
+    """One page, from its first message to its last."""
+
+    def __init__(self, websocket: WebSocket, hall: Hall) -> None:
+        self._socket, self._hall, self._lobby = websocket, hall, hall.lobby
+        self._outbox = Outbox()
+        self._session: Session | None = None
+        self._heard = time.monotonic()
+        self._allowance, self._counted = float(BURST), time.monotonic()
+
+    async def run(self, *, start: int | None, seed: int) -> None:
+        """Serve the page until it leaves or has to go; its seat is free again right after."""
+        jobs = [asyncio.create_task(job) for job in (self._read(), self._write(), self._walk(start, seed))]
+        try:
+            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for job in jobs:
+                job.cancel()
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Goodbye):
+                await self._close(result.code, result.reason)
+            elif not isinstance(
+                result, asyncio.CancelledError | WebSocketDisconnect | RuntimeError | OSError
+            ):
+                assert isinstance(result, BaseException)
+                raise result
+
+    async def _read(self) -> None:
+        while True:
+            event = await self._socket.receive()
+            if event["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(event.get("code") or 1005)
+            self._heard = time.monotonic()
+            text = event.get("text")
+            self._ration(len(text or event.get("bytes") or ""))
+            try:
+                if text is None:
+                    raise ValueError("messages to the server are JSON text, not binary")
+                small = len(text) <= LARGE or len(text) > MAX_MESSAGE
+                self._take(parse(text) if small else await asyncio.to_thread(parse, text))
+            except ValueError as error:
+                self._outbox.post("error", {"message": str(error)})
+
+    def _ration(self, size: int) -> None:
+        now = time.monotonic()
+        earned = (now - self._counted) * MESSAGES_PER_SECOND
+        self._allowance = min(self._allowance + earned, float(BURST)) - 1.0 - min(size / LARGE, 128.0)
+        self._counted = now
+        if self._allowance < 0:
+            raise Goodbye(1008, f"too many messages: at most {MESSAGES_PER_SECOND} a second are taken")
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Ping):
+            self._outbox.post("pong", {"t": message.t})
+        elif isinstance(message, Ack) and self._session:
+            if self._session.acknowledge(message.serial):
+                self._allowance += 1.0  # one per frame is as it should be, however many frames there are
+        elif self._session and not isinstance(message, Ack):
+            self._session.take(message)
+
+    async def _write(self) -> None:
+        while True:
+            message = await self._outbox.next()
+            if isinstance(message, bytes):
+                await self._socket.send_bytes(message)
+            else:
+                await self._socket.send_text(message)
+
+    async def _walk(self, start: int | None, seed: int) -> None:
+        """Wait for a seat, walk, and watch over who is asleep."""
+        try:
+            await self._lobby.enter(self._in_queue)
+        except Full:
+            raise Goodbye(
+                1013, "everyone is walking and the queue is full: try again in a few minutes"
+            ) from None
+        hall = self._hall
+        session = self._session = Session(hall.stage, self._outbox.post, hall.shelf, start=start, seed=seed)
+        hall.sessions.difference_update([s for s in hall.sessions if s.ended])
+        hall.sessions.add(session)
+        try:
+            session.start()
+            while not self._outbox.over.done():
+                await asyncio.wait([self._outbox.over], timeout=1.0)
+                self._watch(session)
+            raise Goodbye(1011, self._outbox.over.result())
+        finally:
+            session.stop()
+            self._lobby.leave()
+
+    def _watch(self, session: Session) -> None:
+        now = time.monotonic()
+        if now - self._heard > SILENCE:
+            raise Goodbye(4002, "the page fell silent")
+        if self._lobby.waiting and now - session.touched > IDLE:
+            raise Goodbye(4001, "you were away and someone was waiting to walk: come back any time")
+
+    def _in_queue(self, position: int) -> None:
+        self._outbox.post("queue", {"position": position, "seats": self._lobby.seats})
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._socket.application_state is not WebSocketState.CONNECTED:
+            return
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self._socket.send_text(json.dumps({"type": "error", "message": reason}))
+                await self._socket.close(code, reason.encode()[:120].decode(errors="ignore"))

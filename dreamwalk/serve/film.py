@@ -1,0 +1,135 @@
+"""Recording what is shown: an H.264 film and the walk that gives the same frames again."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import tempfile
+from collections import deque
+from fractions import Fraction
+from pathlib import Path
+from threading import Lock
+
+import av
+import numpy as np
+from av.video.stream import VideoStream
+from PIL import Image
+
+from dreamwalk.data.walks import Walk, write_walk
+
+MAX_SECONDS = 600.0
+MIN_HEIGHT = 480
+"""Films of smaller frames are enlarged by a whole factor to at least this many pixels."""
+
+
+class Film:
+    """An mp4 that is being written. Frames are uint8 `(h, w, 3)`; several are put side by side."""
+
+    def __init__(self, path: Path, *, fps: float, pictures: list[np.ndarray]) -> None:
+        """Open the file; its size is fixed by the first pictures, which are not written yet."""
+        self.path, self.fps, self.frames = path, fps, 0
+        height, width = _beside(pictures).shape[:2]
+        factor = max(1, -(-MIN_HEIGHT // height))
+        self._size = (width * factor // 2 * 2, height * factor // 2 * 2)
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        self._stream.width, self._stream.height = self._size
+        self._stream.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            self._stream.options = {"preset": "veryfast", "crf": "18"}
+
+    @property
+    def full(self) -> bool:
+        """Whether the film has reached its longest length."""
+        return self.frames >= MAX_SECONDS * self.fps
+
+    def add(self, pictures: list[np.ndarray]) -> None:
+        """Append one frame."""
+        picture = _within(_beside(pictures), *self._size)
+        for packet in self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            self._container.mux(packet)
+        self.frames += 1
+
+    def finish(self) -> None:
+        """Write what is left and close the file."""
+        for packet in self._stream.encode(None):
+            self._container.mux(packet)
+        self._container.close()
+
+    def drop(self) -> None:
+        """Close the file and delete it."""
+        self._container.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Shelf:
+    """The films of one server: a temporary folder that keeps the newest. Safe to share between threads."""
+
+    def __init__(self, keep: int = 64) -> None:
+        self._made: Path | None = None
+        self._kept: deque[str] = deque()
+        self._keep = keep
+        self._lock = Lock()
+
+    def new(self, title: str, seed: int) -> Path:
+        """A path for a new film, with a name that cannot be guessed."""
+        name = re.sub(r"[^\w.-]+", "-", title).strip("-.") or "walk"
+        return self._folder() / f"{name}-seed{seed}-{secrets.token_urlsafe(9)}.mp4"
+
+    def put(self, film: Path, walk: Walk) -> tuple[str, str]:
+        """Keep a finished film and its walk; returns the names of the two files. The oldest may go."""
+        write_walk(film.with_suffix(".json"), walk)
+        with self._lock:
+            self._kept.append(film.stem)
+            while len(self._kept) > self._keep:
+                old = self._kept.popleft()
+                for suffix in (".mp4", ".json"):
+                    (film.parent / f"{old}{suffix}").unlink(missing_ok=True)
+        return film.name, film.with_suffix(".json").name
+
+    def find(self, name: str) -> Path | None:
+        """The file of that name, if it is kept."""
+        stem, _, suffix = name.rpartition(".")
+        with self._lock:
+            known = stem in self._kept and suffix in ("mp4", "json")
+        path = self._folder() / name
+        return path if known and path.is_file() else None
+
+    def close(self) -> None:
+        """Delete everything."""
+        if self._made:
+            shutil.rmtree(self._made, ignore_errors=True)
+
+    def _folder(self) -> Path:
+        with self._lock:
+            if self._made is None:
+                self._made = Path(tempfile.mkdtemp(prefix="dreamwalk-"))
+            return self._made
+
+
+def _beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures side by side at the height of the first."""
+    height = pictures[0].shape[0]
+    rows = [p if p.shape[0] == height else _scaled(p, height / p.shape[0]) for p in pictures]
+    return np.concatenate(rows, axis=1)
+
+
+def _within(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture scaled to fit and centred on black."""
+    h, w = picture.shape[:2]
+    scaled = _scaled(picture, min(height / h, width / w))[:height, :width]
+    if scaled.shape[:2] == (height, width):
+        return scaled
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - scaled.shape[0]) // 2, (width - scaled.shape[1]) // 2
+    canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+    return canvas
+
+
+def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))

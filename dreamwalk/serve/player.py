@@ -1,0 +1,252 @@
+"""What one walk does: takes commands, makes frames, films and replays. No threads and no sockets in here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dreamwalk.data.walks import Walk
+from dreamwalk.serve import frames
+from dreamwalk.serve.controls import Controls
+from dreamwalk.serve.film import Film, Shelf
+from dreamwalk.serve.protocol import Command, Pace, Pause, Record, Replay, Reset, Step, Steps, View
+from dreamwalk.serve.scene import Scene, Shot
+from dreamwalk.serve.stage import Stage
+
+Post = Callable[[str, Any], None]
+"""Hands `(kind, content)` to the connection, from any thread, without waiting.
+
+The kind is "frame" (content: bytes) or the type of a JSON message (content: dict).
+"""
+MAX_SINGLE = 8
+log = logging.getLogger(__name__)
+
+
+class Player:
+    """One walk over a scene. Belongs to one thread, but for `controls`, which any thread may update."""
+
+    def __init__(self, stage: Stage, scene: Scene, shelf: Shelf, post: Post) -> None:
+        self.controls = Controls(scene.schema)
+        self.state = "ready"
+        """ready, ended (the world said so) or stopped (the world failed)."""
+        self.paused = False
+        self.unlocked = False
+        """Run as fast as the world can instead of at its own rate."""
+        self.single = 0
+        """Frames still to be made although the walk is paused."""
+        self.serial = 0
+        self._stage, self._scene, self._shelf, self._post = stage, scene, shelf, post
+        self._seed, self._start, self._options = 0, None if not stage.starts else 0, self.options(None)
+        self._film: Film | None = None
+        self._walk: Walk | None = None
+        self._frame = self._seq = 0
+        self._last = 0.0
+
+    @property
+    def fps(self) -> float:
+        """Frames per second that the world was made for."""
+        return self._scene.fps
+
+    def options(self, start: int | None) -> dict[str, Any]:
+        """Reset options of a place in the gallery; None is the first. ValueError where there is none."""
+        starts = self._stage.starts
+        if start is None:
+            return starts[0].options if starts else {}
+        if start >= len(starts):
+            raise ValueError(f"there is no start {start}: the gallery has {len(starts)}")
+        return starts[start].options
+
+    def hello(self) -> dict[str, Any]:
+        """What the page has to know about this world before its first frame."""
+        schema, (height, width) = self._scene.schema, self._scene.size
+        names = {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits}
+        rest = {"title": self._stage.title, "fps": self._scene.fps, "width": width, "height": height}
+        return names | rest | {"views": self._scene.views, "steps": self._scene.steps}
+
+    def apply(self, command: Command) -> None:
+        """Do what was asked for. ValueError with one sentence when it makes no sense now; worlds may raise
+        more."""
+        match command:
+            case Reset(seed, start, image):
+                self._reset(seed, start, image)
+            case View(view):
+                self._show(self._scene.look(view))
+            case Pause(paused):
+                self.paused = paused or self.state != "ready"
+            case Step():
+                self.paused, self.single = True, min(self.single + 1, MAX_SINGLE)
+            case Steps(steps):
+                self._scene.steps = steps
+            case Pace(unlocked):
+                self.unlocked = unlocked
+            case Record(on):
+                self._record(on)
+            case Replay(walk):
+                self._replay(walk)
+        self.status()
+
+    def advance(self) -> None:
+        """Make and show one frame, then let the shadow catch up."""
+        self.single = max(0, self.single - 1)
+        if self._walk is None:
+            vector, self._seq = self.controls.drain()
+        else:
+            vector = self._walk.actions[self._frame]
+        shot = self._scene.advance(vector)
+        self._frame += 1
+        finished = self._walk is not None and self._frame >= len(self._walk)
+        if finished:
+            self._walk = None
+        if shot.ended:
+            self.state, self.paused = "ended", True
+        self._show(shot, vector)
+        if shot.ended:
+            self.status("This episode is over. Press R to begin again.")
+        elif finished:
+            self.controls.clear()
+            self.status("The walk is over. From here on it is yours.")
+        self._scene.settle()
+
+    def fail(self, error: Exception) -> None:
+        """Tell the page about an error; a world that cannot go on is stopped until the next reset."""
+        if not isinstance(error, ValueError):
+            log.exception("a world failed", exc_info=error)
+        if not self._scene.live:
+            self.state, self.paused, self.single, self._walk = "stopped", True, 0, None
+        self._post("error", {"message": sentence(error)})
+        self.status()
+
+    def status(self, message: str = "") -> None:
+        """Post the whole state."""
+        walk = self._walk
+        content = {
+            "state": self.state,
+            "paused": self.paused,
+            "unlocked": self.unlocked,
+            "view": self._scene.view,
+            "seed": self._seed,
+            "start": self._start,
+            "aligned": self._scene.aligned,
+            "steps": self._scene.steps,
+            "recording": self._film is not None,
+            "replay": None if walk is None else len(walk),
+            "message": message,
+        }
+        self._post("status", content)
+
+    def close(self) -> None:
+        """Drop an unfinished film and close the worlds."""
+        if self._film:
+            self._film.drop()
+            self._film = None
+        self._scene.close()
+
+    def _reset(self, seed: int | None, start: int | None, image: np.ndarray | None) -> None:
+        if image is not None:
+            options, place = {"image": image}, None
+        elif start is not None:
+            options, place = self.options(start), start
+        else:
+            options, place = self._options, self._start
+        self._begin(self._seed if seed is None else seed, options, place)
+
+    def _begin(self, seed: int, options: dict[str, Any], start: int | None, walk: Walk | None = None) -> None:
+        shot = self._scene.begin(seed, options)
+        self._seed, self._options, self._start = seed, options, start
+        self._walk, self._frame, self.single = walk, 0, 0
+        self.controls.clear()
+        self.paused = self.paused and self.state == "ready" and walk is None
+        self.state = "ready"
+        self._show(shot)
+
+    def _replay(self, walk: Walk | None) -> None:
+        if walk is None:
+            self._walk = None
+            self.controls.clear()
+            return
+        walk.check(self._scene.schema)
+        if walk.steps and self._scene.steps is not None:
+            self._scene.steps = walk.steps
+        same = (k for k, start in enumerate(self._stage.starts) if start.options == walk.start)
+        place = None if "image" in walk.start else next(same, None)
+        self._begin(walk.seed, walk.start, place, walk if len(walk) else None)
+
+    def _record(self, on: bool) -> None:
+        if not on:
+            self._keep_film()
+        elif self._film is None:
+            pictures = self._scene.pictures
+            path = self._shelf.new(self._stage.title, self._seed)
+            self._film = Film(path, fps=self._scene.fps, pictures=pictures)
+            self._film.add(pictures)
+
+    def _keep_film(self) -> None:
+        film, self._film = self._film, None
+        if film is None:
+            return
+        film.finish()
+        walk, exact = self._scene.walk()
+        video, actions = self._shelf.put(film.path, walk)
+        content = {"mp4": f"recordings/{video}", "walk": f"recordings/{actions}", "exact": exact}
+        content |= {"frames": film.frames, "seconds": round(film.frames / film.fps, 2), "steps": len(walk)}
+        self._post("recorded", content)
+
+    def _show(self, shot: Shot, vector: np.ndarray | None = None) -> None:
+        """Encode and post what is shown, and film it."""
+        began = time.perf_counter()
+        pictures = [frames.encode_picture(picture) for picture in shot.pictures]
+        now = time.perf_counter()
+        self.serial += 1
+        note = frames.FrameNote(
+            serial=self.serial,
+            frame=self._frame,
+            view=self._scene.view,
+            seq=self._seq,
+            flags=self._flags(),
+            model_ms=sum(shot.stages.values()),
+            encode_ms=(now - began) * 1e3,
+            period_ms=(now - self._last) * 1e3 if self._last else 0.0,
+            stages=shot.stages,
+            **_used(self._scene, vector),
+        )
+        self._last = now
+        self._post("frame", frames.pack_frame(note, pictures))
+        if self._film and vector is not None:
+            self._add_to_film(shot)
+
+    def _add_to_film(self, shot: Shot) -> None:
+        assert self._film
+        try:
+            self._film.add(shot.pictures)
+        except (OSError, ValueError) as error:
+            self._film.drop()
+            self._film = None
+            raise ValueError(f"the film was dropped, for it could not be written: {error}") from None
+        if self._film.full:
+            self._keep_film()
+            self.status("The film has reached its longest length and was saved.")
+
+    def _flags(self) -> int:
+        flags = frames.RECORDING if self._film else 0
+        flags |= frames.REPLAYING if self._walk is not None else 0
+        return flags | (frames.PAUSED if self.paused else 0)
+
+
+def _used(scene: Scene, vector: np.ndarray | None) -> dict[str, Any]:
+    """The buttons and axes of an action as the frame's header carries them."""
+    if vector is None:
+        return {}
+    action = scene.schema.unpack(vector)
+    held = sum(1 << i for i, button in enumerate(action["buttons"][:16]) if button)
+    return {"held": held, "axes": tuple(float(a) for a in action.get("axes", ()))}
+
+
+def sentence(error: Exception) -> str:
+    """One sentence about an error, for the page."""
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"the world failed with {type(error).__name__}: {str(error) or 'no reason given'}"[:300]

@@ -1,0 +1,231 @@
+"""What the page and the server say to each other over one WebSocket (`/walk?start=K&seed=N`).
+
+From the page, JSON text with a `type`:
+
+    input   seq, held [button names], yaw, pitch (degrees since the last message: they add up and are drained
+            once per frame), turn, tilt (degrees per frame for as long as they are held), place (presses)
+    ack     serial of the newest frame that the page has decoded
+    ping    t, which comes back in a pong
+    reset   seed?, start? (index in the gallery), image? (base64 of a PNG, JPEG or WebP to dream from)
+    view    "dream" | "game" | "both"
+    pause   paused
+    step    one frame, and pause
+    steps   steps (denoising steps per frame)
+    pace    unlocked
+    record  on
+    replay  walk (what a walk file holds, see dreamwalk.data.walks), or null to take over
+
+From the server, JSON text: `hello` (what this world is), `queue` (position), `status` (the whole state, on
+change), `recorded` (links), `pong`, `error` (one sentence); and binary frames, laid out in
+`dreamwalk.serve.frames`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dreamwalk.data.walks import Walk, parse_walk
+from dreamwalk.serve.frames import VIEWS
+
+MAX_MESSAGE = 4 * 2**20
+"""The longest message from a page, in bytes: room for a long walk or a picture."""
+MAX_SEED = 2**31 - 1
+MAX_HELD = 32
+MAX_DEGREES = 1e5
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What is held and how far the mouse went; the newest state wins, distances add up."""
+
+    seq: int
+    held: tuple[str, ...] = ()
+    moved: dict[str, float] = field(default_factory=dict)
+    """Degrees per axis since the last message."""
+    turning: dict[str, float] = field(default_factory=dict)
+    """Degrees per frame and axis for as long as they are held."""
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Ack:
+    """The page has decoded this frame."""
+
+    serial: int
+
+
+@dataclass(frozen=True)
+class Ping:
+    """To be sent back at once."""
+
+    t: float
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Begin again; None keeps what is. `image` is uint8 `(h, w, 3)` of any size."""
+
+    seed: int | None = None
+    start: int | None = None
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """Show the dream, the game, or both side by side."""
+
+    view: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Stop or go on."""
+
+    paused: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """Make one frame and pause."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Denoising steps per frame from now on."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Run at the world's own rate, or as fast as it can."""
+
+    unlocked: bool
+
+
+@dataclass(frozen=True)
+class Record:
+    """Begin or end a film."""
+
+    on: bool
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Walk a saved walk, or take over from it."""
+
+    walk: Walk | None
+
+
+Command = Reset | View | Pause | Step | Steps | Pace | Record | Replay
+Message = Input | Ack | Ping | Command
+
+
+def parse(text: str) -> Message:
+    """One message from a page; ValueError with one clear sentence when it is not understood."""
+    if len(text) > MAX_MESSAGE:
+        raise ValueError(f"that message is too long: at most {MAX_MESSAGE // 2**20} MB are read")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("that message is not valid JSON") from None
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        raise ValueError('a message is a JSON object with a "type"')
+    reader = _READERS.get(content["type"])
+    if reader is None:
+        raise ValueError(f"unknown message type '{content['type']:.40}': known are {', '.join(_READERS)}")
+    return reader(content)
+
+
+def _number(content: dict[str, Any], key: str, bound: float = MAX_DEGREES) -> float:
+    value = content.get(key, 0.0)
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain or not -bound <= value <= bound or not math.isfinite(value):
+        raise ValueError(f"{key} must be a finite number, got {value!r:.40}")
+    return float(value)
+
+
+def _whole(content: dict[str, Any], key: str, high: int, default: int | None = None) -> int:
+    value = content.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= high:
+        raise ValueError(f"{key} must be a whole number from 0 to {high}, got {value!r:.40}")
+    return value
+
+
+def _flag(content: dict[str, Any], key: str) -> bool:
+    value = content.get(key)
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false, got {value!r:.40}")
+    return value
+
+
+def _input(content: dict[str, Any]) -> Input:
+    held = content.get("held", [])
+    if not isinstance(held, list) or len(held) > MAX_HELD or not all(isinstance(name, str) for name in held):
+        raise ValueError(f"held must be a list of at most {MAX_HELD} button names")
+    moved = {axis: _number(content, axis) for axis in ("yaw", "pitch")}
+    turning = {"yaw": _number(content, "turn"), "pitch": _number(content, "tilt")}
+    return Input(
+        seq=_whole(content, "seq", 2**32 - 1, 0),
+        held=tuple(held),
+        moved={axis: value for axis, value in moved.items() if value},
+        turning={axis: value for axis, value in turning.items() if value},
+        place=_whole(content, "place", 1000, 0),
+    )
+
+
+def _reset(content: dict[str, Any]) -> Reset:
+    seed = None if content.get("seed") is None else _whole(content, "seed", MAX_SEED)
+    start = None if content.get("start") is None else _whole(content, "start", 10_000)
+    image = None if content.get("image") is None else _picture(content["image"])
+    return Reset(seed, start, image)
+
+
+def _picture(value: Any) -> np.ndarray:
+    if not isinstance(value, str):
+        raise ValueError("image must be the base64 text of a PNG, JPEG or WebP picture")
+    try:
+        data = base64.b64decode(value.rpartition(",")[2], validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+            if max(picture.size) > 2048:
+                raise ValueError("that picture is too large: at most 2048 pixels a side")
+            return np.asarray(picture.convert("RGB"))
+    except (binascii.Error, OSError, SyntaxError, EOFError, *_BOMBS):
+        raise ValueError("that picture cannot be read: send a PNG, JPEG or WebP") from None
+
+
+def _view(content: dict[str, Any]) -> View:
+    if content.get("view") not in VIEWS:
+        raise ValueError(f"view must be one of {', '.join(VIEWS)}")
+    return View(content["view"])
+
+
+def _replay(content: dict[str, Any]) -> Replay:
+    walk = content.get("walk")
+    return Replay(None if walk is None else parse_walk(walk))
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], Message]] = {
+    "input": _input,
+    "ack": lambda content: Ack(_whole(content, "serial", 2**32 - 1)),
+    "ping": lambda content: Ping(_number(content, "t", 1e15)),
+    "reset": _reset,
+    "view": _view,
+    "pause": lambda content: Pause(_flag(content, "paused")),
+    "step": lambda content: Step(),
+    "steps": lambda content: Steps(_whole(content, "steps", 1000)),
+    "pace": lambda content: Pace(_flag(content, "unlocked")),
+    "record": lambda content: Record(_flag(content, "on")),
+    "replay": _replay,
+}

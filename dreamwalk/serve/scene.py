@@ -1,0 +1,236 @@
+"""A dream and the real game, walked side by side by the same actions.
+
+The game is the dream's shadow: whatever is shown, it takes the same actions, so that changing from the dream
+to the game goes on at the pose that the game reached; changing back begins the dream anew from the game's
+picture.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dreamwalk.data.walks import MAX_ACTIONS, Walk
+from dreamwalk.serve.stage import Stage
+from dreamwalk.world import ActionSchema, World
+
+WARM_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What is shown after one step."""
+
+    pictures: list[np.ndarray]
+    """uint8 `(h, w, 3)`: one, or the dream's and the game's."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Milliseconds per stage of making it."""
+    ended: bool = False
+    """The world that is shown says that its episode is over."""
+
+
+class _Actor:
+    """One world, its newest frame, and the walk since its reset."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name, self.world = name, world
+        self.frame = np.zeros((1, 1, 3), np.uint8)
+        self.stages: dict[str, float] = {}
+        self.live = False
+        self.start: dict[str, Any] = {}
+        self.steps = 0
+        self.whole = True
+        self._log = array("f")
+
+    def reset(self, seed: int, start: dict[str, Any]) -> None:
+        self.live = False
+        frame, _ = self.world.reset(seed=seed, options=dict(start))
+        self.frame = np.array(frame, np.uint8)
+        self.start, self.steps, self.whole = start, getattr(self.world, "steps", 0), True
+        self._log, self.stages, self.live = array("f"), {}, True
+
+    def step(self, vector: np.ndarray) -> bool:
+        """Take one step; whether the episode is over. A world that raises is not live any more."""
+        began = time.perf_counter()
+        if not self.live:
+            raise ValueError(f"the {self.name} is over: press R to begin again")
+        self.live = False
+        frame, _, terminated, truncated, info = self.world.step(self.world.actions.unpack(vector))
+        self.frame = np.array(frame, np.uint8)
+        whole = (time.perf_counter() - began) * 1e3
+        self.stages = dict(info.get("timings", {})) or {self.name: whole}
+        if len(self._log) < MAX_ACTIONS * vector.size:
+            self._log.extend(vector.tolist())
+        else:
+            self.whole = False
+        self.live = not (terminated or truncated)
+        return not self.live
+
+    def set_steps(self, steps: int) -> None:
+        """Denoise in so many steps; a walk with a change on its way does not replay exactly."""
+        if steps != self.world.steps:  # type: ignore[attr-defined]
+            self.world.steps = steps  # type: ignore[attr-defined]
+            self.whole = self.whole and not self._log
+            self.steps = self.steps if self._log else steps
+
+    def actions(self, size: int) -> np.ndarray:
+        return np.asarray(self._log, np.float32).reshape(-1, size)
+
+
+class Scene:
+    """The worlds of one session. Not thread-safe: it belongs to the session's worker."""
+
+    def __init__(self, stage: Stage) -> None:
+        """Open the worlds. ValueError when the dream and the game do not share their actions."""
+        self.title = stage.title
+        self._dream = _Actor("dream", stage.dream()) if stage.dream else None
+        self._game = _Actor("game", stage.game()) if stage.game else None
+        self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
+        if self._dream and self._game and self._dream.world.actions != self._game.world.actions:
+            raise ValueError("the dream and the real game of this stage know different actions")
+        self.view = self._main.name
+        self.views = tuple(a.name for a in (self._dream, self._game) if a)
+        self.views += ("both",) if len(self.views) == 2 else ()
+        self.seed = 0
+        self.aligned = True
+        """Whether the game stands where the dream does: not after a dream began from someone's picture."""
+        self._owed: list[np.ndarray] = []
+
+    @property
+    def schema(self) -> ActionSchema:
+        return self._main.world.actions
+
+    @property
+    def fps(self) -> float:
+        """Frames per second that the worlds were made for."""
+        return float(self._main.world.fps)
+
+    @property
+    def live(self) -> bool:
+        """Whether what is shown can take a step."""
+        return all(actor.live for actor in self._shown())
+
+    @property
+    def pictures(self) -> list[np.ndarray]:
+        """The newest frames of what is shown, uint8 `(h, w, 3)`."""
+        return [actor.frame for actor in self._shown()]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the main world's newest frame, in pixels."""
+        return self._main.frame.shape[0], self._main.frame.shape[1]
+
+    @property
+    def steps(self) -> int | None:
+        """Denoising steps per frame, or None where there is no such thing."""
+        return getattr(self._dream.world, "steps", None) if self._dream else None
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        if self._dream is None or self.steps is None:
+            raise ValueError("this world has no denoising steps to set")
+        if not 1 <= value <= 8:
+            raise ValueError(f"steps must be from 1 to 8, got {value}")
+        self._dream.set_steps(value)
+
+    def warm(self, seed: int, start: dict[str, Any]) -> None:
+        """Walk a few steps that nobody sees, so that the first one that somebody sees is not slow."""
+        still = np.zeros(self.schema.size, np.float32)
+        for actor in (self._dream, self._game):
+            if actor:
+                actor.reset(seed, start)
+                for _ in range(WARM_STEPS):
+                    actor.step(still)
+
+    def begin(self, seed: int, start: dict[str, Any]) -> Shot:
+        """Reset both worlds. A start from a picture is for the dream; the game then begins where it likes."""
+        self._owed.clear()
+        self.seed, self.aligned = seed, "image" not in start
+        if "image" in start:
+            if self._dream is None:
+                raise ValueError("only a dream can begin from a picture, and this stage has none")
+            start = {**start, "image": fit(start["image"], *self.size)}
+            self.view = "dream" if self.view == "game" else self.view
+        if self._dream:
+            self._dream.reset(seed, start)
+        if self._game:
+            self._game.reset(seed, {name: value for name, value in start.items() if name != "image"})
+        return self._shot()
+
+    def advance(self, vector: np.ndarray) -> Shot:
+        """Step what is shown; the shadow's step is owed until `settle`."""
+        self.settle()
+        ended = False
+        for actor in self._shown():
+            ended = actor.step(vector) or ended
+        if self._game and self.view == "dream":
+            self._owed.append(vector)
+        return self._shot(ended)
+
+    def settle(self) -> None:
+        """Let the shadow catch up. It is left behind when it raises or its episode ends."""
+        owed, self._owed = self._owed, []
+        for vector in owed:
+            if self._game and self._game.live:
+                self._game.step(vector)
+
+    def look(self, view: str) -> Shot:
+        """Show another view; ValueError when this stage does not have it or its game has stopped."""
+        if view not in self.views:
+            raise ValueError(f"this stage has no view '{view}': it has {', '.join(self.views)}")
+        self.settle()
+        if self._game and view != "dream" and not self._game.live:
+            raise ValueError("the real game is over: press R to begin again")
+        if self.view == "game" and view != "game":
+            assert self._dream and self._game
+            self._dream.reset(self.seed, {"image": fit(self._game.frame, *self._dream.frame.shape[:2])})
+            self.aligned = True
+        self.view = view
+        return self._shot()
+
+    def walk(self) -> tuple[Walk, bool]:
+        """The walk since the reset of what is shown, and whether it replays exactly."""
+        actor = self._shown()[0]
+        schema = self.schema
+        walk = Walk(
+            system=self.title,
+            seed=self.seed,
+            start=actor.start,
+            steps=actor.steps,
+            fps=round(self.fps, 4),
+            buttons=schema.buttons,
+            axes=schema.axes,
+            actions=actor.actions(schema.size),
+        )
+        return walk, actor.whole
+
+    def close(self) -> None:
+        """Close the worlds."""
+        for actor in (self._dream, self._game):
+            if actor:
+                actor.world.close()
+
+    def _shown(self) -> list[_Actor]:
+        shown = {"dream": [self._dream], "game": [self._game], "both": [self._dream, self._game]}[self.view]
+        return [actor for actor in shown if actor]
+
+    def _shot(self, ended: bool = False) -> Shot:
+        shown = self._shown()
+        stages = {name: ms for actor in shown for name, ms in actor.stages.items()}
+        return Shot(self.pictures, stages, ended)
+
+
+def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A uint8 `(h, w, 3)` picture cut around its middle and scaled to `(height, width, 3)`."""
+    h, w = picture.shape[:2]
+    if (h, w) == (height, width):
+        return np.ascontiguousarray(picture)
+    scale = min(h / height, w / width)
+    cut_h, cut_w = height * scale, width * scale
+    box = ((w - cut_w) / 2, (h - cut_h) / 2, (w + cut_w) / 2, (h + cut_h) / 2)
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS, box=box))

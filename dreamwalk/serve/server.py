@@ -1,0 +1,126 @@
+"""Running the page on this machine."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable
+
+import uvicorn
+
+from dreamwalk.serve.app import build_app
+from dreamwalk.serve.stage import Stage
+
+MAX_FRAME = 6 * 2**20
+"""The longest WebSocket message that is let in at all, in bytes; it ends the connection."""
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def serve(
+    stage: Stage,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    open_browser: bool = True,
+    max_sessions: int = 8,
+) -> None:
+    """Show a stage until Ctrl-C. Port 0 takes any free port.
+
+    Prints one line with the address, and opens it in a browser if there is a display. ValueError when the
+    port is in use or the host is not this machine's.
+    """
+    listener = bind(host, port)
+    server = make_server(stage, listener, host=host, max_sessions=max_sessions)
+    url = address(host, listener.getsockname()[1])
+
+    def ready() -> None:
+        print(f"{stage.title} is at {url}  (Ctrl-C ends it)", flush=True)
+        if open_browser and _has_display():
+            webbrowser.open(url)
+
+    server._ready = ready
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        print()
+    finally:
+        listener.close()
+
+
+def make_server(stage: Stage, listener: socket.socket, *, host: str, max_sessions: int = 8) -> Server:
+    """A quiet server for a stage, to be run with `run(sockets=[listener])`."""
+    app = build_app(stage, max_sessions=max_sessions, hosts=_hosts(host))
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=2,
+    )
+    return Server(config)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; ValueError with the mend when it cannot."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"a port is a number from 0 to 65535, got {port}: choose another with --port")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror:
+        raise ValueError(f"'{host}' is not an address of this machine: choose another with --host") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ValueError(_why(error, host, port)) from None
+    return listener
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use on {host}: choose another with --port, such as --port {port + 1}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} needs rights that you do not have: choose one above 1023 with --port"
+    return f"cannot listen on {host} port {port} ({error.strerror}): choose another with --host or --port"
+
+
+def address(host: str, port: int) -> str:
+    """The URL at which a browser on this machine finds the page."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}/"
+
+
+def _hosts(host: str) -> list[str] | None:
+    """Names that the page may be reached by: on the loopback only its own, else any."""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    return ["localhost", "127.0.0.1", "[::1]", "::1", host] if local else None
+
+
+def _has_display() -> bool:
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,152 @@
+"""One browser tab's walk: its own worlds, stepped by its own thread.
+
+The thread paces itself at the world's rate and never lets stale frames pile up: it begins a frame only when
+the page has acknowledged the one before the last. What is held and moved is read as late as possible, right
+before the step.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from dreamwalk.serve.film import Shelf
+from dreamwalk.serve.player import Player, Post, log, sentence
+from dreamwalk.serve.protocol import Command, Input, Reset
+from dreamwalk.serve.scene import Scene
+from dreamwalk.serve.stage import Stage
+
+WINDOW = 2
+"""Frames on their way to the page, with the one that is being made."""
+MAX_COMMANDS = 64
+
+
+class Session:
+    """One walk. Everything public may be called from any thread and returns at once, `join` apart."""
+
+    def __init__(
+        self, stage: Stage, post: Post, shelf: Shelf, *, start: int | None = None, seed: int = 0
+    ) -> None:
+        self._stage, self._post, self._shelf = stage, post, shelf
+        self._player: Player | None = None
+        self._changed = threading.Condition()
+        self._commands: deque[Command] = deque([Reset(seed, start)])
+        self._stopping = False
+        self._acked = 0
+        self._due = 0.0
+        self.touched = time.monotonic()
+        """When a person last did something, on the monotonic clock."""
+        self._thread = threading.Thread(target=self._run, name="dreamwalk-session", daemon=True)
+
+    def start(self) -> None:
+        """Open the worlds and begin, in the session's own thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the session; its thread closes the worlds as soon as the step at hand is done."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end, at most so long."""
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has come to its end."""
+        return self._stopping and not self._thread.is_alive()
+
+    def acknowledge(self, serial: int) -> bool:
+        """The page has decoded this frame; whether that is news. ValueError when no such frame was sent."""
+        with self._changed:
+            sent = self._player.serial if self._player else 0
+            if serial > sent:
+                raise ValueError(f"frame {serial} was never sent: the newest is {sent}")
+            news, self._acked = serial > self._acked, max(self._acked, serial)
+            self._changed.notify_all()
+            return news
+
+    def take(self, message: Input | Command) -> None:
+        """Take in what the page says; ValueError with one sentence when it makes no sense here.
+
+        Input is not taken before the world is warm.
+        """
+        with self._changed:
+            if isinstance(message, Input):
+                self.touched = time.monotonic()
+                if self._player:
+                    self._player.controls.update(message)
+            elif len(self._commands) >= MAX_COMMANDS:
+                raise ValueError("too many commands are waiting: this one was dropped")
+            else:
+                self.touched = time.monotonic()
+                self._commands.append(message)
+            self._changed.notify_all()
+
+    # ---- in the session's thread
+
+    def _run(self) -> None:
+        player = None
+        try:
+            player = self._open()
+            while not self._stopping:
+                self._turn(player)
+        except Exception as error:
+            if not isinstance(error, ValueError):
+                log.exception("a session failed")
+            self._post("over", {"message": sentence(error)})
+        finally:
+            if player:
+                player.close()
+
+    def _open(self) -> Player:
+        """Open and warm the worlds, and say hello."""
+        self._post("status", {"state": "warming", "message": "Opening the world"})
+        scene = Scene(self._stage)
+        try:
+            player = Player(self._stage, scene, self._shelf, self._post)
+            self._post("status", {"state": "warming", "message": "Warming up"})
+            first = self._commands[0]
+            assert isinstance(first, Reset)
+            began = time.perf_counter()
+            scene.warm(first.seed or 0, player.options(first.start))
+            warm_ms = round((time.perf_counter() - began) * 1e3, 1)
+        except BaseException:
+            scene.close()
+            raise
+        self._post("hello", player.hello() | {"warm_ms": warm_ms})
+        self._player = player
+        return player
+
+    def _turn(self, player: Player) -> None:
+        """Do what was asked for, or one frame if it is time for one, or wait."""
+        with self._changed:
+            command = self._commands.popleft() if self._commands else None
+            if command is None and not self._ready(player):
+                return
+        try:
+            if command is not None:
+                player.apply(command)
+            else:
+                period = 1.0 / player.fps
+                now = time.perf_counter()
+                self._due = now + period if now - self._due > period else self._due + period
+                player.advance()
+        except Exception as error:
+            player.fail(error)
+
+    def _ready(self, player: Player) -> bool:
+        """Whether a frame may be made now; waits a while when not. Called with the lock held."""
+        wait = 0.0
+        if self._stopping:
+            return False
+        if (player.paused and not player.single) or player.serial - self._acked >= WINDOW:
+            wait = 10.0
+        elif not player.unlocked and not player.single:
+            wait = self._due - time.perf_counter()
+        if wait > 0:
+            self._changed.wait(wait)
+        return wait <= 0

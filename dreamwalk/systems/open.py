@@ -1,0 +1,96 @@
+"""Open a system from what names it: shipped weights, a weight file, a run folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from dreamwalk.rollout.dream import Walkable
+from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
+from dreamwalk.weights import files
+from dreamwalk.weights.config import from_json
+
+Trainable = Autoencode | NextFrame
+SYSTEMS: dict[str, tuple[Any, Any]] = {
+    "autoencode": (Autoencode, AutoencodeConfig),
+    "nextframe": (NextFrame, NextFrameConfig),
+}
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+
+
+def build(config: AutoencodeConfig | NextFrameConfig) -> Trainable:
+    """The system that a config describes, with fresh weights."""
+    return next(system(config) for system, kind in SYSTEMS.values() if isinstance(config, kind))
+
+
+def shipped() -> list[str]:
+    """Names of the weights that come with the package."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+
+
+def locate(name: str | Path) -> Path:
+    """The weight file that `name` means: a shipped name, a file, a run folder, or `hf://owner/repository`."""
+    text, path = str(name), Path(name)
+    if text.startswith("hf://"):
+        return _fetch(text.removeprefix("hf://"))
+    if path.is_dir():
+        if (path / "weights.safetensors").is_file():
+            return path / "weights.safetensors"
+        raise ValueError(f"'{path}' holds no weights.safetensors: it is written at a run's first checkpoint")
+    if path.is_file():
+        return path
+    if text in shipped():
+        return PRETRAINED / f"{text}.safetensors"
+    close = difflib.get_close_matches(text, shipped(), n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'?" if close else f"shipped are: {', '.join(shipped()) or 'none'}"
+    raise ValueError(f"there are no weights called '{text}', and no such file or folder; {hint}")
+
+
+def load(name: str | Path) -> Trainable:
+    """A system with its weights, ready to dream, on the CPU and in evaluation mode.
+
+    `name`: shipped weights (`nextframe.doom`), a .safetensors file that dreamwalk wrote, a run folder, or
+    `hf://owner/repository`. ValueError says in one sentence what is wrong with anything else.
+    """
+    path = locate(name)
+    tensors, metadata = files.read(path)
+    if metadata.get("system") not in SYSTEMS:
+        raise ValueError(
+            f"'{path}' is of the system '{metadata.get('system')}', which this version does not know"
+        )
+    system, kind = SYSTEMS[metadata["system"]]
+    made = system(from_json(kind, metadata["config"]))
+    files.fill(made, tensors, source=f"'{path}'")
+    made.about = metadata
+    if isinstance(made, NextFrame) and "walkable" in metadata:
+        made.walkable = Walkable.unpack(tensors, metadata["walkable"])
+    return made.eval()
+
+
+def take_codec(system: Trainable, name: str | Path) -> None:
+    """Give `system` the trained codec of another file, which must be of the same config."""
+    if not isinstance(system, NextFrame):
+        raise ValueError(f"the system {system.name} trains its own codec: leave out `--codec`")
+    other = load(name)
+    if other.config.codec != system.config.codec:
+        raise ValueError(
+            f"the codec of '{name}' is {other.config.codec}, but this run is for {system.config.codec}"
+        )
+    system.codec.load_state_dict(other.codec.state_dict())
+
+
+def fill_from(system: Trainable, name: str | Path) -> None:
+    """Start `system` from the weights of another file of the same shapes."""
+    files.fill(system, files.read(locate(name))[0], source=f"'{name}'")
+
+
+def _fetch(repository: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(repository, "weights.safetensors"))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ValueError(f"hf://{repository} could not be fetched: {error}") from None

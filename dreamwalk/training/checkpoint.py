@@ -1,0 +1,45 @@
+"""Checkpoints of a run: torch.distributed.checkpoint, which reshards between any numbers of processes.
+
+A checkpoint is a folder `checkpoints/00000500` that appears under that name only when it is whole, so a run killed at
+any moment resumes from the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from dreamwalk.distributed import Place
+
+
+def latest(folder: Path) -> int | None:
+    """Step of the newest whole checkpoint in `folder/checkpoints`, or None."""
+    names = [path.name for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
+    return max(map(int, names), default=None)
+
+
+def save(folder: Path, step: int, state: dict[str, Any], *, keep: int, place: Place) -> None:
+    """Write `state` as the checkpoint of `step`, then drop all but the newest `keep`."""
+    final = folder / "checkpoints" / f"{step:08d}"
+    partial = final.with_suffix(".partial")
+    if place.first:
+        shutil.rmtree(partial, ignore_errors=True)
+    dist.barrier()
+    dcp.save(state, checkpoint_id=partial)
+    dist.barrier()
+    if place.first:
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        for name in sorted(path.name for path in final.parent.iterdir() if path.name.isdigit())[:-keep]:
+            shutil.rmtree(final.parent / name)
+    dist.barrier()
+
+
+def load(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Fill `state` in place from the checkpoint of `step`."""
+    dcp.load(state, checkpoint_id=folder / "checkpoints" / f"{step:08d}")

@@ -1,0 +1,274 @@
+"""The training loop, plainly: build, shard, resume, and step until done.
+
+Batches, noise and learning rate are functions of the seed and the step alone, so a run killed at any step and resumed
+gives what it would have given, and so do two processes instead of one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.utils.flop_counter import FlopCounterMode
+
+from dreamwalk import distributed
+from dreamwalk.clip import Clip, batch
+from dreamwalk.data.shards import Shards
+from dreamwalk.distributed import Place
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
+from dreamwalk.training import checkpoint
+from dreamwalk.training.journal import Journal
+from dreamwalk.training.optim import Average, build_optimizers, rate, set_rate
+from dreamwalk.training.run import Run
+from dreamwalk.training.starts import walkable
+from dreamwalk.weights import files
+from dreamwalk.weights.config import to_json
+
+
+@dataclass
+class Training:
+    """What changes while a run goes on."""
+
+    system: Trainable
+    optimizers: list[torch.optim.Optimizer]
+    average: Average
+    step: int = 0
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.system.named_parameters() if p.requires_grad}
+
+    def state(self) -> dict:
+        model, optim = get_state_dict(self.system, self.optimizers)
+        return {
+            "model": model,
+            "optim": optim,
+            "average": self.average.values,
+            "step": torch.tensor(self.step),
+        }
+
+    def restore(self, folder: Path, step: int) -> None:
+        state = self.state()
+        checkpoint.load(folder, step, state)
+        set_state_dict(
+            self.system, self.optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"]
+        )
+        self.step = int(state["step"])
+
+
+def fit(
+    run: Run,
+    folder: Path,
+    *,
+    resume: bool = False,
+    minutes: float = math.inf,
+    device: str | None = None,
+    wandb: bool = False,
+) -> Path:
+    """Train until `run.steps`, or for `minutes`; returns the exported weight file `folder/weights.safetensors`.
+
+    ValueError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or the loss
+    stops being finite; then the last good state is kept as a checkpoint.
+    """
+    found = checkpoint.latest(folder)
+    if found is not None and not resume:
+        raise ValueError(
+            f"'{folder}' already holds a run at step {found}: add `--resume`, or choose another `--out`"
+        )
+    place = distributed.start(device)
+    shards = Shards(run.data)
+    training = _build(run, shards, place)
+    if found is not None:
+        training.restore(folder, found)
+    journal = Journal(folder, run, wandb=wandb, device=place.device) if place.first else None
+    deadline = time.monotonic() + 60 * minutes
+    try:
+        _loop(run, training, shards, place=place, journal=journal, folder=folder, deadline=deadline)
+    finally:
+        if journal is not None:
+            journal.close()
+    return folder / "weights.safetensors"
+
+
+def _build(run: Run, shards: Shards, place: Place) -> Training:
+    """System, shards of it, optimizers and average, at step 0."""
+    torch.manual_seed(run.seed)
+    system = build(run.system)
+    if run.codec:
+        take_codec(system, run.codec)
+    if run.start:
+        fill_from(system, run.start)
+    else:
+        system.prepare(lambda: _gather(shards, run, range(16)))
+    system.to(place.device)
+    for block in system.blocks:
+        if run.checkpoint_blocks:
+            _recompute(block)
+        if run.compile_blocks:
+            block.compile()
+    distributed.shard(system, system.blocks, place)
+    optimizers = build_optimizers(system, system.blocks, run.optim)
+    trained = {name: p for name, p in system.named_parameters() if p.requires_grad}
+    return Training(system, optimizers, Average(trained, decay=run.ema))
+
+
+def _recompute(block: nn.Module) -> None:
+    """Keep only the block's inputs and compute its activations again when going back."""
+    forward = block.forward
+    block.forward = lambda *inputs: torch.utils.checkpoint.checkpoint(forward, *inputs, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def _loop(
+    run: Run,
+    training: Training,
+    shards: Shards,
+    *,
+    place: Place,
+    journal: Journal | None,
+    folder: Path,
+    deadline: float,
+) -> None:
+    began, since, told = time.monotonic(), training.step, {}
+    flops = 0.0
+    if training.step == 0 and journal:
+        _preview(run, training, shards, place, journal)
+    for clip in _batches(run, shards, place, first=training.step):
+        with FlopCounterMode(display=False) if not flops else nullcontext() as counter:
+            told = _step(run, training, clip.to(place.device), place, folder)
+        flops = flops or 1.0 * counter.get_total_flops() * place.world
+        last = training.step == run.steps or time.monotonic() > deadline
+        if journal and (training.step % run.log_every == 0 or last):
+            steps = training.step - since
+            seconds = (time.monotonic() - began) / steps
+            journal.tell(training.step, told, seconds=seconds, frames=run.batch * run.frames, flops=flops)
+            began, since = time.monotonic(), training.step
+        if training.step % run.save_every == 0 or last:
+            checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
+            _export(run, training, shards, folder, place)
+        if journal and (training.step % run.preview_every == 0 or last):
+            _preview(run, training, shards, place, journal)
+        if last:
+            return
+
+
+def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) -> dict[str, float]:
+    """One step of gradient descent; returns what was measured, averaged over processes."""
+    rows = _rows(run, place)
+    draws = Draws([(run.seed, training.step, row) for row in rows], device=place.device)
+    with torch.autocast(place.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+        terms = training.system.loss(clip, draws)
+    terms["loss"].backward()
+    norm = nn.utils.clip_grad_norm_(training.trained.values(), run.optim.clip)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    told = {name: float(distributed.mean_over_processes(value)) for name, value in terms.items()}
+    if not math.isfinite(told["loss"]) or not math.isfinite(float(norm)):
+        checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
+        raise ValueError(
+            f"the loss is not finite at step {training.step + 1}; the state before it is kept in "
+            f"'{folder / 'checkpoints' / f'{training.step:08d}'}': resume with a smaller `--optim.lr`"
+        )
+    share = rate(training.step, steps=run.steps, config=run.optim)
+    set_rate(training.optimizers, share)
+    for optimizer in training.optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    training.step += 1
+    training.average.update(training.trained, step=training.step)
+    return told | {"gradient": float(norm), "rate": share}
+
+
+def _rows(run: Run, place: Place) -> range:
+    """The rows of the global batch that this process computes."""
+    if run.batch % place.world:
+        raise ValueError(f"a batch of {run.batch} does not divide over {place.world} processes")
+    share = run.batch // place.world
+    return range(place.rank * share, (place.rank + 1) * share)
+
+
+def _batches(run: Run, shards: Shards, place: Place, *, first: int) -> Iterator[Clip]:
+    """Batches of the steps from `first` on, each read while the one before is trained on."""
+    rows = _rows(run, place)
+
+    def read(step: int) -> Clip:
+        return batch([_draw(run, shards, step, row) for row in rows])
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, first)
+        for step in range(first, run.steps):
+            ready = coming.result()
+            if step + 1 < run.steps:
+                coming = reader.submit(read, step + 1)
+            yield ready
+
+
+def _draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
+    """The clip of a row of a step: a window drawn from all windows of the data."""
+    draw = np.random.default_rng([run.seed, step, row])
+    index = int(draw.integers(len(shards)))
+    length = shards.frames_of(index)
+    if length < run.frames:
+        raise ValueError(
+            f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} of a training clip"
+        )
+    return shards.window(index, int(draw.integers(length - run.frames + 1)), run.frames)
+
+
+def _gather(shards: Shards, run: Run, steps: range) -> Clip:
+    """A larger batch than one step's, from drawn windows."""
+    return batch([_draw(run, shards, step, row) for step in steps for row in range(min(run.batch, 16))])
+
+
+def _averaged(training: Training) -> dict[str, Tensor]:
+    """All tensors of the system with the averaged weights in place of the trained ones, gathered whole."""
+    full = get_model_state_dict(
+        training.system, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    for name, value in training.average.values.items():
+        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+        full[name] = whole.cpu()
+    return full
+
+
+def _export(run: Run, training: Training, shards: Shards, folder: Path, place: Place) -> None:
+    """The averaged weights with all that a dream needs, as a file that opens itself."""
+    tensors = _averaged(training)
+    if not place.first:
+        return
+    metadata = {
+        "system": training.system.name,
+        "config": to_json(run.system),
+        "run": to_json(run),
+        "step": training.step,
+    }
+    starts, about = walkable(shards).pack()
+    files.save(folder / "weights.safetensors", tensors | starts, metadata=metadata | {"walkable": about})
+
+
+def _preview(run: Run, training: Training, shards: Shards, place: Place, journal: Journal) -> None:
+    """A sample video from the averaged weights (on one process: a sharded system is not gathered for it)."""
+    if place.world > 1:
+        return
+    clips = [shards.window(i % len(shards), 0, min(shards.frames_of(i % len(shards)), 24)) for i in range(4)]
+    truth = batch(clips).to(place.device)
+    own = {name: p.detach().clone() for name, p in training.trained.items()}
+    with torch.no_grad():
+        for name, p in training.trained.items():
+            p.copy_(training.average.values[name])
+        journal.show(training.step, truth.video.float() / 127.5 - 1, training.system.preview(truth))
+        for name, p in training.trained.items():
+            p.copy_(own[name])

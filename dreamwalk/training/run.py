@@ -1,0 +1,83 @@
+"""Runs: what is trained on what, and how. A named run is a function that returns a frozen config.
+
+dreamwalk train nextframe.doom --steps 4000 --optim.lr 3e-4
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dreamwalk.systems import autoencode, nextframe
+from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.nextframe import NextFrameConfig
+
+SystemConfig = AutoencodeConfig | NextFrameConfig
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the updates of the blocks' matrices (one process only); the rest stays with AdamW."""
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.002
+    clip: float = 1.0
+    """Largest gradient norm."""
+    warmup: int = 100
+    """Steps over which the learning rate rises from 0."""
+    decay: float = 0.3
+    """Last part of the run over which it falls to 0, linearly."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. Everything random in it is a function of `seed` and the step, so a resume needs nothing else."""
+
+    name: str
+    system: SystemConfig
+    data: str = "data/doom"
+    """A folder of shards, as `dreamwalk collect` writes it."""
+    codec: str | None = None
+    """Where the frozen codec comes from: the name of shipped weights, a weight file, or a run folder."""
+    start: str | None = None
+    """Weights to start from instead of random ones: a name, a file, or a run folder."""
+    frames: int = 8
+    """Frames in a training clip."""
+    batch: int = 8
+    """Clips in a step, over all processes together."""
+    steps: int = 1000
+    seed: int = 0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones that are exported."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic; weights and optimizer stay float32."""
+    checkpoint_blocks: bool = False
+    """Recompute the blocks' activations when going back: less memory, a third more time."""
+    compile_blocks: bool = False
+    """`torch.compile` each block."""
+    save_every: int = 500
+    preview_every: int = 500
+    log_every: int = 20
+    keep: int = 2
+    """Checkpoints kept."""
+
+
+def autoencode_doom() -> Run:
+    """The frame codec of the shipped dreams, on two CPU cores: about 10 minutes."""
+    return Run(
+        name="autoencode.doom", system=autoencode.doom(), data="data/doom", frames=2, batch=16, steps=1500,
+        optim=OptimConfig(lr=1e-3, weight_decay=0.0), ema=0.995,
+    )  # fmt: skip
+
+
+def nextframe_doom() -> Run:
+    """The shipped dream, on two CPU cores."""
+    return Run(
+        name="nextframe.doom", system=nextframe.doom(), data="data/doom", codec="autoencode.doom", frames=8, batch=8,
+        steps=2400, optim=OptimConfig(kind="muon", lr=1.5e-3), ema=0.995, save_every=100, preview_every=200,
+    )  # fmt: skip
+
+
+RUNS = {"autoencode.doom": autoencode_doom, "nextframe.doom": nextframe_doom}

@@ -1,0 +1,64 @@
+"""Weight files: safetensors with the config in the metadata, so that a file opens itself. Nothing else is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+FORMAT = "dreamwalk/1"
+
+
+def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able metadata; an older file is replaced only when the new one is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    strings = {"format": FORMAT} | {name: json.dumps(value) for name, value in metadata.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(contiguous, partial, metadata=strings)
+    os.replace(partial, path)
+
+
+def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file that `save` wrote; ValueError with one sentence for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no weight file at '{path}'")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"'{path}' is not a .safetensors file; other formats can run code when loaded, so none is read"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            strings = file.metadata() or {}
+            if strings.get("format") != FORMAT:
+                raise ValueError(
+                    f"'{path}' was not written by dreamwalk: published checkpoints go through `dreamwalk import`"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"'{path}' is damaged or not a safetensors file ({error}): fetch or train it again"
+        ) from None
+    return tensors, {name: json.loads(value) for name, value in strings.items() if name != "format"}
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Load tensors into a module, name by name; ValueError with the first name or shape that does not fit."""
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            raise ValueError(f"{source} lacks '{name}': it belongs to another system or version")
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(
+                f"{source} has '{name}' of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+            )
+    module.load_state_dict({name: tensors[name].to(tensor.dtype) for name, tensor in wanted.items()})
