@@ -13,7 +13,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamwalk.serve import Stage
+    from dreamwalk.world import World
 
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
 
@@ -109,15 +113,58 @@ def play(words: list[str]) -> None:
     name, rest = _named(words, "play", ["nextframe.doom", "doom"])
     asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
     from dreamwalk.serve import serve
-    from dreamwalk.serve.stage import game_stage
 
-    if name == "doom":
-        stage = game_stage(asked.level)
-    else:
-        from dreamwalk.systems.open import stage_of
-
-        stage = stage_of(name, device=asked.device)
+    stage = _game_stage(asked.level) if name == "doom" else _dream_stage(name, asked.device)
     serve(stage, host=asked.host, port=asked.port, open_browser=asked.browser)
+
+
+def _game_stage(level: str) -> Stage:
+    """The game alone, with its gallery of poses."""
+    from contextlib import closing
+
+    from dreamwalk.data.doom import Doom
+    from dreamwalk.serve import Stage, Start
+
+    with closing(Doom(level)) as world:
+        count = max(1, len(world.level.starts))
+        options: list[dict[str, Any]] = [{"start": k} for k in range(count)] if world.level.starts else [{}]
+        starts = [Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)]
+    about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
+    return Stage(title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about)
+
+
+def _dream_stage(name: str, device: str | None) -> Stage:
+    """A dream, with the game that it dreams of as its shadow where there is one."""
+    import math
+
+    from dreamwalk.serve import Stage, Start
+    from dreamwalk.systems.open import load
+
+    system = load(name)
+    if not hasattr(system, "world"):
+        raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+    print("preparing the dream ...", flush=True)
+    system.to(device or "cpu").world(seed=0)  # compiles before anyone waits for it
+    walkable, about = system.walkable, system.about or {}
+    starts = []
+    for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
+        heading = math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
+        place = [float(pose[0, 3]), float(pose[1, 3]), heading]
+        starts.append(Start(f"start {k + 1}", picture, {"start": k, "pose": place}))
+    notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
+    notes |= about.get("notes", {})
+    return Stage(
+        title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes
+    )  # fmt: skip
+
+
+def _shadow(level: str) -> Callable[[], World] | None:
+    """The real game on the level that a dream was trained on, if it is one of Doom's."""
+    if not level:
+        return None
+    from dreamwalk.data.doom import Doom
+
+    return lambda: Doom(level)
 
 
 @dataclass(frozen=True)
@@ -160,6 +207,10 @@ class Evaluate:
     """How many walks."""
     frames: int = 64
     """Longest horizon."""
+    history: int = 4
+    """Real frames that a dream begins from."""
+    examiner: str = "inverse.doom"
+    """Inverse-dynamics model that reads the actions back; empty for none."""
     seed: int = 0
 
 

@@ -92,9 +92,9 @@ def collect(
 ) -> Path:
     """Walk in Doom and write at least `frames` frames as clips into the folder `out`, which is returned.
 
-    `level` is "home", "procedural" (a new level every 8 clips) or a shipped map such as "map:MAP01". `workers`
-    are processes, best one per core. The same command goes on where it was stopped. ValueError when `out` holds
-    something else or the disk is full.
+    `level` is "home", "procedural" (a new level every 8 clips) or a shipped map such as "map:MAP01".
+    `workers` are processes, best one per core. The same command goes on where it was stopped. ValueError when
+    `out` holds something else or the disk is full.
     """
     if frames < 1 or workers < 1:
         raise ValueError(f"frames and workers are at least 1, got frames={frames}, workers={workers}")

@@ -2,9 +2,9 @@
 
 Geometry (measured against a ray caster): the picture is rendered at 640x480 and averaged down, so that
 patterns far away do not shimmer. Pitch in Doom is a vertical shift of the picture, so it moves `cy` in the
-intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units; pixels that agree with a known
-floor or ceiling height get the exact depth of that plane, all others keep the value at the pixel's centre
-(within 3.6 units). Sky and whatever is farther than 1836 units has depth 0, which means unknown.
+intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units; pixels that agree with a
+known floor or ceiling height get the exact depth of that plane, all others keep the value at the pixel's
+centre (within 3.6 units). Sky and whatever is farther than 1836 units has depth 0, which means unknown.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ POSE = (
     GameVariable.CAMERA_PITCH,
 )
 _STARTING = threading.Lock()
+Pose = tuple[float, float, float]
 
 
 class Doom(World):
@@ -60,8 +61,8 @@ class Doom(World):
     `level` is "home", "procedural:<seed>", a shipped map such as "map:MAP01", or a `Level`. `size` (h, w)
     divides 480x640 evenly, at 4:3. `reset` takes `options={"start": k}` (a gallery of poses) or
     `{"pose": (x, y, heading)}` in map units and degrees (0 east, 90 north); otherwise the seed draws a pose
-    inside the rooms. World axes are X east, Y north, Z up. `place` puts a golden pillar 64 units ahead, once per
-    press, if there is room for it. ValueError for an unknown level or start, or a size that does not divide.
+    inside the rooms. World axes are X east, Y north, Z up. `place` puts a golden pillar 64 units ahead, once
+    per press, if there is room for it. ValueError for an unknown level or start, or a size that does not fit.
     """
 
     actions = DOOM_ACTIONS
@@ -89,7 +90,7 @@ class Doom(World):
         self.action_space = self.actions.space
         self._folder = tempfile.TemporaryDirectory(prefix="dreamwalk-doom-")
         self._game: vizdoom.DoomGame | None = _open_game(self.level, Path(self._folder.name))
-        self._episode: tuple[int, tuple[float, float, float] | None] = (0, None)
+        self._episode: tuple[int, Pose | None] = (0, None)
         self._history: list[np.ndarray] = []
         self._placing = False
         self._frame = np.zeros((height, width, 3), np.uint8)
@@ -101,7 +102,8 @@ class Doom(World):
         super().reset(seed=seed)
         options = options or {}
         if "pose" in options:
-            pose = tuple(float(value) for value in options["pose"])
+            x, y, heading = map(float, options["pose"])
+            pose: Pose | None = (x, y, heading)
         elif "start" in options:
             pose = self._gallery(options["start"])
         else:
@@ -145,13 +147,13 @@ class Doom(World):
             raise ValueError("this Doom is closed: make a new one")
         return self._game
 
-    def _gallery(self, start: int) -> tuple[float, float, float]:
+    def _gallery(self, start: int) -> Pose:
         count = len(self.level.starts)
         if not 0 <= start < count:
             raise ValueError(f"level '{self.level.name}' has {count} starts, counted from 0: not {start}")
         return self.level.starts[start]
 
-    def _begin(self, seed: int, pose: tuple[float, ...] | None) -> None:
+    def _begin(self, seed: int, pose: Pose | None) -> None:
         """A new episode of the engine that stands still at a pose."""
         game = self.game
         game.set_seed(seed)
@@ -175,8 +177,8 @@ class Doom(World):
         self._placing = placing
         axes = vector[PLACE + 1 :].astype(np.float64) * self.actions.limits
         pitch = self.game.get_game_variable(GameVariable.CAMERA_PITCH)
-        wanted = np.clip(pitch - axes[1], *PITCH_RANGE) - pitch
-        turns = np.round(np.array([axes[0], wanted]) / TURN_QUANTUM).astype(int)
+        up = pitch - np.clip(pitch - axes[1], *PITCH_RANGE)
+        turns = np.round(np.array([axes[0], up]) / TURN_QUANTUM).astype(int)
         base, extra = np.divmod(turns, self.tics)
         for tic in range(self.tics):
             step = np.concatenate([vector[:PLACE] > 0.5, base + (tic < extra)])
@@ -190,7 +192,8 @@ class Doom(World):
 
     def _has_room(self) -> bool:
         """Whether the pillar fits ahead: nothing seen in the box that it would fill, give or take."""
-        depth, rays = self._look()[1]["depth"], camera_rays(self._info["intrinsics"], *self.size)
+        _, info = self._look()
+        depth, rays = info["depth"], camera_rays(info["intrinsics"], *self.size)
         across, down = rays[..., 0] * depth, rays[..., 1] * depth
         reach = 4 * PLACED.radius
         in_box = (depth > 0) & (depth < reach) & (abs(across) < PLACED.radius + 4) & (abs(down) < 15)
@@ -207,6 +210,7 @@ class Doom(World):
         fy = 1.2 * fx
         cy = height / 2 - fy * math.tan(math.radians(pitch))
         intrinsics = intrinsics_matrix(fx, fy, width / 2, cy)
+        assert state.depth_buffer is not None
         levels = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
         self._info = {
             "world_from_camera": pose_matrix(x, y, z, heading),
@@ -243,7 +247,7 @@ def exact_depth(levels: np.ndarray, intrinsics: np.ndarray, heights: list[float]
     return depth
 
 
-def draw_pose(level: Level, random: np.random.Generator) -> tuple[float, float, float] | None:
+def draw_pose(level: Level, random: np.random.Generator) -> Pose | None:
     """A pose in the rooms, rooms by area, at least 48 units from walls, looking at nothing nearer than 96."""
     if not level.rooms:
         return None

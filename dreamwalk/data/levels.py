@@ -42,8 +42,8 @@ def home() -> Level:
         Panel(0, 96, 0, 224, "AQLITE11"),
         Panel(1088, 272, 1088, 400, "BIGDOOR1"),
     ]
-    frame = {"ceiling": 104, "wall": "SHAWN2", "flat": "FLAT23", "top": "FLAT23"}
-    cells = [cell for cell, _, _ in plan] + [replace(cell, **frame) for cell, _ in doorways]
+    cells = [cell for cell, _, _ in plan]
+    cells += [replace(c, ceiling=104, wall="SHAWN2", flat="FLAT23", top="FLAT23") for c, _ in doorways]
     things = [Thing(160, 512, PLAYER_START, 0)]
     things += [Thing(x, y, LANDMARKS[mark].kind) for (x, y), (_, _, mark) in zip(spots, plan, strict=True)]
     rooms = tuple(Room(c.x0, c.y0, c.x1, c.y1, wall, mark) for c, wall, mark in plan)

@@ -1,7 +1,7 @@
 """What levels are made of: rooms, doors, landmarks, our sky, and the WAD that holds them.
 
-A level is a WAD file in memory with what a collector wants to know of it: where one may stand, what there is to
-see. Headings are in degrees as Doom counts them: 0 is east, 90 is north. Lengths are map units.
+A level is a WAD file in memory with what a collector wants to know of it: where one may stand, what is there.
+Headings are in degrees as Doom counts them: 0 is east, 90 is north. Lengths are map units.
 """
 
 from __future__ import annotations

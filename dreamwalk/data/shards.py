@@ -40,14 +40,16 @@ class Entry:
     sha256: str
 
 
-def encode_video(video: np.ndarray, fps: float) -> bytes:
-    """An mp4 (H.264, 4:4:4) of uint8 frames (t, h, w, 3); the same frames give the same bytes."""
+def encode_video(video: np.ndarray, fps: float, *, pixels: str = "yuv444p", crf: str = CRF) -> bytes:
+    """An mp4 (H.264) of uint8 frames (t, h, w, 3); the same frames give the same bytes.
+
+    The default keeps all the colour; `pixels="yuv420p"` is what every player shows."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv444p"
-        stream.options = {"crf": CRF, "preset": "medium", "threads": "1"}
+        stream.pix_fmt = pixels
+        stream.options = {"crf": crf, "preset": "medium", "threads": "1"}
         for image in video:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
@@ -56,7 +58,7 @@ def encode_video(video: np.ndarray, fps: float) -> bytes:
 
 def decode_video(data: bytes) -> np.ndarray:
     """The uint8 frames (t, h, w, 3) of a video file."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
@@ -109,7 +111,7 @@ def index_shard(path: Path) -> list[Entry]:
 
 
 class Shards:
-    """Clips of a folder, by index; `schema`, `fps`, `size` (h, w), `frames` and the `manifest` are attributes.
+    """Clips of a folder, by index; it has `schema`, `fps`, `size` (h, w), `frames` and the whole `manifest`.
 
     Decoded videos are kept in memory up to `memory` bytes, the latest used last to go, because training draws
     windows from the same clips again and again. ValueError names the file that is missing or broken.

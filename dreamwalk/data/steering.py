@@ -35,7 +35,7 @@ Part = Generator[Move, Info, Info]
 
 
 def clearance(info: Info, low: float, high: float) -> float:
-    """The least depth at eye height between two fractions of the picture's width; sky and the unknown are far."""
+    """The least depth at eye height between two fractions of the picture's width; sky is far."""
     depth = info["depth"]
     height, width = depth.shape
     row = int(np.clip(info["intrinsics"][1, 2], 4, height - 5))
@@ -44,11 +44,13 @@ def clearance(info: Info, low: float, high: float) -> float:
 
 
 def heading(info: Info) -> float:
+    """Degrees, 0 east and 90 north."""
     pose = info["world_from_camera"]
     return math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
 
 
 def place_of(info: Info) -> np.ndarray:
+    """Where the walker stands, (x, y)."""
     return info["world_from_camera"][:2, 3]
 
 
@@ -57,15 +59,16 @@ def _wrap(angle: float) -> float:
 
 
 def hold(move: Move, steps: int, info: Info) -> Part:
+    """The same move again and again."""
     for _ in range(steps):
         info = yield move
     return info
 
 
-def turn_by(degrees: float, info: Info, *, speed: float = KEY_TURN, held: tuple[str, ...] = ()) -> Part:
+def turn_by(degrees: float, info: Info, *, speed: float = KEY_TURN) -> Part:
     """Turn right by whole steps of `speed`, to within half a step."""
     steps = round(abs(degrees) / speed)
-    return (yield from hold(Move(held, math.copysign(speed, degrees)), steps, info))
+    return (yield from hold(Move((), math.copysign(speed, degrees)), steps, info))
 
 
 def freer_side(info: Info) -> float:
@@ -85,7 +88,10 @@ def avoid(random: np.random.Generator, info: Info, near: float) -> Part:
 
 
 def go_to(goal: tuple[float, float], random: np.random.Generator, info: Info, *, speed: float) -> Part:
-    """Walk to a point as one does with keys: turn in place if it is far aside, then walk and correct."""
+    """Walk to a point: turn in place if it is far aside, then walk and correct.
+
+    At `KEY_TURN` degrees per step every turn is a whole key press, otherwise turns are as small as needed.
+    """
     lately: list[np.ndarray] = []
     for _ in range(60):
         here = place_of(info)
@@ -98,7 +104,7 @@ def go_to(goal: tuple[float, float], random: np.random.Generator, info: Info, *,
             info = yield from hold(AHEAD, 6, info)
             lately = []
         aside = -_wrap(math.degrees(math.atan2(away[1], away[0])) - heading(info))
-        turn = math.copysign(min(speed, KEY_TURN if speed == KEY_TURN else abs(aside)), aside)
+        turn = math.copysign(KEY_TURN if speed == KEY_TURN else min(speed, abs(aside)), aside)
         held = ("forward",) if abs(aside) < 40 else ()
         info = yield Move(held, turn if abs(aside) > 0.6 * KEY_TURN else 0.0)
     return info

@@ -1,7 +1,7 @@
 """Doom maps from rectangles, in pure Python: cells in, the bytes of a WAD file out.
 
-A map is a set of axis-parallel rectangles. Where two touch one can see and walk through; every other edge is a
-solid wall. The engine builds its own search trees, so a map is nothing but text (UDMF specification v1.1).
+A map is a set of axis-parallel rectangles. Where two touch one can walk through; every other edge is a solid
+wall. The engine builds its own search trees, so a map is nothing but text (UDMF specification v1.1).
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _offset(start: Point, end: Point) -> int:
 def _edges(cell: Cell, cells: Sequence[Cell], panels: Sequence[Panel]) -> list[tuple[Point, Point]]:
     """The four sides clockwise (the cell lies to the right), split wherever anything else has a corner."""
     corners = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
-    others = [*cells, *panels]
+    others: list[Cell | Panel] = [*cells, *panels]
     points = {(x, y) for o in others for x in (o.x0, o.x1) for y in (o.y0, o.y1)}
     edges: list[tuple[Point, Point]] = []
     for start, end in zip(corners, corners[1:] + corners[:1], strict=True):

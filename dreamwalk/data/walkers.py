@@ -1,19 +1,36 @@
 """Walkers: policies that explore a world the way people do, one clip at a time.
 
-A walker is a generator: it yields a `Move` and is sent the info that followed. `walk` draws one for a clip. People at
-a keyboard hold keys (the page turns 8 degrees per step); people with a mouse turn by varying amounts; both are here.
+A walker is a generator: it yields a `Move` and is sent the info that followed. People at a keyboard hold keys
+(the page turns 8 degrees per step); people with a mouse turn by varying amounts; both are here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from dreamwalk.data.scenery import Door, Level, Room
+from dreamwalk.data.steering import (
+    AHEAD,
+    KEY_TURN,
+    MOUSE_TURN,
+    STAY,
+    WALL_NEAR,
+    Info,
+    Move,
+    Part,
+    Walker,
+    avoid,
+    clearance,
+    freer_side,
+    go_to,
+    hold,
+    place_of,
+    turn_by,
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +71,11 @@ def draw(mix: Mix, random: np.random.Generator) -> str:
 
 
 def walk(kind: str, level: Level, random: np.random.Generator, *, pitch: float = 0.0) -> Walker:
-    """A walker of a kind. Start it with `next` (whose move means nothing), then send the
-    info of each frame, from the first on, for the move that follows. It never ends."""
+    """A walker of a kind, which never ends.
+
+    Start it with `next` (that move means nothing), then send it the info of every frame for the move that
+    follows. `pitch` is how far it looks up and down now and then, in degrees.
+    """
     walkers = {
         "tour": _tour,
         "keys": _keys,
@@ -74,7 +94,8 @@ def caption(kind: str, level: Level, poses: np.ndarray) -> str:
     for x, y in poses[:, :2, 3]:
         room = level.room_at(x, y)
         if room is not None:
-            words = f"a {room.wall} room" + (f" with a {room.landmark}" if room.landmark else "")
+            article = "an" if room.wall[0] in "aeiou" else "a"
+            words = f"{article} {room.wall} room" + (f" with a {room.landmark}" if room.landmark else "")
             seen += [words] if not seen or seen[-1] != words else []
     return f"{WORDS[kind]}: {', then '.join(seen)}" if seen else WORDS[kind]
 

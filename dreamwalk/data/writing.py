@@ -1,7 +1,7 @@
 """Writing folders of clips: many processes, killed and resumed at will, always the same bytes.
 
 A shard is written under a hidden name and then renamed, so a file that has its name is whole; whatever is
-missing is made again by the same command, because clip `i` of a source is a pure function of the source and `i`.
+missing is made again by the same command, because clip `i` is a pure function of its source and of `i`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import errno
 import json
 import multiprocessing
 import os
-import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -35,10 +37,14 @@ TOO_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Source(Protocol):
     """Where clips come from. It travels to other processes, so it is small and picklable."""
 
-    clip_frames: int
-    fps: float
-    size: tuple[int, int]
-    schema: ActionSchema
+    @property
+    def clip_frames(self) -> int: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def schema(self) -> ActionSchema: ...
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it; two sources with one description make the same clips."""
@@ -48,7 +54,7 @@ class Source(Protocol):
 
 
 def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1) -> Path:
-    """Write clips `0 .. clips` of a source into the folder `out`, or what is missing there; returns the folder.
+    """Write clips `0 .. clips` of a source into the folder `out`, or what is missing of them; returns it.
 
     ValueError when `out` holds clips of something else, or when the disk is full.
     """
@@ -65,6 +71,11 @@ def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1
             for number, entries in _run(source, folder, todo, workers, show):
                 finished[number] = entries
                 _write_manifest(folder, header, finished)
+        except BrokenProcessPool as error:
+            advice = "run the same command again, with fewer workers if memory is short"
+            raise ValueError(
+                f"a worker process died, what is written in '{folder}' is valid: {advice}"
+            ) from error
         except OSError as error:
             if error.errno not in TOO_FULL:
                 raise
@@ -180,17 +191,21 @@ def _start_worker(counter: Synchronized[int], ticket: Synchronized[int]) -> None
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent was killed, which the pool itself would not notice."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _work(source: Source, folder: Path, number: int, indices: range) -> list[Entry]:
-    parent = os.getppid()
-
     def tick() -> None:
         assert _counter is not None
         with _counter.get_lock():
             _counter.value += 1
-        if os.getppid() != parent:
-            sys.exit("the process that collects is gone")
 
     return _write_shard(source, folder, number, indices, tick)
 

@@ -8,19 +8,21 @@ from typing import Any
 
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
-Trainable = Autoencode | NextFrame
+Trainable = Autoencode | Inverse | NextFrame
 SYSTEMS: dict[str, tuple[Any, Any]] = {
     "autoencode": (Autoencode, AutoencodeConfig),
+    "inverse": (Inverse, InverseConfig),
     "nextframe": (NextFrame, NextFrameConfig),
 }
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def build(config: AutoencodeConfig | NextFrameConfig) -> Trainable:
+def build(config: AutoencodeConfig | InverseConfig | NextFrameConfig) -> Trainable:
     """The system that a config describes, with fresh weights."""
     return next(system(config) for system, kind in SYSTEMS.values() if isinstance(config, kind))
 

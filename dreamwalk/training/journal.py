@@ -9,12 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import av
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from dreamwalk.rollout.record import write_film
 from dreamwalk.training.run import Run
 from dreamwalk.weights.config import to_json
 
@@ -57,24 +56,12 @@ class Journal:
         both = torch.cat([truth, dream], dim=-1).clamp(-1, 1).float().cpu()
         rows = torch.cat(list(both), dim=-2)
         frames = ((rows + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
-        write_video(self.folder / "samples" / f"{step:08d}.mp4", frames, fps=10)
+        write_film(self.folder / "samples" / f"{step:08d}.mp4", frames, fps=10)
 
     def close(self) -> None:
         self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
-
-
-def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
-    """uint8 frames `(t, h, w, 3)`, sides even, to an H.264 file."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("h264", rate=round(fps), options={"crf": "16"})
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"  # type: ignore[attr-defined]
-        for frame in frames:
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
-            )  # type: ignore[attr-defined]
-        container.mux(stream.encode())  # type: ignore[attr-defined]
 
 
 def _commit() -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dreamwalk.systems import autoencode, nextframe
+from dreamwalk.systems import autoencode, inverse, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.nextframe import NextFrameConfig
 
-SystemConfig = AutoencodeConfig | NextFrameConfig
+SystemConfig = AutoencodeConfig | NextFrameConfig | InverseConfig
 
 
 @dataclass(frozen=True)
@@ -80,4 +81,12 @@ def nextframe_doom() -> Run:
     )  # fmt: skip
 
 
-RUNS = {"autoencode.doom": autoencode_doom, "nextframe.doom": nextframe_doom}
+def inverse_doom() -> Run:
+    """The examiner of control, on two CPU cores: about five minutes."""
+    return Run(
+        name="inverse.doom", system=inverse.doom(), data="data/doom", frames=4, batch=16, steps=2000,
+        optim=OptimConfig(lr=1e-3), ema=0.99,
+    )  # fmt: skip
+
+
+RUNS = {"autoencode.doom": autoencode_doom, "inverse.doom": inverse_doom, "nextframe.doom": nextframe_doom}

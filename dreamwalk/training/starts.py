@@ -9,20 +9,33 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.rollout.dream import Walkable
 
 
-def walkable(shards: Shards, *, starts: int = 12) -> Walkable:
-    """First frames of clips spread over the data, with their poses, and the pace of a held `forward`."""
-    chosen = np.linspace(0, len(shards) - 1, min(starts, len(shards))).astype(int)
-    clips = [shards.clip(int(index), depth=False) for index in chosen]
+def walkable(shards: Shards, *, starts: int = 12, looked_at: int = 120) -> Walkable:
+    """Starts with their poses, chosen from first frames of clips, and the pace of a held `forward`."""
+    spread = np.linspace(0, len(shards) - 1, min(looked_at, len(shards))).astype(int)
+    clips = [shards.clip(int(index), depth=False) for index in spread]
+    chosen = [clips[index] for index in _varied(np.stack([clip.video[0] for clip in clips]), starts)]
     height, width = shards.size
     blind = np.array([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]], np.float32)
-    poses = [
-        np.eye(4, dtype=np.float32) if c.world_from_camera is None else c.world_from_camera[0] for c in clips
-    ]
+    poses = [np.eye(4) if clip.world_from_camera is None else clip.world_from_camera[0] for clip in chosen]
     return Walkable(
-        actions=shards.schema, fps=shards.fps, starts=np.stack([clip.video[0] for clip in clips]), poses=np.stack(poses),
-        intrinsics=blind if clips[0].intrinsics is None else np.asarray(clips[0].intrinsics[0], np.float32),
+        actions=shards.schema, fps=shards.fps, starts=np.stack([clip.video[0] for clip in chosen]),
+        poses=np.stack(poses).astype(np.float32),
+        intrinsics=blind if chosen[0].intrinsics is None else np.asarray(chosen[0].intrinsics[0], np.float32),
         pace=_pace(clips, shards.schema.buttons), world=str(shards.manifest.get("level", "")),
     )  # fmt: skip
+
+
+def _varied(frames: np.ndarray, count: int) -> list[int]:
+    """Indices of pictures that show much and differ: among the more detailed half, each farthest from those before."""
+    small = frames[:, ::4, ::4].astype(np.float32) / 255
+    detail = np.abs(np.diff(small, axis=1)).mean((1, 2, 3)) + np.abs(np.diff(small, axis=2)).mean((1, 2, 3))
+    rich = np.argsort(-detail, kind="stable")[: max(count, len(frames) // 2)]
+    pictures = small[rich].reshape(len(rich), -1)
+    picked, distance = [0], np.full(len(rich), np.inf)
+    while len(picked) < min(count, len(rich)):
+        distance = np.minimum(distance, np.square(pictures - pictures[picked[-1]]).sum(1))
+        picked.append(int(distance.argmax()))
+    return [int(rich[index]) for index in picked]
 
 
 def _pace(clips: list[Clip], buttons: tuple[str, ...]) -> float:

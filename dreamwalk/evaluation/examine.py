@@ -1,0 +1,97 @@
+"""The examination: every system is asked the same questions on the same held-out walks.
+
+    dreamwalk evaluate nextframe.doom --data data/home-test
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dreamwalk.clip import Clip
+from dreamwalk.data.shards import Shards
+from dreamwalk.evaluation import pictures
+from dreamwalk.evaluation.control import examine_control
+from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
+from dreamwalk.evaluation.speed import time_dream
+from dreamwalk.systems.inverse import Inverse
+from dreamwalk.systems.nextframe import NextFrame
+
+HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def examine(
+    system: NextFrame, data: str, *, out: Path, name: str, clips: int = 32, frames: int = 64, history: int = 4,
+    seed: int = 0, examiner: Inverse | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Fidelity, control and speed; prints the tables, writes `report.json`, contact sheets and plots into `out`."""
+    if not isinstance(system, NextFrame):
+        raise ValueError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
+    shards = Shards(data)
+    walks = _walks(shards, clips, history + frames)
+    out.mkdir(parents=True, exist_ok=True)
+    rollout = roll_out(system, walks, history=history, seed=seed)
+    curves = _curves(rollout)
+    report: dict[str, Any] = {
+        "name": name, "data": str(data), "world": shards.manifest.get("level", ""), "split": shards.manifest.get("split", ""),
+        "walks": len(walks), "history": history, "seed": seed, "steps": system.config.steps,
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "psnr": {key: _at(values) for key, values in curves["PSNR (dB)"].items()},
+        "ssim": {key: _at(values) for key, values in curves["SSIM"].items()},
+        "sharpness": {"dream": _at(sharpness(rollout.dream).mean(0)), "real": _at(sharpness(rollout.truth).mean(0))},
+    }  # fmt: skip
+    if examiner is not None:
+        limit = shards.schema.limits[shards.schema.axes.index("yaw")]
+        report["control"] = {key: asdict(value) for key, value in examine_control(examiner, rollout, limit=limit).items()}
+    if system.walkable is not None:
+        world = system.world(seed=seed)
+        report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
+    pictures.contact_sheet(rollout, out / "sheet.png")
+    pictures.horizon_plot(curves, out / "horizon.png", title=f"{name} on {len(walks)} held-out walks")
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    tell(report)
+    return report
+
+
+def _walks(shards: Shards, clips: int, frames: int) -> list[Clip]:
+    """The first clips that are long enough, cut to `frames`."""
+    long = [index for index in range(len(shards)) if shards.frames_of(index) >= frames][:clips]
+    if not long:
+        longest = max(shards.frames_of(index) for index in range(len(shards)))
+        raise ValueError(f"the longest walk has {longest} frames and {frames} are needed: examine with a smaller `--frames`")
+    return [shards.window(index, 0, frames) for index in long]
+
+
+def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
+    shown = {"ceiling (codec)": rollout.ceiling, "dream": rollout.dream, "floor (copy last)": rollout.floor}
+    measures = {"PSNR (dB)": psnr, "SSIM": ssim}
+    return {
+        label: {name: measure(video, rollout.truth).mean(0) for name, video in shown.items()}
+        for label, measure in measures.items()
+    }
+
+
+def _at(curve: np.ndarray) -> dict[str, float]:
+    """A curve's values at the horizons of the tables."""
+    return {str(horizon): round(float(curve[horizon - 1]), 4) for horizon in HORIZONS if horizon <= len(curve)}
+
+
+def tell(report: dict[str, Any]) -> None:
+    """Print a report as tables."""
+    print(f"{report['name']} on {report['walks']} walks of '{report['world']}' ({report['split']}), "
+          f"{report['history']} frames of history, {report['steps']} denoising passes, seed {report['seed']}")  # fmt: skip
+    for measure in ("psnr", "ssim", "sharpness"):
+        for row, values in report[measure].items():
+            print(f"  {measure:9} {row:18}" + "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items()))
+    for who, control in report.get("control", {}).items():
+        print(f"  control   {who:6} yaw sign right {control['yaw_sign']:.1%} of {control['turning_frames']} turning frames, "
+              f"yaw error {control['yaw_error']:.2f} degrees, forward read {control['walking']:.1%}")  # fmt: skip
+    for speed in report.get("speed", []):
+        stages = ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed["milliseconds"].items())
+        print(f"  speed     {speed['steps']} passes: {speed['fps']:.1f} fps ({stages})")

@@ -1,0 +1,75 @@
+"""How near a dream stays to the truth: PSNR and SSIM against the horizon, under the true actions.
+
+Protocol: a dream begins from `history` real frames of a held-out walk with their actions, and goes on under the
+walk's actions; frame k of the dream is compared with frame k of the walk. Beside it stand two bounds: the codec's
+ceiling (the true frame, encoded and decoded) and the floor (the last frame of the history, shown again and again).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.systems.nextframe import NextFrame
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Held-out walks and what was dreamt of them, uint8 `(b, t, 3, h, w)`, frame 0 the first dreamt one."""
+
+    truth: Tensor
+    dream: Tensor
+    ceiling: Tensor
+    floor: Tensor
+    last: Tensor
+    """The last real frame, uint8 `(b, 1, 3, h, w)`."""
+    actions: Tensor
+    """float32 `(b, t, a)`: the action that leads into each dreamt frame."""
+
+
+@torch.inference_mode()
+def roll_out(system: NextFrame, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8) -> Rollout:
+    """Dream on from the first `history` frames of each clip, `size` clips at a time."""
+    parts = []
+    for first in range(0, len(clips), size):
+        clip = batch([Clip(video=c.video, actions=c.actions) for c in clips[first : first + size]])
+        session = system.begin(Clip(video=clip.video[:, :history], actions=clip.actions[:, :history]), seed=seed)
+        steps = range(history, len(clip))
+        latents = [system.advance(session, clip.actions[:, step]) for step in steps]
+        dream = to_bytes(system.codec.decode(torch.cat(latents, dim=1)))
+        truth, last = clip.video[:, history:], clip.video[:, history - 1 : history]
+        ceiling = to_bytes(system.codec.decode(system.encode(truth)))
+        parts.append(Rollout(truth, dream, ceiling, last.expand_as(truth), last, clip.actions[:, history:]))
+    fields = ("truth", "dream", "ceiling", "floor", "last", "actions")
+    return Rollout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
+
+
+def to_bytes(video: Tensor) -> Tensor:
+    """Video in [-1, 1] to uint8."""
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def psnr(video: Tensor, truth: Tensor) -> np.ndarray:
+    """PSNR in dB of every frame, `(b, t)`, for uint8 video; frames that are equal count as 60 dB."""
+    error = (video.float() - truth.float()).square().mean(dim=(2, 3, 4)).clamp(min=255**2 * 1e-6)
+    return (10 * torch.log10(255**2 / error)).numpy()
+
+
+def ssim(video: Tensor, truth: Tensor) -> np.ndarray:
+    """SSIM (11x11 Gaussian window) of every frame, `(b, t)`."""
+    flat = [v.flatten(0, 1).float() / 255 for v in (video, truth)]
+    values = structural_similarity_index_measure(flat[0], flat[1], data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)
+    return values.reshape(video.shape[:2]).numpy()
+
+
+def sharpness(video: Tensor) -> np.ndarray:
+    """Mean absolute gradient of every frame, `(b, t)`, in grey levels: what falls when a dream dissolves into fog."""
+    x = video.float()
+    across, down = x.diff(dim=-1).abs().mean(dim=(2, 3, 4)), x.diff(dim=-2).abs().mean(dim=(2, 3, 4))
+    return (across + down).numpy()

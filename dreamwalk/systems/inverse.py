@@ -1,0 +1,82 @@
+"""Inverse dynamics: which action lies between two frames. The examiner of control.
+
+Trained on real frames only and then shown dreamt ones: if it reads there the actions that were given, the dream obeys.
+The idea of judging controllability so is MineWorld's (arXiv 2504.08388, section 4), with VPT's model (arXiv 2206.11795).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.clip import Clip
+from dreamwalk.schedules.draws import Draws
+
+
+@dataclass(frozen=True)
+class InverseConfig:
+    buttons: int
+    axes: int
+    width: int = 32
+
+
+class Inverse(nn.Module):
+    """A small convolutional network on pairs of frames at half resolution."""
+
+    name = "inverse"
+    about: dict[str, Any] | None = None
+    """Metadata of the file that the weights came from."""
+
+    def __init__(self, config: InverseConfig) -> None:
+        super().__init__()
+        self.config = config
+        w = config.width
+        layers: list[nn.Module] = [nn.AvgPool2d(2)]
+        for width, out in ((6, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)):
+            layers += [nn.Conv2d(width, out, 3, stride=2, padding=1), nn.GroupNorm(8, out), nn.SiLU()]
+            layers += [nn.Conv2d(out, out, 3, padding=1), nn.SiLU()]
+        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(48 * w, 256), nn.SiLU(), nn.Linear(256, config.buttons + config.axes))
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded, compiled and checkpointed."""
+        return []
+
+    def prepare(self, clips: Callable[[], Clip]) -> None:
+        """Nothing is computed from data before the first step."""
+
+    def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames `(n, 3, h, w)` in [-1, 1] to button logits `(n, buttons)` and axes `(n, axes)` over their limits."""
+        out = self.head(self.trunk(torch.cat([before, after - before], dim=1)))
+        return out[:, : self.config.buttons], out[:, self.config.buttons :]
+
+    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
+        """Cross-entropy of the buttons and squared error of the axes, over all neighbouring frames of a clip."""
+        buttons, axes = self.read(clip.video)
+        told = clip.actions[:, 1:]
+        held, turned = told[..., : self.config.buttons], told[..., self.config.buttons :]
+        entropy = nn.functional.binary_cross_entropy_with_logits(buttons, held)
+        error = (axes - turned).square().mean()
+        right = ((buttons > 0) == (held > 0.5)).float().mean()
+        return {"loss": entropy + 10 * error, "buttons": right, "axes": error.detach().sqrt()}
+
+    def read(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 video `(b, t, 3, h, w)` to button logits and axes `(b, t - 1, ...)`."""
+        frames = video.float() / 127.5 - 1
+        b, t = frames.shape[:2]
+        buttons, axes = self(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
+        return buttons.unflatten(0, (b, t - 1)), axes.unflatten(0, (b, t - 1))
+
+    def preview(self, clip: Clip) -> Tensor:
+        """There is nothing to see: the frames themselves, in [-1, 1]."""
+        return clip.video.float() / 127.5 - 1
+
+
+def doom() -> InverseConfig:
+    """The examiner of dreams of Doom."""
+    return InverseConfig(buttons=5, axes=2)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+from toy import panorama
+
+from dreamwalk.codecs import build_codec
+from dreamwalk.codecs.frame import KLCodec, kl16, kl_tiny
+from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
+from dreamwalk.systems.autoencode import to_float
+
+PATCH = PatchCodecConfig(channels=24, patch=8, widths=(16, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def video() -> torch.Tensor:
+    frames = torch.stack([torch.from_numpy(panorama(7.0 * k)) for k in range(40)])
+    return to_float(frames.permute(0, 3, 1, 2)[None])
+
+
+def test_kl16_has_the_public_size() -> None:
+    with torch.device("meta"):
+        codec = KLCodec(kl16())
+    assert sum(p.numel() for p in codec.parameters()) == 66_456_019
+    assert codec.stride == (1, 16, 16)
+
+
+@pytest.mark.parametrize("config", [PATCH, kl_tiny()])
+@torch.inference_mode()
+def test_streamed_equals_whole(config: PatchCodecConfig, video: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    codec = build_codec(config).double().eval()
+    clip = video[:, :4].double()
+    whole = codec.encode(clip)
+    _, h, w = codec.stride
+    assert whole.shape == (1, 4, codec.channels, 32 // h, 32 // w)
+    frames = [codec.encode(clip[:, t : t + 1]) for t in range(4)]
+    torch.testing.assert_close(torch.cat(frames, 1), whole)
+    decoded = [codec.decode(frame) for frame in frames]
+    torch.testing.assert_close(torch.cat(decoded, 1), codec.decode(whole))
+
+
+def test_the_linear_code_is_the_best_linear_code(video: torch.Tensor) -> None:
+    """No random projection of the same size restores the patches better, and latents have unit variance."""
+    codec = PatchCodec(PATCH)
+    codec.fit(video)
+    latents = codec.encode(video)
+    assert latents.square().mean().sqrt() == pytest.approx(1, abs=0.01)
+    error = (codec.decode(latents) - video).square().mean()
+    patches = codec._patches(video).flatten(0, -2)
+    patches = patches - patches.mean(0)
+    basis = torch.linalg.qr(torch.randn(patches.shape[1], PATCH.channels))[0]
+    assert error < (patches - patches @ basis @ basis.T).square().mean() / 2
+
+
+def test_all_components_restore_exactly(video: torch.Tensor) -> None:
+    codec = PatchCodec(PatchCodecConfig(channels=192, patch=8, widths=(16, 16, 16), whitening=0.0)).double()
+    noise = torch.rand(1, 20, 3, 32, 32, dtype=torch.float64)
+    codec.fit(noise)
+    torch.testing.assert_close(codec.decode(codec.encode(noise)), noise, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("config", [PATCH, kl_tiny()])
+def test_sizes_that_do_not_divide_are_refused(config: PatchCodecConfig) -> None:
+    with pytest.raises(ValueError, match=r"30x45 do not divide .* the nearest size is"):
+        build_codec(config).encode(torch.zeros(1, 1, 3, 30, 45))
+
+
+def test_too_few_patches_and_too_many_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        PatchCodec(PATCH).fit(torch.zeros(1, 1, 3, 8, 8))
+    with pytest.raises(ValueError, match="1 to 192 components"):
+        PatchCodec(PatchCodecConfig(channels=500, patch=8))

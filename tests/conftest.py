@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+import torch
+from toy import Toy
+
+from dreamwalk.data.writing import write_clips
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 clips of 12 frames, 32x32."""
+    return write_clips(Toy(), 24, tmp_path_factory.mktemp("data") / "toy")

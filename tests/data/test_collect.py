@@ -1,0 +1,197 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamwalk.data import shards
+from dreamwalk.data.collect import check, collect
+from dreamwalk.data.shards import Shards, decode_video, encode_video
+
+CLIPS = 70
+SMALL = {"level": "home", "split": "test", "frames": CLIPS * 6, "seed": 3, "clip_frames": 6, "size": (48, 64)}
+SCRIPT = f"""
+from dreamwalk.data.collect import collect
+if __name__ == "__main__":
+    import sys
+    collect(out=sys.argv[1], workers=int(sys.argv[2]), **{SMALL!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return collect(out=tmp_path_factory.mktemp("clips") / "whole", **SMALL)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def copy(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for name, data in contents(folder).items():
+        (to / name).write_bytes(data)
+    return to
+
+
+def test_clips_come_back(folder: Path) -> None:
+    data = Shards(folder)
+    assert (len(data), data.frames, data.size, data.fps) == (CLIPS, CLIPS * 6, (48, 64), 35 / 3)
+    clip = data.clip(CLIPS - 1)
+    assert clip.video.shape == (6, 48, 64, 3)
+    assert clip.depth.shape == (6, 48, 64)
+    assert clip.world_from_camera.shape == (6, 4, 4)
+    assert clip.actions.shape == (6, data.schema.size)
+    assert not clip.actions[0].any()
+    assert " room with a " in clip.caption
+    part = data.window(CLIPS - 1, 2, 3)
+    assert np.array_equal(part.video, clip.video[2:5])
+    assert part.depth is None
+    with pytest.raises(ValueError, match="frames 4..7"):
+        data.window(0, 4, 3)
+    with pytest.raises(IndexError):
+        data.clip(CLIPS)
+
+
+def test_webdataset_reads_them_too(folder: Path) -> None:
+    import webdataset
+
+    samples = list(webdataset.WebDataset(str(folder / "000000.tar"), shardshuffle=False))
+    assert len(samples) == 32
+    assert {"video.mp4", "depth.npz", "poses.npy", "intrinsics.npy", "actions.npy", "caption.txt"} < set(
+        samples[0]
+    )
+
+
+def test_memory_is_bounded(folder: Path) -> None:
+    one = 6 * 48 * 64 * 3
+    data = Shards(folder, memory=5 * one)
+    for index in [*range(20), 3, 19, 3]:
+        assert np.array_equal(data.window(index, 0, 6).video, data.clip(index).video)
+        assert data._used <= 5 * one or len(data._clips) == 1
+
+
+def test_video_is_all_but_lossless_and_always_the_same() -> None:
+    y, x = np.mgrid[0:96, 0:128]
+    frames = np.stack([np.stack([(x + 3 * t) % 128, y, (x * y // 64) % 256], -1) for t in range(8)]).astype(
+        np.uint8
+    )
+    data = encode_video(frames, 35 / 3)
+    error = ((decode_video(data).astype(float) - frames) ** 2).mean()
+    assert 10 * np.log10(255**2 / error) > 38
+    assert data == encode_video(frames, 35 / 3)
+
+
+def test_two_workers_write_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    assert contents(collect(out=tmp_path / "two", workers=2, **SMALL)) == contents(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_and_resumed(folder: Path, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(out), str(workers)], stderr=subprocess.DEVNULL
+    )
+    for _ in range(600):
+        if list(out.glob("*.tar")):
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = Shards(out)
+    assert len(before) < CLIPS
+    assert check(out) == []
+    (out / ".000002.tar.1.partial").write_bytes(b"half of a shard")
+    assert contents(collect(out=out, **SMALL)) == contents(folder)
+
+
+def test_more_frames_keep_what_is_there(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "grown"
+    collect(out=out, **{**SMALL, "frames": 35 * 6})
+    first = (out / "000000.tar").stat().st_mtime_ns
+    assert contents(collect(out=out, **SMALL)) == contents(folder)
+    assert (out / "000000.tar").stat().st_mtime_ns == first
+
+
+def test_other_settings_need_another_folder(folder: Path, tmp_path: Path) -> None:
+    out = copy(folder, tmp_path / "copy")
+    with pytest.raises(ValueError, match="holds clips of another seed: choose another folder"):
+        collect(out=out, **{**SMALL, "seed": 4})
+    assert contents(out) == contents(folder)
+
+
+def test_check_finds_what_is_broken(folder: Path, tmp_path: Path) -> None:
+    assert check(folder) == []
+    out = copy(folder, tmp_path / "broken")
+    data = bytearray((out / "000000.tar").read_bytes())
+    entry = json.loads((out / "manifest.json").read_text())["shards"][0]["clips"][7]
+    data[entry["offset"] + entry["size"] // 2] ^= 1
+    (out / "000000.tar").write_bytes(data)
+    (out / "000001.tar").write_bytes((out / "000001.tar").read_bytes()[:-40_000])
+    (out / "000002.tar").unlink()
+    faults = check(out)
+    assert [name for name, _ in faults] == ["000000.tar", "000001.tar", "000002.tar"]
+    assert faults[0][1] == "clip 7 has changed bytes"
+    assert faults[1][1].startswith("cut short")
+    assert faults[2][1] == "missing"
+    with pytest.raises(ValueError, match=r"000002\.tar' is missing"):
+        Shards(out).clip(CLIPS - 1)
+    with pytest.raises(ValueError, match=r"000001\.tar' is cut short"):
+        Shards(out).clip(63)
+
+
+def test_a_shard_that_is_cut_short_is_made_again(folder: Path, tmp_path: Path) -> None:
+    out = copy(folder, tmp_path / "short")
+    (out / "000002.tar").write_bytes((out / "000002.tar").read_bytes()[:1000])
+    assert contents(collect(out=out, **SMALL)) == contents(folder)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = shards.write_shard, []
+
+    def full(path: Path, samples: list) -> None:
+        if written:
+            path.write_bytes(b"as much as there was room for")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write(path, samples)
+
+    monkeypatch.setattr(shards, "write_shard", full)
+    with pytest.raises(
+        ValueError, match=r"is full \(32 of 40 clips are written and stay valid\): free some space"
+    ):
+        collect(out=tmp_path, **{**SMALL, "frames": 40 * 6})
+    assert len(Shards(tmp_path)) == 32
+    assert check(tmp_path) == []
+    assert sorted(contents(tmp_path)) == ["000000.tar", "manifest.json"]
+
+
+def test_folders_that_are_not_clips(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"manifest\.json' is missing"):
+        Shards(tmp_path / "nowhere")
+    out = copy(folder, tmp_path / "old")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "version": 99}))
+    with pytest.raises(ValueError, match="version 99, this reads dreamwalk-clips version 1"):
+        Shards(out)
+    (out / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        Shards(out)
+
+
+def test_settings_that_make_no_sense(tmp_path: Path) -> None:
+    for change, words in (
+        ({"split": "dev"}, "unknown split 'dev'"),
+        ({"frames": 0}, "at least 1"),
+        ({"clip_frames": 1}, "at least 2 frames"),
+        ({"level": "hme"}, "unknown level 'hme'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            collect(out=tmp_path / "x", **{**SMALL, **change})
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from dreamwalk.layers.attention import KeyValues, attend, frame_mask
+from dreamwalk.layers.cache import RingCache
+
+
+def filled(frames: int) -> RingCache:
+    cache = RingCache.empty(layers=1, heads=1, head_width=2, tokens=3, window=4)
+    for frame in range(frames):
+        value = torch.full((1, 1, 3, 2), float(frame))
+        cache.write([KeyValues(value, -value)])
+    return cache
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3, 4, 5, 11])
+def test_it_holds_the_newest_frames(frames: int) -> None:
+    cache = filled(frames)
+    held = cache.keys[0, 0, 0, :, 0][cache.bias()[0, 0, 0] == 0].unique().tolist()
+    assert held == [float(frame) for frame in range(max(0, frames - 4), frames)]
+    assert cache.keys.shape[3] == 12
+
+
+def test_bias_covers_new_tokens() -> None:
+    bias = filled(2).bias(new=3)
+    assert bias.shape == (1, 1, 1, 15)
+    assert (bias == 0).sum() == 2 * 3 + 3
+
+
+def test_a_clone_is_left_alone() -> None:
+    cache = filled(2)
+    copy = cache.clone()
+    cache.write([KeyValues(torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 2))])
+    assert copy.frames == 2
+    assert (copy.keys[..., 6:9, :] == 0).all()
+
+
+def test_no_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one frame"):
+        RingCache.empty(layers=1, heads=1, head_width=2, tokens=3, window=0)
+
+
+def test_flex_attention_agrees_with_a_dense_mask() -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    visible = torch.ones(4, 4, dtype=torch.bool).tril()
+    q, k, v = torch.randn(3, 1, 2, 4 * 32, 16)
+    dense = attend(q, k, v, frame_mask(visible, tokens=32))
+    blocks = create_block_mask(lambda b, h, i, j: visible[i // 32, j // 32], None, None, 128, 128, device="cpu")
+    with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
+        torch.testing.assert_close(attend(q, k, v, blocks), dense, atol=1e-5, rtol=1e-5)

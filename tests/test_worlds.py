@@ -1,0 +1,93 @@
+"""What every world keeps: the game, a recording of it, and whatever else is added to WORLDS."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from dreamwalk.clip import Clip
+from dreamwalk.data.doom import Doom
+from dreamwalk.data.recording import Recording
+from dreamwalk.world import DOOM_ACTIONS, World
+
+
+def recording() -> Recording:
+    frames = np.random.default_rng(0).integers(0, 256, (30, 24, 32, 3), np.uint8)
+    poses = np.tile(np.eye(4, dtype=np.float32), (30, 1, 1))
+    poses[:, 0, 3] = np.arange(30)
+    clip = Clip(
+        video=frames,
+        actions=np.zeros((30, DOOM_ACTIONS.size), np.float32),
+        world_from_camera=poses,
+        intrinsics=np.tile(np.eye(3, dtype=np.float32), (30, 1, 1)),
+        depth=np.ones((30, 24, 32), np.float32),
+    )
+    return Recording(clip, DOOM_ACTIONS)
+
+
+WORLDS: dict[str, Callable[[], World]] = {
+    "doom": lambda: Doom("home", render_mode="rgb_array"),
+    "doom-procedural": lambda: Doom("procedural:3", render_mode="rgb_array"),
+    "recording": recording,
+}
+
+
+@pytest.fixture(params=list(WORLDS))
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = WORLDS[request.param]()
+    yield made
+    made.close()
+
+
+def walk(world: World, steps: int, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    frames = []
+    for _ in range(steps):
+        vector = random.uniform(-1, 1, world.actions.size)
+        frames.append(world.step(world.actions.unpack(vector))[0])
+    return frames
+
+
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized space")  # axes here are in degrees, on purpose
+def test_gymnasium_finds_nothing_wrong(world: World) -> None:
+    check_env(world, skip_render_check=True, skip_close_check=True)
+
+
+def test_frames_poses_and_depth_have_their_shapes(world: World) -> None:
+    frame, info = world.reset(seed=1)
+    height, width, _ = frame.shape
+    assert frame.dtype == np.uint8
+    assert world.observation_space.contains(frame)
+    assert info["world_from_camera"].shape == (4, 4)
+    assert info["intrinsics"].shape == (3, 3)
+    assert np.allclose(np.linalg.det(info["world_from_camera"][:3, :3]), 1, atol=1e-5)
+    if "depth" in info:
+        assert info["depth"].shape == (height, width)
+        assert info["depth"].dtype == np.float32
+        assert (info["depth"] >= 0).all()
+
+
+def test_a_seed_is_a_walk(world: World) -> None:
+    world.reset(seed=5)
+    first = walk(world, 6, seed=0)
+    world.reset(seed=5)
+    assert all(np.array_equal(a, b) for a, b in zip(first, walk(world, 6, seed=0), strict=True))
+
+
+def test_restore_goes_on_as_if_nothing_had_happened(world: World) -> None:
+    world.reset(seed=2)
+    frames = walk(world, 8, seed=1)
+    state = world.state()
+    future = walk(world, 8, seed=2)
+    frame, info = world.restore(state)
+    assert np.array_equal(frame, frames[-1])
+    assert "world_from_camera" in info
+    assert all(np.array_equal(a, b) for a, b in zip(future, walk(world, 8, seed=2), strict=True))
+
+
+def test_frames_belong_to_the_caller(world: World) -> None:
+    frame, _ = world.reset(seed=0)
+    kept = frame.copy()
+    walk(world, 2, seed=0)
+    assert np.array_equal(frame, kept)
