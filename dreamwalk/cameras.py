@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def intrinsics_matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
+def intrinsics_matrix(fx: float, fy: float, *, cx: float, cy: float) -> np.ndarray:
     """The (3, 3) float32 matrix of a pinhole camera, in pixels."""
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
 
@@ -27,27 +27,26 @@ def pixel_grid(height: int, width: int) -> np.ndarray:
     return np.stack([x, y], axis=-1).astype(np.float32)
 
 
-def camera_rays(intrinsics: np.ndarray, height: int, width: int) -> np.ndarray:
-    """For each pixel the direction with z = 1 in the camera: (..., height, width, 3) from (..., 3, 3)."""
+def camera_rays(intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The direction, with z = 1, of each pixel of a `size` (h, w) image: (..., h, w, 3) from (..., 3, 3)."""
     matrix = np.asarray(intrinsics, np.float32)[..., None, None, :, :]
-    pixels = pixel_grid(height, width)
+    pixels = pixel_grid(*size)
     x = (pixels[..., 0] - matrix[..., 0, 2]) / matrix[..., 0, 0]
     y = (pixels[..., 1] - matrix[..., 1, 2]) / matrix[..., 1, 1]
     return np.stack([x, y, np.ones_like(x)], axis=-1)
 
 
-def unproject(depth: np.ndarray, intrinsics: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
+def unproject(depth: np.ndarray, *, intrinsics: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
     """World points (..., h, w, 3) of the pixels of a planar depth image (..., h, w).
 
     Pixels of unknown depth (0) land on the camera itself; mask them by `depth > 0`.
     """
-    height, width = depth.shape[-2:]
-    points = camera_rays(intrinsics, height, width) * depth[..., None]
+    points = camera_rays(intrinsics, depth.shape[-2:]) * depth[..., None]
     return transform(np.asarray(world_from_camera)[..., None, None, :, :], points)
 
 
 def project(
-    points: np.ndarray, intrinsics: np.ndarray, world_from_camera: np.ndarray
+    points: np.ndarray, *, intrinsics: np.ndarray, world_from_camera: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (..., n, 2), x first, and planar depth (..., n) of world points (..., n, 3).
 

@@ -1,4 +1,4 @@
-"""Collecting walks in Doom: what backs `dreamwalk collect doom`."""
+"""Collecting clips: walks in Doom, and what backs `dreamwalk collect` for all worlds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,14 +40,14 @@ class DoomWalks:
             raise ValueError(f"unknown split '{self.split}': known are {', '.join(SPLITS)}")
         if self.clip_frames < 2:
             raise ValueError(f"a clip has at least 2 frames, got clip_frames={self.clip_frames}")
-        level_for(self.level, self.split, self.seed, 0)
+        level_for(self.level, split=self.split, seed=self.seed, number=0)
 
     def describe(self) -> dict[str, Any]:
         return {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
 
     def clips(self, indices: range) -> Iterator[Clip]:
         for number, group in groupby(indices, lambda index: index // CLIPS_PER_LEVEL):
-            level = level_for(self.level, self.split, self.seed, number)
+            level = level_for(self.level, split=self.split, seed=self.seed, number=number)
             with closing(Doom(level, size=self.size, tics=TICS)) as world:
                 for index in group:
                     yield self.walk(world, index)
@@ -57,7 +57,7 @@ class DoomWalks:
         random = np.random.default_rng((self.seed, SPLITS.index(self.split), index))
         mix = walkers.mix_for(world.level)
         kind = walkers.draw(mix, random)
-        walker = walkers.walk(kind, world.level, random, pitch=mix.pitch)
+        walker = walkers.walk(kind, world.level, random=random, pitch=mix.pitch)
         next(walker)
         frame, info = world.reset(seed=int(random.integers(1 << 31)))
         frames, infos, actions = [frame], [info], [np.zeros(self.schema.size, np.float32)]
@@ -75,7 +75,7 @@ class DoomWalks:
             world_from_camera=poses,
             intrinsics=np.stack([info["intrinsics"] for info in infos]),
             depth=np.stack([info["depth"] for info in infos]),
-            caption=walkers.caption(kind, world.level, poses),
+            caption=walkers.caption(kind, world.level, poses=poses),
         )
 
 
@@ -120,3 +120,96 @@ def check(path: str | Path) -> list[tuple[str, str]]:
             if hashlib.sha256(part).hexdigest() != clip["sha256"]:
                 faults.append((shard["file"], f"clip {number} has changed bytes"))
     return faults
+
+
+@dataclass(frozen=True)
+class CollectDoom:
+    """Walk in Doom and write what is seen."""
+
+    out: str
+    """Folder for the clips; run the same command again to go on."""
+    level: str = "home"
+    """home, procedural (a new level every 8 clips), or a shipped map such as map:MAP01."""
+    split: Literal["train", "validation", "test"] = "train"
+    frames: int = 40_000
+    workers: int = 1
+    """Processes, best one per core."""
+    seed: int = 0
+    clip_frames: int = 64
+    size: tuple[int, int] = (96, 128)
+    """Height and width of the frames."""
+
+
+@dataclass(frozen=True)
+class CollectVideos:
+    """Cut your own videos, with files of actions beside them, into clips."""
+
+    out: str
+    """Folder for the clips."""
+    folder: str
+    """Folder with the videos; docs/data.md says what the files of actions look like."""
+    fps: float | None = None
+    """Thin the frames out to about so many per second; all are kept if left out."""
+    split: Literal["train", "validation", "test"] = "train"
+    workers: int = 1
+    clip_frames: int = 64
+    size: tuple[int, int] = (96, 128)
+
+
+@dataclass(frozen=True)
+class CollectGame:
+    """Play any gymnasium game with random keys and write what is seen."""
+
+    out: str
+    """Folder for the clips."""
+    id: str
+    """Name of the game for gymnasium.make, such as ALE/Pong-v5 or my_package:MyGame-v0."""
+    split: Literal["train", "validation", "test"] = "train"
+    frames: int = 40_000
+    workers: int = 1
+    seed: int = 0
+    clip_frames: int = 64
+    size: tuple[int, int] = (96, 128)
+    repeat: int = 1
+    """Steps of the game per step here."""
+    skip: int = 0
+    """Clips begin up to so many steps into an episode."""
+
+
+def run_collect(words: list[str]) -> None:
+    """`dreamwalk collect doom|videos|game --out DIR ...`, or `dreamwalk collect --check DIR`."""
+    import tyro
+
+    kinds: dict[str, Any] = {"doom": CollectDoom, "videos": CollectVideos, "game": CollectGame}
+    if words[:1] == ["--check"] and len(words) == 2:
+        _report(Path(words[1]))
+        return
+    if not words or words[0] not in kinds:
+        usage = "dreamwalk collect doom|videos|game --out DIR, or dreamwalk collect --check DIR"
+        raise ValueError(f"say what to collect: {usage}")
+    asked = tyro.cli(kinds[words[0]], args=words[1:], prog=f"dreamwalk collect {words[0]}")
+    flags = dict(vars(asked))
+    if isinstance(asked, CollectVideos):
+        from dreamwalk.data.videos import collect_videos
+
+        folder = collect_videos(flags.pop("folder"), **flags)
+    elif isinstance(asked, CollectGame):
+        from dreamwalk.data.games import collect_game
+
+        folder = collect_game(flags.pop("id"), **flags)
+    else:
+        folder = collect(**flags)
+    data = shards.Shards(folder)
+    print(f"{data.frames} frames in {len(data)} clips: {folder}")
+
+
+def _report(folder: Path) -> None:
+    """Print what `check` finds; ValueError when it finds anything."""
+    faults = check(folder)
+    for file, what in faults:
+        print(f"{file}: {what}")
+    if faults:
+        broken = sorted({file for file, _ in faults})
+        raise ValueError(f"{len(broken)} broken files in '{folder}': delete them and collect into it again")
+    data = shards.Shards(folder)
+    print(f"all is well: {data.frames} frames in {len(data)} clips")

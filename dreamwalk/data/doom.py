@@ -193,7 +193,7 @@ class Doom(World):
     def _has_room(self) -> bool:
         """Whether the pillar fits ahead: nothing seen in the box that it would fill, give or take."""
         _, info = self._look()
-        depth, rays = info["depth"], camera_rays(info["intrinsics"], *self.size)
+        depth, rays = info["depth"], camera_rays(info["intrinsics"], self.size)
         across, down = rays[..., 0] * depth, rays[..., 1] * depth
         reach = 4 * PLACED.radius
         in_box = (depth > 0) & (depth < reach) & (abs(across) < PLACED.radius + 4) & (abs(down) < 15)
@@ -209,35 +209,32 @@ class Doom(World):
         fx = width / 2
         fy = 1.2 * fx
         cy = height / 2 - fy * math.tan(math.radians(pitch))
-        intrinsics = intrinsics_matrix(fx, fy, width / 2, cy)
+        intrinsics = intrinsics_matrix(fx, fy, cx=width / 2, cy=cy)
         assert state.depth_buffer is not None
         levels = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
+        planes = [height - z for height in self.level.heights]
         self._info = {
-            "world_from_camera": pose_matrix(x, y, z, heading),
+            "world_from_camera": pose_matrix((x, y, z), heading),
             "intrinsics": intrinsics,
-            "depth": exact_depth(levels, intrinsics, [height - z for height in self.level.heights]),
+            "depth": exact_depth(levels, intrinsics, planes=planes),
             "level": self.level.name,
         }
         return self._frame.copy(), dict(self._info)
 
 
-def pose_matrix(x: float, y: float, z: float, heading: float) -> np.ndarray:
+def pose_matrix(eye: tuple[float, float, float], heading: float) -> np.ndarray:
     """`world_from_camera` (4, 4) float32 of an eye that looks level towards `heading` degrees."""
+    x, y, z = eye
     c, s = math.cos(math.radians(heading)), math.sin(math.radians(heading))
     return np.array([[s, 0, c, x], [-c, 0, s, y], [0, -1, 0, z], [0, 0, 0, 1]], np.float32)
 
 
-def heading_of(world_from_camera: np.ndarray) -> float:
-    """Heading in degrees, 0 east and 90 north, of a pose (4, 4)."""
-    return math.degrees(math.atan2(world_from_camera[1, 2], world_from_camera[0, 2]))
-
-
-def exact_depth(levels: np.ndarray, intrinsics: np.ndarray, heights: list[float]) -> np.ndarray:
-    """Planar depth (h, w) float32 from the engine's 8-bit levels and the heights of planes above the eye."""
+def exact_depth(levels: np.ndarray, intrinsics: np.ndarray, *, planes: list[float]) -> np.ndarray:
+    """Planar depth (h, w) float32 from the engine's 8-bit levels and the planes above (or below) the eye."""
     coarse = (DEPTH_STEP * levels + DEPTH_OFFSET).astype(np.float32)
-    rise = -camera_rays(intrinsics, *levels.shape)[..., 1]
+    rise = -camera_rays(intrinsics, levels.shape)[..., 1]
     depth, nearest = coarse.copy(), np.full_like(coarse, 0.55 * DEPTH_STEP + 0.25)
-    for height in heights:
+    for height in planes:
         with np.errstate(divide="ignore"):
             plane = height / rise
         distance = np.abs(plane - coarse)

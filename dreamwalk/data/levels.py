@@ -50,7 +50,7 @@ def home() -> Level:
     centres = [((room.x0 + room.x1) / 2, (room.y0 + room.y1) / 2) for room in rooms]
     return Level(
         name="home",
-        wad=pack_level([replace(cell, light=255) for cell in cells], things, panels),
+        wad=pack_level([replace(cell, light=255) for cell in cells], things, panels=panels),
         rooms=rooms,
         doors=tuple(_door(cell, *pair) for cell, pair in doorways),
         obstacles=tuple((x, y, 16) for x, y in spots),
@@ -77,14 +77,14 @@ def level_named(name: str) -> Level:
     raise ValueError(f"unknown level '{name}': known are {known}")
 
 
-def level_for(kind: str, split: str, seed: int, number: int) -> Level:
+def level_for(kind: str, *, split: str, seed: int, number: int) -> Level:
     """Level number `number` of a collection: a name of one level, or "procedural" for a new one each time."""
     if kind == "procedural":
-        return level_named(f"procedural:{split_seed(split, seed, number)}")
+        return level_named(f"procedural:{split_seed(split, seed=seed, number=number)}")
     return level_named(kind)
 
 
-def split_seed(split: str, seed: int, number: int) -> int:
+def split_seed(split: str, *, seed: int, number: int) -> int:
     """The seed of procedural level `number` of a split: no two splits share one."""
     if split not in SPLITS:
         raise ValueError(f"unknown split '{split}': known are {', '.join(SPLITS)}")

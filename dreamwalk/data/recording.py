@@ -14,8 +14,8 @@ from dreamwalk.world import Action, ActionSchema, World
 class Recording(World):
     """Frame after frame of a clip; actions are ignored, and the last frame is truncated and then stays.
 
-    `info` has what the clip knows of a frame (`world_from_camera`, `intrinsics`, `depth`) and `recorded`, the vector
-    of the action that led into it.
+    `info` has what the clip knows of a frame (`world_from_camera`, `intrinsics`, `depth`) and `recorded`, the
+    vector of the action that led into it.
     """
 
     def __init__(self, clip: Clip, schema: ActionSchema, *, fps: float = 10.0) -> None:

@@ -117,7 +117,7 @@ def sky() -> bytes:
     return write_png(image.astype(np.uint8))
 
 
-def pack_level(cells: list[Cell], things: list[Thing], panels: Sequence[Panel] = ()) -> bytes:
+def pack_level(cells: list[Cell], things: list[Thing], *, panels: Sequence[Panel] = ()) -> bytes:
     """The WAD of a map with our actors and sky."""
     mapinfo = b'map MAP01 "dreamwalk" { sky1 = "DWSKY", 0 }\n'
     lumps = [
@@ -127,5 +127,5 @@ def pack_level(cells: list[Cell], things: list[Thing], panels: Sequence[Panel] =
         ("DWSKY", sky()),
         ("TX_END", b""),
     ]
-    lumps += [("MAP01", b""), ("TEXTMAP", write_textmap(cells, things, panels)), ("ENDMAP", b"")]
+    lumps += [("MAP01", b""), ("TEXTMAP", write_textmap(cells, things, panels=panels)), ("ENDMAP", b"")]
     return write_wad(lumps)

@@ -34,9 +34,10 @@ Walker = Generator[Move, Info, None]
 Part = Generator[Move, Info, Info]
 
 
-def clearance(info: Info, low: float, high: float) -> float:
+def clearance(info: Info, span: tuple[float, float]) -> float:
     """The least depth at eye height between two fractions of the picture's width; sky is far."""
     depth = info["depth"]
+    low, high = span
     height, width = depth.shape
     row = int(np.clip(info["intrinsics"][1, 2], 4, height - 5))
     band = depth[row - 4 : row + 2, int(low * width) : max(int(high * width), int(low * width) + 1)]
@@ -58,36 +59,36 @@ def _wrap(angle: float) -> float:
     return (angle + 180) % 360 - 180
 
 
-def hold(move: Move, steps: int, info: Info) -> Part:
+def hold(info: Info, move: Move, *, steps: int) -> Part:
     """The same move again and again."""
     for _ in range(steps):
         info = yield move
     return info
 
 
-def turn_by(degrees: float, info: Info, *, speed: float = KEY_TURN) -> Part:
+def turn_by(info: Info, degrees: float, *, speed: float = KEY_TURN) -> Part:
     """Turn right by whole steps of `speed`, to within half a step."""
     steps = round(abs(degrees) / speed)
-    return (yield from hold(Move((), math.copysign(speed, degrees)), steps, info))
+    return (yield from hold(info, Move((), math.copysign(speed, degrees)), steps=steps))
 
 
 def freer_side(info: Info) -> float:
     """+1 when there is more room to the right, else -1."""
-    return 1.0 if clearance(info, 0.6, 0.95) > clearance(info, 0.05, 0.4) else -1.0
+    return 1.0 if clearance(info, (0.6, 0.95)) > clearance(info, (0.05, 0.4)) else -1.0
 
 
-def avoid(random: np.random.Generator, info: Info, near: float) -> Part:
+def avoid(info: Info, random: np.random.Generator, *, near: float) -> Part:
     """Turn away from what is ahead until there is room."""
     side = freer_side(info) * (1 if random.random() < 0.85 else -1)
     enough = near + random.uniform(60, 200)
     for _ in range(24):
-        if clearance(info, 0.35, 0.65) > enough:
+        if clearance(info, (0.35, 0.65)) > enough:
             break
         info = yield Move((), side * KEY_TURN)
     return info
 
 
-def go_to(goal: tuple[float, float], random: np.random.Generator, info: Info, *, speed: float) -> Part:
+def go_to(info: Info, goal: tuple[float, float], *, random: np.random.Generator, speed: float) -> Part:
     """Walk to a point: turn in place if it is far aside, then walk and correct.
 
     At `KEY_TURN` degrees per step every turn is a whole key press, otherwise turns are as small as needed.
@@ -99,9 +100,13 @@ def go_to(goal: tuple[float, float], random: np.random.Generator, info: Info, *,
         if np.hypot(*away) < 48:
             break
         lately = [*lately[-5:], here]
-        if len(lately) == 6 and np.ptp(np.stack(lately), axis=0).max() < 3 and clearance(info, 0.3, 0.7) < 60:
-            info = yield from avoid(random, info, 60)
-            info = yield from hold(AHEAD, 6, info)
+        if (
+            len(lately) == 6
+            and np.ptp(np.stack(lately), axis=0).max() < 3
+            and clearance(info, (0.3, 0.7)) < 60
+        ):
+            info = yield from avoid(info, random, near=60)
+            info = yield from hold(info, AHEAD, steps=6)
             lately = []
         aside = -_wrap(math.degrees(math.atan2(away[1], away[0])) - heading(info))
         turn = math.copysign(KEY_TURN if speed == KEY_TURN else min(speed, abs(aside)), aside)

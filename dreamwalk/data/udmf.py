@@ -78,7 +78,7 @@ def write_png(image: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], panels: Sequence[Panel] = ()) -> bytes:
+def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], *, panels: Sequence[Panel] = ()) -> bytes:
     """The TEXTMAP lump of cells that do not overlap."""
     text = _Textmap()
     for cell in cells:

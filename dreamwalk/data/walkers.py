@@ -70,7 +70,7 @@ def draw(mix: Mix, random: np.random.Generator) -> str:
     return names[random.choice(len(names), p=np.array(shares) / sum(shares))]
 
 
-def walk(kind: str, level: Level, random: np.random.Generator, *, pitch: float = 0.0) -> Walker:
+def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float = 0.0) -> Walker:
     """A walker of a kind, which never ends.
 
     Start it with `next` (that move means nothing), then send it the info of every frame for the move that
@@ -88,7 +88,7 @@ def walk(kind: str, level: Level, random: np.random.Generator, *, pitch: float =
     return _glance(plan, random, pitch) if pitch and kind != "place" else plan
 
 
-def caption(kind: str, level: Level, poses: np.ndarray) -> str:
+def caption(kind: str, level: Level, *, poses: np.ndarray) -> str:
     """A sentence on a walk: what is done, then the rooms in the order in which they were entered."""
     seen: list[str] = []
     for x, y in poses[:, :2, 3]:
@@ -125,9 +125,9 @@ def _keys(level: Level, random: np.random.Generator) -> Walker:
         bumps = 0
         for _ in range(random.integers(2, 14)):
             if "forward" in held or not held:
-                bumps = bumps + 1 if clearance(info, 0.35, 0.65) < near else 0
+                bumps = bumps + 1 if clearance(info, (0.35, 0.65)) < near else 0
                 if bumps > (4 if near < 40 else 0):
-                    info = yield from avoid(random, info, near)
+                    info = yield from avoid(info, random, near=near)
                     break
             info = yield move
 
@@ -139,7 +139,7 @@ def _mouse(level: Level, random: np.random.Generator) -> Walker:
     while True:
         if random.random() < 0.12:
             target = float(np.clip(random.normal(0, 8), -MOUSE_TURN, MOUSE_TURN))
-        ahead = clearance(info, 0.3, 0.7)
+        ahead = clearance(info, (0.3, 0.7))
         if ahead < 110:
             target = freer_side(info) * random.uniform(8, MOUSE_TURN)
         elif random.random() < 0.1:
@@ -162,14 +162,14 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
         near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
         choices = [d for d in near if d is not last] or near or list(level.doors)
         last = choices[random.integers(len(choices))]
-        info = yield from go_to((last.x, last.y), random, info, speed=speed)
+        info = yield from go_to(info, (last.x, last.y), random=random, speed=speed)
         there = level.rooms[last.second if level.rooms[last.first] is room else last.first]
         goal = _spot_in(level, there, random)
-        info = yield from go_to(goal, random, info, speed=speed)
+        info = yield from go_to(info, goal, random=random, speed=speed)
         if random.random() < 0.3:
-            info = yield from turn_by(random.choice([-1, 1]) * random.uniform(60, 200), info)
+            info = yield from turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
         if random.random() < 0.2:
-            info = yield from hold(STAY, int(random.integers(1, 5)), info)
+            info = yield from hold(info, STAY, steps=int(random.integers(1, 5)))
 
 
 def _spot_in(level: Level, room: Room, random: np.random.Generator) -> tuple[float, float]:
@@ -187,15 +187,15 @@ def _look(level: Level, random: np.random.Generator) -> Walker:
     info = yield STAY
     while True:
         speed = KEY_TURN if random.random() < 0.7 else random.uniform(4, MOUSE_TURN)
-        info = yield from turn_by(random.choice([-1, 1]) * random.uniform(90, 400), info, speed=speed)
-        info = yield from hold(STAY, int(random.integers(1, 5)), info)
-        if clearance(info, 0.3, 0.7) > 150 and random.random() < 0.5:
-            info = yield from hold(AHEAD, int(random.integers(2, 6)), info)
+        info = yield from turn_by(info, random.choice([-1, 1]) * random.uniform(90, 400), speed=speed)
+        info = yield from hold(info, STAY, steps=int(random.integers(1, 5)))
+        if clearance(info, (0.3, 0.7)) > 150 and random.random() < 0.5:
+            info = yield from hold(info, AHEAD, steps=int(random.integers(2, 6)))
 
 
 def _retrace(trail: Iterable[np.ndarray], random: np.random.Generator, info: Info) -> Part:
     for point in trail:
-        info = yield from go_to((float(point[0]), float(point[1])), random, info, speed=KEY_TURN)
+        info = yield from go_to(info, (float(point[0]), float(point[1])), random=random, speed=KEY_TURN)
     return info
 
 
@@ -205,35 +205,35 @@ def _return(level: Level, random: np.random.Generator) -> Walker:
     while True:
         trail = [place_of(info)]
         for step in range(random.integers(10, 24)):
-            if clearance(info, 0.35, 0.65) < 90:
-                info = yield from avoid(random, info, 90)
+            if clearance(info, (0.35, 0.65)) < 90:
+                info = yield from avoid(info, random, near=90)
             info = yield AHEAD
             if step % 6 == 5:
                 trail.append(place_of(info))
-        info = yield from turn_by(random.choice([-180, 180]), info)
+        info = yield from turn_by(info, random.choice([-180, 180]))
         info = yield from _retrace(trail[::-1], random, info)
-        info = yield from turn_by(random.choice([-180, 180]), info)
+        info = yield from turn_by(info, random.choice([-180, 180]))
 
 
 def _place(level: Level, random: np.random.Generator) -> Walker:
     """Find room, put the pillar down, look away or walk off, and come back to it."""
     info = yield STAY
     for _ in range(int(random.integers(0, 6))):
-        if clearance(info, 0.3, 0.7) > 130:
+        if clearance(info, (0.3, 0.7)) > 130:
             info = yield AHEAD
-    info = yield from avoid(random, info, 110)
-    info = yield from hold(Move(("place",)), int(random.integers(1, 4)), info)
-    info = yield from hold(STAY, int(random.integers(1, 4)), info)
+    info = yield from avoid(info, random, near=110)
+    info = yield from hold(info, Move(("place",)), steps=int(random.integers(1, 4)))
+    info = yield from hold(info, STAY, steps=int(random.integers(1, 4)))
     side = float(random.choice([-1, 1]))
     if random.random() < 0.5:
-        info = yield from hold(Move(("back",)), int(random.integers(2, 5)), info)
+        info = yield from hold(info, Move(("back",)), steps=int(random.integers(2, 5)))
     if random.random() < 0.7:
         away = random.uniform(80, 180)
-        info = yield from turn_by(side * away, info)
-        info = yield from hold(STAY, int(random.integers(0, 3)), info)
-        info = yield from turn_by(-side * away, info)
+        info = yield from turn_by(info, side * away)
+        info = yield from hold(info, STAY, steps=int(random.integers(0, 3)))
+        info = yield from turn_by(info, -side * away)
     else:
-        info = yield from turn_by(side * 352, info)
+        info = yield from turn_by(info, side * 352)
     yield from _keys(level, random)
 
 

@@ -11,13 +11,14 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,10 +124,9 @@ def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, lis
         file = folder / _name(number)
         if not file.exists():
             continue
-        listed = known.get(file.name)
-        whole = listed is not None and file.stat().st_size >= listed[-1].offset + listed[-1].size
-        found = listed if listed and whole else shards.index_shard(file)
-        if len(found) == len(_clips_of(number, clips)):
+        found = known.get(file.name) or shards.index_shard(file)
+        whole = file.stat().st_size >= found[-1].offset + found[-1].size
+        if whole and len(found) == len(_clips_of(number, clips)):
             entries[number] = found
     return entries
 
@@ -160,9 +160,9 @@ def _run(
             yield number, _write_shard(source, folder, number, indices, lambda: show.add(source.clip_frames))
         return
     several = multiprocessing.get_context("spawn")
-    counter, ticket = several.Value("q", 0), several.Value("q", 0)
+    signs = _Signs(several.Value("q", 0), several.Value("q", 0), several.Event())
     with ProcessPoolExecutor(
-        min(workers, len(todo)), mp_context=several, initializer=_start_worker, initargs=(counter, ticket)
+        min(workers, len(todo)), mp_context=several, initializer=_start_worker, initargs=(signs,)
     ) as pool:
         waiting: dict[Future[list[Entry]], int] = {
             pool.submit(_work, source, folder, number, indices): number for number, indices in todo
@@ -170,42 +170,52 @@ def _run(
         try:
             while waiting:
                 ready, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                show.set(counter.value * source.clip_frames)
+                show.set(signs.clips.value * source.clip_frames)
                 for future in ready:
                     yield waiting.pop(future), future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            signs.stop.set()
             raise
 
 
-_counter: Synchronized[int] | None = None
+@dataclass
+class _Signs:
+    """What the processes tell one another: clips made, workers started, and that all shall end."""
+
+    clips: Synchronized[int]
+    started: Synchronized[int]
+    stop: Event
 
 
-def _start_worker(counter: Synchronized[int], ticket: Synchronized[int]) -> None:
+_signs: _Signs | None = None
+
+
+def _start_worker(signs: _Signs) -> None:
     """Pin this process to a core of its own: an engine that wanders over cores runs at half the speed."""
-    global _counter
-    _counter = counter
-    with ticket.get_lock():
-        number = ticket.value
-        ticket.value += 1
+    global _signs
+    _signs = signs
+    with signs.started.get_lock():
+        number = signs.started.value
+        signs.started.value += 1
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with, args=(os.getppid(), signs.stop), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent was killed, which the pool itself would not notice."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with(parent: int, stop: Event) -> None:
+    """End this process, and the engine that it started, soon after its parent stops or was killed."""
+    while os.getppid() == parent and not stop.wait(0.25):
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 def _work(source: Source, folder: Path, number: int, indices: range) -> list[Entry]:
     def tick() -> None:
-        assert _counter is not None
-        with _counter.get_lock():
-            _counter.value += 1
+        assert _signs is not None
+        with _signs.clips.get_lock():
+            _signs.clips.value += 1
 
     return _write_shard(source, folder, number, indices, tick)
 

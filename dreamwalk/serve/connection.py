@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
-from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dreamwalk.serve.film import Shelf
@@ -23,10 +26,15 @@ BURST = 400
 """Messages that a page may send at once after a quiet while; every 16 KB count as one more."""
 LARGE = 16 * 1024
 """Longer messages are parsed in a thread, so that nobody else waits for it."""
+MOST_WAITING = {"status": 1, "queue": 1, "pong": 1, "frame": 4}
+"""How many messages of a kind wait to be sent at most; of the others 16."""
 SILENCE = 180.0
 """A page that says nothing at all for so long is gone, in seconds; it pings every two."""
 IDLE = 120.0
 """Whoever touches nothing for so long gives up the seat if someone waits for it, in seconds."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,19 +65,18 @@ class Goodbye(Exception):
 
 
 class Outbox:
-    """What is still to be sent: the newest status, a few frames and a few other messages; never more.
+    """What is still to be sent, in order, and never much of it.
 
-    `post` may be called from any thread and never waits. Frames go first in, first out; the acknowledgements
-    keep them few, and should they pile up all the same, the oldest goes.
+    `post` may be called from any thread and never waits. Of statuses, queue positions and pongs only the
+    newest is kept. Acknowledgements keep the frames few; should anything pile up all the same, the oldest go.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._some = asyncio.Event()
+        self._waiting: list[tuple[str, Any]] = []
         self.over: asyncio.Future[str] = self._loop.create_future()
         """Done, with the reason, when the session says "over"."""
-        self._texts: deque[dict[str, Any]] = deque(maxlen=64)
-        self._frames: deque[bytes] = deque(maxlen=4)
 
     def post(self, kind: str, content: Any) -> None:
         """Queue a frame (`kind` "frame", bytes) or a JSON message (dict)."""
@@ -80,20 +87,20 @@ class Outbox:
         if kind == "over":
             if not self.over.done():
                 self.over.set_result(content["message"])
-        elif kind == "frame":
-            self._frames.append(content)
-        else:
-            if kind in ("status", "queue", "pong"):
-                self._texts = deque((m for m in self._texts if m["type"] != kind), maxlen=64)
-            self._texts.append({"type": kind, **content})
+            return
+        same = [item for item in self._waiting if item[0] == kind]
+        for item in same[: max(0, len(same) + 1 - MOST_WAITING.get(kind, 16))]:
+            self._waiting.remove(item)
+        self._waiting.append((kind, content))
         self._some.set()
 
     async def next(self) -> str | bytes:
-        """The next message to send; texts before frames."""
-        while not self._texts and not self._frames:
+        """The next message to send."""
+        while not self._waiting:
             self._some.clear()
             await self._some.wait()
-        return json.dumps(self._texts.popleft()) if self._texts else self._frames.popleft()
+        kind, content = self._waiting.pop(0)
+        return content if kind == "frame" else json.dumps({"type": kind, **content})
 
 
 class Connection:
@@ -108,21 +115,23 @@ class Connection:
 
     async def run(self, *, start: int | None, seed: int) -> None:
         """Serve the page until it leaves or has to go; its seat is free again right after."""
-        jobs = [asyncio.create_task(job) for job in (self._read(), self._write(), self._walk(start, seed))]
-        try:
-            await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for job in jobs:
-                job.cancel()
-            results = await asyncio.gather(*jobs, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Goodbye):
-                await self._close(result.code, result.reason)
-            elif not isinstance(
-                result, asyncio.CancelledError | WebSocketDisconnect | RuntimeError | OSError
-            ):
-                assert isinstance(result, BaseException)
-                raise result
+        goodbyes: list[Goodbye] = []
+
+        async def work(job: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await job()
+            except Goodbye as goodbye:
+                goodbyes.append(goodbye)
+            except (WebSocketDisconnect, RuntimeError, OSError):
+                log.debug("a page has left", exc_info=True)
+            finally:
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for job in (self._read, self._write, partial(self._walk, start, seed)):
+                group.start_soon(work, job)
+        for goodbye in goodbyes[:1]:
+            await self._close(goodbye.code, goodbye.reason)
 
     async def _read(self) -> None:
         while True:

@@ -9,6 +9,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -22,9 +23,14 @@ MAX_FRAME = 6 * 2**20
 class Server(uvicorn.Server):
     """A uvicorn server that says when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop clean, however often Ctrl-C is pressed: it takes two seconds at most."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -46,7 +52,6 @@ def serve(
     port is in use or the host is not this machine's.
     """
     listener = bind(host, port)
-    server = make_server(stage, listener, host=host, max_sessions=max_sessions)
     url = address(host, listener.getsockname()[1])
 
     def ready() -> None:
@@ -54,7 +59,7 @@ def serve(
         if open_browser and _has_display():
             webbrowser.open(url)
 
-    server._ready = ready
+    server = make_server(stage, host=host, max_sessions=max_sessions, ready=ready)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
@@ -63,8 +68,10 @@ def serve(
         listener.close()
 
 
-def make_server(stage: Stage, listener: socket.socket, *, host: str, max_sessions: int = 8) -> Server:
-    """A quiet server for a stage, to be run with `run(sockets=[listener])`."""
+def make_server(
+    stage: Stage, *, host: str, max_sessions: int = 8, ready: Callable[[], None] = lambda: None
+) -> Server:
+    """A quiet server for a stage, to be run with `run(sockets=[bind(host, port)])`; it calls `ready`."""
     app = build_app(stage, max_sessions=max_sessions, hosts=_hosts(host))
     config = uvicorn.Config(
         app,
@@ -74,7 +81,7 @@ def make_server(stage: Stage, listener: socket.socket, *, host: str, max_session
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
     )
-    return Server(config)
+    return Server(config, ready)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ before the step.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import deque
@@ -89,6 +90,9 @@ class Session:
     # ---- in the session's thread
 
     def _run(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            # A game's own process inherits this: Ctrl-C ends the server, not the game under its feet.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         player = None
         try:
             player = self._open()

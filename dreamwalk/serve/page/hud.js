@@ -44,7 +44,7 @@ export class Hud {
     const cap = (name, label, more = "") => `<div class="key ${more}" data-key="${name}">${label}</div>`;
     const known = (name, label, more) => (buttons.includes(name) ? cap(name, label, more) : "<div></div>");
     this.keys.innerHTML = `<div></div>${known("forward", "W")}<div></div>${known("left", "A")}${known("back", "S")}${
-      known("right", "D")}${buttons.includes("place") ? cap("place", "E", "long") : ""}${
+      known("right", "D")}${buttons.includes("place") ? cap("place", "E place", "long") : ""}${
       axes.includes("yaw") ? '<div class="turn"><i></i></div>' : ""}`;
   }
 
@@ -88,14 +88,15 @@ export class Hud {
     const { model, stream, page, latency, rtt } = this.numbers;
     const fps = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
     const rows = [["model fps", fps(model)], ["page fps", fps(page)]];
-    if (stream > page * 1.15) rows.push(["stream fps", fps(stream)]);
-    rows.push(["key to pixel", latency ? `${latency.toFixed(0)} ms` : "–"], ["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`]);
-    rows.push(["frame", frame.frame]);
+    if (stream > page * 1.15) rows.push(["stream fps", fps(stream), "more"]);
+    rows.push(["key to pixel", latency ? `${latency.toFixed(0)} ms` : "–"]);
+    rows.push(["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`, "more"], ["frame", frame.frame, "more"]);
     const stages = [...Object.entries(frame.stages), ["jpeg", frame.encodeMs]];
     const bars = stages.map(([, ms], index) => `<i style="flex:${Math.max(ms, 0.01)};background:${TINTS[index % 6]}"></i>`);
     const lines = stages.map(([name, ms], index) =>
       `<dt class="stage"><i style="background:${TINTS[index % 6]}"></i>${escape(name)}</dt><dd class="stage">${ms.toFixed(1)} ms</dd>`);
-    this.stats.innerHTML = `<dl>${rows.map(([name, value]) => `<dt>${name}</dt><dd>${value}</dd>`).join("")}
+    this.stats.innerHTML = `<dl>${
+      rows.map(([name, value, more = ""]) => `<dt class="${more}">${name}</dt><dd class="${more}">${value}</dd>`).join("")}
       <div class="rule">${bars.join("")}</div>${lines.join("")}</dl>`;
   }
 }

@@ -11,7 +11,7 @@ const COMMANDS = {
 
 export const LINES = [
   ["Walk", "W", "S", "↑", "↓"], ["Step sideways", "A", "D"], ["Turn", "←", "→"], ["Look around", "mouse"],
-  ["Put something down", "E", "space", "click"], ["Dream or real game", "G", "tab"], ["Both, side by side", "B"],
+  ["Put down", "E", "space", "click"], ["Dream or real game", "G", "tab"], ["Both, side by side", "B"],
   ["Begin again", "R"], ["Pause", "P"], ["One frame", "."], ["Fewer or more steps", "[", "]"], ["Record", "V"],
   ["Hide everything else", "H"], ["Full screen", "F"], ["Settings", ","], ["This list", "?"],
 ];

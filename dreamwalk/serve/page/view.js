@@ -1,6 +1,6 @@
 // Drawing: the picture as large and as smooth as the window allows, a glow of it behind, and what lies over it.
 
-const MOST = 10; // canvas pixels per picture pixel, at most
+const MOST = 4; // canvas pixels per picture pixel, at most: the rest is scaled where it costs nothing
 const GLOW_EVERY = 120; // ms
 
 export class View {
@@ -12,6 +12,9 @@ export class View {
     this.ghost = find("ghost");
     this.glow = find("ambient").getContext("2d");
     this.dot = new OffscreenCanvas(12, 9).getContext("2d");
+    this.shade = this.dot.createRadialGradient(6, 4.5, 2, 6, 4.5, 6.6);
+    this.shade.addColorStop(0, "rgba(7, 7, 12, 0)");
+    this.shade.addColorStop(1, "rgba(7, 7, 12, 1)");
     this.waiting = null;
     this.glowed = 0;
     this.size = { width: 4, height: 3 };
@@ -83,6 +86,8 @@ export class View {
     this.glowed = performance.now();
     const share = 12 / bitmaps.length;
     bitmaps.forEach((bitmap, index) => this.dot.drawImage(bitmap, index * share, 0, share, 9));
+    this.dot.fillStyle = this.shade;
+    this.dot.fillRect(0, 0, 12, 9);
     this.glow.imageSmoothingQuality = "high";
     this.glow.globalAlpha = 0.35;
     this.glow.drawImage(this.dot.canvas, 0, 0, 96, 72);

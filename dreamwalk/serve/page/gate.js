@@ -1,0 +1,104 @@
+// The start screen: what this is, where to wake up, and which seed.
+
+const MOST_SEED = 2 ** 31 - 1;
+
+export const drawSeed = () => Math.floor(Math.random() * 10000);
+
+/** A seed from what someone typed: digits, within what the server takes; anything else is 0. */
+export function readSeed(words) {
+  const number = Number.parseInt(String(words).replace(/\D/g, ""), 10);
+  return Number.isFinite(number) ? Math.min(number, MOST_SEED) : 0;
+}
+
+export class Gate {
+  constructor({ begin }) {
+    const find = (id) => document.getElementById(id);
+    this.begin = begin;
+    this.backdrop = [...document.querySelectorAll(".backdrop img")];
+    this.front = 0;
+    this.chosen = 0;
+    this.images = [];
+    this.seed = find("gate-seed");
+    this.seed.value = drawSeed();
+    find("gate-dice").onclick = () => (this.seed.value = drawSeed());
+    find("enter").onclick = () => this.go(this.images.length ? this.chosen : null);
+    const strip = find("starts");
+    find("earlier").onclick = () => strip.scrollBy({ left: -strip.clientWidth * 0.7 });
+    find("later").onclick = () => strip.scrollBy({ left: strip.clientWidth * 0.7 });
+    new ResizeObserver(() => this.fits()).observe(strip);
+    this.seed.onkeydown = (event) => event.key === "Enter" && find("enter").click();
+  }
+
+  go(start) {
+    if (start !== null) this.choose(start);
+    this.begin({ start, seed: readSeed(this.seed.value) });
+  }
+
+  show(stage) {
+    const write = (id, words) => (document.getElementById(id).innerHTML = words);
+    document.title = `${stage.title} · dreamwalk`;
+    document.body.dataset.view = stage.dream ? "dream" : "game";
+    document.getElementById("kicker").textContent = stage.title;
+    write("headline", stage.dream ? "Walk into a <em>dream</em>" : "Walk the <em>real game</em>");
+    write("lead", !stage.dream
+      ? "The game itself, in your browser: this is the world that the dreams are learned from."
+      : `A neural network imagines every frame while you walk, from what it has just seen and from what you do.${
+        stage.game ? " Change over to the real game at any moment, and compare." : ""}`);
+    document.getElementById("enter").textContent = stage.dream ? "Fall asleep" : "Begin";
+    document.getElementById("enter").disabled = false;
+    document.querySelectorAll('[data-do="picture"]').forEach((button) => (button.hidden = !stage.dream));
+    document.querySelector(".shelf").hidden = !stage.starts.length;
+    if (!stage.dream) document.getElementById("shelf-title").textContent = "Choose where to begin";
+    const starts = document.getElementById("starts");
+    starts.replaceChildren(...stage.starts.map((name, index) => this.card(name, index)));
+    this.fits();
+    this.crowd(stage);
+    if (this.images.length) this.choose(0);
+    this.drift = setInterval(() => this.wander(), 7000);
+  }
+
+  card(name, index) {
+    const card = document.createElement("button");
+    card.className = "start";
+    const image = new Image();
+    image.src = `starts/${index}.jpg`;
+    image.alt = "";
+    image.draggable = false;
+    const words = document.createElement("span");
+    words.textContent = name;
+    card.append(image, words);
+    card.onclick = () => this.go(index);
+    card.onpointerenter = card.onfocus = () => this.choose(index);
+    this.images.push(image);
+    return card;
+  }
+
+  /** Arrows only where there is something to scroll to. */
+  fits() {
+    const strip = document.getElementById("starts");
+    const all = strip.scrollWidth <= strip.clientWidth + 2;
+    document.getElementById("earlier").hidden = document.getElementById("later").hidden = all;
+  }
+
+  choose(index) {
+    this.chosen = index;
+    this.touched = performance.now();
+    document.querySelectorAll(".start").forEach((card, i) => card.classList.toggle("chosen", i === index));
+    const { src } = this.images[index];
+    if (this.backdrop[this.front].src === src) return;
+    this.front = 1 - this.front;
+    this.backdrop[this.front].src = src;
+    this.backdrop.forEach((image, i) => image.classList.toggle("on", i === this.front));
+  }
+
+  /** Nobody touches anything: let the backdrop move on. */
+  wander() {
+    const idle = performance.now() - this.touched > 6000 && document.body.dataset.screen === "gate";
+    if (idle && this.images.length > 1 && !document.hidden) this.choose((this.chosen + 1) % this.images.length);
+  }
+
+  crowd({ sessions, waiting, seats }) {
+    const others = sessions ? `${sessions} of ${seats} walking` : "";
+    document.getElementById("crowd").textContent = waiting ? `${others}, ${waiting} waiting` : others;
+  }
+}

@@ -1,0 +1,112 @@
+// Settings: where, which seed, how many steps, how fast, what to record and what to replay.
+
+import { drawSeed, readSeed } from "./gate.js";
+
+const icon = (name) => `<svg><use href="#i-${name}"/></svg>`;
+
+const BODY = `
+<header><h2>Settings</h2><button class="close" aria-label="Close" data-do="panel">${icon("close")}</button></header>
+<section id="p-places"><h3>Where</h3><div class="places"></div></section>
+<section><h3>Seed</h3>
+  <div class="row"><input type="text" id="p-seed" inputmode="numeric" maxlength="10" autocomplete="off" aria-label="Seed">
+    <button class="quiet" id="p-dice" aria-label="Draw a seed">${icon("dice")}</button>
+    <button class="quiet" id="p-again">${icon("reset")}Begin</button></div></section>
+<section id="p-steps-box"><h3>Denoising steps per frame <output id="p-steps-said"></output></h3>
+  <input type="range" id="p-steps" min="1" max="8" step="1" aria-label="Denoising steps per frame">
+  <small class="fine">More steps are cleaner and slower.</small></section>
+<section>
+  <div class="row"><span>Run as fast as it can<small id="p-rate"></small></span>
+    <button class="switch" role="switch" id="p-pace" aria-checked="false" aria-label="Run as fast as it can"></button></div>
+</section>
+<section><h3>Mouse <output id="p-mouse-said"></output></h3>
+  <input type="range" id="p-mouse" min="0.03" max="0.4" step="0.01" aria-label="Degrees per pixel of mouse movement"></section>
+<section><h3>Record and replay</h3>
+  <button class="quiet full" data-do="record" id="p-record">${icon("record")}<span>Record</span></button>
+  <button class="quiet full" data-do="replay">${icon("walk")}Replay a walk</button>
+  <button class="quiet full" data-do="picture">${icon("picture")}Dream from a picture</button>
+  <div class="films" id="films"></div></section>
+<section><button class="bare" data-do="about">${icon("info")}About this ${"world"}</button></section>`;
+
+export class Panel {
+  constructor({ send, begin }) {
+    this.box = document.getElementById("panel");
+    this.box.innerHTML = BODY;
+    this.send = send;
+    const find = (id) => document.getElementById(id);
+    this.degrees = Number(localStorage.getItem("dreamwalk.mouse")) || 0.12;
+    const mouse = find("p-mouse");
+    mouse.oninput = () => {
+      this.degrees = Number(mouse.value);
+      localStorage.setItem("dreamwalk.mouse", mouse.value);
+      this.slide(mouse, `${this.degrees.toFixed(2)}°/px`);
+    };
+    mouse.value = this.degrees;
+    this.slide(mouse, `${this.degrees.toFixed(2)}°/px`);
+    const again = () => begin({ seed: readSeed(find("p-seed").value) });
+    find("p-dice").onclick = () => {
+      find("p-seed").value = drawSeed();
+      again();
+    };
+    find("p-again").onclick = again;
+    find("p-seed").onkeydown = (event) => event.key === "Enter" && again();
+    find("p-steps").oninput = () => {
+      this.slide(find("p-steps"), find("p-steps").value);
+      send({ type: "steps", steps: Number(find("p-steps").value) });
+    };
+    find("p-pace").onclick = () => send({ type: "pace", unlocked: find("p-pace").ariaChecked !== "true" });
+    this.begin = begin;
+  }
+
+  get isOpen() {
+    return this.box.classList.contains("open");
+  }
+
+  toggle(open = !this.isOpen) {
+    this.box.classList.toggle("open", open);
+    this.box.inert = !open;
+    if (open) document.exitPointerLock?.();
+  }
+
+  /** The gallery, small. */
+  gallery(starts) {
+    document.getElementById("p-places").hidden = !starts.length;
+    const places = this.box.querySelector(".places");
+    places.replaceChildren(...starts.map((name, start) => {
+      const place = document.createElement("button");
+      place.title = name;
+      place.innerHTML = `<img src="starts/${start}.jpg" alt="" draggable="false">`;
+      place.onclick = () => this.begin({ start });
+      return place;
+    }));
+  }
+
+  hello({ fps }) {
+    document.getElementById("p-rate").textContent = `this world is made for ${fps.toFixed(1)} frames a second`;
+    document.getElementById("films").replaceChildren();
+  }
+
+  status({ seed, start, steps, unlocked, recording }) {
+    const find = (id) => document.getElementById(id);
+    if (document.activeElement !== find("p-seed")) find("p-seed").value = seed;
+    find("p-steps-box").hidden = steps === null;
+    find("p-steps").value = steps ?? 1;
+    this.slide(find("p-steps"), steps ?? "");
+    find("p-pace").ariaChecked = String(unlocked);
+    find("p-record").lastChild.textContent = recording ? "Stop recording" : "Record";
+    this.box.querySelectorAll(".places button").forEach((place, k) => place.classList.toggle("chosen", k === start));
+  }
+
+  film({ mp4, walk, seconds, steps, exact }) {
+    const line = document.createElement("div");
+    line.className = "film";
+    line.innerHTML = `<span>${seconds.toFixed(1)} s<small class="fine">${steps} steps since its start${
+      exact ? "" : ", not exact: steps were changed"}</small></span>
+      <a href="${mp4}" download>${icon("down")}mp4</a><a href="${walk}" download>${icon("down")}walk</a>`;
+    document.getElementById("films").prepend(line);
+  }
+
+  slide(range, said) {
+    range.style.setProperty("--at", `${(100 * (range.value - range.min)) / (range.max - range.min)}%`);
+    document.getElementById(`${range.id}-said`).textContent = said;
+  }
+}

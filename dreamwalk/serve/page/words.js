@@ -1,0 +1,69 @@
+// Dialogs and toasts: the list of controls, what this is, and short sentences.
+
+import { LINES } from "./keyboard.js";
+
+const close = '<button class="close" aria-label="Close"><svg><use href="#i-close"/></svg></button>';
+
+function open(id, title, content) {
+  const dialog = document.getElementById(id);
+  if (dialog.open) return dialog.close();
+  document.exitPointerLock?.();
+  dialog.innerHTML = `<header><h2>${title}</h2>${close}</header>`;
+  dialog.append(...content);
+  dialog.querySelector(".close").onclick = () => dialog.close();
+  dialog.onclick = (event) => event.target === dialog && dialog.close();
+  dialog.tabIndex = -1;
+  dialog.showModal();
+  dialog.focus();
+}
+
+function element(tag, { words = "", className = "" } = {}) {
+  const made = document.createElement(tag);
+  made.textContent = words;
+  made.className = className;
+  return made;
+}
+
+export function showHelp() {
+  const lines = element("div", { className: "lines" });
+  for (const [what, ...keys] of LINES) {
+    const line = element("div", { words: what });
+    const caps = element("span");
+    caps.append(...keys.flatMap((key) => [element("kbd", { words: key }), " "]));
+    line.append(caps);
+    lines.append(line);
+  }
+  const touch = element("p", { words: "On a phone, the left thumb walks, the right thumb looks around, and the round "
+    + "button puts something down. A game pad works too. Drop a picture on the page to dream from it." });
+  open("help", "Controls", [lines, touch]);
+}
+
+export function showAbout(stage) {
+  const notes = element("dl", { className: "notes" });
+  for (const [name, words] of Object.entries(stage.notes)) {
+    notes.append(element("dt", { words: name }), element("dd", { words }));
+  }
+  const how = element("p", { words: stage.dream
+    ? "There is no game engine behind the dream. Each frame is drawn by a network from the frames before it and from "
+      + "your keys. The real game runs beside it only so that you can compare."
+    : "This is the real game. It renders on the server, and every frame travels to this page as a small picture." });
+  open("about", stage.title, [notes, how]);
+}
+
+/** A sentence that goes away by itself; the same one is not shown twice at a time. */
+export function toast(words, { error = false, link = null, seconds = 4.5 } = {}) {
+  const box = document.getElementById("toasts");
+  if ([...box.children].some((old) => old.dataset.words === words)) return;
+  while (box.children.length > 2) box.firstChild.remove();
+  const line = element("div", { words, className: error ? "toast error" : "toast" });
+  line.dataset.words = words;
+  if (link) {
+    const anchor = element("a", { words: link.words });
+    anchor.href = link.href;
+    anchor.download = "";
+    line.append(anchor);
+  }
+  box.append(line);
+  setTimeout(() => line.classList.add("gone"), seconds * 1000);
+  setTimeout(() => line.remove(), seconds * 1000 + 500);
+}

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from toy import panorama
+
+from dreamwalk.clip import Clip
+from dreamwalk.rollout.dream import Dream, Walkable
+from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+from dreamwalk.systems import nextframe
+from dreamwalk.systems.nextframe import NextFrame
+from dreamwalk.world import DOOM_ACTIONS
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> NextFrame:
+    """Random weights, all of them in play."""
+    torch.manual_seed(0)
+    system = NextFrame(nextframe.tiny()).eval()
+    for parameter in system.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    starts = np.stack([panorama(0), panorama(120)])
+    poses = np.stack([np.eye(4, dtype=np.float32)] * 2)
+    intrinsics = np.array([[16, 0, 16], [0, 16, 16], [0, 0, 1]], np.float32)
+    system.walkable = Walkable(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
+    return system
+
+
+@pytest.fixture
+def world(system: NextFrame, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Dream:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    return system.world(seed=0)
+
+
+def walk(world: Dream, frames: int, *, yaw: float = 5.0) -> np.ndarray:
+    action = world.actions.action(["forward"], yaw=yaw)
+    return np.stack([world.step(action)[0] for _ in range(frames)])
+
+
+@pytest.mark.filterwarnings("ignore:.*For Box action spaces")  # yaw is in degrees on purpose
+def test_it_is_a_gymnasium_env(world: Dream) -> None:
+    check_env(world, skip_render_check=True)
+
+
+def test_onnx_equals_eager(system: NextFrame, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    fast = OnnxStep(system.actions, system.backbone, actions=7, window=8)
+    start = Clip(video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(), actions=torch.zeros(1, 1, 7))
+    dreams = []
+    for step in (fast, system.step()):
+        session = system.begin(start, seed=3, step=step)
+        dreams.append(torch.cat([system.advance(session, torch.full((1, 7), 0.3), step=step) for _ in range(12)], 1))
+    torch.testing.assert_close(dreams[0], dreams[1], atol=2e-5, rtol=1e-4)
+    latents = dreams[1][:, :1]
+    with torch.inference_mode():
+        torch.testing.assert_close(OnnxDecoder(system.codec, (16, 4, 4))(latents), system.codec.decode(latents), atol=1e-5, rtol=1e-4)
+
+
+def test_same_seed_same_dream(world: Dream) -> None:
+    films = []
+    for seed in (7, 7, 8):
+        world.reset(seed=seed, options={"start": 1})
+        films.append(walk(world, 4))
+    assert (films[0] == films[1]).all()
+    assert (films[0] != films[2]).any()
+
+
+def test_restore_goes_on_as_if_nothing_had_happened(world: Dream) -> None:
+    world.reset(seed=1)
+    walk(world, 10)  # past the window, so that the ring has turned
+    state = world.state()
+    first = walk(world, 5)
+    world.restore(state)
+    assert (walk(world, 5) == first).all()
+    world.restore(state)
+    assert (walk(world, 5) == first).all()
+
+
+def test_two_dreams_share_weights_but_no_state(system: NextFrame, world: Dream) -> None:
+    world.reset(seed=1, options={"start": 0})
+    alone = walk(world, 6)
+    other = system.world(seed=2)
+    world.reset(seed=1, options={"start": 0})
+    mixed = []
+    for _ in range(6):
+        mixed.append(walk(world, 1)[0])
+        walk(other, 1, yaw=-20.0)
+    assert (np.stack(mixed) == alone).all()
+
+
+def test_actions_matter(world: Dream) -> None:
+    """With the same noise, another action gives another frame."""
+    state = world.state()
+    left, right = [], []
+    for film, yaw in ((left, -20.0), (right, 20.0)):
+        world.restore(state)
+        film.append(walk(world, 3, yaw=yaw))
+    assert (left[0] != right[0]).any()
+
+
+def test_poses_are_reckoned_from_actions(world: Dream) -> None:
+    world.reset(seed=0, options={"start": 0})
+    info = {}
+    for _ in range(9):
+        info = world.step(world.actions.action(yaw=10.0))[4]
+    info = world.step(world.actions.action(["forward"]))[4]
+    np.testing.assert_allclose(info["world_from_camera"][:3, 2], [1, 0, 0], atol=1e-6)  # ninety degrees to the right
+    np.testing.assert_allclose(info["world_from_camera"][:3, 3], [5, 0, 0], atol=1e-5)
+    assert set(info["timings"]) == {"denoise", "commit", "decode"}
+
+
+def test_any_picture_is_a_start(world: Dream) -> None:
+    picture = panorama(33)
+    frame, _ = world.reset(seed=0, options={"image": picture})
+    assert (frame == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"start": 9}, "no start 9: this dream has 2"), ({"image": np.zeros((3, 3, 3), np.uint8)}, r"uint8 of shape \(32, 32, 3\)")],
+)
+def test_impossible_starts_are_refused(world: Dream, options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        world.reset(options=options)
+
+
+def test_impossible_steps_are_refused(world: Dream) -> None:
+    with pytest.raises(ValueError, match="from 1 to 32"):
+        world.steps = 0
+
+
+def test_random_weights_have_no_world() -> None:
+    with pytest.raises(ValueError, match="random weights"):
+        NextFrame(nextframe.tiny()).world()

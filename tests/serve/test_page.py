@@ -1,0 +1,378 @@
+"""The page in a real browser: what keys, mouse and thumbs do to the picture."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rooms import HEIGHT, WIDTH, Imagined, Room, shift
+
+from dreamwalk.serve import Stage, Start
+from dreamwalk.serve.server import bind, make_server
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.browser
+
+GREY = f"""index => {{
+  const small = new OffscreenCanvas({WIDTH}, {HEIGHT}).getContext("2d");
+  small.imageSmoothingQuality = "high";
+  small.drawImage(document.querySelectorAll(".frame canvas")[index], 0, 0, {WIDTH}, {HEIGHT});
+  return [...small.getImageData(0, 0, {WIDTH}, {HEIGHT}).data];
+}}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    with playwright.sync_playwright() as play:
+        if found is None and not Path(play.chromium.executable_path).exists():
+            pytest.skip(f"no browser: none of {', '.join(names)} is on the path, nor playwright's own")
+        with play.chromium.launch(executable_path=found) as browser:
+            yield browser
+
+
+@pytest.fixture(scope="module")
+def serve_stage() -> Iterator[Callable[..., str]]:
+    """`serve_stage(stage)` serves it on a free port, in a thread, and gives its address."""
+    running = []
+
+    def start(stage: Stage, **settings: Any) -> str:
+        listener, up = bind("127.0.0.1", 0), threading.Event()
+        server = make_server(stage, host="127.0.0.1", ready=up.set, **settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread))
+        assert up.wait(10)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    yield start
+    for server, _ in running:
+        server.should_exit = True
+    for _, thread in running:
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(serve_stage: Callable[..., str], starts: list[Start]) -> str:
+    notes = {"What": "A room that is cast ray by ray."}
+    return serve_stage(
+        Stage("room.test", lambda: Imagined(fps=20), lambda: Room(fps=20), starts, notes), max_sessions=4
+    )
+
+
+class Tab:
+    """One browser tab in a profile of its own."""
+
+    def __init__(self, browser: Any, address: str, **settings: Any) -> None:
+        settings = {"viewport": {"width": 720, "height": 540}, "reduced_motion": "reduce"} | settings
+        self.context = browser.new_context(**settings)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
+        self.page.goto(address)
+        self.page.wait_for_selector("#enter:enabled")
+
+    def look(self, script: str) -> Any:
+        return self.page.evaluate(script)
+
+    def until(self, script: str, seconds: float = 8.0) -> Any:
+        """Wait until an expression is true in the page (its policy forbids playwright's own way)."""
+        end = time.monotonic() + seconds
+        while not (found := self.page.evaluate(script)):
+            if time.monotonic() > end:
+                raise AssertionError(f"never true: {script}")
+            time.sleep(0.02)
+        return found
+
+    def begin(self, start: int = 0, seed: int = 0) -> Tab:
+        self.page.fill("#gate-seed", str(seed))
+        self.page.locator(".start").nth(start).click()
+        self.until("dreamwalk.app.hello && dreamwalk.view.newest && dreamwalk.app.status.state === 'ready'")
+        return self
+
+    def stand_still(self) -> None:
+        """Pause, and let what is on its way arrive."""
+        if not self.look("dreamwalk.app.status.paused"):
+            self.page.keyboard.press("p")
+        self.until("dreamwalk.app.status.paused")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until no new frame comes."""
+        frame = -1
+        while frame != (frame := self.look("dreamwalk.view.newest.serial")):
+            time.sleep(0.1)
+
+    def picture(self, index: int = 0) -> np.ndarray:
+        """What the canvas shows, float32 grey `(h, w)`."""
+        data = np.asarray(self.page.evaluate(GREY, index), np.float32)
+        return data.reshape(HEIGHT, WIDTH, 4)[..., :3].mean(-1)
+
+    def step(self, key: str = "") -> np.ndarray:
+        """One frame of a paused walk with a key held down, and its picture."""
+        number = self.look("dreamwalk.view.newest.frame")
+        if key:
+            self.page.keyboard.down(key)
+            time.sleep(0.05)
+        self.page.keyboard.press(".")
+        self.until(f"dreamwalk.view.newest.frame > {number}")
+        if key:
+            self.page.keyboard.up(key)
+        return self.picture()
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
+    """`tab()` opens the page; at the end no script may have failed."""
+    tabs: list[Tab] = []
+
+    def opened(**settings: Any) -> Tab:
+        where = settings.pop("address", address)
+        tabs.append(Tab(browser, where, **settings))
+        return tabs[-1]
+
+    yield opened
+    for one in tabs:
+        one.context.close()
+        assert one.complaints == []
+
+
+def test_the_start_screen_shows_places_and_words(tab: Callable[..., Tab]) -> None:
+    page = tab().page
+    assert page.title() == "room.test · dreamwalk"
+    assert page.locator("h1").inner_text() == "Walk into a dream"
+    assert page.locator(".start span").all_inner_texts() == ["Terracotta", "The blue wall", "Amber", "Moss"]
+    assert page.locator(".start img").first.evaluate("image => image.naturalWidth") == WIDTH
+    page.click('#gate [data-do="about"]')
+    assert "A room that is cast ray by ray." in page.locator("#about").inner_text()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    assert "Step sideways" in page.locator("#help").inner_text()
+
+
+def test_keys_turn_and_walk_in_the_right_direction(tab: Callable[..., Tab]) -> None:
+    walk = tab().begin()
+    walk.stand_still()
+    before = walk.picture()
+    right = walk.step("ArrowRight")
+    assert -13 <= shift(before, right) <= -6, "turning right moves the picture left"
+    assert walk.look("dreamwalk.view.newest.axes") == [8, 0]
+    assert 6 <= shift(right, walk.step("ArrowLeft")) <= 13
+    ahead = walk.step("KeyW")
+    assert walk.look("document.querySelector('[data-key=forward]').classList.contains('on')")
+    assert np.abs(ahead - before).mean() > 1
+    back = walk.step("ArrowDown")
+    assert np.abs(back - before).mean() < np.abs(ahead - before).mean()
+    walk.step("KeyD")
+    assert walk.look("dreamwalk.view.newest.held") == 1 << Room.actions.buttons.index("right")
+    top = walk.picture()[:6, :10].mean()
+    placed = walk.step("e")
+    assert placed[:6, :10].mean() > top + 20
+
+
+def test_the_mouse_looks_around_and_places(tab: Callable[..., Tab]) -> None:
+    walk = tab().begin()
+    walk.stand_still()
+    before = walk.picture()
+    box = walk.page.locator("#first").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    walk.page.mouse.move(x, y)
+    walk.page.mouse.down()
+    walk.until("document.pointerLockElement !== null || dreamwalk.link.rtt > 0")
+    walk.page.mouse.move(x + 60, y, steps=4)
+    walk.page.mouse.up()
+    time.sleep(0.1)
+    turned = walk.step()
+    assert shift(before, turned) < -4
+    if walk.look("document.pointerLockElement !== null"):
+        walk.page.mouse.click(x + 60, y)
+        time.sleep(0.1)
+        walk.step()
+        assert walk.look("dreamwalk.view.newest.held") == 1 << Room.actions.buttons.index("place")
+
+
+def test_dream_game_and_both(tab: Callable[..., Tab]) -> None:
+    walk = tab().begin()
+    walk.page.keyboard.down("ArrowRight")
+    walk.until("dreamwalk.view.newest.frame > 6")
+    walk.page.keyboard.up("ArrowRight")
+    walk.stand_still()
+    dream = walk.picture()
+    walk.page.keyboard.press("Tab")
+    walk.until("document.body.dataset.view === 'game' && dreamwalk.view.newest.view === 'game'")
+    walk.settle()
+    game = walk.picture()
+    edges = [np.diff(picture, axis=1) for picture in (dream, game)]
+    assert shift(*edges) == 0, "the game stands where the dream stood"
+    assert walk.page.locator("#views [aria-selected=true]").inner_text() == "Real game"
+    walk.page.keyboard.press("g")
+    walk.until("document.body.dataset.view === 'dream' && dreamwalk.view.newest.view === 'dream'")
+    walk.settle()
+    assert np.abs(walk.picture() - game).mean() < 2, "the dream goes on from the game's picture"
+    walk.page.keyboard.press("b")
+    walk.until("document.body.dataset.view === 'both' && dreamwalk.view.newest.bitmaps.length === 2")
+    assert walk.page.locator("#second").is_visible()
+    walk.settle()
+    assert np.abs(walk.picture(0) - walk.picture(1)).mean() < 2
+
+
+def test_reset_seed_steps_and_the_numbers(tab: Callable[..., Tab]) -> None:
+    walk = tab().begin(start=2, seed=5)
+    assert walk.look("[dreamwalk.app.status.seed, dreamwalk.app.status.start]") == [5, 2]
+    walk.page.keyboard.press("]")
+    walk.until("dreamwalk.app.status.steps === 5")
+    walk.page.keyboard.press("[")
+    walk.page.keyboard.press("[")
+    walk.until("dreamwalk.app.status.steps === 3")
+    walk.until("dreamwalk.view.newest.frame > 10")
+    words = walk.page.locator("#stats").inner_text()
+    for name in (
+        "model fps",
+        "page fps",
+        "key to pixel",
+        "round trip",
+        "denoise",
+        "commit",
+        "decode",
+        "jpeg",
+    ):
+        assert name in words
+    walk.page.keyboard.press("r")
+    walk.until("dreamwalk.view.newest.frame < 8")
+    walk.page.keyboard.press(",")
+    walk.page.fill("#p-seed", "77")
+    walk.page.keyboard.press("Enter")
+    walk.until("dreamwalk.app.status.seed === 77")
+    walk.page.locator(".places button").nth(3).click()
+    walk.until("dreamwalk.app.status.start === 3")
+    walk.page.click("#p-pace")
+    walk.until("dreamwalk.app.status.unlocked && dreamwalk.hud.numbers.page > 25")
+    walk.page.click('#panel [data-do="panel"]')
+    walk.page.keyboard.press("w")
+    walk.until("dreamwalk.hud.numbers.latency > 0")
+    walk.page.keyboard.press("h")
+    assert walk.look("getComputedStyle(document.querySelector('.bar')).pointerEvents") == "none"
+
+
+def test_a_walk_is_recorded_and_replayed(tab: Callable[..., Tab], tmp_path: Path) -> None:
+    walk = tab().begin(start=1, seed=9)
+    walk.page.keyboard.press("v")
+    walk.until("dreamwalk.app.status.recording")
+    walk.page.keyboard.down("w")
+    walk.until("dreamwalk.view.newest.frame > 12")
+    walk.page.keyboard.up("w")
+    walk.page.keyboard.press("v")
+    walk.page.wait_for_selector(".film", state="attached")
+    walk.page.keyboard.press(",")
+    saved = {}
+    for kind in ("mp4", "walk"):
+        with walk.page.expect_download() as download:
+            walk.page.click(f".film a:has-text('{kind}')")
+        saved[kind] = tmp_path / download.value.suggested_filename
+        download.value.save_as(saved[kind])
+    assert re.fullmatch(r"room\.test-seed9-.*\.mp4", saved["mp4"].name) and saved["mp4"].stat().st_size > 1000
+    count = len(json.loads(saved["walk"].read_text())["actions"])
+    walk.page.set_input_files("#pick-walk", saved["walk"])
+    walk.until(f"dreamwalk.app.status.replay === {count} && dreamwalk.view.newest.replaying")
+    assert walk.page.locator("#progress").is_visible()
+    walk.until("dreamwalk.app.status.replay === null")
+    (tmp_path / "no.json").write_text("{]")
+    walk.page.set_input_files("#pick-walk", tmp_path / "no.json")
+    walk.page.wait_for_selector(".toast.error:has-text('not valid JSON')")
+
+
+def test_a_dream_from_a_picture(tab: Callable[..., Tab], tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (400, 300), (255, 255, 255)).save(tmp_path / "white.png")
+    page = tab()
+    page.page.set_input_files("#pick-picture", tmp_path / "white.png")
+    page.until(
+        "dreamwalk.app.hello && dreamwalk.app.status.start === null && dreamwalk.app.status.state === 'ready'"
+    )
+    page.until("dreamwalk.view.newest.frame > 2")
+    assert page.picture().mean() > 240
+
+
+def test_two_browsers_walk_on_their_own_and_a_closed_tab_is_free(tab: Callable[..., Tab]) -> None:
+    first, second = tab().begin(), tab().begin()
+    about = "fetch('api/stage').then(answer => answer.json()).then(stage => stage.sessions)"
+    assert first.look(about) == 2
+    first.stand_still()
+    second.stand_still()
+    alike = first.picture()
+    assert np.abs(second.step("ArrowRight") - alike).mean() > 1
+    assert np.abs(first.picture() - alike).mean() == 0
+    second.page.close()
+    first.until(f"{about}.then(count => count === 1)")
+    first.page.go_back()
+    first.until(f"{about}.then(count => count === 0)")
+    assert first.look("document.body.dataset.screen") == "gate"
+
+
+@pytest.mark.parametrize("size", [(390, 844), (844, 390)], ids=["upright", "sideways"])
+def test_thumbs_walk_and_look(tab: Callable[..., Tab], size: tuple[int, int]) -> None:
+    width, height = size
+    walk = tab(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+    assert walk.look("document.documentElement.scrollWidth") <= width
+    walk.page.locator(".start").first.tap()
+    walk.until("dreamwalk.view.newest && dreamwalk.app.status.state === 'ready'")
+    assert walk.page.locator("#stick").is_visible() and walk.page.locator("#place").is_visible()
+    walk.page.locator('.tools [data-do="pause"]').tap()
+    walk.until("dreamwalk.app.status.paused")
+    walk.settle()
+    before = walk.picture()
+    fingers = walk.context.new_cdp_session(walk.page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        where = [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(points)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": where})
+
+    left, right = (width * 0.25, height * 0.75), (width * 0.75, height * 0.5)
+    touch("touchStart", left)
+    touch("touchMove", (left[0], left[1] - 50))
+    time.sleep(0.1)
+    walk.step()
+    assert walk.look("dreamwalk.view.newest.held") == 1 << Room.actions.buttons.index("forward")
+    touch("touchEnd")
+    time.sleep(0.1)
+    walk.step()
+    assert walk.look("dreamwalk.view.newest.held") == 0
+    touch("touchStart", right)
+    touch("touchMove", (right[0] + 30, right[1]))
+    touch("touchEnd")
+    time.sleep(0.1)
+    assert shift(before, walk.step()) < -5
+    walk.page.locator("#place").tap()
+    time.sleep(0.1)
+    walk.step()
+    assert walk.look("dreamwalk.view.newest.held") == 1 << Room.actions.buttons.index("place")
+
+
+def test_waiting_in_line_and_waking_up(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+) -> None:
+    small = serve_stage(Stage("doom.test", None, lambda: Room(fps=20), starts), max_sessions=1)
+    first = tab(address=small)
+    assert first.page.locator("h1").inner_text() == "Walk the real game"
+    assert not first.page.locator('#gate [data-do="picture"]').is_visible()
+    first.begin()
+    assert first.page.locator("#views button").count() == 0
+    second = tab(address=small)
+    second.page.click("#enter")
+    second.page.wait_for_selector("#veil-text:has-text('Everyone is walking')")
+    first.look("dreamwalk.link.socket.close()")
+    second.until("dreamwalk.view.newest && dreamwalk.app.status.state === 'ready'")
+    first.page.wait_for_selector("#veil-text:has-text('You woke up')")
+    first.page.click("#veil-button")
+    first.page.wait_for_selector("#veil-text:has-text('Everyone is walking')")

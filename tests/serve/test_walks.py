@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from hypothesis.extra import numpy as arrays
+from rooms import ACTIONS
+
+from dreamwalk.data.walks import Walk, dump_walk, parse_walk, read_walk, write_walk
+from dreamwalk.world import ActionSchema
+
+
+def walk(actions: Any = (), **changes: Any) -> Walk:
+    settings = {"system": "room.test", "seed": 7, "start": {"start": 2}, "steps": 4, "fps": 11.67}
+    vectors = np.asarray(actions, np.float32).reshape(-1, ACTIONS.size)
+    return Walk(buttons=ACTIONS.buttons, axes=ACTIONS.axes, actions=vectors, **settings | changes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    buttons=arrays.arrays(np.bool_, (3, 5)),
+    axes=arrays.arrays(np.float32, (3, 2), elements=some.floats(-1, 1, width=32)),
+    seed=some.integers(0, 2**31 - 1),
+)
+def test_writing_and_reading_gives_the_same_bits(buttons: np.ndarray, axes: np.ndarray, seed: int) -> None:
+    before = walk(np.concatenate([buttons.astype(np.float32), axes], axis=1), seed=seed)
+    after = parse_walk(dump_walk(before))
+    assert (after.actions == before.actions).all() and after.actions.dtype == np.float32
+    assert (after.seed, after.start, after.steps, after.fps) == (seed, {"start": 2}, 4, 11.67)
+    assert (after.buttons, after.axes, after.system) == (ACTIONS.buttons, ACTIONS.axes, "room.test")
+
+
+def test_a_start_picture_survives(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    write_walk(tmp_path / "walk.json", walk(start={"image": image}))
+    assert (read_walk(tmp_path / "walk.json").start["image"] == image).all()
+
+
+def test_a_walk_fits_only_its_own_actions() -> None:
+    walk().check(ACTIONS)
+    with pytest.raises(
+        ValueError, match=r"this world knows jump: replay it where it was recorded \(room.test\)"
+    ):
+        walk().check(ActionSchema(buttons=("jump",)))
+
+
+GOOD = json.loads(dump_walk(walk([[1, 0, 0, 0, 0, 0.5, 0]])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"format": "dreamwalk.walk/9"}, 'lacks "format": "dreamwalk.walk/1"'),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"fps": 0}, "fps must be a number"),
+        ({"fps": float("nan")}, "fps must be a number"),
+        ({"buttons": "forward"}, "buttons must be a list of names"),
+        ({"axes": ["yaw", "forward"]}, "names a button or an axis twice"),
+        ({"start": 3}, "start must be an object"),
+        ({"start": {"image": {"height": 2, "width": 2, "rgb": "AAAA"}}}, "cannot be unpacked"),
+        ({"start": {"image": {"height": 2, "width": 10**9, "rgb": ""}}}, "width must be a whole number"),
+        ({"system": None}, "system must be a text"),
+        ({"actions": None}, "actions must be a list"),
+        ({"actions": [[1, 0]]}, "action 0 of the walk file must be 7 numbers from -1 to 1"),
+        ({"actions": [[1, 0, 0, 0, 0, float("inf"), 0]]}, "must be 7 numbers from -1 to 1"),
+        ({"actions": [[1, 0, 0, 0, 0, 10**400, 0]]}, "must be 7 numbers from -1 to 1"),
+        ({"actions": [[0.5, 0, 0, 0, 0, 0, 0]]}, "has a button that is neither 0 nor 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        parse_walk(GOOD | changes)
+
+
+def test_files_that_are_no_walks(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no walk file at"):
+        read_walk(tmp_path / "nowhere.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_walk(tmp_path / "bytes.json")
+    for text in ("{", "[" * 100_000, "[1]", '"walk"'):
+        with pytest.raises(ValueError, match=r"not valid JSON|not a walk file"):
+            parse_walk(text)

@@ -1,0 +1,67 @@
+"""Every system learns a clip by heart on a CPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toy import Toy
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.frame import kl_tiny
+from dreamwalk.codecs.patch import PatchCodecConfig
+from dreamwalk.evaluation.fidelity import psnr, to_bytes
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems import nextframe
+from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.inverse import Inverse, InverseConfig
+from dreamwalk.systems.nextframe import NextFrame
+from dreamwalk.systems.open import Trainable
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return batch(list(Toy(clip_frames=6).clips(range(2))))
+
+
+def learn(system: Trainable, clip: Clip, *, steps: int, lr: float) -> list[float]:
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
+    losses = []
+    for step in range(steps):
+        terms = system.loss(clip, Draws([(0, step, row) for row in range(2)]))
+        terms["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        losses.append(terms["loss"].item())
+    return losses
+
+
+@pytest.mark.parametrize("codec", [PatchCodecConfig(channels=8, patch=8, widths=(16, 16)), kl_tiny()])
+def test_autoencode(codec: PatchCodecConfig, clip: Clip) -> None:
+    torch.manual_seed(0)
+    system = Autoencode(AutoencodeConfig(codec=codec))
+    system.prepare(lambda: clip)
+    before = psnr(to_bytes(system.preview(clip)), clip.video).mean()
+    losses = learn(system, clip, steps=100, lr=3e-3)
+    after = psnr(to_bytes(system.preview(clip)), clip.video).mean()
+    assert losses[-1] < losses[0]
+    assert after > before + 1
+
+
+def test_inverse(clip: Clip) -> None:
+    losses = learn(Inverse(InverseConfig(buttons=5, axes=2, width=8)), clip, steps=60, lr=2e-3)
+    assert losses[-1] < losses[0] / 4
+
+
+@pytest.mark.parametrize(("levels", "own"), [("teacher", 0.0), ("teacher", 0.3), ("independent", 0.0)])
+def test_nextframe(levels: str, own: float, clip: Clip) -> None:
+    """From the first frame and the actions the whole clip comes back, far better than the first frame stays."""
+    torch.manual_seed(0)
+    system = NextFrame(replace(nextframe.tiny(), levels=levels, self_history=own))  # type: ignore[arg-type]
+    system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
+    learn(system, clip, steps=350, lr=2e-3)
+    dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
+    still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
+    assert dream > still + 5

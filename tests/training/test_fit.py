@@ -1,0 +1,160 @@
+"""Resume = uninterrupted, two processes = one, a killed run goes on, and a broken one says so."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwalk.systems import autoencode, nextframe
+from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.open import load
+from dreamwalk.training import checkpoint
+from dreamwalk.training.fit import fit
+from dreamwalk.training.run import OptimConfig, Run
+from dreamwalk.weights.files import read
+
+
+def tiny(data: Path, **changes: object) -> Run:
+    run = Run(
+        name="nextframe.tiny", system=nextframe.tiny(), data=str(data), frames=4, batch=4, steps=8,
+        optim=OptimConfig(lr=1e-3, warmup=2), save_every=4, preview_every=100, log_every=2,
+    )  # fmt: skip
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+def equal(first: Path, second: Path, *, tolerance: float = 0.0) -> None:
+    one, two = read(first)[0], read(second)[0]
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_resume_equals_uninterrupted(toy_data: Path, tmp_path: Path, kind: str) -> None:
+    run = tiny(toy_data, optim=OptimConfig(kind=kind, lr=1e-3, warmup=2))  # type: ignore[arg-type]
+    whole = fit(run, tmp_path / "whole")
+    fit(run, tmp_path / "parts", minutes=0.0)
+    assert checkpoint.latest(tmp_path / "parts") == 1
+    parts = fit(run, tmp_path / "parts", resume=True)
+    equal(whole, parts)
+
+
+def test_a_run_folder_opens_itself(toy_data: Path, tmp_path: Path) -> None:
+    fit(tiny(toy_data), tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "argv.txt", "commit.txt", "log.jsonl", "samples", "checkpoints", "weights.safetensors"} <= names
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert list((tmp_path / "run" / "samples").glob("*.mp4"))
+    system = load(tmp_path / "run")
+    assert system.walkable.starts.shape == (12, 32, 32, 3)
+    assert system.walkable.fps == 10
+
+
+def test_recomputed_blocks_give_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
+    plain = fit(tiny(toy_data), tmp_path / "plain")
+    recomputed = fit(tiny(toy_data, checkpoint_blocks=True), tmp_path / "recomputed")
+    equal(plain, recomputed, tolerance=1e-6)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from training.test_fit import tiny
+from dreamwalk.training.fit import fit
+fit(tiny(Path({data!r}), steps={steps}, save_every={save}), Path({out!r}), resume={resume})
+"""
+
+
+def script(tmp_path: Path, data: Path, out: Path, *, steps: int = 8, save: int = 4, resume: bool = False) -> Path:
+    file = tmp_path / f"script{len(list(tmp_path.glob('*.py')))}.py"
+    tests = str(Path(__file__).parent.parent)
+    file.write_text(SCRIPT.format(tests=tests, data=str(data), out=str(out), steps=steps, save=save, resume=resume))
+    return file
+
+
+def test_two_processes_equal_one(toy_data: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, script(tmp_path, toy_data, tmp_path / "two")], check=True, env=environment, timeout=240, capture_output=True)
+    one = fit(tiny(toy_data), tmp_path / "one")
+    equal(one, tmp_path / "two" / "weights.safetensors", tolerance=2e-4)
+    losses = []
+    for name in ("one", "two"):
+        losses.append([json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_processes_resume_on_one(toy_data: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, script(tmp_path, toy_data, tmp_path / "two", steps=4)], check=True, timeout=240, capture_output=True)
+    resumed = fit(tiny(toy_data), tmp_path / "two", resume=True)
+    # the learning rate knows the whole length of a run, so compare with one that stopped at 4 of 4 steps too
+    fit(tiny(toy_data, steps=4), tmp_path / "one")
+    equal(fit(tiny(toy_data), tmp_path / "one", resume=True), resumed, tolerance=2e-4)
+
+
+def test_killed_at_any_step_it_goes_on(toy_data: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, script(tmp_path, toy_data, tmp_path / "killed", steps=40, save=1)])
+    deadline = time.monotonic() + 120
+    while (checkpoint.latest(tmp_path / "killed") or 0) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 5 <= (checkpoint.latest(tmp_path / "killed") or 0) < 40
+    resumed = fit(tiny(toy_data, steps=40, save_every=100), tmp_path / "killed", resume=True)
+    equal(fit(tiny(toy_data, steps=40, save_every=100), tmp_path / "whole"), resumed, tolerance=1e-4)
+
+
+def test_an_infinite_loss_stops_with_the_step_named(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreamwalk.systems.nextframe import NextFrame
+
+    loss = NextFrame.loss
+    calls = []
+
+    def breaking(self, clip, draws):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        terms = loss(self, clip, draws)
+        return terms | {"loss": terms["loss"] * (float("nan") if len(calls) == 3 else 1.0)}
+
+    monkeypatch.setattr(NextFrame, "loss", breaking)
+    with pytest.raises(ValueError, match="not finite at step 3; the state before it is kept"):
+        fit(tiny(toy_data), tmp_path / "run")
+    assert checkpoint.latest(tmp_path / "run") == 2
+    monkeypatch.setattr(NextFrame, "loss", loss)
+    equal(fit(tiny(toy_data), tmp_path / "run", resume=True), fit(tiny(toy_data), tmp_path / "whole"))
+
+
+def test_a_used_folder_is_not_overwritten(toy_data: Path, tmp_path: Path) -> None:
+    fit(tiny(toy_data, steps=1), tmp_path / "run")
+    with pytest.raises(ValueError, match="add `--resume`"):
+        fit(tiny(toy_data), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"data": "nowhere"}, "nowhere"), ({"frames": 99}, "fewer than the 99"), ({"codec": "nothing.here"}, "no weights called 'nothing.here'")],
+)
+def test_what_does_not_fit_is_named(toy_data: Path, tmp_path: Path, changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        fit(tiny(toy_data, **changes), tmp_path / "run")
+
+
+def test_the_codec_is_trained_first_and_taken(toy_data: Path, tmp_path: Path) -> None:
+    codec = nextframe.tiny().codec
+    first = Run(name="autoencode.tiny", system=AutoencodeConfig(codec=codec), data=str(toy_data), frames=2, batch=8, steps=3)
+    fit(first, tmp_path / "codec")
+    fit(tiny(toy_data, steps=1, codec=str(tmp_path / "codec")), tmp_path / "run")
+    taken, given = load(tmp_path / "run").codec.state_dict(), load(tmp_path / "codec").codec.state_dict()
+    assert all(torch.equal(taken[name], tensor) for name, tensor in given.items())
+    assert autoencode.doom().codec == nextframe.doom().codec

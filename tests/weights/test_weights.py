@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamwalk.codecs.frame import kl_tiny
+from dreamwalk.systems import autoencode, inverse, nextframe
+from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
+from dreamwalk.systems.open import load, take_codec
+from dreamwalk.training.run import RUNS, Run
+from dreamwalk.weights import files
+from dreamwalk.weights.config import from_json, to_json
+
+
+@pytest.mark.parametrize("config", [nextframe.tiny(), nextframe.doom(), nextframe.released("310M"), autoencode.doom(), inverse.doom()])
+def test_configs_survive_json(config: object) -> None:
+    assert from_json(type(config), to_json(config)) == config
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_runs_survive_json(name: str) -> None:
+    run = RUNS[name]()
+    assert from_json(Run, to_json(run)) == run
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(ValueError, match="NextFrameConfig has no field 'colour'"):
+        from_json(NextFrameConfig, to_json(nextframe.tiny()) | {"colour": 1})
+
+
+def saved(path: Path, system: NextFrame | Autoencode) -> Path:
+    files.save(path, system.state_dict(), metadata={"system": system.name, "config": to_json(system.config)})
+    return path
+
+
+def test_a_file_opens_itself(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    system = NextFrame(nextframe.tiny())
+    opened = load(saved(tmp_path / "a.safetensors", system))
+    assert opened.config == system.config
+    for name, tensor in system.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("none.safetensors", None, "no weights called"),
+        ("junk.safetensors", b"not a weight file at all", "damaged or not a safetensors file"),
+        ("evil.pt", b"pickled", "not a .safetensors file; other formats can run code"),
+    ],
+)
+def test_what_is_not_a_weight_file_is_refused(tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        load(tmp_path / name)
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors", NextFrame(nextframe.tiny()))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="damaged"):
+        load(path)
+
+
+def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="was not written by dreamwalk"):
+        load(tmp_path / "a.safetensors")
+
+
+def test_weights_of_another_system_are_refused(tmp_path: Path) -> None:
+    tensors = Autoencode(autoencode.doom()).state_dict()
+    metadata = {"system": "nextframe", "config": to_json(nextframe.tiny())}
+    files.save(tmp_path / "a.safetensors", tensors, metadata=metadata)
+    with pytest.raises(ValueError, match=r"lacks 'actions|has 'codec"):
+        load(tmp_path / "a.safetensors")
+
+
+def test_a_codec_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors", Autoencode(AutoencodeConfig(codec=kl_tiny())))
+    with pytest.raises(ValueError, match="but this run is for"):
+        take_codec(NextFrame(nextframe.tiny()), path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no weights\.safetensors"):
+        load(tmp_path)
