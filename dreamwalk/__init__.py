@@ -21,7 +21,8 @@ __version__ = "0.1.0"
 
 
 def load(name: str | Path) -> Any:
-    """A system with its weights: a shipped name, a .safetensors file, a run folder, or `hf://owner/repository`.
+    """A system with its weights: a shipped name, a .safetensors file, a run folder, or
+    `hf://owner/repository`.
 
     ValueError says in one sentence what is wrong with anything else.
     """

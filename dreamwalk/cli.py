@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
 
-  play      walk in a dream, or in the game, in your browser      dreamwalk play nextframe.doom
-  sample    dream a recorded walk into a video                    dreamwalk sample nextframe.doom --actions walk.json --out v.mp4
-  evaluate  examine a system on held-out walks                    dreamwalk evaluate nextframe.doom --data data/doom-test
-  collect   walk the game and write clips                         dreamwalk collect doom --level home --frames 40000 --out data/doom
-  train     train a system on clips                               dreamwalk train nextframe.doom --out runs/mine
+  play      walk in a dream, or in the game, in your browser
+  sample    dream a recorded walk into a video
+  evaluate  examine a system on held-out walks
+  collect   walk a game, or cut videos, and write clips
+  train     train a system on clips
+
+  dreamwalk play nextframe.doom
+  dreamwalk sample nextframe.doom --actions walk.json --out walk.mp4
+  dreamwalk evaluate nextframe.doom --data data/doom-test
+  dreamwalk collect doom --level home --frames 40000 --out data/doom
+  dreamwalk train nextframe.doom --data data/doom --out runs/mine
 """
 
 
@@ -68,10 +74,11 @@ def _named(words: list[str], verb: str, known: list[str]) -> tuple[str, list[str
 
 
 def _flags(kind: Any, words: list[str], *, prog: str, default: Any = None) -> Any:
-    """`words` as a dataclass, by tyro."""
+    """`words` as a dataclass, by tyro; a field that is one of several configs keeps its default's kind."""
     import tyro
 
-    return tyro.cli(kind, args=words, prog=prog, **({} if default is None else {"default": default}))
+    given = {} if default is None else {"default": default}
+    return tyro.cli(kind, args=words, prog=prog, config=(tyro.conf.AvoidSubcommands,), **given)
 
 
 def train(words: list[str]) -> None:
@@ -109,7 +116,7 @@ class Play:
 
 
 def play(words: list[str]) -> None:
-    """`dreamwalk play NAME`: NAME is shipped weights, a weight file, a run folder, or `doom` for the game itself."""
+    """`dreamwalk play NAME`: shipped weights, a weight file, a run folder, or `doom` for the game itself."""
     name, rest = _named(words, "play", ["nextframe.doom", "doom"])
     asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
     from dreamwalk.serve import serve
@@ -128,7 +135,9 @@ def _game_stage(level: str) -> Stage:
     with closing(Doom(level)) as world:
         count = max(1, len(world.level.starts))
         options: list[dict[str, Any]] = [{"start": k} for k in range(count)] if world.level.starts else [{}]
-        starts = [Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)]
+        starts = [
+            Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
+        ]
     about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
     return Stage(title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about)
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Clip:
     """Frames in order, with what led into each of them.
 
-    On disk and in worlds the arrays are numpy, without a batch axis; `batch` stacks clips into torch tensors with a
-    leading `b`. `actions[t]` is the action that *leads into* frame `t`; the first frame of an episode has zeros.
+    On disk and in worlds the arrays are numpy, without a batch axis; `batch` stacks clips into torch tensors
+    with a leading `b`. `actions[t]` is the action that *leads into* frame `t`; the first frame of an episode
+    has zeros.
     """
 
     video: Any

@@ -1,7 +1,8 @@
 """One code path for one process or many: start, shard, and talk.
 
-Under `torchrun` the group comes from its environment; alone, a group of one is made in memory, so that the same
-calls work. Sharding is FSDP2 (`fully_shard`) over the blocks, then the root; over one process it is the identity.
+Under `torchrun` the group comes from its environment; alone, a group of one is made in memory, so that the
+same calls work. Sharding is FSDP2 (`fully_shard`) over the blocks, then the root; over one process it is the
+identity.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def best_device() -> torch.device:
 
 
 def start(device: str | None = None) -> Place:
-    """Join the process group (torchrun's, or a group of one) and pick the device: `cuda`, `cpu`, or None for the best."""
+    """Join the process group (torchrun's, or a group of one); device `cuda`, `cpu`, or None for the best."""
     kind = torch.device(device or best_device()).type
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError("no NVIDIA card is visible to PyTorch: leave out `--device cuda`")

@@ -1,7 +1,7 @@
 """Worlds: anything that a person or a policy can walk in, one step at a time.
 
-The real game, a recording of it and a dream of it are all `World`s, which are `gymnasium.Env`s, so that the page,
-the recorder and the examination cannot tell them apart. This module never imports torch.
+The real game, a recording of it and a dream of it are all `World`s, which are `gymnasium.Env`s, so that the
+page, the recorder and the examination cannot tell them apart. This module never imports torch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Action = Mapping[str, np.ndarray]
 class ActionSchema:
     """What can be done in one step: buttons that are held or not, and axes in units per step.
 
-    As a gymnasium action it is `{"buttons": int8 (n,), "axes": float32 (m,)}` with axes in their own units (degrees
-    for yaw and pitch); as a model's input it is one float32 vector `(n + m,)`, the axes divided by their limits.
+    As a gymnasium action it is `{"buttons": int8 (n,), "axes": float32 (m,)}` with axes in their own units
+    (degrees for yaw and pitch); as a model's input it is one float32 vector `(n + m,)`, the axes divided by
+    their limits.
     """
 
     buttons: tuple[str, ...]
@@ -92,10 +93,11 @@ class ActionSchema:
 class World(gymnasium.Env):
     """A `gymnasium.Env` with camera poses in its info and a snapshot of its state.
 
-    Observation: uint8 `(h, w, 3)`. `info` carries `world_from_camera` (4, 4) and `intrinsics` (3, 3) in pixels of the
-    observation, OpenCV camera (x right, y down, z forward), pixel centres at +0.5, and where the world knows it
-    `depth` float32 `(h, w)`, planar z-depth. `reset(seed=..., options=...)` understands `options={"start": k}` when
-    the world has a gallery of starts. Yaw is positive to the right, pitch positive upwards.
+    Observation: uint8 `(h, w, 3)`. `info` carries `world_from_camera` (4, 4) and `intrinsics` (3, 3) in
+    pixels of the observation, OpenCV camera (x right, y down, z forward), pixel centres at +0.5, and where
+    the world knows it `depth` float32 `(h, w)`, planar z-depth. `reset(seed=..., options=...)` understands
+    `options={"start": k}` when the world has a gallery of starts. Yaw is positive to the right, pitch
+    positive upwards.
     """
 
     actions: ActionSchema

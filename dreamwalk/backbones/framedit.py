@@ -1,7 +1,8 @@
 """Frame DiT: a diffusion transformer over frames, bidirectional within a frame and causal across frames.
 
-The backbone of Next-Frame Diffusion (arXiv 2506.01380, section 3.1) with the details of its published successor
-LIVE (github.com/Junchao-cs/LIVE): RMSNorm, SwiGLU, adaLN-zero, rotary positions split over time, height and width.
+The backbone of Next-Frame Diffusion (arXiv 2506.01380, section 3.1) with the details of its published
+successor LIVE (github.com/Junchao-cs/LIVE): RMSNorm, SwiGLU, adaLN-zero, rotary positions split over time,
+height and width.
 
     paper's word            our word
     timestep t              sigma, one level per frame
@@ -27,7 +28,7 @@ from dreamwalk.layers.rope import rope_tables
 
 @dataclass(frozen=True)
 class FrameDiTConfig:
-    """Sizes of a Frame DiT. `grid` is the latent's `(h, w)`, `patch` how many latent pixels a side make a token."""
+    """Sizes of a Frame DiT. `grid` is the latent's `(h, w)`, `patch` a token's side in latent pixels."""
 
     channels: int
     grid: tuple[int, int]
@@ -39,7 +40,7 @@ class FrameDiTConfig:
     qk_norm: bool = False
     feedforward_multiple: int = 256
     predicts: Literal["velocity", "clean"] = "velocity"
-    """What the last layer gives: `v` itself, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
+    """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
     velocity_floor: float = 0.05
     """Smallest sigma by which a clean prediction is divided."""
 
@@ -107,9 +108,9 @@ class FrameDiT(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Velocity `v = eps - x` of noisy latents.
 
-        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame indices
-        (default 0, 1, ...; with a cache they go on from it). `mask` overrides the block-causal one; with a cache,
-        which is only read, `t` must be 1.
+        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
+        indices (default 0, 1, ...; with a cache they go on from it). `mask` overrides the block-causal one;
+        with a cache, which is only read, `t` must be 1.
         """
         times = self.times(x, cache) if times is None else times
         rope = self.rope(times)
@@ -123,7 +124,7 @@ class FrameDiT(nn.Module):
         self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None,
         cache: RingCache | None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
-        """The pure function behind `forward`, for compiling and exporting: also gives the fresh keys and values."""
+        """The pure function behind `forward`, to compile and export: also gives fresh keys and values."""
         p = self.config.patch
         h = self.embed(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         condition = self.sigma(sigma) + conditions
@@ -159,8 +160,8 @@ class FrameDiT(nn.Module):
         """An empty cache for this backbone, on its device and in its precision."""
         config = self.config
         return RingCache.empty(
-            layers=config.depth, heads=config.heads, head_width=config.width // config.heads, tokens=config.tokens,
-            window=window, batch=batch, device=self.embed.weight.device, dtype=self.embed.weight.dtype,
+            layers=config.depth, heads=config.heads, head_width=config.width // config.heads,
+            tokens=config.tokens, window=window, batch=batch, device=self.embed.weight.device, dtype=self.embed.weight.dtype,
         )  # fmt: skip
 
 

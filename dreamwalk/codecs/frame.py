@@ -1,8 +1,9 @@
-"""KL frame autoencoder: the convolutional image codec of latent diffusion (LDM, arXiv 2112.10752, appendix E).
+"""KL frame autoencoder: the convolutional image codec of latent diffusion (LDM, arXiv 2112.10752, appendix
+E).
 
 `kl16()` has the sizes of the public KL-16 of MAR (arXiv 2406.11838; 66,456,019 parameters), which Next-Frame
-Diffusion's published successor uses for frames of 224x384. Frames are coded one by one, so streaming and whole-clip
-coding are the same thing.
+Diffusion's published successor uses for frames of 224x384. Frames are coded one by one, so streaming and
+whole-clip coding are the same thing.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class KLCodecConfig:
 
 
 class KLCodec(nn.Module):
-    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> scaled mean latents `(b, t, c, h/f, w/f)`; `decode` goes back."""
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, t, c, h/f, w/f)`; `decode` goes back."""
 
     def __init__(self, config: KLCodecConfig) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ def _middle(width: int) -> list[nn.Module]:
 
 
 def _encoder(config: KLCodecConfig) -> nn.Sequential:
-    """Attention follows every block of the deepest level, as in the public KL-16; its decoder has it in the middle only."""
+    """Attention follows every block of the deepest level, as in KL-16 (its decoder: the middle)."""
     layers: list[nn.Module] = [nn.Conv2d(3, config.width, 3, padding=1)]
     width = config.width
     for level, multiple in enumerate(config.multiples):

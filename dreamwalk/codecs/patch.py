@@ -1,8 +1,9 @@
 """Patch codec: principal components of patches going in, a small convolutional decoder coming out.
 
-The encoder is the best linear code of a patch, found in seconds from a few thousand frames; at equal size it beats
-minutes of training a convolutional autoencoder. The decoder starts as its inverse and learns to add what the linear
-code lost, mostly the seams. Frames are coded one by one, so streaming and whole-clip coding are the same thing.
+The encoder is the best linear code of a patch, found in seconds from a few thousand frames; at equal size it
+beats minutes of training a convolutional autoencoder. The decoder starts as its inverse and learns to add
+what the linear code lost, mostly the seams. Frames are coded one by one, so streaming and whole-clip coding
+are the same thing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class PatchCodecConfig:
     widths: tuple[int, ...] = (128, 96, 64, 32)
     """Channels of the decoder at 1/16, 1/8, ... of the resolution; () for the linear decoder alone."""
     whitening: float = 0.5
-    """Latent channel = component / std ** whitening: 0 keeps pixel scale, 1 makes all channels equally loud."""
+    """Latent channel = component / std ** whitening: 0 keeps pixel scale, 1 makes all equally loud."""
 
 
 class ResidualBlock(nn.Module):
@@ -106,7 +107,8 @@ class PatchCodec(nn.Module):
         p = self.config.patch
         if h % p or w % p:
             raise ValueError(
-                f"frames of {h}x{w} do not divide into patches of {p}: the nearest size is {_nearest(h, p)}x{_nearest(w, p)}"
+                f"frames of {h}x{w} do not divide into patches of {p}: "
+                f"the nearest size is {_nearest(h, p)}x{_nearest(w, p)}"
             )
         latents = (self._patches(video) - self.mean) @ self.components.T / self.scale
         return rearrange(latents, "b t h w c -> b t c h w")

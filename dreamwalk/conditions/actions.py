@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 
 class ActionEmbedding(nn.Module):
-    """`(b, t, a)` to `(b, t, d)`. Added to the noise level's embedding, it steers by adaLN-zero, which Next-Frame
-    Diffusion found better than cross-attention and in-frame tokens (arXiv 2506.01380, table 3)."""
+    """`(b, t, a)` to `(b, t, d)`. Added to the noise level's embedding, it steers by adaLN-zero, which
+    Next-Frame Diffusion found better than cross-attention and in-frame tokens (arXiv 2506.01380, table 3)."""
 
     def __init__(self, actions: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whether a dream obeys: an inverse-dynamics model, trained on real frames, reads the actions back from dreamt ones.
+"""Whether a dream obeys: an inverse-dynamics model, trained on real frames, reads its actions back.
 
 Its own accuracy on the real frames of the same walks is printed beside, since it bounds what can be seen.
 """
@@ -63,4 +63,6 @@ def examine_control(examiner: Inverse, rollout: Rollout, *, limit: float) -> dic
 
 def _balanced(read: np.ndarray, true: np.ndarray) -> float:
     """Mean of the accuracies on frames where it is held and where it is not."""
-    return float(np.mean([(read[true == held] == held).mean() for held in (True, False) if (true == held).any()]))
+    return float(
+        np.mean([(read[true == held] == held).mean() for held in (True, False) if (true == held).any()])
+    )

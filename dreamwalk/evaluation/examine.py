@@ -1,6 +1,6 @@
 """The examination: every system is asked the same questions on the same held-out walks.
 
-    dreamwalk evaluate nextframe.doom --data data/home-test
+dreamwalk evaluate nextframe.doom --data data/home-test
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def examine(
-    system: NextFrame, data: str, *, out: Path, name: str, clips: int = 32, frames: int = 64, history: int = 4,
-    seed: int = 0, examiner: Inverse | None = None,
+    system: NextFrame, data: str, *, out: Path, name: str, clips: int = 32, frames: int = 64,
+    history: int = 4, seed: int = 0, examiner: Inverse | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fidelity, control and speed; prints the tables, writes `report.json`, contact sheets and plots into `out`."""
+    """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`."""
     if not isinstance(system, NextFrame):
         raise ValueError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     shards = Shards(data)
@@ -39,16 +39,21 @@ def examine(
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
     report: dict[str, Any] = {
-        "name": name, "data": str(data), "world": shards.manifest.get("level", ""), "split": shards.manifest.get("split", ""),
+        "name": name, "data": str(data), "world": shards.manifest.get("level", ""),
+        "split": shards.manifest.get("split", ""),
         "walks": len(walks), "history": history, "seed": seed, "steps": system.config.steps,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "psnr": {key: _at(values) for key, values in curves["PSNR (dB)"].items()},
         "ssim": {key: _at(values) for key, values in curves["SSIM"].items()},
-        "sharpness": {"dream": _at(sharpness(rollout.dream).mean(0)), "real": _at(sharpness(rollout.truth).mean(0))},
+        "sharpness": {
+            "dream": _at(sharpness(rollout.dream).mean(0)), "real": _at(sharpness(rollout.truth).mean(0)),
+        },
     }  # fmt: skip
     if examiner is not None:
         limit = shards.schema.limits[shards.schema.axes.index("yaw")]
-        report["control"] = {key: asdict(value) for key, value in examine_control(examiner, rollout, limit=limit).items()}
+        report["control"] = {
+            key: asdict(value) for key, value in examine_control(examiner, rollout, limit=limit).items()
+        }
     if system.walkable is not None:
         world = system.world(seed=seed)
         report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
@@ -64,7 +69,9 @@ def _walks(shards: Shards, clips: int, frames: int) -> list[Clip]:
     long = [index for index in range(len(shards)) if shards.frames_of(index) >= frames][:clips]
     if not long:
         longest = max(shards.frames_of(index) for index in range(len(shards)))
-        raise ValueError(f"the longest walk has {longest} frames and {frames} are needed: examine with a smaller `--frames`")
+        raise ValueError(
+            f"the longest walk has {longest} frames and {frames} are needed: use a smaller `--frames`"
+        )
     return [shards.window(index, 0, frames) for index in long]
 
 
@@ -79,18 +86,25 @@ def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
 
 def _at(curve: np.ndarray) -> dict[str, float]:
     """A curve's values at the horizons of the tables."""
-    return {str(horizon): round(float(curve[horizon - 1]), 4) for horizon in HORIZONS if horizon <= len(curve)}
+    return {
+        str(horizon): round(float(curve[horizon - 1]), 4) for horizon in HORIZONS if horizon <= len(curve)
+    }
 
 
 def tell(report: dict[str, Any]) -> None:
     """Print a report as tables."""
     print(f"{report['name']} on {report['walks']} walks of '{report['world']}' ({report['split']}), "
-          f"{report['history']} frames of history, {report['steps']} denoising passes, seed {report['seed']}")  # fmt: skip
+          f"{report['history']} frames of history, {report['steps']} denoising passes, "
+          f"seed {report['seed']}")  # fmt: skip
     for measure in ("psnr", "ssim", "sharpness"):
         for row, values in report[measure].items():
-            print(f"  {measure:9} {row:18}" + "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items()))
+            print(
+                f"  {measure:9} {row:18}"
+                + "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items())
+            )
     for who, control in report.get("control", {}).items():
-        print(f"  control   {who:6} yaw sign right {control['yaw_sign']:.1%} of {control['turning_frames']} turning frames, "
+        print(f"  control   {who:6} yaw sign right {control['yaw_sign']:.1%} "
+              f"of {control['turning_frames']} turning frames, "
               f"yaw error {control['yaw_error']:.2f} degrees, forward read {control['walking']:.1%}")  # fmt: skip
     for speed in report.get("speed", []):
         stages = ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed["milliseconds"].items())

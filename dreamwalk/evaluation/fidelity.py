@@ -1,8 +1,9 @@
 """How near a dream stays to the truth: PSNR and SSIM against the horizon, under the true actions.
 
-Protocol: a dream begins from `history` real frames of a held-out walk with their actions, and goes on under the
-walk's actions; frame k of the dream is compared with frame k of the walk. Beside it stand two bounds: the codec's
-ceiling (the true frame, encoded and decoded) and the floor (the last frame of the history, shown again and again).
+Protocol: a dream begins from `history` real frames of a held-out walk with their actions, and goes on under
+the walk's actions; frame k of the dream is compared with frame k of the walk. Beside it stand two bounds: the
+codec's ceiling (the true frame, encoded and decoded) and the floor (the last frame of the history, shown
+again and again).
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def roll_out(system: NextFrame, clips: list[Clip], *, history: int, seed: int = 
     parts = []
     for first in range(0, len(clips), size):
         clip = batch([Clip(video=c.video, actions=c.actions) for c in clips[first : first + size]])
-        session = system.begin(Clip(video=clip.video[:, :history], actions=clip.actions[:, :history]), seed=seed)
+        session = system.begin(
+            Clip(video=clip.video[:, :history], actions=clip.actions[:, :history]), seed=seed
+        )
         steps = range(history, len(clip))
         latents = [system.advance(session, clip.actions[:, step]) for step in steps]
         dream = to_bytes(system.codec.decode(torch.cat(latents, dim=1)))
@@ -69,7 +72,7 @@ def ssim(video: Tensor, truth: Tensor) -> np.ndarray:
 
 
 def sharpness(video: Tensor) -> np.ndarray:
-    """Mean absolute gradient of every frame, `(b, t)`, in grey levels: what falls when a dream dissolves into fog."""
+    """Mean absolute gradient of every frame, `(b, t)`, in grey levels: it falls when a dream turns to fog."""
     x = video.float()
     across, down = x.diff(dim=-1).abs().mean(dim=(2, 3, 4)), x.diff(dim=-2).abs().mean(dim=(2, 3, 4))
     return (across + down).numpy()

@@ -28,7 +28,10 @@ def contact_sheet(rollout: Rollout, path: Path, *, walks: int = 6, columns: int 
 def film_strip(video: Tensor, path: Path, *, every: int, columns: int = 10) -> None:
     """One long dream uint8 `(t, 3, h, w)`, a frame in every so many, line after line."""
     frames = video[::every]
-    lines = [_row(frames, np.arange(first, min(first + columns, len(frames)))) for first in range(0, len(frames), columns)]
+    lines = [
+        _row(frames, np.arange(first, min(first + columns, len(frames))))
+        for first in range(0, len(frames), columns)
+    ]
     width = lines[0].shape[1]
     padded = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines]
     Image.fromarray(np.concatenate(padded)).save(path)
@@ -40,7 +43,9 @@ def horizon_plot(curves: dict[str, dict[str, np.ndarray]], path: Path, *, title:
     axes = figure.subplots(1, len(curves))
     for axis, (measure, lines) in zip(np.atleast_1d(axes), curves.items(), strict=True):
         for name, values in lines.items():
-            axis.plot(np.arange(1, len(values) + 1), values, label=name, linestyle="-" if name == "dream" else "--")
+            axis.plot(
+                np.arange(1, len(values) + 1), values, label=name, linestyle="-" if name == "dream" else "--"
+            )
         axis.set(xlabel="horizon (frames)", ylabel=measure)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -43,8 +43,8 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, KeyValues]:
         """`x` `(b, n, d)` -> the same shape, and the fresh keys and values of these `n` tokens.
 
-        `mask` is boolean (True = may see) or an additive bias, broadcastable to `(b, heads, n, past + n)`, or a
-        `BlockMask`.
+        `mask` is boolean (True = may see) or an additive bias, broadcastable to `(b, heads, n, past + n)`, or
+        a `BlockMask`.
         """
         q, k, v = rearrange(
             self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.heads
@@ -65,7 +65,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> 
 
 
 def frame_mask(visible: Tensor, *, tokens: int) -> Tensor | BlockMask:
-    """Token mask from `visible` `(frames, frames)`: which frame (row) sees which (column); all tokens of a frame alike.
+    """Token mask from `visible` `(frames, frames)`: which frame (row) sees which (column); all tokens of a
+    frame alike.
 
     On an NVIDIA card a `BlockMask`, so that hidden blocks are never computed; elsewhere a boolean tensor.
     """
@@ -80,7 +81,7 @@ def frame_mask(visible: Tensor, *, tokens: int) -> Tensor | BlockMask:
 
 
 class SwiGLU(nn.Module):
-    """Feed-forward `down(silu(gate(x)) * up(x))` (arXiv 2002.05202), hidden = 8/3 width rounded up; no biases."""
+    """Feed-forward `down(silu(gate(x)) * up(x))` (arXiv 2002.05202), 8/3 as wide, rounded up; no biases."""
 
     def __init__(self, width: int, *, multiple: int = 256) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The ring cache: keys and values of the last `window` frames, of static shape, outside every module.
 
-A denoising pass reads it and leaves it as it is; one commit pass per finished frame writes it. Keys are stored
-rotated at their absolute time, so nothing is recomputed when the window slides.
+A denoising pass reads it and leaves it as it is; one commit pass per finished frame writes it. Keys are
+stored rotated at their absolute time, so nothing is recomputed when the window slides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dreamwalk.layers.attention import KeyValues
 
 @dataclass
 class RingCache:
-    """Keys and values of every layer, `(layers, b, heads, window * tokens, head_width)`, and how many frames came."""
+    """Keys and values of all layers `(layers, b, heads, window * tokens, head_width)`; frames so far."""
 
     keys: Tensor
     values: Tensor
@@ -47,14 +47,14 @@ class RingCache:
         return KeyValues(self.keys[index], self.values[index])
 
     def bias(self, new: int = 0) -> Tensor:
-        """Additive attention bias `(1, 1, 1, window * tokens + new)`: -inf for slots never written, else 0."""
+        """Additive attention bias `(1, 1, 1, window * tokens + new)`: -inf in slots never written, else 0."""
         held = min(self.frames, self.window) * self.tokens
         bias = torch.zeros(1, 1, 1, self.keys.shape[3] + new, device=self.keys.device, dtype=self.keys.dtype)
         bias[..., held : self.keys.shape[3]] = -torch.inf
         return bias
 
     def write(self, fresh: Sequence[KeyValues]) -> None:
-        """Commit one frame, of every layer `(b, heads, tokens, head_width)`; it takes the oldest frame's slot."""
+        """Commit one frame, of every layer `(b, heads, tokens, head_width)`, into the oldest frame's slot."""
         start = (self.frames % self.window) * self.tokens
         for index, (keys, values) in enumerate(fresh):
             self.keys[index, :, :, start : start + self.tokens] = keys

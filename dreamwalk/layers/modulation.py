@@ -1,4 +1,4 @@
-"""Conditioning by scale, shift and gate (adaLN-zero, DiT, arXiv 2212.09748, section 3.2), computed once per frame."""
+"""Conditioning by scale, shift and gate (adaLN-zero, DiT, arXiv 2212.09748, 3.2), once per frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class SigmaEmbedding(nn.Module):
 class Modulation(nn.Module):
     """`(b, t, d)` to `parts` tensors `(b, t, 1, d)`, all zero at initialisation.
 
-    The projection runs per frame, not per token: for 84 tokens a frame this saves a third of a single-frame pass.
+    The projection runs per frame, not per token: for 84 tokens a frame this saves a third of a single-frame
+    pass.
     """
 
     def __init__(self, width: int, *, parts: int) -> None:

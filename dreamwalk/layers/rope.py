@@ -1,8 +1,9 @@
 """Rotary positions over time, height and width.
 
-The head dimension is split into [nT, nH, nW] parts, each rotated by its own axis (HunyuanVideo, arXiv 2412.03603,
-section 3.2; the same split in Next-Frame Diffusion, arXiv 2506.01380). Scores depend on differences of positions
-only, so an absolute frame index may grow forever: angles are computed in float64 and only then rounded.
+The head dimension is split into [nT, nH, nW] parts, each rotated by its own axis (HunyuanVideo, arXiv
+2412.03603, section 3.2; the same split in Next-Frame Diffusion, arXiv 2506.01380). Scores depend on
+differences of positions only, so an absolute frame index may grow forever: angles are computed in float64 and
+only then rounded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The executor: walk a schedule, pass by pass, with the cache frozen, and commit what is finished.
 
-One frame is N denoising passes that read the cache and one commit pass that writes it. The commit pass shows the
-finished frame at a small, correctly labelled noise level, as history was shown in training: it keeps small errors
-from being taken at face value, and labelling matters more than noising (a mislabelled level of 0.1 biases twenty
-times more than a labelled one).
+One frame is N denoising passes that read the cache and one commit pass that writes it. The commit pass shows
+the finished frame at a small, correctly labelled noise level, as history was shown in training: it keeps
+small errors from being taken at face value, and labelling matters more than noising (a mislabelled level of
+0.1 biases twenty times more than a labelled one).
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Session:
 def denoise_frame(
     step: Step, session: Session, action: Tensor, *, timings: dict[str, Any] | None = None
 ) -> Tensor:
-    """Dream one frame that `action` `(b, 1, a)` leads into, commit it, and return its latents `(b, 1, c, h, w)`.
+    """Dream one frame that `action` `(b, 1, a)` leads into, commit it, and return its latents `(b, 1, c, h,
+    w)`.
 
     `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
@@ -102,7 +103,7 @@ def denoise_frame(
 
 
 def commit_frame(step: Step, session: Session, latents: Tensor, action: Tensor) -> None:
-    """Make a finished frame part of the history: one pass at the history level, whose keys and values are kept."""
+    """Make a finished frame part of the history: one pass at the history level; its keys and values stay."""
     level = torch.full(latents.shape[:2], session.history_level, device=latents.device)
     shown = perturb(latents, session.noise(1), level)
     session.cache.write(step(shown, session.history_level, action, session.cache)[1])

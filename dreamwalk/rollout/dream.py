@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol
@@ -82,7 +81,7 @@ class DreamState:
 
 
 class Dream(World):
-    """A dream under way. Poses in `info` are dead reckoning from the actions: exact in yaw, nominal in position."""
+    """A dream under way. Poses in `info` are reckoned from the actions: exact in yaw, nominal in position."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     render_mode = "rgb_array"
@@ -101,6 +100,7 @@ class Dream(World):
         self.actions, self.fps = walkable.actions, walkable.fps
         self.action_space = self.actions.space
         self.observation_space = spaces.Box(0, 255, walkable.starts.shape[1:], np.uint8)
+        self.timings: dict[str, float] = {}
         self._steps: int | None = None
         self._now: DreamState | None = None
 
@@ -118,7 +118,7 @@ class Dream(World):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin from `options={"start": k}`, from any picture `{"image": uint8 (h, w, 3)}`, or from a drawn start."""
+        """Begin from `options={"start": k}`, any picture `{"image": uint8 (h, w, 3)}`, or a drawn start."""
         super().reset(seed=seed)
         options = options or {}
         index = int(options.get("start", self.np_random.integers(len(self.walkable.starts))))
@@ -134,11 +134,11 @@ class Dream(World):
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         session = self.system.begin(Clip(video=video, actions=still), seed=session_seed, step=self.step_pass)
         self._now = DreamState(session, frame, self.walkable.poses[index].astype(np.float64))
-        return frame.copy(), self._info({})
+        return frame.copy(), self._info()
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Dream the next frame. `info["timings"]` tells the milliseconds of each stage."""
-        now, timings = self._awake(), {}
+        """Dream the next frame; `timings` then tells the milliseconds of each stage."""
+        now, timings = self._awake(), self.timings
         vector = self.actions.pack(action)
         session = replace(now.session, steps=self.steps)
         held = torch.from_numpy(vector)[None].to(self.device)
@@ -149,7 +149,7 @@ class Dream(World):
         frame = video.permute(1, 2, 0).cpu().numpy()
         timings["decode"] = 1000 * (perf_counter() - began)
         self._now = DreamState(session, frame, self._reckon(now.pose, action))
-        return frame.copy(), 0.0, False, False, self._info(timings)
+        return frame.copy(), 0.0, False, False, self._info()
 
     def render(self) -> np.ndarray:
         return self._awake().frame.copy()
@@ -160,19 +160,19 @@ class Dream(World):
 
     def restore(self, state: DreamState) -> tuple[np.ndarray, dict[str, Any]]:
         self._now = replace(state, session=state.session.clone())
-        return state.frame.copy(), self._info({})
+        return state.frame.copy(), self._info()
 
     def _awake(self) -> DreamState:
         if self._now is None:
             raise ValueError("the dream has not begun: call reset() first")
         return self._now
 
-    def _info(self, timings: dict[str, float]) -> dict[str, Any]:
+    def _info(self) -> dict[str, Any]:
         pose = self._awake().pose.astype(np.float32)
-        return {"world_from_camera": pose, "intrinsics": self.walkable.intrinsics.copy(), "timings": timings}
+        return {"world_from_camera": pose, "intrinsics": self.walkable.intrinsics.copy()}
 
     def _reckon(self, pose: np.ndarray, action: Action) -> np.ndarray:
-        """Turn about the camera's vertical by yaw, then step along it by the pace; pitch moves the picture, not the pose."""
+        """Turn about the camera's vertical, then step by the pace; pitch moves the picture, not the pose."""
         held = dict(zip(self.actions.buttons, action["buttons"], strict=True))
         axes = dict(zip(self.actions.axes, action.get("axes", ()), strict=True))
         yaw = np.deg2rad(float(axes.get("yaw", 0.0)))

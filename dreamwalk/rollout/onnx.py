@@ -1,4 +1,5 @@
-"""The pass and the decoder in ONNX Runtime: exact to float32 rounding, and faster than eager PyTorch on a CPU.
+"""The pass and the decoder in ONNX Runtime: exact to float32 rounding, and faster than eager PyTorch on a
+CPU.
 
 Graphs are exported once per weights and kept in the user's cache folder.
 """

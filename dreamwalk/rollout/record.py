@@ -22,7 +22,7 @@ def replay(world: World, walk: Walk) -> np.ndarray:
 
 
 def write_film(path: Path, frames: np.ndarray, *, fps: float) -> None:
-    """uint8 frames `(t, h, w, 3)` as an .mp4 that every player shows; ValueError if the folder is not there."""
+    """uint8 frames `(t, h, w, 3)` as an .mp4 that every player shows; ValueError without the folder."""
     if path.suffix != ".mp4":
         raise ValueError(f"the video is written as .mp4: name it '{path.with_suffix('.mp4')}'")
     if not path.parent.is_dir():

@@ -1,7 +1,7 @@
 """Keyed randomness: every row of a batch draws from a generator of its own.
 
-A row's noise depends on its key (seed, step, row, or seed, frame) and on nothing else, so it is the same on one
-process or eight, in any batch, in any window, and after a resume.
+A row's noise depends on its key (seed, step, row, or seed, frame) and on nothing else, so it is the same on
+one process or eight, in any batch, in any window, and after a resume.
 """
 
 from __future__ import annotations

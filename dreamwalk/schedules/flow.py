@@ -1,4 +1,5 @@
-"""Flow matching on the straight path between data and noise (arXiv 2210.02747; rectified flow, arXiv 2209.03003).
+"""Flow matching on the straight path between data and noise (arXiv 2210.02747; rectified flow, arXiv
+2209.03003).
 
     x_sigma = (1 - sigma) x + sigma eps        v = dx_sigma / dsigma = eps - x
 
@@ -28,7 +29,7 @@ def clean(x_sigma: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
 
 
 def shift(sigma: Tensor, factor: float) -> Tensor:
-    """Move levels towards noise: `factor sigma / (1 + (factor - 1) sigma)` (SD3, arXiv 2403.03206, section 5.3.2)."""
+    """Move levels towards noise: `factor sigma / (1 + (factor - 1) sigma)` (SD3, arXiv 2403.03206, 5.3.2)."""
     return factor * sigma / (1 + (factor - 1) * sigma)
 
 
@@ -40,7 +41,8 @@ def logit_normal(normal: Tensor, *, mean: float = 0.0, std: float = 1.0) -> Tens
 def snr_weight(sigma: Tensor, *, floor: float) -> Tensor:
     """Weight `1 / max(sigma, floor)^2` of a squared error of the clean prediction.
 
-    Above the floor this is the unweighted velocity loss, since `v` errs by the error of `x` over sigma; below it the
-    weight stays bounded, so that nearly clean frames, where there is nothing to learn, do not drown the rest.
+    Above the floor this is the unweighted velocity loss, since `v` errs by the error of `x` over sigma; below
+    it the weight stays bounded, so that nearly clean frames, where there is nothing to learn, do not drown
+    the rest.
     """
     return sigma.clamp(min=floor) ** -2

@@ -1,8 +1,8 @@
 """Schedules as data: which frame has which noise level at which step.
 
-A schedule is a matrix `(rows + 1, frames)` of levels in [0, 1]; row m to row m + 1 is one pass of the backbone. All
-frames equal is full-sequence diffusion, a lag between neighbours is the pyramid of Diffusion Forcing
-(arXiv 2407.01392, section 3.3), and a lag of all steps is one frame after another.
+A schedule is a matrix `(rows + 1, frames)` of levels in [0, 1]; row m to row m + 1 is one pass of the
+backbone. All frames equal is full-sequence diffusion, a lag between neighbours is the pyramid of Diffusion
+Forcing (arXiv 2407.01392, section 3.3), and a lag of all steps is one frame after another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def sigma_grid(steps: int, *, shift_by: float = 1.0) -> Tensor:
 
 
 def staircase(steps: int, frames: int, *, lag: int, shift_by: float = 1.0) -> Tensor:
-    """The matrix `(steps + lag (frames - 1) + 1, frames)` in which frame f starts `lag` rows after frame f - 1.
+    """The matrix `(steps + lag (frames - 1) + 1, frames)` in which frame f starts `lag` rows after frame f -
+    1.
 
     `lag` 0 denoises all frames together, `steps` one frame after another; in between is a pyramid.
     """
@@ -35,8 +36,8 @@ def staircase(steps: int, frames: int, *, lag: int, shift_by: float = 1.0) -> Te
 
 
 def check_schedule(sigmas: Tensor) -> None:
-    """ValueError naming the first thing wrong with a matrix: it must go from all noise to all clean, never upwards
-    and never idle, and earlier frames must never be noisier than later ones."""
+    """ValueError naming the first thing wrong with a matrix: it must go from all noise to all clean, never
+    upwards and never idle, and earlier frames must never be noisier than later ones."""
     if sigmas.ndim != 2 or sigmas.shape[0] < 2:
         raise ValueError(
             f"a schedule is a matrix (rows + 1, frames) with at least one step, got {tuple(sigmas.shape)}"

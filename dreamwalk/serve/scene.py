@@ -60,10 +60,10 @@ class _Actor:
         if not self.live:
             raise ValueError(f"the {self.name} is over: press R to begin again")
         self.live = False
-        frame, _, terminated, truncated, info = self.world.step(self.world.actions.unpack(vector))
+        frame, _, terminated, truncated, _ = self.world.step(self.world.actions.unpack(vector))
         self.frame = np.array(frame, np.uint8)
         whole = (time.perf_counter() - began) * 1e3
-        self.stages = dict(info.get("timings", {})) or {self.name: whole}
+        self.stages = dict(getattr(self.world, "timings", {})) or {self.name: whole}
         if len(self._log) < MAX_ACTIONS * vector.size:
             self._log.extend(vector.tolist())
         else:
@@ -103,6 +103,7 @@ class Scene:
 
     @property
     def schema(self) -> ActionSchema:
+        """What can be done in one step, in the dream and in the game."""
         return self._main.world.actions
 
     @property
@@ -132,6 +133,7 @@ class Scene:
 
     @steps.setter
     def steps(self, value: int) -> None:
+        """From 1 to 8, else ValueError; likewise where there is no such thing."""
         if self._dream is None or self.steps is None:
             raise ValueError("this world has no denoising steps to set")
         if not 1 <= value <= 8:

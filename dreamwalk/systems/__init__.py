@@ -1,1 +1,1 @@
-"""The systems: each a choice of codec, backbone, schedule and loss, in one file that reads like its paper's method."""
+"""The systems: each a codec, a backbone, a schedule and a loss, in a file that reads like its paper."""

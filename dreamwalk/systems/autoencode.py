@@ -28,9 +28,9 @@ from dreamwalk.schedules.draws import Draws
 class AutoencodeConfig:
     codec: CodecConfig = field(default_factory=PatchCodecConfig)
     noise: float = 0.05
-    """Noise added to latents while the decoder trains, in units of their std: dreamt latents are never exact."""
+    """Noise added to latents while the decoder trains, in stds: dreamt latents are never exact."""
     l1: float = 0.5
-    """Share of the absolute error in the loss; the rest is squared error, each averaged over pixels in [-1, 1]."""
+    """Share of the absolute error in the loss; the rest is squared error; pixels are in [-1, 1]."""
     kl: float = 1e-6
     """Weight of the KL term (KL autoencoder only)."""
 
@@ -53,7 +53,7 @@ class Autoencode(nn.Module):
         return []
 
     def prepare(self, clips: Callable[[], Clip]) -> None:
-        """Before the first step, set what is computed from data rather than learned; `clips` gives a large batch."""
+        """Before the first step, set what is computed from data, not learned; `clips` gives a large batch."""
         if isinstance(self.codec, PatchCodec):
             self.codec.fit(to_float(clips().video))
 

@@ -1,7 +1,8 @@
 """Inverse dynamics: which action lies between two frames. The examiner of control.
 
-Trained on real frames only and then shown dreamt ones: if it reads there the actions that were given, the dream obeys.
-The idea of judging controllability so is MineWorld's (arXiv 2504.08388, section 4), with VPT's model (arXiv 2206.11795).
+Trained on real frames only and then shown dreamt ones: if it reads there the actions that were given, the
+dream obeys. The idea of judging controllability so is MineWorld's (arXiv 2504.08388, section 4), with VPT's
+model (arXiv 2206.11795).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Inverse(nn.Module):
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1), nn.GroupNorm(8, out), nn.SiLU()]
             layers += [nn.Conv2d(out, out, 3, padding=1), nn.SiLU()]
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(48 * w, 256), nn.SiLU(), nn.Linear(256, config.buttons + config.axes))
+        self.head = nn.Sequential(
+            nn.Linear(48 * w, 256), nn.SiLU(), nn.Linear(256, config.buttons + config.axes)
+        )
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -51,12 +54,12 @@ class Inverse(nn.Module):
         """Nothing is computed from data before the first step."""
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames `(n, 3, h, w)` in [-1, 1] to button logits `(n, buttons)` and axes `(n, axes)` over their limits."""
+        """Frames `(n, 3, h, w)` in [-1, 1] to button logits `(n, buttons)`, axes `(n, axes)` in [-1, 1]."""
         out = self.head(self.trunk(torch.cat([before, after - before], dim=1)))
         return out[:, : self.config.buttons], out[:, self.config.buttons :]
 
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
-        """Cross-entropy of the buttons and squared error of the axes, over all neighbouring frames of a clip."""
+        """Cross-entropy of the buttons and squared error of the axes, over all neighbours in a clip."""
         buttons, axes = self.read(clip.video)
         told = clip.actions[:, 1:]
         held, turned = told[..., : self.config.buttons], told[..., self.config.buttons :]

@@ -1,7 +1,8 @@
 """Next-Frame Diffusion: an action-conditioned world model that dreams one frame at a time, in real time.
 
-Cheng et al., "Playing with Transformer at 30+ FPS via Next-Frame Diffusion" (arXiv 2506.01380). Frames x_1 .. x_i
-with actions a_1 .. a_i; a flow-matching transformer learns p(x_i | x_<i, a_<=i), all tokens of a frame in parallel:
+Cheng et al., "Playing with Transformer at 30+ FPS via Next-Frame Diffusion" (arXiv 2506.01380). Frames x_1 ..
+x_i with actions a_1 .. a_i; a flow-matching transformer learns p(x_i | x_<i, a_<=i), all tokens of a frame in
+parallel:
 
     x_sigma = (1 - sigma) x + sigma eps        minimise |v(x_sigma, sigma, a, history) - (eps - x)|^2
 
@@ -12,12 +13,12 @@ with actions a_1 .. a_i; a flow-matching transformer learns p(x_i | x_<i, a_<=i)
     block-causal attention           the default mask of `FrameDiT`
     KV cache                         `RingCache`
 
-Training levels are drawn in one of two ways. `independent`: every frame has its own level, and frames see their noisy
-past, as in the paper (Diffusion Forcing, arXiv 2407.01392). `teacher`: every frame appears twice, once as history at
-a small level and once as a target at any level, and targets see only the history of frames before them; twice the
-tokens, but every target sees what it will see when played. With `self_history`, part of that history is replaced by
-the model's own one-step dreams of it, so that it learns to mend its own errors (parallel scheduled sampling,
-arXiv 1906.04331; the self-rollout of LIVE pursues the same end).
+Training levels are drawn in one of two ways. `independent`: every frame has its own level, and frames see
+their noisy past, as in the paper (Diffusion Forcing, arXiv 2407.01392). `teacher`: every frame appears twice,
+once as history at a small level and once as a target at any level, and targets see only the history of frames
+before them; twice the tokens, but every target sees what it will see when played. With `self_history`, part
+of that history is replaced by the model's own one-step dreams of it, so that it learns to mend its own errors
+(parallel scheduled sampling, arXiv 1906.04331; the self-rollout of LIVE pursues the same end).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class NextFrameConfig:
     self_history: float = 0.0
     """Share of history frames replaced by the model's own dreams of them (`teacher`)."""
     self_rounds: int = 1
-    """How often these dreams are dreamt on the history that the round before gave: the depth of the errors seen."""
+    """How often these dreams are dreamt on the history of the round before: the depth of errors seen."""
     weight_floor: float = 0.3
     """Below this level a target's weight stops growing."""
     steps: int = 4
@@ -157,7 +158,7 @@ class NextFrame(nn.Module):
         return v[:, t:]
 
     def draw_levels(self, frames: int, draws: Draws) -> Tensor:
-        """Independent levels `(b, frames)`: logit-normal, shifted towards noise, a share of them pure noise."""
+        """Independent levels `(b, frames)`: logit-normal, shifted towards noise, a share pure noise."""
         sigma = flow.shift(flow.logit_normal(draws.normal(frames)), self.config.shift)
         return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
@@ -256,10 +257,11 @@ def doom() -> NextFrameConfig:
         predicts="clean",
     )
     return NextFrameConfig(
-        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, levels="teacher", pure=0.3, steps=2, window=8
+        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,
+        levels="teacher", pure=0.3, steps=2, window=8,
     )  # fmt: skip
 
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:
-    """The paper's three sizes on 224x384 frames through KL-16, with 25 actions; 18 steps, 32 frames of history."""
+    """The paper's three sizes on 224x384 frames through KL-16: 25 actions, 18 steps, 32 frames of history."""
     return NextFrameConfig(codec=kl16(), backbone=published(size), actions=25, steps=18, window=32)

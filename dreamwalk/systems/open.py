@@ -1,4 +1,4 @@
-"""Open a system from what names it: shipped weights, a weight file, a run folder, or a repository of the hub."""
+"""Open a system from what names it: shipped weights, a weight file, a run folder, or one on the hub."""
 
 from __future__ import annotations
 

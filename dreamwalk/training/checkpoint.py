@@ -1,7 +1,7 @@
 """Checkpoints of a run: torch.distributed.checkpoint, which reshards between any numbers of processes.
 
-A checkpoint is a folder `checkpoints/00000500` that appears under that name only when it is whole, so a run killed at
-any moment resumes from the last one.
+A checkpoint is a folder `checkpoints/00000500` that appears under that name only when it is whole, so a run
+killed at any moment resumes from the last one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The training loop, plainly: build, shard, resume, and step until done.
 
-Batches, noise and learning rate are functions of the seed and the step alone, so a run killed at any step and resumed
-gives what it would have given, and so do two processes instead of one.
+Batches, noise and learning rate are functions of the seed and the step alone, so a run killed at any step and
+resumed gives what it would have given, and so do two processes instead of one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
+from torch.utils.checkpoint import checkpoint as checkpointed
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamwalk import distributed
@@ -80,10 +81,11 @@ def fit(
     device: str | None = None,
     wandb: bool = False,
 ) -> Path:
-    """Train until `run.steps`, or for `minutes`; returns the exported weight file `folder/weights.safetensors`.
+    """Train until `run.steps`, or for `minutes`; returns the exported weight file
+    `folder/weights.safetensors`.
 
-    ValueError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or the loss
-    stops being finite; then the last good state is kept as a checkpoint.
+    ValueError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or
+    the loss stops being finite; then the last good state is kept as a checkpoint.
     """
     found = checkpoint.latest(folder)
     if found is not None and not resume:
@@ -130,7 +132,7 @@ def _build(run: Run, shards: Shards, place: Place) -> Training:
 def _recompute(block: nn.Module) -> None:
     """Keep only the block's inputs and compute its activations again when going back."""
     forward = block.forward
-    block.forward = lambda *inputs: torch.utils.checkpoint.checkpoint(forward, *inputs, use_reentrant=False)  # type: ignore[method-assign]
+    block.forward = lambda *inputs: checkpointed(forward, *inputs, use_reentrant=False)
 
 
 def _loop(
@@ -223,7 +225,7 @@ def _draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
     length = shards.frames_of(index)
     if length < run.frames:
         raise ValueError(
-            f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} of a training clip"
+            f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
         )
     return shards.window(index, int(draw.integers(length - run.frames + 1)), run.frames)
 

@@ -1,4 +1,4 @@
-"""What a run tells: a line on the screen, a row in `log.jsonl`, a point in TensorBoard (and wandb, if it is asked for)."""
+"""What a run tells: a line on the screen, a row in `log.jsonl`, a point in TensorBoard (and wandb)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ class Journal:
         (folder / "commit.txt").write_text(_commit() + "\n")
         self.board = SummaryWriter(folder / "tensorboard")
         self.wandb = _wandb(run, folder) if wandb else None
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        self.peak = next((flops for card, flops in PEAK.items() if card in name), None)
+        self.peak = peak_flops(device)
 
     def tell(self, step: int, values: dict[str, float], *, seconds: float, frames: int, flops: float) -> None:
         """One row: losses, frames per second, hours left, and MFU where the card's peak is known."""
@@ -62,6 +61,12 @@ class Journal:
         self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 FLOP/s of a card, where it is known."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((flops for card, flops in PEAK.items() if card in name), None)
 
 
 def _commit() -> str:

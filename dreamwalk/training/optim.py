@@ -14,13 +14,13 @@ from dreamwalk.training.run import OptimConfig
 def build_optimizers(
     system: nn.Module, blocks: Iterable[nn.Module], config: OptimConfig
 ) -> list[torch.optim.Optimizer]:
-    """One AdamW, or Muon for the matrices of the blocks and AdamW for everything else. Call after sharding."""
+    """One AdamW, or Muon for the blocks' matrices and AdamW for everything else. Call after sharding."""
     trained = [p for p in system.parameters() if p.requires_grad]
     matrices: set[Tensor] = set()
-    if config.kind == "muon":
+    if config.method == "muon":
         if any(type(p).__name__ == "DTensor" for p in trained):
             raise ValueError(
-                "muon needs whole matrices and runs on one process: use `--optim.kind adamw` with several"
+                "muon needs whole matrices and runs on one process: use `--optim.method adamw` with several"
             )
         matrices = {p for block in blocks for p in _matrices(block)}
     rest = [p for p in trained if p not in matrices]

@@ -18,8 +18,8 @@ SystemConfig = AutoencodeConfig | NextFrameConfig | InverseConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    kind: Literal["adamw", "muon"] = "adamw"
-    """`muon` orthogonalises the updates of the blocks' matrices (one process only); the rest stays with AdamW."""
+    method: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the updates of the blocks' matrices (one process only); AdamW does the rest."""
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.002
@@ -33,7 +33,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run. Everything random in it is a function of `seed` and the step, so a resume needs nothing else."""
+    """One training run. Its chance is a function of `seed` and the step: a resume needs nothing else."""
 
     name: str
     system: SystemConfig
@@ -76,8 +76,8 @@ def autoencode_doom() -> Run:
 def nextframe_doom() -> Run:
     """The shipped dream, on two CPU cores."""
     return Run(
-        name="nextframe.doom", system=nextframe.doom(), data="data/doom", codec="autoencode.doom", frames=8, batch=8,
-        steps=2400, optim=OptimConfig(kind="muon", lr=1.5e-3), ema=0.995, save_every=100, preview_every=200,
+        name="nextframe.doom", system=nextframe.doom(), data="data/doom", codec="autoencode.doom",
+        frames=8, batch=8, steps=2400, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995, save_every=100, preview_every=200,
     )  # fmt: skip
 
 

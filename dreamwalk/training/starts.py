@@ -26,7 +26,7 @@ def walkable(shards: Shards, *, starts: int = 12, looked_at: int = 120) -> Walka
 
 
 def _varied(frames: np.ndarray, count: int) -> list[int]:
-    """Indices of pictures that show much and differ: among the more detailed half, each farthest from those before."""
+    """Indices of pictures that show much and differ: of the more detailed half, each far from the others."""
     small = frames[:, ::4, ::4].astype(np.float32) / 255
     detail = np.abs(np.diff(small, axis=1)).mean((1, 2, 3)) + np.abs(np.diff(small, axis=2)).mean((1, 2, 3))
     rich = np.argsort(-detail, kind="stable")[: max(count, len(frames) // 2)]

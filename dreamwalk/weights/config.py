@@ -11,6 +11,7 @@ from typing import Any
 def to_json(config: Any) -> Any:
     """Nested frozen dataclasses of numbers, strings, tuples and None to plain JSON values."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        assert not hasattr(config, "kind"), f"{type(config).__name__} has a field named like the tag"
         values = {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
         return {"kind": type(config).__name__, **values}
     if isinstance(config, (list, tuple)):
@@ -19,7 +20,7 @@ def to_json(config: Any) -> Any:
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """The inverse of `to_json` for a value annotated as `kind`; ValueError names a field that does not fit."""
+    """The inverse of `to_json` for a value annotated as `kind`; ValueError names what does not fit."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else from_json(_member(args, value), value)

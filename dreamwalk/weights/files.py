@@ -1,4 +1,4 @@
-"""Weight files: safetensors with the config in the metadata, so that a file opens itself. Nothing else is loaded."""
+"""Weight files: safetensors with the config in the metadata: a file opens itself. No other kind is read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             strings = file.metadata() or {}
             if strings.get("format") != FORMAT:
                 raise ValueError(
-                    f"'{path}' was not written by dreamwalk: published checkpoints go through `dreamwalk import`"
+                    f"'{path}' was not written by dreamwalk, so it does not say which system it is"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:

@@ -23,7 +23,9 @@ def inputs(frames: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, sigma, torch.randn(2, frames, 64, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("size", "low", "high"), [("130M", 129.5, 130.3), ("310M", 309.8, 311.0), ("774M", 772.2, 774.8)])
+@pytest.mark.parametrize(
+    ("size", "low", "high"), [("130M", 129.5, 130.3), ("310M", 309.8, 311.0), ("774M", 772.2, 774.8)]
+)
 def test_published_sizes(size: str, low: float, high: float) -> None:
     with torch.device("meta"):
         backbone = FrameDiT(published(size))  # type: ignore[arg-type]
@@ -55,7 +57,7 @@ def test_a_frame_sees_all_of_itself_and_of_its_past(backbone: FrameDiT) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("window", [8, 3])
 def test_cached_equals_uncached(backbone: FrameDiT, window: int) -> None:
-    """With a window that holds all frames the cache equals the whole clip; with a smaller one, a banded mask."""
+    """A window of all frames makes the cache equal to the whole clip; a smaller one, to a banded mask."""
     x, sigma, conditions = inputs(7)
     visible = torch.ones(7, 7, dtype=torch.bool).tril().triu(-window)
     mask = visible.repeat_interleave(6, 0).repeat_interleave(6, 1)

@@ -46,6 +46,8 @@ def test_flex_attention_agrees_with_a_dense_mask() -> None:
     visible = torch.ones(4, 4, dtype=torch.bool).tril()
     q, k, v = torch.randn(3, 1, 2, 4 * 32, 16)
     dense = attend(q, k, v, frame_mask(visible, tokens=32))
-    blocks = create_block_mask(lambda b, h, i, j: visible[i // 32, j // 32], None, None, 128, 128, device="cpu")
+    blocks = create_block_mask(
+        lambda b, h, i, j: visible[i // 32, j // 32], None, None, 128, 128, device="cpu"
+    )
     with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
         torch.testing.assert_close(attend(q, k, v, blocks), dense, atol=1e-5, rtol=1e-5)

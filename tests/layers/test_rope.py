@@ -23,7 +23,9 @@ def scores(times: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("offset", [1, 1000, 10_000_000])
 def test_scores_depend_on_differences_of_time_only(offset: int) -> None:
-    torch.testing.assert_close(scores(torch.tensor([0, 1]) + offset), scores(torch.tensor([0, 1])), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scores(torch.tensor([0, 1]) + offset), scores(torch.tensor([0, 1])), atol=1e-5, rtol=0
+    )
 
 
 def test_rotation_keeps_lengths() -> None:

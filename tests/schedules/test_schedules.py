@@ -55,7 +55,7 @@ def test_euler_on_the_true_velocity_reaches_the_data() -> None:
     x, eps = torch.randn(2, 5, dtype=torch.float64)
     now = eps.clone()
     grid = sigma_grid(7, shift_by=3.0)
-    for here, there in zip(grid[:-1], grid[1:], strict=True):
+    for here, there in itertools.pairwise(grid):
         now = now + (there - here) * (eps - x)
     torch.testing.assert_close(now, x)
 

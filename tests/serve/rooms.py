@@ -128,8 +128,8 @@ class Imagined(Room):
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         frame, reward, terminated, truncated, info = super().step(action)
-        timings = {"denoise": 3.0 * self.steps, "commit": 3.0, "decode": 2.0}
-        return frame, reward, terminated, truncated, info | {"timings": timings}
+        self.timings = {"denoise": 3.0 * self.steps, "commit": 3.0, "decode": 2.0}
+        return frame, reward, terminated, truncated, info
 
     def _look(self) -> np.ndarray:
         if self.image is not None and hasattr(self, "origin"):

@@ -25,7 +25,9 @@ def clip() -> Clip:
 
 def learn(system: Trainable, clip: Clip, *, steps: int, lr: float) -> list[float]:
     torch.manual_seed(0)
-    optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        [p for p in system.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.99)
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     losses = []
     for step in range(steps):
@@ -57,7 +59,7 @@ def test_inverse(clip: Clip) -> None:
 
 @pytest.mark.parametrize(("levels", "own"), [("teacher", 0.0), ("teacher", 0.3), ("independent", 0.0)])
 def test_nextframe(levels: str, own: float, clip: Clip) -> None:
-    """From the first frame and the actions the whole clip comes back, far better than the first frame stays."""
+    """From the first frame and the actions the clip comes back, far better than the first frame stays."""
     torch.manual_seed(0)
     system = NextFrame(replace(nextframe.tiny(), levels=levels, self_history=own))  # type: ignore[arg-type]
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]

@@ -38,7 +38,7 @@ def equal(first: Path, second: Path, *, tolerance: float = 0.0) -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_resume_equals_uninterrupted(toy_data: Path, tmp_path: Path, kind: str) -> None:
-    run = tiny(toy_data, optim=OptimConfig(kind=kind, lr=1e-3, warmup=2))  # type: ignore[arg-type]
+    run = tiny(toy_data, optim=OptimConfig(method=kind, lr=1e-3, warmup=2))  # type: ignore[arg-type]
     whole = fit(run, tmp_path / "whole")
     fit(run, tmp_path / "parts", minutes=0.0)
     assert checkpoint.latest(tmp_path / "parts") == 1
@@ -49,7 +49,15 @@ def test_resume_equals_uninterrupted(toy_data: Path, tmp_path: Path, kind: str) 
 def test_a_run_folder_opens_itself(toy_data: Path, tmp_path: Path) -> None:
     fit(tiny(toy_data), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"config.json", "argv.txt", "commit.txt", "log.jsonl", "samples", "checkpoints", "weights.safetensors"} <= names
+    assert {
+        "config.json",
+        "argv.txt",
+        "commit.txt",
+        "log.jsonl",
+        "samples",
+        "checkpoints",
+        "weights.safetensors",
+    } <= names
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert list((tmp_path / "run" / "samples").glob("*.mp4"))
@@ -76,28 +84,45 @@ fit(tiny(Path({data!r}), steps={steps}, save_every={save}), Path({out!r}), resum
 """
 
 
-def script(tmp_path: Path, data: Path, out: Path, *, steps: int = 8, save: int = 4, resume: bool = False) -> Path:
+def script(
+    tmp_path: Path, data: Path, out: Path, *, steps: int = 8, save: int = 4, resume: bool = False
+) -> Path:
     file = tmp_path / f"script{len(list(tmp_path.glob('*.py')))}.py"
     tests = str(Path(__file__).parent.parent)
-    file.write_text(SCRIPT.format(tests=tests, data=str(data), out=str(out), steps=steps, save=save, resume=resume))
+    file.write_text(
+        SCRIPT.format(tests=tests, data=str(data), out=str(out), steps=steps, save=save, resume=resume)
+    )
     return file
 
 
 def test_two_processes_equal_one(toy_data: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*torchrun, script(tmp_path, toy_data, tmp_path / "two")], check=True, env=environment, timeout=240, capture_output=True)
+    subprocess.run(
+        [*torchrun, script(tmp_path, toy_data, tmp_path / "two")],
+        check=True,
+        env=environment,
+        timeout=240,
+        capture_output=True,
+    )
     one = fit(tiny(toy_data), tmp_path / "one")
     equal(one, tmp_path / "two" / "weights.safetensors", tolerance=2e-4)
     losses = []
     for name in ("one", "two"):
-        losses.append([json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()])
+        losses.append(
+            [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_two_processes_resume_on_one(toy_data: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, script(tmp_path, toy_data, tmp_path / "two", steps=4)], check=True, timeout=240, capture_output=True)
+    subprocess.run(
+        [*torchrun, script(tmp_path, toy_data, tmp_path / "two", steps=4)],
+        check=True,
+        timeout=240,
+        capture_output=True,
+    )
     resumed = fit(tiny(toy_data), tmp_path / "two", resume=True)
     # the learning rate knows the whole length of a run, so compare with one that stopped at 4 of 4 steps too
     fit(tiny(toy_data, steps=4), tmp_path / "one")
@@ -105,7 +130,9 @@ def test_two_processes_resume_on_one(toy_data: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_any_step_it_goes_on(toy_data: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, script(tmp_path, toy_data, tmp_path / "killed", steps=40, save=1)])
+    process = subprocess.Popen(
+        [sys.executable, script(tmp_path, toy_data, tmp_path / "killed", steps=40, save=1)]
+    )
     deadline = time.monotonic() + 120
     while (checkpoint.latest(tmp_path / "killed") or 0) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -116,7 +143,9 @@ def test_killed_at_any_step_it_goes_on(toy_data: Path, tmp_path: Path) -> None:
     equal(fit(tiny(toy_data, steps=40, save_every=100), tmp_path / "whole"), resumed, tolerance=1e-4)
 
 
-def test_an_infinite_loss_stops_with_the_step_named(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_infinite_loss_stops_with_the_step_named(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dreamwalk.systems.nextframe import NextFrame
 
     loss = NextFrame.loss
@@ -143,7 +172,11 @@ def test_a_used_folder_is_not_overwritten(toy_data: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"data": "nowhere"}, "nowhere"), ({"frames": 99}, "fewer than the 99"), ({"codec": "nothing.here"}, "no weights called 'nothing.here'")],
+    [
+        ({"data": "nowhere"}, "nowhere"),
+        ({"frames": 99}, "fewer than the 99"),
+        ({"codec": "nothing.here"}, "no weights called 'nothing.here'"),
+    ],
 )
 def test_what_does_not_fit_is_named(toy_data: Path, tmp_path: Path, changes: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
@@ -152,7 +185,14 @@ def test_what_does_not_fit_is_named(toy_data: Path, tmp_path: Path, changes: dic
 
 def test_the_codec_is_trained_first_and_taken(toy_data: Path, tmp_path: Path) -> None:
     codec = nextframe.tiny().codec
-    first = Run(name="autoencode.tiny", system=AutoencodeConfig(codec=codec), data=str(toy_data), frames=2, batch=8, steps=3)
+    first = Run(
+        name="autoencode.tiny",
+        system=AutoencodeConfig(codec=codec),
+        data=str(toy_data),
+        frames=2,
+        batch=8,
+        steps=3,
+    )
     fit(first, tmp_path / "codec")
     fit(tiny(toy_data, steps=1, codec=str(tmp_path / "codec")), tmp_path / "run")
     taken, given = load(tmp_path / "run").codec.state_dict(), load(tmp_path / "codec").codec.state_dict()

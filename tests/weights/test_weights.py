@@ -13,7 +13,10 @@ from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json, to_json
 
 
-@pytest.mark.parametrize("config", [nextframe.tiny(), nextframe.doom(), nextframe.released("310M"), autoencode.doom(), inverse.doom()])
+@pytest.mark.parametrize(
+    "config",
+    [nextframe.tiny(), nextframe.doom(), nextframe.released("310M"), autoencode.doom(), inverse.doom()],
+)
 def test_configs_survive_json(config: object) -> None:
     assert from_json(type(config), to_json(config)) == config
 
@@ -51,7 +54,9 @@ def test_a_file_opens_itself(tmp_path: Path) -> None:
         ("evil.pt", b"pickled", "not a .safetensors file; other formats can run code"),
     ],
 )
-def test_what_is_not_a_weight_file_is_refused(tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+def test_what_is_not_a_weight_file_is_refused(
+    tmp_path: Path, name: str, content: bytes | None, sentence: str
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=sentence):

@@ -30,6 +30,7 @@ export class Hud {
     this.model = [];
     this.latencies = [];
     this.rtt = 0;
+    this.seed = 0;
     this.written = 0;
     this.buttons = [];
   }
@@ -90,7 +91,8 @@ export class Hud {
     const rows = [["model fps", fps(model)], ["page fps", fps(page)]];
     if (stream > page * 1.15) rows.push(["stream fps", fps(stream), "more"]);
     rows.push(["key to pixel", latency ? `${latency.toFixed(0)} ms` : "–"]);
-    rows.push(["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`, "more"], ["frame", frame.frame, "more"]);
+    rows.push(["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`, "more"], ["seed", this.seed, "more"]);
+    rows.push(["frame", frame.frame, "more"]);
     const stages = [...Object.entries(frame.stages), ["jpeg", frame.encodeMs]];
     const bars = stages.map(([, ms], index) => `<i style="flex:${Math.max(ms, 0.01)};background:${TINTS[index % 6]}"></i>`);
     const lines = stages.map(([name, ms], index) =>

@@ -29,7 +29,7 @@ export function listenToKeys(input, { command, walking }) {
     if (!walking() || isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     const { code } = event;
     const known = HOLD[code] || COMMANDS[code] || ["ArrowLeft", "ArrowRight", "KeyE", "Space"].includes(code);
-    if (!known) return;
+    if (!known || (code === "Tab" && document.querySelector("#panel.open"))) return;
     event.preventDefault();
     if (event.repeat && code !== "Period") return;
     if (COMMANDS[code]) return command(COMMANDS[code]);

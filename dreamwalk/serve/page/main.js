@@ -25,7 +25,7 @@ const app = { stage: null, hello: null, status: {}, first: null, begun: null, hi
 window.dreamwalk = { app, link, input, view, hud, panel }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
-const walking = () => inWalk() && Boolean(app.hello) && !panel.isOpen && !document.querySelector("dialog[open]");
+const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
 
 /** Into a walk. `first` is a message to send as soon as the world is awake, such as a replay. */
 function begin({ start = null, seed = 0, first = null }) {
@@ -164,6 +164,7 @@ hear("closed", ({ reason }) => {
 
 view.onDrawn = (frame) => {
   hud.rtt = link.rtt;
+  hud.seed = app.status.seed;
   hud.frame(frame, input.latency(frame.seq));
   if (frame.recording) {
     const seconds = Math.floor((performance.now() - app.recordedSince) / 1000);
@@ -186,7 +187,8 @@ function hint() {
   find("hint").innerHTML = !inWalk() || quiet ? "" : words;
 }
 
-addEventListener("keydown", () => {
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") panel.toggle(false);
   if (!walking() || app.knows) return;
   app.knows = true;
   setTimeout(hint, 2500);
@@ -198,7 +200,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (button.dataset.do) command(button.dataset.do);
-  if (button.closest("#walk")) button.blur(); // so that the space bar places
+  if (button.closest("#walk, #panel")) button.blur(); // so that the space bar places
 });
 
 find("leave").onclick = () => COMMANDS.leave();
