@@ -21,7 +21,7 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamwalk.clip import Clip
-from dreamwalk.distributed import best_device
+from dreamwalk.distributed import pick_device
 from dreamwalk.rollout.denoise import EagerStep, Step
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
 from dreamwalk.schedules.draws import Draws
@@ -49,7 +49,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    device = best_device()
+    device = pick_device()
     name = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     )

@@ -42,7 +42,7 @@ def make(name: str, **options: Any) -> gymnasium.Env:
 
     doom.register()
     if "dreamwalk/Dream-v0" not in gymnasium.registry:
-        gymnasium.register("dreamwalk/Dream-v0", entry_point=_dream)
+        gymnasium.register("dreamwalk/Dream-v0", entry_point="dreamwalk:_dream")
     return gymnasium.make(name, **options)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from dreamwalk.serve import Stage
@@ -52,6 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(_complain(f"dreamwalk: {error}"))
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:  # a folder that may not be written, a full disk
+        if error.filename is None:
+            raise
+        sys.exit(_complain(f"dreamwalk: '{error.filename}' cannot be used: {error.strerror}"))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -111,7 +115,7 @@ class Play:
     """Open the page in your browser."""
     level: str = "home"
     """Level of the real game, for `dreamwalk play doom`."""
-    device: str | None = None
+    device: Literal["cuda", "cpu"] | None = None
     """Default: an NVIDIA card if there is one."""
 
 
@@ -147,13 +151,12 @@ def _dream_stage(name: str, device: str | None) -> Stage:
     import math
 
     from dreamwalk.serve import Stage, Start
-    from dreamwalk.systems.open import load
 
-    system = load(name)
-    if not hasattr(system, "world"):
-        raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+    from dreamwalk.distributed import pick_device
+
+    system = _load_walkable(name).to(pick_device(device))
     print("preparing the dream ...", flush=True)
-    system.to(device or "cpu").world(seed=0)  # compiles before anyone waits for it
+    system.world(seed=0)  # compiles before anyone waits for it
     walkable, about = system.walkable, system.about or {}
     starts = []
     for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
@@ -165,6 +168,21 @@ def _dream_stage(name: str, device: str | None) -> Stage:
     return Stage(
         title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes
     )  # fmt: skip
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and seed < 0:
+        raise ValueError(f"a seed is a whole number from 0 up, got {seed}")
+
+
+def _load_walkable(name: str) -> Any:
+    """A system with weights that can go on frame after frame; ValueError for one that cannot."""
+    from dreamwalk.systems.open import load
+
+    system = load(name)
+    if not hasattr(system, "world"):
+        raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+    return system
 
 
 def _shadow(level: str) -> Callable[[], World] | None:
@@ -196,13 +214,20 @@ def sample(words: list[str]) -> None:
     """`dreamwalk sample NAME --actions walk.json --out v.mp4`."""
     name, rest = _named(words, "sample", ["nextframe.doom"])
     asked = _flags(Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
-    from dreamwalk.rollout.record import dream_walk
-    from dreamwalk.systems.open import load
+    from dreamwalk.data.walks import read_walk
 
-    frames = dream_walk(
-        load(name), asked.actions, out=asked.out, seed=asked.seed, start=asked.start, steps=asked.steps
-    )
-    print(f"{frames} frames: {asked.out}")
+    walk = read_walk(asked.actions)
+    _check_seed(asked.seed)
+    changes = {"seed": asked.seed, "steps": asked.steps}
+    changes["start"] = None if asked.start is None else {"start": asked.start}
+    walk = replace(walk, **{key: value for key, value in changes.items() if value is not None})
+    from dreamwalk.rollout.record import check_film, replay, write_film
+
+    check_film(asked.out)
+    world = _load_walkable(name).world()
+    frames = replay(world, walk)
+    write_film(asked.out, frames, fps=world.fps)
+    print(f"{len(frames)} frames: {asked.out}")
 
 
 @dataclass(frozen=True)
@@ -227,18 +252,29 @@ def evaluate(words: list[str]) -> None:
     """`dreamwalk evaluate NAME --data DIR`."""
     name, rest = _named(words, "evaluate", ["nextframe.doom"])
     asked = _flags(Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
+    from dreamwalk.data.shards import Shards
     from dreamwalk.evaluation.examine import examine
+
+    _check_seed(asked.seed)
+    Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
+    system = _load_walkable(name)
+    examine(
+        system, asked.data, out=asked.out, name=name, clips=asked.clips, frames=asked.frames,
+        history=asked.history, seed=asked.seed, examiner=_load_examiner(asked.examiner),
+    )  # fmt: skip
+
+
+def _load_examiner(name: str) -> Any:
+    """The inverse-dynamics model called `name`; None for an empty name."""
+    if not name:
+        return None
+    from dreamwalk.systems.inverse import Inverse
     from dreamwalk.systems.open import load
 
-    examine(
-        load(name),
-        asked.data,
-        out=asked.out,
-        clips=asked.clips,
-        frames=asked.frames,
-        seed=asked.seed,
-        name=name,
-    )
+    examiner = load(name)
+    if not isinstance(examiner, Inverse):
+        raise ValueError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
+    return examiner
 
 
 def collect(words: list[str]) -> None:

@@ -33,16 +33,16 @@ class Place:
         return self.rank == 0
 
 
-def best_device() -> torch.device:
-    """An NVIDIA card if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(name: str | None = None) -> torch.device:
+    """`cuda`, `cpu`, or for None the best there is; ValueError for a card that is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no NVIDIA card is visible to PyTorch: leave out `--device cuda`")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def start(device: str | None = None) -> Place:
     """Join the process group (torchrun's, or a group of one); device `cuda`, `cpu`, or None for the best."""
-    kind = torch.device(device or best_device()).type
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no NVIDIA card is visible to PyTorch: leave out `--device cuda`")
+    kind = pick_device(device).type
     backend = "nccl" if kind == "cuda" else "gloo"
     if not dist.is_initialized():
         if "RANK" in os.environ:

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ from dreamwalk.data.writing import write_clips
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _threads() -> None:
+def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two threads, and a cache folder of the tests' own."""
     torch.set_num_threads(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fake_game import make_push
 from gymnasium.utils.env_checker import check_env
+from toy import toy_system
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.doom import Doom
@@ -33,6 +34,7 @@ WORLDS: dict[str, Callable[[], World]] = {
     "doom-procedural": lambda: Doom("procedural:3", render_mode="rgb_array"),
     "recording": recording,
     "game": lambda: Game(make_push(), size=(24, 32)),
+    "dream": lambda: toy_system().world(seed=0),
 }
 
 

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from dreamwalk.clip import Clip
+from dreamwalk.rollout.dream import Walkable
+from dreamwalk.systems import nextframe
+from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
 
@@ -45,3 +49,16 @@ class Toy:
             vectors = [self.schema.pack(self.schema.action(yaw=float(turn))) for turn in yaw]
             video = np.stack([panorama(float(h), side=self.side) for h in heading])
             yield Clip(video=video, actions=np.stack(vectors), caption="turning")
+
+
+def toy_system() -> NextFrame:
+    """A tiny next-frame system with random weights, all of them in play, that can be walked in."""
+    torch.manual_seed(0)
+    system = NextFrame(nextframe.tiny()).eval()
+    for parameter in system.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    starts = np.stack([panorama(0), panorama(120)])
+    poses = np.stack([np.eye(4, dtype=np.float32)] * 2)
+    intrinsics = np.array([[16, 0, 16], [0, 16, 16], [0, 0, 1]], np.float32)
+    system.walkable = Walkable(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
+    return system

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.layers.attention import KeyValues, SelfAttention, SwiGLU, frame_mask
+from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
 from dreamwalk.layers.cache import RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.rope import rope_tables
@@ -73,7 +73,7 @@ class FrameBlock(nn.Module):
         x: Tensor,
         condition: Tensor,
         rope: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        mask: Mask | None,
         past: KeyValues | None,
     ) -> tuple[Tensor, KeyValues]:
         """`x` `(b, t, n, d)`, `condition` `(b, t, d)`."""
@@ -104,7 +104,7 @@ class FrameDiT(nn.Module):
 
     def forward(
         self, x: Tensor, sigma: Tensor, conditions: Tensor, cache: RingCache | None = None, *,
-        times: Tensor | None = None, mask: Tensor | None = None,
+        times: Tensor | None = None, mask: Mask | None = None,
     ) -> Tensor:  # fmt: skip
         """Velocity `v = eps - x` of noisy latents.
 
@@ -121,7 +121,7 @@ class FrameDiT(nn.Module):
         return self.predict(x, sigma, conditions, rope, cache.bias(self.config.tokens), cache)[0]
 
     def predict(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None,
+        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Mask | None,
         cache: RingCache | None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
         """The pure function behind `forward`, to compile and export: also gives fresh keys and values."""
@@ -151,7 +151,7 @@ class FrameDiT(nn.Module):
         first = cache.frames if cache is not None else 0
         return torch.arange(first, first + x.shape[1], device=x.device)
 
-    def causal_mask(self, frames: int, *, device: torch.device | str = "cpu") -> Tensor:
+    def causal_mask(self, frames: int, *, device: torch.device | str = "cpu") -> Mask:
         """Every frame sees itself whole and all frames before it."""
         visible = torch.ones(frames, frames, dtype=torch.bool, device=device).tril()
         return frame_mask(visible, tokens=self.config.tokens)
@@ -161,7 +161,8 @@ class FrameDiT(nn.Module):
         config = self.config
         return RingCache.empty(
             layers=config.depth, heads=config.heads, head_width=config.width // config.heads,
-            tokens=config.tokens, window=window, batch=batch, device=self.embed.weight.device, dtype=self.embed.weight.dtype,
+            tokens=config.tokens, window=window, batch=batch, device=self.embed.weight.device,
+            dtype=self.embed.weight.dtype,
         )  # fmt: skip
 
 

@@ -1,5 +1,4 @@
-"""KL frame autoencoder: the convolutional image codec of latent diffusion (LDM, arXiv 2112.10752, appendix
-E).
+"""KL frame autoencoder: the convolutional image codec of latent diffusion (arXiv 2112.10752, appendix E).
 
 `kl16()` has the sizes of the public KL-16 of MAR (arXiv 2406.11838; 66,456,019 parameters), which Next-Frame
 Diffusion's published successor uses for frames of 224x384. Frames are coded one by one, so streaming and

@@ -39,7 +39,7 @@ class Game(World):
     def __init__(
         self, env: gymnasium.Env | str, *, size: tuple[int, int] = (96, 128), repeat: int = 1
     ) -> None:
-        self.env = gymnasium.make(env, render_mode="rgb_array") if isinstance(env, str) else env
+        self.env = open_game(env) if isinstance(env, str) else env
         self._pixels = _shows_pixels(self.env.observation_space)
         if not self._pixels and self.env.render_mode != "rgb_array":
             raise ValueError("this game shows no pixels: make it with render_mode='rgb_array'")
@@ -102,6 +102,14 @@ class Game(World):
         picture = observation if self._pixels else self.env.render()
         self._frame = fit(np.asarray(picture), self.size)
         return self._frame.copy(), dict(self._info)
+
+
+def open_game(name: str) -> gymnasium.Env:
+    """`gymnasium.make`, with pixels; ValueError with its advice for a name that it does not know."""
+    try:
+        return gymnasium.make(name, render_mode="rgb_array")
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise ValueError(f"there is no game called '{name}': {error}") from None
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def tell(report: dict[str, Any]) -> None:
     for who, control in report.get("control", {}).items():
         print(f"  control   {who:6} yaw sign right {control['yaw_sign']:.1%} "
               f"of {control['turning_frames']} turning frames, "
-              f"yaw error {control['yaw_error']:.2f} degrees, forward read {control['walking']:.1%}")  # fmt: skip
+              f"yaw error {control['yaw_error']:.2f} degrees, "
+              f"forward read {control['walking']:.1%}")  # fmt: skip
     for speed in report.get("speed", []):
         stages = ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed["milliseconds"].items())
         print(f"  speed     {speed['steps']} passes: {speed['fps']:.1f} fps ({stages})")

@@ -11,6 +11,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from dreamwalk.layers.rope import rotate
 
+Mask = Tensor | BlockMask
+
 
 class KeyValues(NamedTuple):
     """Keys (already rotated) and values `(b, heads, n, head_width)` of one layer."""
@@ -38,7 +40,7 @@ class SelfAttention(nn.Module):
         x: Tensor,
         rope: tuple[Tensor, Tensor],
         *,
-        mask: Tensor | BlockMask | None,
+        mask: Mask | None,
         past: KeyValues | None,
     ) -> tuple[Tensor, KeyValues]:
         """`x` `(b, n, d)` -> the same shape, and the fresh keys and values of these `n` tokens.
@@ -57,16 +59,15 @@ class SelfAttention(nn.Module):
         return self.out(rearrange(y, "b heads n e -> b n (heads e)")), fresh
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
     """Scaled dot-product attention, through FlexAttention when the mask is a `BlockMask`."""
     if isinstance(mask, BlockMask):
         return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
     return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def frame_mask(visible: Tensor, *, tokens: int) -> Tensor | BlockMask:
-    """Token mask from `visible` `(frames, frames)`: which frame (row) sees which (column); all tokens of a
-    frame alike.
+def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
+    """Token mask from `visible` `(frames, frames)`, which says which frame (row) sees which (column).
 
     On an NVIDIA card a `BlockMask`, so that hidden blocks are never computed; elsewhere a boolean tensor.
     """

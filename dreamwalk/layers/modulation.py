@@ -20,7 +20,7 @@ class SigmaEmbedding(nn.Module):
         half = self.features // 2
         frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=sigma.device) / half)
         angle = 1000.0 * sigma.float()[..., None] * frequency
-        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(next(self.mlp.parameters()).dtype))
 
 
 class Modulation(nn.Module):

@@ -85,8 +85,7 @@ class Session:
 def denoise_frame(
     step: Step, session: Session, action: Tensor, *, timings: dict[str, Any] | None = None
 ) -> Tensor:
-    """Dream one frame that `action` `(b, 1, a)` leads into, commit it, and return its latents `(b, 1, c, h,
-    w)`.
+    """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
     `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """

@@ -21,10 +21,15 @@ def replay(world: World, walk: Walk) -> np.ndarray:
     return np.stack(frames)
 
 
-def write_film(path: Path, frames: np.ndarray, *, fps: float) -> None:
-    """uint8 frames `(t, h, w, 3)` as an .mp4 that every player shows; ValueError without the folder."""
+def check_film(path: Path) -> None:
+    """ValueError unless a film can be written at `path`; worth asking before a long dream."""
     if path.suffix != ".mp4":
         raise ValueError(f"the video is written as .mp4: name it '{path.with_suffix('.mp4')}'")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no folder '{path.parent}' to write the video into")
+        raise ValueError(f"there is no folder '{path.parent}' to write the video into: make it first")
+
+
+def write_film(path: Path, frames: np.ndarray, *, fps: float) -> None:
+    """uint8 frames `(t, h, w, 3)` as an .mp4 that every player shows; ValueError without the folder."""
+    check_film(path)
     path.write_bytes(encode_video(frames, fps, pixels="yuv420p", crf="16"))

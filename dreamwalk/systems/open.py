@@ -76,6 +76,8 @@ def take_codec(system: Trainable, name: str | Path) -> None:
     if not isinstance(system, NextFrame):
         raise ValueError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
+    if not isinstance(other, Autoencode | NextFrame):
+        raise ValueError(f"'{name}' is of the system {other.name}, which has no codec to take")
     if other.config.codec != system.config.codec:
         raise ValueError(
             f"the codec of '{name}' is {other.config.codec}, but this run is for {system.config.codec}"

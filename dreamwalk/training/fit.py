@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Training:
     def trained(self) -> dict[str, Tensor]:
         return {name: p for name, p in self.system.named_parameters() if p.requires_grad}
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         model, optim = get_state_dict(self.system, self.optimizers)
         return {
             "model": model,
@@ -81,8 +82,7 @@ def fit(
     device: str | None = None,
     wandb: bool = False,
 ) -> Path:
-    """Train until `run.steps`, or for `minutes`; returns the exported weight file
-    `folder/weights.safetensors`.
+    """Train until `run.steps`, or for `minutes`; returns the exported file `folder/weights.safetensors`.
 
     ValueError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or
     the loss stops being finite; then the last good state is kept as a checkpoint.
@@ -152,7 +152,8 @@ def _loop(
     for clip in _batches(run, shards, place, first=training.step):
         with FlopCounterMode(display=False) if not flops else nullcontext() as counter:
             told = _step(run, training, clip.to(place.device), place, folder)
-        flops = flops or 1.0 * counter.get_total_flops() * place.world
+        if counter is not None:
+            flops = 1.0 * counter.get_total_flops() * place.world
         last = training.step == run.steps or time.monotonic() > deadline
         if journal and (training.step % run.log_every == 0 or last):
             steps = training.step - since
@@ -237,7 +238,7 @@ def _gather(shards: Shards, run: Run, steps: range) -> Clip:
 
 def _averaged(training: Training) -> dict[str, Tensor]:
     """All tensors of the system with the averaged weights in place of the trained ones, gathered whole."""
-    full = get_model_state_dict(
+    full: dict[str, Any] = get_model_state_dict(
         training.system, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
     for name, value in training.average.values.items():

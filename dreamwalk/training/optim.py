@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +64,12 @@ def set_rate(optimizers: Sequence[torch.optim.Optimizer], share: float) -> None:
 class Average:
     """Exponential moving average of the trained parameters; lives on shards as they do."""
 
-    def __init__(self, parameters: dict[str, Tensor], *, decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], *, decay: float) -> None:
         self.decay = decay
         self.values = {name: p.detach().clone() for name, p in parameters.items()}
 
     @torch.no_grad()
-    def update(self, parameters: dict[str, Tensor], *, step: int) -> None:
+    def update(self, parameters: Mapping[str, Tensor], *, step: int) -> None:
         """Young averages forget faster, so that the random start does not linger."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in self.values.items():

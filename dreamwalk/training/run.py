@@ -77,7 +77,8 @@ def nextframe_doom() -> Run:
     """The shipped dream, on two CPU cores."""
     return Run(
         name="nextframe.doom", system=nextframe.doom(), data="data/doom", codec="autoencode.doom",
-        frames=8, batch=8, steps=2400, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995, save_every=100, preview_every=200,
+        frames=8, batch=8, steps=2400, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
+        save_every=100, preview_every=200,
     )  # fmt: skip
 
 

@@ -48,7 +48,10 @@ def test_measures_know_better_from_worse(clips: list[Clip]) -> None:
 
 
 def test_psnr_is_the_textbooks() -> None:
-    black, grey = torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 1, 3, 8, 8), 16, dtype=torch.uint8)
+    black, grey = (
+        torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8),
+        torch.full((1, 1, 3, 8, 8), 16, dtype=torch.uint8),
+    )
     assert psnr(grey, black)[0, 0] == pytest.approx(20 * np.log10(255 / 16), abs=1e-4)
 
 
@@ -69,7 +72,7 @@ def test_a_rollout_does_not_depend_on_its_batches(system: NextFrame, clips: list
 
 
 def test_turning_is_read_back(clips: list[Clip]) -> None:
-    """Trained on the toy's real turns, the examiner reads them; shown the film backwards, it reads the opposite."""
+    """Trained on the toy's real turns, the examiner reads them; from the film backwards, the opposite."""
     torch.manual_seed(0)
     examiner = Inverse(InverseConfig(buttons=5, axes=2, width=8))
     optimizer = torch.optim.AdamW(examiner.parameters(), lr=3e-3)
@@ -82,7 +85,9 @@ def test_turning_is_read_back(clips: list[Clip]) -> None:
     told = read_back(examiner, clip.video[:, 1:], clip.video[:, :1], clip.actions[:, 1:], limit=30.0)
     assert told.yaw_sign > 0.9
     backwards = clip.video.flip(1)
-    reversed_ = read_back(examiner, backwards[:, 1:], backwards[:, :1], clip.actions.flip(1)[:, :-1], limit=30.0)
+    reversed_ = read_back(
+        examiner, backwards[:, 1:], backwards[:, :1], clip.actions.flip(1)[:, :-1], limit=30.0
+    )
     assert reversed_.yaw_sign < 0.3
 
 

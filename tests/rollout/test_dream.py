@@ -1,36 +1,22 @@
 import numpy as np
 import pytest
 import torch
-from gymnasium.utils.env_checker import check_env
-from toy import panorama
+from toy import panorama, toy_system
 
 from dreamwalk.clip import Clip
-from dreamwalk.rollout.dream import Dream, Walkable
+from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame
-from dreamwalk.world import DOOM_ACTIONS
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> NextFrame:
-    """Random weights, all of them in play."""
-    torch.manual_seed(0)
-    system = NextFrame(nextframe.tiny()).eval()
-    for parameter in system.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    starts = np.stack([panorama(0), panorama(120)])
-    poses = np.stack([np.eye(4, dtype=np.float32)] * 2)
-    intrinsics = np.array([[16, 0, 16], [0, 16, 16], [0, 0, 1]], np.float32)
-    system.walkable = Walkable(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
-    return system
+def system() -> NextFrame:
+    return toy_system()
 
 
 @pytest.fixture
-def world(
-    system: NextFrame, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Dream:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+def world(system: NextFrame) -> Dream:
     return system.world(seed=0)
 
 
@@ -39,15 +25,7 @@ def walk(world: Dream, frames: int, *, yaw: float = 5.0) -> np.ndarray:
     return np.stack([world.step(action)[0] for _ in range(frames)])
 
 
-@pytest.mark.filterwarnings("ignore:.*For Box action spaces")  # yaw is in degrees on purpose
-def test_it_is_a_gymnasium_env(world: Dream) -> None:
-    check_env(world, skip_render_check=True)
-
-
-def test_onnx_equals_eager(
-    system: NextFrame, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+def test_onnx_equals_eager(system: NextFrame) -> None:
     fast = OnnxStep(system.actions, system.backbone, actions=7, window=8)
     start = Clip(
         video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(),

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rooms import Imagined, Room, Visitor, thumbnails
 from starlette.testclient import TestClient
+from tabs import Tab
 
 from dreamwalk.serve import Stage, Start, build_app
+from dreamwalk.serve.server import bind, make_server
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +64,60 @@ def visit() -> Iterator[Callable[..., Visitor]]:
             return Visitor(socket, client)
 
         yield connect
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as play:
+        if found is None and not Path(play.chromium.executable_path).exists():
+            pytest.skip(f"no browser: none of {', '.join(names)} is on the path, nor playwright's own")
+        with play.chromium.launch(executable_path=found) as browser:
+            yield browser
+
+
+@pytest.fixture(scope="module")
+def serve_stage() -> Iterator[Callable[..., str]]:
+    """`serve_stage(stage)` serves it on a free port, in a thread, and gives its address."""
+    running = []
+
+    def start(stage: Stage, **settings: Any) -> str:
+        listener, up = bind("127.0.0.1", 0), threading.Event()
+        server = make_server(stage, host="127.0.0.1", ready=up.set, **settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        running.append((server, thread))
+        assert up.wait(10)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    yield start
+    for server, _ in running:
+        server.should_exit = True
+    for _, thread in running:
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(serve_stage: Callable[..., str], starts: list[Start]) -> str:
+    notes = {"What": "A room that is cast ray by ray."}
+    return serve_stage(
+        Stage("room.test", lambda: Imagined(fps=20), lambda: Room(fps=20), starts, notes), max_sessions=4
+    )
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
+    """`tab()` opens the page; at the end no script may have failed."""
+    tabs: list[Tab] = []
+
+    def opened(**settings: Any) -> Tab:
+        where = settings.pop("address", address)
+        tabs.append(Tab(browser, where, **settings))
+        return tabs[-1]
+
+    yield opened
+    for one in tabs:
+        one.context.close()
+        assert one.complaints == []

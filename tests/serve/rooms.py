@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -217,3 +218,11 @@ def shift(before: np.ndarray, after: np.ndarray, most: int = 24) -> int:
         return float(np.abs(b[:, most + move : width - most + move] - a[:, most : width - most]).mean())
 
     return min(range(-most, most + 1), key=error)
+
+
+def some_picture(size: tuple[int, int] = (300, 100)) -> str:
+    """The base64 of a PNG that grows lighter to the right; size is (width, height)."""
+    gradient = np.linspace(0, 255, size[0])[None, :, None] * np.ones((size[1], 1, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(gradient.astype(np.uint8)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -4,147 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from rooms import HEIGHT, WIDTH, Imagined, Room, shift
+from PIL import Image
+from rooms import WIDTH, Room, shift
+from tabs import Tab
 
 from dreamwalk.serve import Stage, Start
-from dreamwalk.serve.server import bind, make_server
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.browser
-
-GREY = f"""index => {{
-  const small = new OffscreenCanvas({WIDTH}, {HEIGHT}).getContext("2d");
-  small.imageSmoothingQuality = "high";
-  small.drawImage(document.querySelectorAll(".frame canvas")[index], 0, 0, {WIDTH}, {HEIGHT});
-  return [...small.getImageData(0, 0, {WIDTH}, {HEIGHT}).data];
-}}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as play:
-        if found is None and not Path(play.chromium.executable_path).exists():
-            pytest.skip(f"no browser: none of {', '.join(names)} is on the path, nor playwright's own")
-        with play.chromium.launch(executable_path=found) as browser:
-            yield browser
-
-
-@pytest.fixture(scope="module")
-def serve_stage() -> Iterator[Callable[..., str]]:
-    """`serve_stage(stage)` serves it on a free port, in a thread, and gives its address."""
-    running = []
-
-    def start(stage: Stage, **settings: Any) -> str:
-        listener, up = bind("127.0.0.1", 0), threading.Event()
-        server = make_server(stage, host="127.0.0.1", ready=up.set, **settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        running.append((server, thread))
-        assert up.wait(10)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
-
-    yield start
-    for server, _ in running:
-        server.should_exit = True
-    for _, thread in running:
-        thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def address(serve_stage: Callable[..., str], starts: list[Start]) -> str:
-    notes = {"What": "A room that is cast ray by ray."}
-    return serve_stage(
-        Stage("room.test", lambda: Imagined(fps=20), lambda: Room(fps=20), starts, notes), max_sessions=4
-    )
-
-
-class Tab:
-    """One browser tab in a profile of its own."""
-
-    def __init__(self, browser: Any, address: str, **settings: Any) -> None:
-        settings = {"viewport": {"width": 720, "height": 540}, "reduced_motion": "reduce"} | settings
-        self.context = browser.new_context(**settings)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
-        self.page.goto(address)
-        self.page.wait_for_selector("#enter:enabled")
-
-    def look(self, script: str) -> Any:
-        return self.page.evaluate(script)
-
-    def until(self, script: str, seconds: float = 8.0) -> Any:
-        """Wait until an expression is true in the page (its policy forbids playwright's own way)."""
-        end = time.monotonic() + seconds
-        while not (found := self.page.evaluate(script)):
-            if time.monotonic() > end:
-                raise AssertionError(f"never true: {script}")
-            time.sleep(0.02)
-        return found
-
-    def begin(self, start: int = 0, seed: int = 0) -> Tab:
-        self.page.fill("#gate-seed", str(seed))
-        self.page.locator(".start").nth(start).click()
-        self.until("dreamwalk.app.hello && dreamwalk.view.newest && dreamwalk.app.status.state === 'ready'")
-        return self
-
-    def stand_still(self) -> None:
-        """Pause, and let what is on its way arrive."""
-        if not self.look("dreamwalk.app.status.paused"):
-            self.page.keyboard.press("p")
-        self.until("dreamwalk.app.status.paused")
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until no new frame comes."""
-        frame = -1
-        while frame != (frame := self.look("dreamwalk.view.newest.serial")):
-            time.sleep(0.1)
-
-    def picture(self, index: int = 0) -> np.ndarray:
-        """What the canvas shows, float32 grey `(h, w)`."""
-        data = np.asarray(self.page.evaluate(GREY, index), np.float32)
-        return data.reshape(HEIGHT, WIDTH, 4)[..., :3].mean(-1)
-
-    def step(self, key: str = "") -> np.ndarray:
-        """One frame of a paused walk with a key held down, and its picture."""
-        number = self.look("dreamwalk.view.newest.frame")
-        if key:
-            self.page.keyboard.down(key)
-            time.sleep(0.05)
-        self.page.keyboard.press(".")
-        self.until(f"dreamwalk.view.newest.frame > {number}")
-        if key:
-            self.page.keyboard.up(key)
-        return self.picture()
-
-
-@pytest.fixture
-def tab(browser: Any, address: str) -> Iterator[Callable[..., Tab]]:
-    """`tab()` opens the page; at the end no script may have failed."""
-    tabs: list[Tab] = []
-
-    def opened(**settings: Any) -> Tab:
-        where = settings.pop("address", address)
-        tabs.append(Tab(browser, where, **settings))
-        return tabs[-1]
-
-    yield opened
-    for one in tabs:
-        one.context.close()
-        assert one.complaints == []
 
 
 def test_the_start_screen_shows_places_and_words(tab: Callable[..., Tab]) -> None:
@@ -241,6 +113,7 @@ def test_reset_seed_steps_and_the_numbers(tab: Callable[..., Tab]) -> None:
         "page fps",
         "key to pixel",
         "round trip",
+        "seed",
         "denoise",
         "commit",
         "decode",
@@ -257,7 +130,8 @@ def test_reset_seed_steps_and_the_numbers(tab: Callable[..., Tab]) -> None:
     walk.until("dreamwalk.app.status.start === 3")
     walk.page.click("#p-pace")
     walk.until("dreamwalk.app.status.unlocked && dreamwalk.hud.numbers.page > 25")
-    walk.page.click('#panel [data-do="panel"]')
+    walk.page.keyboard.press("Escape")
+    walk.until("!dreamwalk.panel.isOpen")
     walk.page.keyboard.press("w")
     walk.until("dreamwalk.hud.numbers.latency > 0")
     walk.page.keyboard.press("h")
@@ -292,8 +166,6 @@ def test_a_walk_is_recorded_and_replayed(tab: Callable[..., Tab], tmp_path: Path
 
 
 def test_a_dream_from_a_picture(tab: Callable[..., Tab], tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.new("RGB", (400, 300), (255, 255, 255)).save(tmp_path / "white.png")
     page = tab()
     page.page.set_input_files("#pick-picture", tmp_path / "white.png")

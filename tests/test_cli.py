@@ -1,0 +1,96 @@
+"""Bad input through the real command line: exit code 2, one sentence on stderr, no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy import toy_system
+
+from dreamwalk.cli import main
+from dreamwalk.data.walks import Walk, write_walk
+from dreamwalk.world import DOOM_ACTIONS
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ["sample", "nextframe.doom", "--actions"]
+REFUSED = {
+    "unknown verb": (["plya", "x"], "unknown verb 'plya': did you mean 'play'?"),
+    "unknown verb, nothing near": (["xyzzy"], "known are play, sample, evaluate, collect, train"),
+    "unknown run": (["train", "nextframe.dom"], "no run called 'nextframe.dom': did you mean 'nextframe.doom'?"),
+    "no run": (["train"], "`dreamwalk train` needs a name first"),
+    "no name but a flag": (["play", "--port", "1"], "`dreamwalk play` needs a name first"),
+    "unknown weights": (["play", "nowhere.at.all"], "no weights called 'nowhere.at.all'"),
+    "a file of another kind": (["play", "letter.txt"], "'letter.txt' is not a .safetensors file"),
+    "a damaged file": (["play", "broken.safetensors"], "'broken.safetensors' is damaged"),
+    "a folder without weights": (["play", "empty"], "'empty' holds no weights.safetensors"),
+    "no data": (["train", "nextframe.doom", "--data", "none", "--out", "r"], "'none/manifest.json' is missing"),
+    "no data to examine": (["evaluate", "nextframe.doom", "--data", "none"], "'none/manifest.json' is missing"),
+    "no such level": (["play", "doom", "--level", "attic"], "unknown level 'attic'"),
+    "no walk": ([*SAMPLE, "none.json", "--out", "o.mp4"], "no walk file at none.json"),
+    "a walk that is text": ([*SAMPLE, "letter.txt", "--out", "o.mp4"], "the walk file is not valid JSON"),
+    "another kind of JSON": ([*SAMPLE, "list.json", "--out", "o.mp4"], "this is not a walk file"),
+    "no folder for the film": ([*SAMPLE, "walk.json", "--out", "none/o.mp4"], "there is no folder 'none'"),
+    "a film of another kind": ([*SAMPLE, "walk.json", "--out", "o.gif"], "name it 'o.mp4'"),
+    "a seed below 0": ([*SAMPLE, "walk.json", "--out", "o.mp4", "--seed", "-1"], "a whole number from 0 up"),
+    "nothing to collect": (["collect"], "say what to collect"),
+    "no videos": (["collect", "videos", "--folder", "empty", "--out", "c"], "'empty' holds no videos"),
+    "no such game": (["collect", "game", "--id", "Nope-v0", "--out", "c"], "no game called 'Nope-v0'"),
+    "no clips to check": (["collect", "--check", "empty"], "'empty' holds no clips"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a letter, a broken weight file, an empty folder and a walk in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "letter.txt").write_text("dear reader")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00")
+    moves = [DOOM_ACTIONS.action(["forward"], yaw=8.0), DOOM_ACTIONS.action()]
+    actions = [DOOM_ACTIONS.pack(move) for move in moves]
+    write_walk("walk.json", Walk("toy", 7, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions))  # type: ignore[arg-type]
+    return tmp_path
+
+
+def refuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED.values(), ids=list(REFUSED))
+def test_bad_input(words: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refuse(words, capsys)
+    assert told.startswith("dreamwalk: ") and told.count("\n") == 1
+    assert sentence in told
+
+
+@pytest.mark.parametrize("words", [["train", "nextframe.doom", "--lr", "1"], ["play", "x", "--prot", "1"]])
+def test_unknown_flags_are_named(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words[2] in refuse(words, capsys)
+
+
+def test_the_real_command_line_prints_no_traceback() -> None:
+    command = [sys.executable, "-m", "dreamwalk", "train", "nextfrmae.doom"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "dreamwalk: there is no run called 'nextfrmae.doom': did you mean 'nextframe.doom'?\n"
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(words)
+    assert "usage: dreamwalk VERB NAME" in capsys.readouterr().out
+
+
+def test_a_walk_becomes_a_film(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dreamwalk.systems.open.load", lambda name: toy_system())
+    main(["sample", "toy", "--actions", "walk.json", "--out", "o.mp4", "--start", "0"])
+    assert "3 frames: o.mp4" in capsys.readouterr().out
+    assert (folder / "o.mp4").read_bytes()[4:8] == b"ftyp"
