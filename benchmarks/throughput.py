@@ -2,8 +2,8 @@
 
     python benchmarks/throughput.py [--sizes doom 130M] [--json out.json]
 
-Random weights: speed does not depend on them. One row per size; the sampling rows compare eager PyTorch with the
-engine that `world()` uses, in one run, on the same frames.
+Random weights: speed does not depend on them. One row per size; the sampling rows compare eager PyTorch with
+the engine that `world()` uses, in one run, on the same frames.
 """
 
 from __future__ import annotations
@@ -98,13 +98,14 @@ def training(system: NextFrame, options: Options, device: torch.device) -> dict[
     seconds = timed(step, options.repeats, device)
     frames = options.batch * options.frames
     row: dict[str, str | float] = {"stage": "train step", "ms": 1000 * seconds, "frames/s": frames / seconds}
-    row["TFLOP/s"] = counter.get_total_flops() / seconds / 1e12
+    rate = counter.get_total_flops() / seconds
     peak = peak_flops(device)
-    return row | ({"mfu": row["TFLOP/s"] * 1e12 / peak} if peak else {}) | {"GB": memory(device)}  # type: ignore[operator]
+    mfu = {"mfu": rate / peak} if peak else {}
+    return row | {"TFLOP/s": rate / 1e12} | mfu | {"GB": memory(device)}
 
 
 def sampling(system: NextFrame, options: Options, device: torch.device) -> list[dict[str, str | float]]:
-    """One dreamt frame at the config's steps on a full cache, and its decoding: eager, then as `world()` runs it."""
+    """One dreamt frame on a full cache, and its decoding: eager, then as `world()` runs it."""
     system.eval()
     config = system.config
     eager: tuple[Step, Callable] = (system.step(), system.codec.decode)

@@ -150,9 +150,8 @@ def _dream_stage(name: str, device: str | None) -> Stage:
     """A dream, with the game that it dreams of as its shadow where there is one."""
     import math
 
-    from dreamwalk.serve import Stage, Start
-
     from dreamwalk.distributed import pick_device
+    from dreamwalk.serve import Stage, Start
 
     system = _load_walkable(name).to(pick_device(device))
     print("preparing the dream ...", flush=True)

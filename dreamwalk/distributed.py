@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,14 @@ def stop() -> None:
 
 
 def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Place) -> None:
-    """Shard parameters, gradients and optimizer state over the mesh. Build the optimizer afterwards, and call
-    modules by `module(...)`, never `.forward`: FSDP2 gathers in hooks."""
+    """Shard parameters, gradients and optimizer state over the mesh. Build the optimizer afterwards, and enter the root
+    by `root.loss(...)` and blocks by `block(...)`, never `.forward`: FSDP2 gathers in hooks on these."""
     if place.world == 1:
         return
     for block in blocks:
         fully_shard(block, mesh=place.mesh)
     fully_shard(root, mesh=place.mesh)
+    register_fsdp_forward_method(root, "loss")
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

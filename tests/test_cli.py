@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy import toy_system
 
@@ -16,15 +17,24 @@ SAMPLE = ["sample", "nextframe.doom", "--actions"]
 REFUSED = {
     "unknown verb": (["plya", "x"], "unknown verb 'plya': did you mean 'play'?"),
     "unknown verb, nothing near": (["xyzzy"], "known are play, sample, evaluate, collect, train"),
-    "unknown run": (["train", "nextframe.dom"], "no run called 'nextframe.dom': did you mean 'nextframe.doom'?"),
+    "unknown run": (
+        ["train", "nextframe.dom"],
+        "no run called 'nextframe.dom': did you mean 'nextframe.doom'?",
+    ),
     "no run": (["train"], "`dreamwalk train` needs a name first"),
     "no name but a flag": (["play", "--port", "1"], "`dreamwalk play` needs a name first"),
     "unknown weights": (["play", "nowhere.at.all"], "no weights called 'nowhere.at.all'"),
     "a file of another kind": (["play", "letter.txt"], "'letter.txt' is not a .safetensors file"),
     "a damaged file": (["play", "broken.safetensors"], "'broken.safetensors' is damaged"),
     "a folder without weights": (["play", "empty"], "'empty' holds no weights.safetensors"),
-    "no data": (["train", "nextframe.doom", "--data", "none", "--out", "r"], "'none/manifest.json' is missing"),
-    "no data to examine": (["evaluate", "nextframe.doom", "--data", "none"], "'none/manifest.json' is missing"),
+    "no data": (
+        ["train", "nextframe.doom", "--data", "none", "--out", "r"],
+        "'none/manifest.json' is missing",
+    ),
+    "no data to examine": (
+        ["evaluate", "nextframe.doom", "--data", "none"],
+        "'none/manifest.json' is missing",
+    ),
     "no such level": (["play", "doom", "--level", "attic"], "unknown level 'attic'"),
     "no walk": ([*SAMPLE, "none.json", "--out", "o.mp4"], "no walk file at none.json"),
     "a walk that is text": ([*SAMPLE, "letter.txt", "--out", "o.mp4"], "the walk file is not valid JSON"),
@@ -48,8 +58,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "list.json").write_text("[1, 2]")
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00")
     moves = [DOOM_ACTIONS.action(["forward"], yaw=8.0), DOOM_ACTIONS.action()]
-    actions = [DOOM_ACTIONS.pack(move) for move in moves]
-    write_walk("walk.json", Walk("toy", 7, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions))  # type: ignore[arg-type]
+    actions = np.stack([DOOM_ACTIONS.pack(move) for move in moves])
+    write_walk("walk.json", Walk("toy", 7, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions))
     return tmp_path
 
 

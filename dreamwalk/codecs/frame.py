@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class KLCodecConfig:
+    """Sizes of a KL frame autoencoder."""
+
     channels: int = 16
     """Latent channels."""
     width: int = 128
@@ -69,6 +71,8 @@ class KLCodec(nn.Module):
 
 
 class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut."""
+
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm1, self.conv1 = _norm(width), nn.Conv2d(width, out, 3, padding=1)

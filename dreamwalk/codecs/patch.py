@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class PatchCodecConfig:
+    """Sizes of a patch codec."""
+
     channels: int = 64
     """Principal components kept per patch."""
     patch: int = 16
@@ -28,6 +30,8 @@ class PatchCodecConfig:
 
 
 class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut; the identity at first."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)

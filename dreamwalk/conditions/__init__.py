@@ -1,1 +1,1 @@
-
+"""What a backbone is told besides the frames: actions."""

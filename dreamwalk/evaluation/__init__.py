@@ -1,1 +1,1 @@
-
+"""The examination: how true, how obedient and how fast a dream is."""

@@ -75,6 +75,8 @@ class Walkable:
 
 @dataclass(frozen=True)
 class DreamState:
+    """A snapshot of a dream: its session, what it shows, and where it stands."""
+
     session: Session
     frame: np.ndarray
     pose: np.ndarray

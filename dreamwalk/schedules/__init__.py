@@ -1,1 +1,1 @@
-
+"""Noise levels as data: the path between data and noise, matrices of levels, keyed randomness."""

@@ -26,6 +26,8 @@ from dreamwalk.schedules.draws import Draws
 
 @dataclass(frozen=True)
 class AutoencodeConfig:
+    """A codec and the weights of its loss."""
+
     codec: CodecConfig = field(default_factory=PatchCodecConfig)
     noise: float = 0.05
     """Noise added to latents while the decoder trains, in stds: dreamt latents are never exact."""

@@ -20,6 +20,8 @@ from dreamwalk.schedules.draws import Draws
 
 @dataclass(frozen=True)
 class InverseConfig:
+    """Sizes of the examiner: how many buttons and axes it reads."""
+
     buttons: int
     axes: int
     width: int = 32

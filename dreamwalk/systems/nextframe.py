@@ -46,6 +46,8 @@ from dreamwalk.schedules.draws import Draws
 
 @dataclass(frozen=True)
 class NextFrameConfig:
+    """The parts of the system, how it is trained, and how it is played."""
+
     codec: CodecConfig
     backbone: FrameDiTConfig
     actions: int

@@ -186,7 +186,7 @@ def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) 
             f"'{folder / 'checkpoints' / f'{training.step:08d}'}': resume with a smaller `--optim.lr`"
         )
     share = rate(training.step, steps=run.steps, config=run.optim)
-    set_rate(training.optimizers, share)
+    set_rate(training.optimizers, share * run.optim.lr)
     for optimizer in training.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}h{minutes % 60:02d}m"
 
 
-def _wandb(run: Run, folder: Path):  # type: ignore[no-untyped-def]
+def _wandb(run: Run, folder: Path) -> Any:
     try:
         import wandb
     except ImportError:

@@ -54,11 +54,11 @@ def rate(step: int, *, steps: int, config: OptimConfig) -> float:
     return min(rise, fall, 1.0)
 
 
-def set_rate(optimizers: Sequence[torch.optim.Optimizer], share: float) -> None:
+def set_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
+    """Give every parameter group the learning rate `lr`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            group["lr"] = group["initial_lr"] * share
+            group["lr"] = lr
 
 
 class Average:

@@ -18,6 +18,8 @@ SystemConfig = AutoencodeConfig | NextFrameConfig | InverseConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
+    """The optimizer and the course of its learning rate."""
+
     method: Literal["adamw", "muon"] = "adamw"
     """`muon` orthogonalises the updates of the blocks' matrices (one process only); AdamW does the rest."""
     lr: float = 3e-4

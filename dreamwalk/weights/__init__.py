@@ -1,1 +1,1 @@
-
+"""Weight files that open themselves."""

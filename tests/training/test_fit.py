@@ -135,7 +135,8 @@ def test_killed_at_any_step_it_goes_on(toy_data: Path, tmp_path: Path) -> None:
         [sys.executable, script(tmp_path, toy_data, tmp_path / "killed", steps=40, save=1)]
     )
     deadline = time.monotonic() + 120
-    while (checkpoint.latest(tmp_path / "killed") or 0) < 5 and process.poll() is None and time.monotonic() < deadline:
+    while (checkpoint.latest(tmp_path / "killed") or 0) < 5 and process.poll() is None:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     assert process.poll() is None, "it ended before it could be killed"
     process.send_signal(signal.SIGKILL)
