@@ -44,7 +44,8 @@ weights: $(VENV)/.installed
 	$(BIN)/dreamwalk collect doom --level home --split test --frames 6000 --out data/home-test --workers 2
 	$(BIN)/dreamwalk train autoencode.doom --data data/home-train
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train --codec runs/autoencode.doom
-	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test
+	$(BIN)/dreamwalk train inverse.doom --data data/home-train
+	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --examiner runs/inverse.doom
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

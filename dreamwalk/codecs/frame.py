@@ -48,6 +48,11 @@ class KLCodec(nn.Module):
     def channels(self) -> int:
         return self.config.channels
 
+    @property
+    def loudness(self) -> Tensor:
+        """How much a squared error of each channel weighs: all alike."""
+        return torch.ones(self.config.channels, 1, 1, device=next(self.parameters()).device)
+
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unscaled latents."""
         b, factor = video.shape[0], self.stride[1]

@@ -86,6 +86,12 @@ class PatchCodec(nn.Module):
     def channels(self) -> int:
         return self.config.channels
 
+    @property
+    def loudness(self) -> Tensor:
+        """How much a squared error of each channel weighs in pixels, `(c, 1, 1)`, one on average."""
+        weight = self.scale.square()
+        return (weight / weight.mean())[:, None, None]
+
     @torch.no_grad()
     def fit(self, video: Tensor) -> None:
         """Set the linear code from frames in [-1, 1] `(b, t, 3, h, w)`."""

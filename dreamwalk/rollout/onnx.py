@@ -42,9 +42,10 @@ class _PassGraph(nn.Module):
         bias: Tensor,
         keys: Tensor,
         values: Tensor,
+        previous: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache)
+        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache, previous)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 
@@ -59,7 +60,7 @@ class OnnxStep:
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
         bias = cache.bias(self.config.tokens)
-        inputs = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias, cache.keys, cache.values)
+        inputs = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias, cache.keys, cache.values, x)
         self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
         self.names = [entry.name for entry in self.session.get_inputs()]
 
@@ -74,7 +75,8 @@ class OnnxStep:
             theta=config.theta,
         )
         level, bias = torch.full((1, 1), sigma), cache.bias(config.tokens)
-        feeds = (x, level, action, *rope, bias, cache.keys, cache.values)
+        previous = torch.zeros_like(x) if cache.shown is None else cache.shown
+        feeds = (x, level, action, *rope, bias, cache.keys, cache.values, previous)
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]
 

@@ -57,7 +57,7 @@ class NextFrameConfig:
     """How far training levels and sampling grid are moved towards noise."""
     pure: float = 0.0
     """Share of targets at pure noise, where every frame starts when played."""
-    history_max: float = 0.2
+    history_max: float = 0.1
     """Largest level at which history is shown (`teacher`)."""
     self_history: float = 0.0
     """Share of history frames replaced by the model's own dreams of them (`teacher`)."""
@@ -153,9 +153,11 @@ class NextFrame(nn.Module):
         itself = torch.eye(t, dtype=torch.bool, device=shown.device)
         visible = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, itself], 1)], 0)
         times = torch.arange(t, device=shown.device)
+        before = torch.cat([torch.zeros_like(shown[:, :1]), shown[:, :-1], shown], dim=1)
         v = self.backbone(
             torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), conditions,
             times=torch.cat([times, times + 1]), mask=frame_mask(visible, tokens=self.config.backbone.tokens),
+            previous=before,
         )  # fmt: skip
         return v[:, t:]
 
@@ -165,7 +167,8 @@ class NextFrame(nn.Module):
         return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        error = (flow.clean(noisy, v, sigma) - x).square().mean(dim=(2, 3, 4))
+        error = self.codec.loudness * (flow.clean(noisy, v, sigma) - x).square()
+        error = error.mean(dim=(2, 3, 4))
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 
@@ -257,6 +260,7 @@ def doom() -> NextFrameConfig:
         feedforward_multiple=64,
         qk_norm=True,
         predicts="clean",
+        residual=True,
     )
     return NextFrameConfig(
         codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,

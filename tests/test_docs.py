@@ -1,0 +1,89 @@
+"""What the documentation refers to exists: files, verbs, runs, flags, and Python that can be read."""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dreamwalk.training.run import RUNS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+VERBS = {"play", "sample", "evaluate", "collect", "train"}
+COLLECTED = {"doom", "videos", "game", "--check"}
+MADE_LATER = {"docs/pictures/dream.gif"}
+"""Files that a release adds; they are not part of a fresh checkout until then."""
+
+
+def commands(*, whole: bool) -> Iterator[tuple[str, list[str]]]:
+    """Every `dreamwalk ...` with the page that has it: whole ones in blocks, or mentions between backticks."""
+    for page in PAGES:
+        text = page.read_text()
+        blocks = re.findall(r"```\w*\n(.*?)```", text, re.S)
+        mentions = re.findall(r"`([^`\n]+)`", text)
+        for line in "\n".join(blocks).split("\n") if whole else mentions:
+            words = shlex.split(line, comments=True) if line.startswith("dreamwalk ") else []
+            if len(words) > 1:
+                yield page.name, words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" in target:
+            continue
+        found = (page.parent / target).resolve()
+        assert found.exists() or found.relative_to(ROOT).as_posix() in MADE_LATER, f"{page.name}: {target}"
+
+
+def test_commands_exist() -> None:
+    found = [*commands(whole=True), *commands(whole=False)]
+    assert len(found) > 10
+    for page, words in found:
+        assert words[0] in VERBS, f"{page}: dreamwalk {' '.join(words)}"
+        if words[0] == "train" and len(words) > 1 and not words[1].isupper():
+            assert words[1] in RUNS, f"{page}: dreamwalk {' '.join(words)}"
+        if words[0] == "collect" and len(words) > 1:
+            assert words[1] in COLLECTED, f"{page}: dreamwalk {' '.join(words)}"
+
+
+def test_flags_exist() -> None:
+    """Flags of the documentation, read by the parsers of the command line; nothing is run."""
+    from dreamwalk import cli
+    from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
+    from dreamwalk.training.command import Train, defaults
+
+    kinds = {
+        "play": cli.Play,
+        "sample": cli.Sample,
+        "evaluate": cli.Evaluate,
+        "doom": CollectDoom,
+        "videos": CollectVideos,
+        "game": CollectGame,
+    }
+    for page, words in commands(whole=True):
+        flags = words[2:]
+        if words[1:2] == ["--check"]:
+            continue
+        kind = kinds.get(words[1] if words[0] == "collect" else words[0], Train)
+        default = defaults(words[1]) if kind is Train else None
+        try:
+            cli._flags(kind, flags, prog=page, default=default)
+        except SystemExit:
+            pytest.fail(f"{page}: dreamwalk {' '.join(words)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_can_be_read(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        ast.parse(block)
+
+
+def test_make_has_what_is_promised() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+    for page in PAGES:
+        named = re.findall(r"(?:^|`)make (\w+)", page.read_text(), re.M)
+        assert set(named) <= targets, page.name
