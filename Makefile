@@ -46,6 +46,8 @@ weights: $(VENV)/.installed
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train --codec runs/autoencode.doom
 	$(BIN)/dreamwalk train inverse.doom --data data/home-train
 	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --examiner runs/inverse.doom
+	for name in autoencode inverse nextframe; do \
+	  $(BIN)/python -m dreamwalk.training.ship runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -65,8 +65,11 @@ def stop() -> None:
 
 
 def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Place) -> None:
-    """Shard parameters, gradients and optimizer state over the mesh. Build the optimizer afterwards, and enter the root
-    by `root.loss(...)` and blocks by `block(...)`, never `.forward`: FSDP2 gathers in hooks on these."""
+    """Shard parameters, gradients and optimizer state over the mesh.
+
+    Build the optimizer afterwards, and enter the root by `root.loss(...)` and blocks by `block(...)`, never
+    `.forward`: FSDP2 gathers in hooks on these.
+    """
     if place.world == 1:
         return
     for block in blocks:

@@ -25,17 +25,17 @@ class Options:
 
 def main(options: Options) -> None:
     world = dreamwalk.load(options.system).world(seed=options.seed)
-    frame, info = world.reset(seed=options.seed)
+    frame, _ = world.reset(seed=options.seed)
     frames = [frame]
     for k in range(options.frames - 1):
         turn = 10.0 if k % 30 < 12 else 0.0  # look to the right for a second, then go straight on
-        frame, _, _, _, info = world.step(world.actions.action(["forward"], yaw=turn))
+        frame, _, _, _, _ = world.step(world.actions.action(["forward"], yaw=turn))
         frames.append(frame)
     pictures = [Image.fromarray(frame).resize((384, 288), Image.Resampling.LANCZOS) for frame in frames]
     pictures[0].save(
         options.out, save_all=True, append_images=pictures[1:], duration=1000 / world.fps, loop=0
     )
-    milliseconds = sum(info["timings"].values())
+    milliseconds = sum(world.timings.values())
     print(f"{len(frames)} frames, the last one dreamt in {milliseconds:.0f} ms: {options.out}")
 
 

@@ -104,3 +104,18 @@ def test_a_walk_becomes_a_film(
     main(["sample", "toy", "--actions", "walk.json", "--out", "o.mp4", "--start", "0"])
     assert "3 frames: o.mp4" in capsys.readouterr().out
     assert (folder / "o.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_data_of_another_size_are_refused(
+    toy_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "nextframe.doom", "--data", str(toy_data), "--codec", "None", "--out", "r"]
+    assert "these frames are 32x32 and the system is for 96x128" in refuse(words, capsys)
+
+
+def test_actions_of_another_length_are_refused(
+    toy_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "nextframe.doom", "--data", str(toy_data), "--codec", "None", "--out", "r"]
+    words += ["--system.backbone.grid", "2", "2", "--system.actions", "3"]
+    assert "train one with `--system.actions 7`" in refuse(words, capsys)

@@ -19,7 +19,7 @@ MADE_LATER = {"docs/pictures/dream.gif"}
 
 
 def commands(*, whole: bool) -> Iterator[tuple[str, list[str]]]:
-    """Every `dreamwalk ...` with the page that has it: whole ones in blocks, or mentions between backticks."""
+    """Every `dreamwalk ...` with its page: whole ones in blocks, or mentions between backticks."""
     for page in PAGES:
         text = page.read_text()
         blocks = re.findall(r"```\w*\n(.*?)```", text, re.S)

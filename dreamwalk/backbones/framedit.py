@@ -41,9 +41,6 @@ class FrameDiTConfig:
     feedforward_multiple: int = 256
     predicts: Literal["velocity", "clean"] = "velocity"
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
-    residual: bool = False
-    """Whether a frame also sees the frame shown before it at its own place, and is predicted as a change of it: the
-    last frame is then what an untrained network predicts. Needs `predicts="clean"`."""
     velocity_floor: float = 0.05
     """Smallest sigma by which a clean prediction is divided."""
 
@@ -95,10 +92,8 @@ class FrameDiT(nn.Module):
     def __init__(self, config: FrameDiTConfig) -> None:
         super().__init__()
         self.config = config
-        if config.residual and config.predicts != "clean":
-            raise ValueError('a residual backbone predicts a change of clean frames: set predicts="clean"')
         features = config.channels * config.patch**2
-        self.embed = nn.Linear((1 + config.residual) * features, config.width)
+        self.embed = nn.Linear(features, config.width)
         self.sigma = SigmaEmbedding(config.width)
         self.blocks = nn.ModuleList(FrameBlock(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
@@ -109,34 +104,30 @@ class FrameDiT(nn.Module):
 
     def forward(
         self, x: Tensor, sigma: Tensor, conditions: Tensor, cache: RingCache | None = None, *,
-        times: Tensor | None = None, mask: Mask | None = None, previous: Tensor | None = None,
+        times: Tensor | None = None, mask: Mask | None = None,
     ) -> Tensor:  # fmt: skip
         """Velocity `v = eps - x` of noisy latents.
 
-        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame indices
-        (default 0, 1, ...; with a cache they go on from it). `mask` overrides the block-causal one; with a cache,
-        which is only read, `t` must be 1. `previous`, for a residual backbone, is the frame shown before each
-        (default: `x` one frame earlier, or the cache's).
+        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
+        indices (default 0, 1, ...; with a cache they go on from it). `mask` overrides the block-causal one;
+        with a cache, which is only read, `t` must be 1.
         """
         times = self.times(x, cache) if times is None else times
         rope = self.rope(times)
-        if previous is None:
-            previous = self.previous(x, cache)
         if cache is None:
             if mask is None:
                 mask = self.causal_mask(x.shape[1], device=x.device)
-            return self.predict(x, sigma, conditions, rope, mask, None, previous)[0]
-        return self.predict(x, sigma, conditions, rope, cache.bias(self.config.tokens), cache, previous)[0]
+            return self.predict(x, sigma, conditions, rope, mask, None)[0]
+        return self.predict(x, sigma, conditions, rope, cache.bias(self.config.tokens), cache)[0]
 
     def predict(
         self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Mask | None,
-        cache: RingCache | None, previous: Tensor,
+        cache: RingCache | None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
-        """The pure function behind `forward`, for compiling and exporting: also gives the fresh keys and values."""
+        """The pure function behind `forward`, to compile and export: also gives fresh keys and values."""
         config = self.config
         p = config.patch
-        seen = torch.cat([x, previous], dim=2) if config.residual else x
-        h = self.embed(rearrange(seen, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        h = self.embed(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         condition = self.sigma(sigma) + conditions
         fresh = []
         for index, block in enumerate(self.blocks):
@@ -146,15 +137,8 @@ class FrameDiT(nn.Module):
         rows, columns = config.token_grid
         out = rearrange(h, "b t (h w) (c p q) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p)
         if config.predicts == "clean":
-            out = out + previous if config.residual else out
             out = (x - out) / sigma.clamp(min=config.velocity_floor)[:, :, None, None, None]
         return out, fresh
-
-    def previous(self, x: Tensor, cache: RingCache | None) -> Tensor:
-        """What was shown before each frame of `x`: the frame before it there, the cache's last one, or nothing."""
-        if cache is not None:
-            return torch.zeros_like(x) if cache.shown is None else cache.shown
-        return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
 
     def rope(self, times: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config

@@ -11,7 +11,13 @@ class ActionEmbedding(nn.Module):
 
     def __init__(self, actions: int, width: int) -> None:
         super().__init__()
+        self.size = actions
         self.mlp = nn.Sequential(nn.Linear(actions, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, actions: Tensor) -> Tensor:
+        if actions.shape[-1] != self.size:
+            raise ValueError(
+                f"these clips have actions of length {actions.shape[-1]} and the system takes {self.size}: "
+                f"train one with `--system.actions {actions.shape[-1]}`"
+            )
         return self.mlp(actions)

@@ -23,8 +23,6 @@ class RingCache:
     values: Tensor
     tokens: int
     frames: int = 0
-    shown: Tensor | None = None
-    """The last committed frame as it was shown, `(b, 1, c, h, w)`, for backbones that predict changes of it."""
 
     @classmethod
     def empty(
@@ -55,18 +53,16 @@ class RingCache:
         bias[..., held : self.keys.shape[3]] = -torch.inf
         return bias
 
-    def write(self, fresh: Sequence[KeyValues], shown: Tensor | None = None) -> None:
+    def write(self, fresh: Sequence[KeyValues]) -> None:
         """Commit one frame, of every layer `(b, heads, tokens, head_width)`, into the oldest frame's slot."""
         start = (self.frames % self.window) * self.tokens
         for index, (keys, values) in enumerate(fresh):
             self.keys[index, :, :, start : start + self.tokens] = keys
             self.values[index, :, :, start : start + self.tokens] = values
         self.frames += 1
-        self.shown = shown
 
     def clone(self) -> RingCache:
-        return RingCache(self.keys.clone(), self.values.clone(), self.tokens, self.frames, self.shown)
+        return RingCache(self.keys.clone(), self.values.clone(), self.tokens, self.frames)
 
     def to(self, device: torch.device | str) -> RingCache:
-        shown = None if self.shown is None else self.shown.to(device)
-        return RingCache(self.keys.to(device), self.values.to(device), self.tokens, self.frames, shown)
+        return RingCache(self.keys.to(device), self.values.to(device), self.tokens, self.frames)

@@ -53,8 +53,7 @@ class EagerStep:
         levels = torch.full(x.shape[:2], sigma, device=x.device)
         rope = self.backbone.rope(self.backbone.times(x, cache))
         bias = cache.bias(self.backbone.config.tokens)
-        previous = self.backbone.previous(x, cache)
-        return self.predict(x, levels, self.conditions(action), rope, bias, cache, previous)
+        return self.predict(x, levels, self.conditions(action), rope, bias, cache)
 
 
 @dataclass
@@ -106,4 +105,4 @@ def commit_frame(step: Step, session: Session, latents: Tensor, action: Tensor) 
     """Make a finished frame part of the history: one pass at the history level; its keys and values stay."""
     level = torch.full(latents.shape[:2], session.history_level, device=latents.device)
     shown = perturb(latents, session.noise(1), level)
-    session.cache.write(step(shown, session.history_level, action, session.cache)[1], shown)
+    session.cache.write(step(shown, session.history_level, action, session.cache)[1])

@@ -42,10 +42,9 @@ class _PassGraph(nn.Module):
         bias: Tensor,
         keys: Tensor,
         values: Tensor,
-        previous: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache, previous)
+        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 
@@ -60,7 +59,8 @@ class OnnxStep:
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
         bias = cache.bias(self.config.tokens)
-        inputs = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias, cache.keys, cache.values, x)
+        frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias)
+        inputs = (*frame, cache.keys, cache.values)
         self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
         self.names = [entry.name for entry in self.session.get_inputs()]
 
@@ -75,8 +75,7 @@ class OnnxStep:
             theta=config.theta,
         )
         level, bias = torch.full((1, 1), sigma), cache.bias(config.tokens)
-        previous = torch.zeros_like(x) if cache.shown is None else cache.shown
-        feeds = (x, level, action, *rope, bias, cache.keys, cache.values, previous)
+        feeds = (x, level, action, *rope, bias, cache.keys, cache.values)
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]
 
@@ -128,10 +127,15 @@ def _export(graph: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
 
 
 def _fingerprint(graph: nn.Module, inputs: tuple[Tensor, ...]) -> str:
+    """A name for the graph, of all that it is made from: versions, shapes, weights and our own code."""
     digest = hashlib.sha256(f"{torch.__version__} {[tuple(i.shape) for i in inputs]} {graph}".encode())
     for name, tensor in sorted(graph.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())
+    package = Path(__file__).parent.parent
+    for part in ("backbones", "codecs", "conditions", "layers", "rollout"):
+        for source in sorted((package / part).glob("*.py")):
+            digest.update(source.read_bytes())
     return digest.hexdigest()[:32]
 
 

@@ -99,7 +99,11 @@ class NextFrame(nn.Module):
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`."""
+        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; ValueError for another size."""
+        (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
+        if video.shape[-2:] != (rows * down, columns * across):
+            size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
+            raise ValueError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
             return self.codec.encode(video.float() / 127.5 - 1)
 
@@ -153,11 +157,9 @@ class NextFrame(nn.Module):
         itself = torch.eye(t, dtype=torch.bool, device=shown.device)
         visible = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, itself], 1)], 0)
         times = torch.arange(t, device=shown.device)
-        before = torch.cat([torch.zeros_like(shown[:, :1]), shown[:, :-1], shown], dim=1)
         v = self.backbone(
             torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), conditions,
             times=torch.cat([times, times + 1]), mask=frame_mask(visible, tokens=self.config.backbone.tokens),
-            previous=before,
         )  # fmt: skip
         return v[:, t:]
 
@@ -260,11 +262,10 @@ def doom() -> NextFrameConfig:
         feedforward_multiple=64,
         qk_norm=True,
         predicts="clean",
-        residual=True,
     )
     return NextFrameConfig(
         codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,
-        levels="teacher", pure=0.3, steps=2, window=8,
+        levels="teacher", pure=0.3, steps=2, window=7,
     )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from torch import Tensor
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig, published
 
 CONFIG = FrameDiTConfig(channels=4, grid=(4, 6), patch=2, width=64, depth=3, heads=2, feedforward_multiple=32)
-RESIDUAL = replace(CONFIG, predicts="clean", residual=True, velocity_floor=0.5)
+CLEAN = replace(CONFIG, predicts="clean", velocity_floor=0.5)
 
 
-@pytest.fixture(params=[CONFIG, RESIDUAL], ids=["velocity", "residual"])
+@pytest.fixture(params=[CONFIG, CLEAN], ids=["velocity", "clean"])
 def backbone(request: pytest.FixtureRequest) -> FrameDiT:
     torch.manual_seed(0)
     backbone = FrameDiT(request.param).double().eval()
@@ -69,8 +69,8 @@ def test_cached_equals_uncached(backbone: FrameDiT, window: int) -> None:
     for t in range(7):
         frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-9, rtol=1e-9)
-        rope, previous = backbone.rope(backbone.times(frame[0], cache)), backbone.previous(frame[0], cache)
-        cache.write(backbone.predict(*frame, rope, cache.bias(6), cache, previous)[1], frame[0])
+        rope = backbone.rope(backbone.times(frame[0], cache))
+        cache.write(backbone.predict(*frame, rope, cache.bias(6), cache)[1])
 
 
 def test_it_starts_at_zero() -> None:
@@ -93,15 +93,3 @@ def test_clean_prediction_is_the_same_velocity() -> None:
     torch.testing.assert_close((noisy - x) / sigma[:, :, None, None, None], eps - x)
     torch.testing.assert_close(clean(noisy, eps - x, sigma), x)
 
-
-def test_an_untrained_residual_backbone_keeps_the_last_frame() -> None:
-    """At sigma 1 the clean prediction of frame t is frame t - 1 as it was shown."""
-    x, _, conditions = (part.float() for part in inputs(3))
-    backbone = FrameDiT(RESIDUAL)
-    v = backbone(x, torch.ones(2, 3), conditions)
-    torch.testing.assert_close((x - v)[:, 1:], x[:, :-1])
-
-
-def test_a_residual_backbone_predicts_clean_frames() -> None:
-    with pytest.raises(ValueError, match='set predicts="clean"'):
-        FrameDiT(replace(CONFIG, residual=True))

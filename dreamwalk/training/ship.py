@@ -1,0 +1,76 @@
+"""Make a run's weights fit to ship: half precision, and notes that say honestly what they are.
+
+python -m dreamwalk.training.ship runs/nextframe.doom --out dreamwalk/pretrained/nextframe.doom.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from dreamwalk.systems.open import locate
+from dreamwalk.weights import files
+
+
+@dataclass(frozen=True)
+class Ship:
+    """Write a run's averaged weights in half precision, with notes."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Path
+    """Weight file to write."""
+    hardware: str = "two CPU cores"
+    """What it was trained on, for the notes."""
+    codec: Path | None = None
+    """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
+
+
+def ship(order: Ship) -> None:
+    """Read, halve, note, write. ValueError if the codec's encoder is another one."""
+    tensors, metadata = files.read(locate(order.run))
+    if order.codec:
+        tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
+    halves = {name: _half(name, tensor) for name, tensor in tensors.items()}
+    run = metadata["run"]
+    notes = {
+        "trained": f"{metadata['step']:,} steps of {run['batch']} clips, "
+        f"{_minutes(order.run, run):.0f} minutes on {order.hardware}",
+        "data": f"walks in the level '{metadata['walkable']['world']}': this model knows it and no other",
+    }
+    files.save(order.out, halves, metadata=metadata | {"notes": notes})
+    print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    """Half precision for what a network multiplies; the rest (pictures, poses, the linear code) as it is."""
+    exact = name.startswith("walkable.") or tensor.dtype != torch.float32
+    return tensor if exact else tensor.half()
+
+
+def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    for name in ("codec.mean", "codec.components", "codec.scale"):
+        if name not in other or not torch.equal(tensors[name], other[name]):
+            raise ValueError(
+                f"'{source}' has another encoder ('{name}' differs): its decoder cannot read these latents"
+            )
+    return {name: tensor for name, tensor in other.items() if name.startswith("codec.refine.")}
+
+
+def _minutes(folder: Path, run: dict[str, int]) -> float:
+    """Minutes of training, from the run's own log."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    seconds, before = 0.0, 0
+    for row in rows:
+        seconds += max(0, row["step"] - before) * run["batch"] * run["frames"] / row["frames_per_second"]
+        before = row["step"]
+    return seconds / 60
+
+
+if __name__ == "__main__":
+    ship(tyro.cli(Ship))
