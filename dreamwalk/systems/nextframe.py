@@ -98,6 +98,16 @@ class NextFrame(nn.Module):
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
+    def suit(self, actions: int, size: tuple[int, int]) -> None:
+        """ValueError unless data with so many actions and frames of `size` (h, w) fit this system."""
+        _, h, w = self.codec.stride
+        grid = size[0] // h, size[1] // w
+        if actions != self.config.actions:
+            raise ValueError(f"the data have {actions} actions, not {self.config.actions}: add `--system.actions {actions}`")
+        if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
+            flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
+            raise ValueError(f"frames of {size[0]}x{size[1]} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
+
     def encode(self, video: Tensor) -> Tensor:
         """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; ValueError for another size."""
         (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride

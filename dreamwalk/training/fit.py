@@ -32,6 +32,7 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
 from dreamwalk.training import checkpoint
 from dreamwalk.training.journal import Journal
@@ -111,6 +112,8 @@ def _build(run: Run, shards: Shards, place: Place) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = build(run.system)
+    if isinstance(system, NextFrame):
+        system.suit(shards.schema.size, shards.size)
     if run.codec:
         take_codec(system, run.codec)
     if run.start:

@@ -186,6 +186,15 @@ def test_what_does_not_fit_is_named(toy_data: Path, tmp_path: Path, changes: dic
         fit(tiny(toy_data, **changes), tmp_path / "run")
 
 
+def test_data_of_another_game_are_named(toy_data: Path, tmp_path: Path) -> None:
+    system = nextframe.tiny()
+    with pytest.raises(ValueError, match=r"have 7 actions, not 3: add `--system\.actions 7`"):
+        fit(tiny(toy_data, system=replace(system, actions=3)), tmp_path / "run")
+    backbone = replace(system.backbone, grid=(4, 6))
+    with pytest.raises(ValueError, match=r"32x32 do not fit .* add `--system\.backbone\.grid 4 4`"):
+        fit(tiny(toy_data, system=replace(system, backbone=backbone)), tmp_path / "run")
+
+
 def test_the_codec_is_trained_first_and_taken(toy_data: Path, tmp_path: Path) -> None:
     codec = nextframe.tiny().codec
     first = Run(
