@@ -110,7 +110,9 @@ def test_data_of_another_size_are_refused(
     toy_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "nextframe.doom", "--data", str(toy_data), "--codec", "None", "--out", "r"]
-    assert "these frames are 32x32 and the system is for 96x128" in refuse(words, capsys)
+    assert "frames of 32x32 do not fit a grid of (6, 8): add `--system.backbone.grid 2 2`" in refuse(
+        words, capsys
+    )
 
 
 def test_actions_of_another_length_are_refused(
@@ -118,4 +120,4 @@ def test_actions_of_another_length_are_refused(
 ) -> None:
     words = ["train", "nextframe.doom", "--data", str(toy_data), "--codec", "None", "--out", "r"]
     words += ["--system.backbone.grid", "2", "2", "--system.actions", "3"]
-    assert "train one with `--system.actions 7`" in refuse(words, capsys)
+    assert "add `--system.actions 7`" in refuse(words, capsys)

@@ -90,5 +90,5 @@ def to_float(video: Tensor) -> Tensor:
 
 
 def doom() -> AutoencodeConfig:
-    """The frame codec of the shipped dreams: 96x128 pixels to 48 channels on a 6x8 grid."""
+    """The frame codec of the shipped dreams: 96x128 pixels to 64 channels on a 6x8 grid."""
     return AutoencodeConfig(codec=PatchCodecConfig(channels=64))

@@ -103,10 +103,12 @@ class NextFrame(nn.Module):
         _, h, w = self.codec.stride
         grid = size[0] // h, size[1] // w
         if actions != self.config.actions:
-            raise ValueError(f"the data have {actions} actions, not {self.config.actions}: add `--system.actions {actions}`")
+            mend = f"add `--system.actions {actions}`"
+            raise ValueError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
         if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
             flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
-            raise ValueError(f"frames of {size[0]}x{size[1]} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
+            frames = f"frames of {size[0]}x{size[1]}"
+            raise ValueError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
 
     def encode(self, video: Tensor) -> Tensor:
         """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; ValueError for another size."""

@@ -48,8 +48,9 @@ def ship(order: Ship) -> None:
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
-    """Half precision for what a network multiplies; the rest (pictures, poses, the linear code) as it is."""
-    exact = name.startswith("walkable.") or tensor.dtype != torch.float32
+    """Half precision for weights; pictures, poses and the codec's linear code stay as they are."""
+    linear = name in ("codec.mean", "codec.components", "codec.scale")
+    exact = linear or name.startswith("walkable.") or tensor.dtype != torch.float32
     return tensor if exact else tensor.half()
 
 

@@ -92,4 +92,3 @@ def test_clean_prediction_is_the_same_velocity() -> None:
     noisy = perturb(x, eps, sigma)
     torch.testing.assert_close((noisy - x) / sigma[:, :, None, None, None], eps - x)
     torch.testing.assert_close(clean(noisy, eps - x, sigma), x)
-
