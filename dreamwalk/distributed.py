@@ -78,6 +78,15 @@ def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Place) -> None:
     register_fsdp_forward_method(root, "loss")
 
 
+def any_process(flag: bool) -> bool:
+    """Whether `flag` holds in any process; all get the same answer."""
+    if dist.get_world_size() == 1:
+        return flag
+    answers: list[bool] = [False] * dist.get_world_size()
+    dist.all_gather_object(answers, flag)
+    return any(answers)
+
+
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of a scalar over all processes."""
     value = value.detach().clone()

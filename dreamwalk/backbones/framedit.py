@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
 from dreamwalk.layers.cache import RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
+from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rope_tables
 
 
@@ -62,9 +63,9 @@ class FrameBlock(nn.Module):
 
     def __init__(self, config: FrameDiTConfig) -> None:
         super().__init__()
-        self.norm_attention = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm_attention = RMSNorm(config.width)
         self.attention = SelfAttention(config.width, heads=config.heads, qk_norm=config.qk_norm)
-        self.norm_feedforward = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm_feedforward = RMSNorm(config.width)
         self.feedforward = SwiGLU(config.width, multiple=config.feedforward_multiple)
         self.modulation = Modulation(config.width, parts=6)
 

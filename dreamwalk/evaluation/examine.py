@@ -50,7 +50,9 @@ def examine(
         },
     }  # fmt: skip
     if examiner is not None:
-        limit = shards.schema.limits[shards.schema.axes.index("yaw")]
+        limit = dict(zip(shards.schema.axes, shards.schema.limits, strict=True)).get("yaw")
+        if limit is None:
+            raise ValueError(f"'{data}' has no yaw to read back: add `--examiner \"\"`")
         report["control"] = {
             key: asdict(value) for key, value in examine_control(examiner, rollout, limit=limit).items()
         }

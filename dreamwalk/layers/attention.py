@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -9,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rotate
 
 Mask = Tensor | BlockMask
@@ -32,8 +35,8 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         head = width // heads
-        self.norm_q = nn.RMSNorm(head, eps=1e-6) if qk_norm else nn.Identity()
-        self.norm_k = nn.RMSNorm(head, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_q = RMSNorm(head) if qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(head) if qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -51,7 +54,7 @@ class SelfAttention(nn.Module):
         q, k, v = rearrange(
             self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.heads
         )
-        q, k = rotate(self.norm_q(q), *rope), rotate(self.norm_k(k), *rope)
+        q, k = (rotate(x, *rope).to(v.dtype) for x in (self.norm_q(q), self.norm_k(k)))
         fresh = KeyValues(k, v)
         if past is not None:
             k, v = torch.cat([past.keys, k], dim=2), torch.cat([past.values, v], dim=2)
@@ -62,8 +65,14 @@ class SelfAttention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
     """Scaled dot-product attention, through FlexAttention when the mask is a `BlockMask`."""
     if isinstance(mask, BlockMask):
-        return flex_attention(q, k, v, block_mask=mask)  # type: ignore[return-value]
+        return _flex(q.is_cuda)(q, k, v, block_mask=mask)  # type: ignore[return-value]
     return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+@cache
+def _flex(fused: bool) -> Callable[..., Tensor]:
+    """FlexAttention: compiled into one kernel on a card, plain elsewhere."""
+    return torch.compile(flex_attention) if fused else flex_attention  # type: ignore[return-value]
 
 
 def frame_mask(visible: Tensor, *, tokens: int) -> Mask:

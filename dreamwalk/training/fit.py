@@ -157,7 +157,7 @@ def _loop(
             told = _step(run, training, clip.to(place.device), place, folder)
         if counter is not None:
             flops = 1.0 * counter.get_total_flops() * place.world
-        last = training.step == run.steps or time.monotonic() > deadline
+        last = training.step == run.steps or distributed.any_process(time.monotonic() > deadline)
         if journal and (training.step % run.log_every == 0 or last):
             steps = training.step - since
             seconds = (time.monotonic() - began) / steps
@@ -176,7 +176,9 @@ def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) 
     """One step of gradient descent; returns what was measured, averaged over processes."""
     rows = _rows(run, place)
     draws = Draws([(run.seed, training.step, row) for row in rows], device=place.device)
-    with torch.autocast(place.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+    card = place.device.type == "cuda"
+    lower = run.precision == "bfloat16" or (run.precision == "auto" and card)
+    with torch.autocast(place.device.type, torch.bfloat16, enabled=lower):
         terms = training.system.loss(clip, draws)
     terms["loss"].backward()
     norm = nn.utils.clip_grad_norm_(training.trained.values(), run.optim.clip)

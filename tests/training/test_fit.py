@@ -167,6 +167,17 @@ def test_an_infinite_loss_stops_with_the_step_named(
     equal(fit(tiny(toy_data), tmp_path / "run", resume=True), fit(tiny(toy_data), tmp_path / "whole"))
 
 
+def test_bfloat16_arithmetic_trains(toy_data: Path, tmp_path: Path) -> None:
+    weights = read(fit(tiny(toy_data, precision="bfloat16"), tmp_path / "run"))[0]
+    assert all(tensor.dtype != torch.bfloat16 for tensor in weights.values())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    exact = read(fit(tiny(toy_data), tmp_path / "exact"))[0]
+    assert rows[-1]["loss"] == pytest.approx(
+        json.loads((tmp_path / "exact" / "log.jsonl").read_text().splitlines()[-1])["loss"], rel=0.1
+    )
+    assert weights.keys() == exact.keys()
+
+
 def test_a_used_folder_is_not_overwritten(toy_data: Path, tmp_path: Path) -> None:
     fit(tiny(toy_data, steps=1), tmp_path / "run")
     with pytest.raises(ValueError, match="add `--resume`"):
