@@ -121,7 +121,7 @@ class PatchCodec(nn.Module):
                 f"the nearest size is {_nearest(h, p)}x{_nearest(w, p)}"
             )
         latents = (self._patches(video) - self.mean) @ self.components.T / self.scale
-        return rearrange(latents, "b t h w c -> b t c h w")
+        return rearrange(latents, "b t h w c -> b t c h w").contiguous()
 
     def decode(self, latents: Tensor) -> Tensor:
         b, p = latents.shape[0], self.config.patch

@@ -277,7 +277,7 @@ def doom() -> NextFrameConfig:
     )
     return NextFrameConfig(
         codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,
-        levels="teacher", pure=0.3, steps=1, window=7,
+        levels="teacher", pure=0.75, self_history=0.6, steps=1, window=7,
     )  # fmt: skip
 
 

@@ -68,26 +68,26 @@ class Run:
 
 
 def autoencode_doom() -> Run:
-    """The frame codec of the shipped dreams, on two CPU cores: about 10 minutes."""
+    """The frame codec of the shipped dreams, on two CPU cores: about five minutes."""
     return Run(
-        name="autoencode.doom", system=autoencode.doom(), data="data/doom", frames=2, batch=16, steps=1500,
+        name="autoencode.doom", system=autoencode.doom(), data="data/doom", frames=2, batch=16, steps=700,
         optim=OptimConfig(lr=1e-3, weight_decay=0.0), ema=0.995,
     )  # fmt: skip
 
 
 def nextframe_doom() -> Run:
-    """The shipped dream, on two CPU cores."""
+    """The shipped dream, on two CPU cores: about 75 minutes."""
     return Run(
         name="nextframe.doom", system=nextframe.doom(), data="data/doom", codec="autoencode.doom",
-        frames=8, batch=8, steps=2400, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
+        frames=8, batch=8, steps=1840, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
         save_every=100, preview_every=200,
     )  # fmt: skip
 
 
 def inverse_doom() -> Run:
-    """The examiner of control, on two CPU cores: about five minutes."""
+    """The examiner of control, on two CPU cores: about three minutes."""
     return Run(
-        name="inverse.doom", system=inverse.doom(), data="data/doom", frames=4, batch=16, steps=2000,
+        name="inverse.doom", system=inverse.doom(), data="data/doom", frames=4, batch=16, steps=700,
         optim=OptimConfig(lr=1e-3), ema=0.99,
     )  # fmt: skip
 

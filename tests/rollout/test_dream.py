@@ -4,6 +4,7 @@ import torch
 from toy import panorama, toy_system
 
 from dreamwalk.clip import Clip
+from dreamwalk.rollout.denoise import EagerStep
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
 from dreamwalk.systems import nextframe
@@ -126,3 +127,24 @@ def test_impossible_steps_are_refused(world: Dream) -> None:
 def test_random_weights_have_no_world() -> None:
     with pytest.raises(ValueError, match="random weights"):
         NextFrame(nextframe.tiny()).world()
+
+
+def test_the_pass_is_one_graph_for_all_frames(system: NextFrame) -> None:
+    """Captured whole and once: no break, and no new graph when the ring fills and turns."""
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, inputs: list) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    step = EagerStep(system.actions, system.backbone)
+    step.predict = torch.compile(system.backbone.predict, backend=count, fullgraph=True)
+    start = Clip(
+        video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(),
+        actions=torch.zeros(1, 1, 7),
+    )
+    session, plain = system.begin(start, step=step), system.begin(start)
+    for _ in range(12):
+        compiled = system.advance(session, torch.zeros(1, 7), step=step)
+        torch.testing.assert_close(compiled, system.advance(plain, torch.zeros(1, 7)))
+    assert len(graphs) == 1
