@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm (arXiv 1910.07467) over the last axis, whose float32 weight follows a bfloat16 input."""
+    """Root-mean-square norm (arXiv 1910.07467) of the last axis; its weight follows a bfloat16 input."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=1e-6)

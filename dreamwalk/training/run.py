@@ -55,7 +55,7 @@ class Run:
     ema: float = 0.999
     """Decay of the averaged weights, which are the ones that are exported."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the arithmetic: bfloat16 on an NVIDIA card, float32 elsewhere. Weights and optimizer stay float32."""
+    """Of the arithmetic: bfloat16 on an NVIDIA card, else float32. Weights and optimizer stay float32."""
     checkpoint_blocks: bool = False
     """Recompute the blocks' activations when going back: less memory, a third more time."""
     compile_blocks: bool = False
