@@ -53,7 +53,7 @@ TRUE_HISTORY := --system.pure 0.3 --system.self-history 0 --steps $(TRUE_PART) -
 
 weights: $(VENV)/.installed
 	$(BIN)/dreamwalk collect doom --level home --split train --frames $(FRAMES) --out data/home-train --workers 2
-	$(BIN)/dreamwalk collect doom --level home --split test --frames 6000 --out data/home-test --workers 2
+	$(BIN)/dreamwalk collect doom --level home --split test --frames 6400 --clip-frames 128 --out data/home-test --workers 2
 	$(BIN)/dreamwalk train autoencode.doom --data data/home-train
 	$(BIN)/dreamwalk train inverse.doom --data data/home-train
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train --codec runs/autoencode.doom $(DREAM) $(TRUE_HISTORY)

@@ -53,9 +53,7 @@ def examine(
         limit = dict(zip(shards.schema.axes, shards.schema.limits, strict=True)).get("yaw")
         if limit is None:
             raise ValueError(f"'{data}' has no yaw to read back: add `--examiner \"\"`")
-        report["control"] = {
-            key: asdict(value) for key, value in examine_control(examiner, rollout, limit=limit).items()
-        }
+        report["control"] = _control(examiner, rollout, limit)
     if system.walkable is not None:
         world = system.world(seed=seed)
         report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
@@ -86,6 +84,15 @@ def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+def _control(examiner: Inverse, rollout: Rollout, limit: float) -> dict[str, dict[str, float]]:
+    """Control over the first 4, 16 and 64 frames, of the dream and of the real frames."""
+    rows: dict[str, dict[str, float]] = {}
+    for horizon in (h for h in (4, 16, 64) if h <= rollout.truth.shape[1]):
+        read = examine_control(examiner, rollout.until(horizon), limit=limit)
+        rows |= {f"{who}, {horizon} frames": asdict(control) for who, control in read.items()}
+    return rows
+
+
 def _at(curve: np.ndarray) -> dict[str, float]:
     """A curve's values at the horizons of the tables."""
     return {
@@ -105,7 +112,7 @@ def tell(report: dict[str, Any]) -> None:
                 + "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items())
             )
     for who, control in report.get("control", {}).items():
-        print(f"  control   {who:6} yaw sign right {control['yaw_sign']:.1%} "
+        print(f"  control   {who:16} yaw sign right {control['yaw_sign']:.1%} "
               f"of {control['turning_frames']} turning frames, "
               f"yaw error {control['yaw_error']:.2f} degrees, "
               f"forward read {control['walking']:.1%}")  # fmt: skip

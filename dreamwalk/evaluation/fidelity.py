@@ -8,7 +8,7 @@ again and again).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,14 @@ class Rollout:
     """The last real frame, uint8 `(b, 1, 3, h, w)`."""
     actions: Tensor
     """float32 `(b, t, a)`: the action that leads into each dreamt frame."""
+
+    def until(self, horizon: int) -> Rollout:
+        """The first `horizon` dreamt frames."""
+        cut = {
+            name: getattr(self, name)[:, :horizon]
+            for name in ("truth", "dream", "ceiling", "floor", "actions")
+        }
+        return replace(self, **cut)
 
 
 @torch.inference_mode()

@@ -147,8 +147,8 @@ class Dream(World):
         latents = self.system.advance(session, held, step=self.step_pass, timings=timings)
         began = perf_counter()
         with torch.inference_mode():
-            video = ((self.decode_latents(latents)[0, 0].clamp(-1, 1) + 1) * 127.5).round().byte()
-        frame = video.permute(1, 2, 0).cpu().numpy()
+            video = self.decode_latents(latents)[0, 0].permute(1, 2, 0).float().cpu().numpy()
+        frame = np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
         timings["decode"] = 1000 * (perf_counter() - began)
         self._now = DreamState(session, frame, self._reckon(now.pose, action))
         return frame.copy(), 0.0, False, False, self._info()

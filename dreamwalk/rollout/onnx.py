@@ -110,6 +110,7 @@ def _session(graph: nn.Module, inputs: tuple[Tensor, ...], *, threads: int) -> o
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to the others
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

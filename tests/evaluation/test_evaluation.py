@@ -106,3 +106,11 @@ def test_what_cannot_be_examined_is_named(system: NextFrame, toy_data: Path, tmp
     codec = Autoencode(autoencode_doom())
     with pytest.raises(ValueError, match="cannot go on frame after frame"):
         examine(codec, str(toy_data), out=tmp_path, name="codec")  # type: ignore[arg-type]
+
+
+def test_control_is_told_by_horizon(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
+    examiner = Inverse(InverseConfig(buttons=5, axes=2, width=8))
+    report = examine(
+        system, str(toy_data), out=tmp_path, name="tiny", clips=2, frames=8, history=2, examiner=examiner
+    )
+    assert set(report["control"]) == {"dream, 4 frames", "real, 4 frames"}
