@@ -58,6 +58,11 @@ def start(device: str | None = None) -> Place:
     return Place(dist.get_rank(), world, local, init_device_mesh(kind, (world,), mesh_dim_names=("shard",)))
 
 
+def wait_for_all() -> None:
+    """Go on when every process has come here: none leaves while another still writes."""
+    dist.barrier()
+
+
 def stop() -> None:
     """Leave the process group."""
     if dist.is_initialized():

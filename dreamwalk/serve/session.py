@@ -137,7 +137,7 @@ class Session:
             else:
                 period = 1.0 / player.fps
                 now = time.perf_counter()
-                self._due = now + period if now - self._due > period else self._due + period
+                self._due = self._due + period if 0 <= now - self._due <= period else now + period
                 player.advance()
         except Exception as error:
             player.fail(error)

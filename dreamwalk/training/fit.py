@@ -102,9 +102,11 @@ def fit(
     deadline = time.monotonic() + 60 * minutes
     try:
         _loop(run, training, shards, place=place, journal=journal, folder=folder, deadline=deadline)
+        distributed.wait_for_all()
     finally:
         if journal is not None:
             journal.close()
+        distributed.stop()
     return folder / "weights.safetensors"
 
 

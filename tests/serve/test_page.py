@@ -172,7 +172,7 @@ def test_a_dream_from_a_picture(tab: Callable[..., Tab], tmp_path: Path) -> None
     page.until(
         "dreamwalk.app.hello && dreamwalk.app.status.start === null && dreamwalk.app.status.state === 'ready'"
     )
-    page.until("dreamwalk.view.newest.frame > 2")
+    page.until("dreamwalk.view.newest && dreamwalk.view.newest.frame > 2")
     assert page.picture().mean() > 240
 
 

@@ -72,6 +72,12 @@ def test_the_world_keeps_its_own_pace_unless_it_is_unlocked(make_stage: Make, vi
     began = time.perf_counter()
     visitor.frame(first + 20)
     assert time.perf_counter() - began < 0.7
+    visitor.frame(first + 200)
+    visitor.send("pace", unlocked=False)
+    visitor.until("status", unlocked=False)
+    began = time.perf_counter()
+    visitor.frame(visitor.frame()[0].frame + 5)
+    assert time.perf_counter() - began < 1.0  # it does not wait for the time that it ran ahead
 
 
 def test_pause_and_single_steps(make_stage: Make, visit: Visit) -> None:
