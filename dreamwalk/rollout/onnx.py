@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from dreamwalk.backbones.framedit import FrameDiT
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
-from dreamwalk.layers.rope import rope_tables
 
 
 class _PassGraph(nn.Module):
@@ -54,7 +53,7 @@ class OnnxStep:
     def __init__(
         self, conditions: nn.Module, backbone: FrameDiT, *, actions: int, window: int, threads: int = 0
     ) -> None:
-        self.config = backbone.config
+        self.config, self.rope = backbone.config, backbone.rope
         cache = backbone.cache(window)
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
@@ -67,14 +66,8 @@ class OnnxStep:
     def __call__(
         self, x: Tensor, sigma: float, action: Tensor, cache: RingCache
     ) -> tuple[Tensor, Sequence[KeyValues]]:
-        config = self.config
-        rope = rope_tables(
-            torch.tensor([cache.frames]),
-            grid=config.token_grid,
-            head_width=config.width // config.heads,
-            theta=config.theta,
-        )
-        level, bias = torch.full((1, 1), sigma), cache.bias(config.tokens)
+        rope = self.rope(torch.tensor([cache.frames]))
+        level, bias = torch.full((1, 1), sigma), cache.bias(self.config.tokens)
         feeds = (x, level, action, *rope, bias, cache.keys, cache.values)
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]

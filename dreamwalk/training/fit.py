@@ -150,6 +150,7 @@ def _loop(
     folder: Path,
     deadline: float,
 ) -> None:
+    starts, about = walkable(shards).pack() if place.first else ({}, {})
     began, since, told = time.monotonic(), training.step, {}
     flops = 0.0
     if training.step == 0 and journal:
@@ -167,7 +168,7 @@ def _loop(
             began, since = time.monotonic(), training.step
         if training.step % run.save_every == 0 or last:
             checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
-            _export(run, training, shards, folder, place)
+            _export(run, training, folder, place, starts=starts, about=about)
         if journal and (training.step % run.preview_every == 0 or last):
             _preview(run, training, shards, place, journal)
         if last:
@@ -254,7 +255,9 @@ def _averaged(training: Training) -> dict[str, Tensor]:
     return full
 
 
-def _export(run: Run, training: Training, shards: Shards, folder: Path, place: Place) -> None:
+def _export(
+    run: Run, training: Training, folder: Path, place: Place, *, starts: dict[str, Tensor], about: dict
+) -> None:
     """The averaged weights with all that a dream needs, as a file that opens itself."""
     tensors = _averaged(training)
     if not place.first:
@@ -265,7 +268,6 @@ def _export(run: Run, training: Training, shards: Shards, folder: Path, place: P
         "run": to_json(run),
         "step": training.step,
     }
-    starts, about = walkable(shards).pack()
     files.save(folder / "weights.safetensors", tensors | starts, metadata=metadata | {"walkable": about})
 
 
