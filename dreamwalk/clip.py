@@ -45,6 +45,11 @@ class Clip:
         cut = {name: array[start : start + frames] for name, array in arrays.items() if array is not None}
         return replace(self, **cut)
 
+    def first(self, frames: int) -> Clip:
+        """The first frames of a batched clip."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
+        return replace(self, **{name: a[:, :frames] for name, a in arrays.items() if a is not None})
+
     def to(self, device: torch.device | str) -> Clip:
         """A batched clip moved to a device."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from dreamwalk.clip import Clip
+from dreamwalk.conditions.places import MapConfig
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.systems import nextframe
-from dreamwalk.systems.nextframe import NextFrame
+from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
 
@@ -22,6 +23,21 @@ def panorama(heading: float, *, side: int = 32) -> np.ndarray:
     waves = np.stack([np.sin(angles), np.sin(2 * angles + 1), np.sin(3 * angles + 2)], -1)
     light = np.linspace(1.0, 0.4, side)[:, None, None]
     return ((waves[None] * 0.5 + 0.5) * light * 255).astype(np.uint8)
+
+
+def camera(heading: float, *, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Pose and intrinsics of who sees `panorama(heading)`, standing at (40, 40); right is positive."""
+    angle = np.deg2rad(heading)
+    ahead, right = (np.cos(angle), -np.sin(angle), 0), (-np.sin(angle), -np.cos(angle), 0)
+    pose = np.eye(4, dtype=np.float32)
+    pose[:3] = np.array([right, (0, 0, -1), ahead, (40, 40, 41)]).T
+    return pose, np.array([[side / 2, 0, side / 2], [0, side / 2, side / 2], [0, 0, 1]], np.float32)
+
+
+def with_map(config: NextFrameConfig) -> NextFrameConfig:
+    """The same system with a tiny map of where the toy stands."""
+    place = MapConfig(origin=(0, 0), extent=(80, 80), samples=6, reach=60.0, rays=2, width=64, features=16)
+    return replace(config, map=place)
 
 
 @dataclass(frozen=True)
@@ -46,19 +62,22 @@ class Toy:
             yaw = random.uniform(-20, 20, self.clip_frames)
             yaw[0] = 0
             heading = random.uniform(0, 360) + np.cumsum(yaw)
+            poses, intrinsics = zip(*(camera(float(h), side=self.side) for h in heading), strict=True)
             vectors = [self.schema.pack(self.schema.action(yaw=float(turn))) for turn in yaw]
             video = np.stack([panorama(float(h), side=self.side) for h in heading])
-            yield Clip(video=video, actions=np.stack(vectors), caption="turning")
+            yield Clip(
+                video=video, actions=np.stack(vectors), caption="turning",
+                world_from_camera=np.stack(poses), intrinsics=np.stack(intrinsics),
+            )  # fmt: skip
 
 
-def toy_system() -> NextFrame:
+def toy_system(config: NextFrameConfig | None = None) -> NextFrame:
     """A tiny next-frame system with random weights, all of them in play, that can be walked in."""
     torch.manual_seed(0)
-    system = NextFrame(nextframe.tiny()).eval()
+    system = NextFrame(config or nextframe.tiny()).eval()
     for parameter in system.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     starts = np.stack([panorama(0), panorama(120)])
-    poses = np.stack([np.eye(4, dtype=np.float32)] * 2)
-    intrinsics = np.array([[16, 0, 16], [0, 16, 16], [0, 0, 1]], np.float32)
+    poses, intrinsics = np.stack([camera(0)[0], camera(120)[0]]), camera(0)[1]
     system.walkable = Walkable(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
     return system

@@ -105,30 +105,31 @@ class FrameDiT(nn.Module):
 
     def forward(
         self, x: Tensor, sigma: Tensor, conditions: Tensor, cache: RingCache | None = None, *,
-        times: Tensor | None = None, mask: Mask | None = None,
+        times: Tensor | None = None, mask: Mask | None = None, views: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Velocity `v = eps - x` of noisy latents.
 
         `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
         indices (default 0, 1, ...; with a cache they go on from it). `mask` overrides the block-causal one;
-        with a cache, which is only read, `t` must be 1.
+        with a cache, which is only read, `t` must be 1. `views` `(b, t, n, d)` are added to the tokens.
         """
         times = self.times(x, cache) if times is None else times
         rope = self.rope(times)
         if cache is None:
             if mask is None:
                 mask = self.causal_mask(x.shape[1], device=x.device)
-            return self.predict(x, sigma, conditions, rope, mask, None)[0]
-        return self.predict(x, sigma, conditions, rope, cache.bias(self.config.tokens), cache)[0]
+            return self.predict(x, sigma, conditions, rope, mask, None, views)[0]
+        return self.predict(x, sigma, conditions, rope, cache.bias(self.config.tokens), cache, views)[0]
 
     def predict(
         self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Mask | None,
-        cache: RingCache | None,
+        cache: RingCache | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
         """The pure function behind `forward`, to compile and export: also gives fresh keys and values."""
         config = self.config
         p = config.patch
         h = self.embed(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        h = h if views is None else h + views
         condition = self.sigma(sigma) + conditions
         fresh = []
         for index, block in enumerate(self.blocks):

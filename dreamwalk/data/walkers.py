@@ -42,7 +42,15 @@ class Mix:
 
 
 HOME = Mix(
-    (("tour", 0.30), ("keys", 0.30), ("mouse", 0.15), ("return", 0.08), ("look", 0.07), ("place", 0.10))
+    (
+        ("tour", 0.24),
+        ("keys", 0.26),
+        ("mouse", 0.15),
+        ("return", 0.08),
+        ("look", 0.07),
+        ("push", 0.12),
+        ("place", 0.08),
+    )
 )
 WILD = Mix(
     (("tour", 0.3), ("keys", 0.2), ("mouse", 0.25), ("return", 0.1), ("look", 0.05), ("place", 0.1)),
@@ -55,6 +63,7 @@ WORDS = {
     "mouse": "walking and glancing around",
     "return": "walking ahead, turning around and coming back",
     "look": "standing and looking around",
+    "push": "walking into walls and along them",
     "place": "putting down a golden pillar, looking away and coming back to it",
 }
 
@@ -82,6 +91,7 @@ def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float =
         "mouse": _mouse,
         "return": _return,
         "look": _look,
+        "push": _push,
         "place": _place,
     }
     plan = walkers[kind](level, random)
@@ -191,6 +201,19 @@ def _look(level: Level, random: np.random.Generator) -> Walker:
         info = yield from hold(info, STAY, steps=int(random.integers(1, 5)))
         if clearance(info, (0.3, 0.7)) > 150 and random.random() < 0.5:
             info = yield from hold(info, AHEAD, steps=int(random.integers(2, 6)))
+
+
+def _push(level: Level, random: np.random.Generator) -> Walker:
+    """Keys held whatever is in the way, as people do: into walls, along them, and off again."""
+    yield STAY
+    while True:
+        held = [("forward",), ("forward", "left"), ("forward", "right"), ("left",), ("right",), ("back",)]
+        move = Move(held[random.choice(6, p=(0.5, 0.1, 0.1, 0.1, 0.1, 0.1))])
+        for _ in range(random.integers(4, 20)):
+            turn = random.choice([0.0, -KEY_TURN, KEY_TURN], p=(0.8, 0.1, 0.1))
+            yield Move(move.held, turn)
+        for _ in range(random.integers(0, 12)):
+            yield Move((), KEY_TURN if move.held[-1] != "right" else -KEY_TURN)
 
 
 def _retrace(trail: Iterable[np.ndarray], random: np.random.Generator, info: Info) -> Part:

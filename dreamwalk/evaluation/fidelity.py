@@ -46,10 +46,8 @@ def roll_out(system: NextFrame, clips: list[Clip], *, history: int, seed: int = 
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
     parts = []
     for first in range(0, len(clips), size):
-        clip = batch([Clip(video=c.video, actions=c.actions) for c in clips[first : first + size]])
-        session = system.begin(
-            Clip(video=clip.video[:, :history], actions=clip.actions[:, :history]), seed=seed
-        )
+        clip = batch([replace(c, depth=None) for c in clips[first : first + size]])
+        session = system.begin(clip.first(history), seed=seed)
         steps = range(history, len(clip))
         latents = [system.advance(session, clip.actions[:, step]) for step in steps]
         dream = to_bytes(system.codec.decode(torch.cat(latents, dim=1)))

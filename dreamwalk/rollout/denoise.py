@@ -29,7 +29,7 @@ class Step(Protocol):
     """One pass over one frame on a cache, which is only read: gives `v` and the fresh keys and values."""
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache
+        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]: ...
 
 
@@ -48,12 +48,27 @@ class EagerStep:
 
     @torch.inference_mode()
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache
+        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         levels = torch.full(x.shape[:2], sigma, device=x.device)
         rope = self.backbone.rope(self.backbone.times(x, cache))
         bias = cache.bias(self.backbone.config.tokens)
-        return self.predict(x, levels, self.conditions(action), rope, bias, cache)
+        return self.predict(x, levels, self.conditions(action), rope, bias, cache, views)
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where each row of a walk stands, in a level that is known by heart."""
+
+    pose: Tensor
+    """`world_from_camera` `(b, 4, 4)`."""
+    move: Tensor
+    """How far the last action led, `(b, 3)` in world units."""
+    intrinsics: Tensor
+    """`(b, 3, 3)` in pixels."""
+
+    def to(self, device: torch.device | str) -> Whereabouts:
+        return Whereabouts(self.pose.to(device), self.move.to(device), self.intrinsics.to(device))
 
 
 @dataclass
@@ -67,6 +82,7 @@ class Session:
     shift_by: float
     shape: tuple[int, int, int]
     """Latents of a frame, `(c, h, w)`."""
+    where: Whereabouts | None = None
 
     def clone(self) -> Session:
         """A snapshot that later passes leave alone."""
@@ -74,7 +90,8 @@ class Session:
 
     def to(self, device: torch.device | str) -> Session:
         """The same session on another device."""
-        return replace(self, cache=self.cache.to(device))
+        where = self.where and self.where.to(device)
+        return replace(self, cache=self.cache.to(device), where=where)
 
     def noise(self, kind: int) -> Tensor:
         """Noise `(1, 1, c, h, w)` of the frame that comes next, keyed by seed, frame and kind of use."""
@@ -83,8 +100,9 @@ class Session:
 
 
 def denoise_frame(
-    step: Step, session: Session, action: Tensor, *, timings: dict[str, Any] | None = None
-) -> Tensor:
+    step: Step, session: Session, action: Tensor, *, views: Tensor | None = None,
+    timings: dict[str, Any] | None = None,
+) -> Tensor:  # fmt: skip
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
     `timings` receives the milliseconds of the stages `denoise` and `commit`.
@@ -92,17 +110,19 @@ def denoise_frame(
     began = perf_counter()
     x = session.noise(0)
     for now, following in pairwise(sigma_grid(session.steps, shift_by=session.shift_by).tolist()):
-        x = x + (following - now) * step(x, now, action, session.cache)[0]
+        x = x + (following - now) * step(x, now, action, session.cache, views)[0]
     denoised = perf_counter()
-    commit_frame(step, session, x, action)
+    commit_frame(step, session, x, action, views=views)
     if timings is not None:
         timings["denoise"] = 1000 * (denoised - began)
         timings["commit"] = 1000 * (perf_counter() - denoised)
     return x
 
 
-def commit_frame(step: Step, session: Session, latents: Tensor, action: Tensor) -> None:
+def commit_frame(
+    step: Step, session: Session, latents: Tensor, action: Tensor, *, views: Tensor | None = None
+) -> None:
     """Make a finished frame part of the history: one pass at the history level; its keys and values stay."""
     level = torch.full(latents.shape[:2], session.history_level, device=latents.device)
     shown = perturb(latents, session.noise(1), level)
-    session.cache.write(step(shown, session.history_level, action, session.cache)[1])
+    session.cache.write(step(shown, session.history_level, action, session.cache, views)[1])

@@ -83,7 +83,11 @@ class DreamState:
 
 
 class Dream(World):
-    """A dream under way. Poses in `info` are reckoned from the actions: exact in yaw, nominal in position."""
+    """A dream under way.
+
+    Poses in `info` are where the system believes to be, if it knows a map; else they are reckoned from the
+    actions: exact in yaw, nominal in position.
+    """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
     render_mode = "rgb_array"
@@ -120,7 +124,10 @@ class Dream(World):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin from `options={"start": k}`, any picture `{"image": uint8 (h, w, 3)}`, or a drawn start."""
+        """Begin from `options={"start": k}`, any picture `{"image": uint8 (h, w, 3)}`, or a drawn start.
+
+        With a picture may come the `pose` `(4, 4)` from which it was seen.
+        """
         super().reset(seed=seed)
         options = options or {}
         index = int(options.get("start", self.np_random.integers(len(self.walkable.starts))))
@@ -134,8 +141,17 @@ class Dream(World):
         video = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, None].to(self.device)
         still = torch.zeros(1, 1, self.actions.size, device=self.device)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        session = self.system.begin(Clip(video=video, actions=still), seed=session_seed, step=self.step_pass)
-        self._now = DreamState(session, frame, self.walkable.poses[index].astype(np.float64))
+        seen_from = None if "image" in options else self.walkable.poses[index]
+        if "pose" in options:
+            seen_from = _pose(options["pose"])
+        clip = Clip(video=video, actions=still)
+        if seen_from is not None:
+            cameras = (seen_from, self.walkable.intrinsics)
+            pose, intrinsics = (torch.from_numpy(array)[None, None].to(self.device) for array in cameras)
+            clip = replace(clip, world_from_camera=pose, intrinsics=intrinsics)
+        session = self.system.begin(clip, seed=session_seed, step=self.step_pass)
+        nominal = self.walkable.poses[index] if seen_from is None else seen_from
+        self._now = DreamState(session, frame, np.asarray(nominal, np.float64))
         return frame.copy(), self._info()
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -150,7 +166,9 @@ class Dream(World):
             video = self.decode_latents(latents)[0, 0].permute(1, 2, 0).float().cpu().numpy()
         frame = np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
         timings["decode"] = 1000 * (perf_counter() - began)
-        self._now = DreamState(session, frame, self._reckon(now.pose, action))
+        where = session.where
+        pose = self._reckon(now.pose, action) if where is None else where.pose[0].double().cpu().numpy()
+        self._now = DreamState(session, frame, pose)
         return frame.copy(), 0.0, False, False, self._info()
 
     def render(self) -> np.ndarray:
@@ -184,3 +202,14 @@ class Dream(World):
         move[2, 3] = self.walkable.pace * (float(held.get("forward", 0)) - float(held.get("back", 0)))
         move[0, 3] = self.walkable.pace * (float(held.get("right", 0)) - float(held.get("left", 0)))
         return pose @ turn @ move
+
+
+def _pose(value: Any) -> np.ndarray:
+    """A pose from a caller's option; ValueError when it is none."""
+    try:
+        pose = np.asarray(value, np.float32)
+    except (ValueError, TypeError):
+        raise ValueError(f"a pose is a finite 4x4 matrix, got {value!r:.40}") from None
+    if pose.shape != (4, 4) or not np.isfinite(pose).all():
+        raise ValueError(f"a pose is a finite 4x4 matrix, got one of shape {pose.shape}")
+    return pose

@@ -41,9 +41,10 @@ class _PassGraph(nn.Module):
         bias: Tensor,
         keys: Tensor,
         values: Tensor,
+        views: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache)
+        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache, views)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 
@@ -59,16 +60,26 @@ class OnnxStep:
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
         bias = cache.bias(self.config.tokens)
         frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias)
-        inputs = (*frame, cache.keys, cache.values)
+        self.unseen = torch.zeros(1, 1, self.config.tokens, self.config.width)
+        inputs = (*frame, cache.keys, cache.values, self.unseen)
         self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache
+        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         rope = self.rope(torch.tensor([cache.frames]))
         level, bias = torch.full((1, 1), sigma), cache.bias(self.config.tokens)
-        feeds = (x, level, action, *rope, bias, cache.keys, cache.values)
+        feeds = (
+            x,
+            level,
+            action,
+            *rope,
+            bias,
+            cache.keys,
+            cache.values,
+            self.unseen if views is None else views,
+        )
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]
 

@@ -40,6 +40,7 @@ class _Actor:
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world = name, world
         self.frame = np.zeros((1, 1, 3), np.uint8)
+        self.pose: np.ndarray | None = None
         self.stages: dict[str, float] = {}
         self.live = False
         self.start: dict[str, Any] = {}
@@ -49,8 +50,8 @@ class _Actor:
 
     def reset(self, seed: int, start: dict[str, Any]) -> None:
         self.live = False
-        frame, _ = self.world.reset(seed=seed, options=dict(start))
-        self.frame = np.array(frame, np.uint8)
+        frame, info = self.world.reset(seed=seed, options=dict(start))
+        self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
         self.start, self.steps, self.whole = start, getattr(self.world, "steps", 0), True
         self._log, self.stages, self.live = array("f"), {}, True
 
@@ -60,8 +61,8 @@ class _Actor:
         if not self.live:
             raise ValueError(f"the {self.name} is over: press R to begin again")
         self.live = False
-        frame, _, terminated, truncated, _ = self.world.step(self.world.actions.unpack(vector))
-        self.frame = np.array(frame, np.uint8)
+        frame, _, terminated, truncated, info = self.world.step(self.world.actions.unpack(vector))
+        self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
         whole = (time.perf_counter() - began) * 1e3
         self.stages = dict(getattr(self.world, "timings", {})) or {self.name: whole}
         if len(self._log) < MAX_ACTIONS * vector.size:
@@ -190,7 +191,9 @@ class Scene:
             raise ValueError("the real game is over: press R to begin again")
         if self.view == "game" and view != "game":
             assert self._dream and self._game
-            self._dream.reset(self.seed, {"image": fit(self._game.frame, *self._dream.frame.shape[:2])})
+            seen = {"image": fit(self._game.frame, *self._dream.frame.shape[:2])}
+            pose = {} if self._game.pose is None else {"pose": self._game.pose.tolist()}
+            self._dream.reset(self.seed, seen | pose)
             self.aligned = True
         self.view = view
         return self._shot()

@@ -19,127 +19,105 @@ once as history at a small level and once as a target at any level, and targets 
 before them; twice the tokens, but every target sees what it will see when played. With `self_history`, part
 of that history is replaced by the model's own one-step dreams of it, so that it learns to mend its own errors
 (parallel scheduled sampling, arXiv 1906.04331; the self-rollout of LIVE pursues the same end).
+
+A level that is to be known by heart has a `map` (our addition, `dreamwalk.conditions.places`): the paper's
+model forgets what its window does not hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig, published
+from dreamwalk.backbones.framedit import FrameDiTConfig, published
 from dreamwalk.clip import Clip
-from dreamwalk.codecs import CodecConfig, build_codec
 from dreamwalk.codecs.frame import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.conditions.actions import ActionEmbedding
+from dreamwalk.conditions.places import MapConfig
 from dreamwalk.layers.attention import frame_mask
-from dreamwalk.rollout.denoise import EagerStep, Session, Step, commit_frame, denoise_frame
-from dreamwalk.rollout.dream import Decode, Dream, Walkable
-from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.draws import Draws
 
 
 @dataclass(frozen=True)
-class NextFrameConfig:
-    """The parts of the system, how it is trained, and how it is played."""
+class NextFrameConfig(DreamConfig):
+    """The parts of the system, how it is played, and how it is trained."""
 
-    codec: CodecConfig
-    backbone: FrameDiTConfig
-    actions: int
-    """Length of the action vector."""
-    levels: Literal["independent", "teacher"] = "independent"
-    shift: float = 3.0
-    """How far training levels and sampling grid are moved towards noise."""
+    levels: Literal["independent", "teacher", "sketch"] = "independent"
+    """How training levels are drawn; `sketch` trains the map alone, which is quick and comes first."""
     pure: float = 0.0
     """Share of targets at pure noise, where every frame starts when played."""
     history_max: float = 0.1
     """Largest level at which history is shown (`teacher`)."""
+    dim_history: float = 0.0
+    """Share of clips whose history is shown at any level up to pure noise (`teacher`)."""
     self_history: float = 0.0
     """Share of history frames replaced by the model's own dreams of them (`teacher`)."""
     self_rounds: int = 1
     """How often these dreams are dreamt on the history of the round before: the depth of errors seen."""
     weight_floor: float = 0.3
     """Below this level a target's weight stops growing."""
-    steps: int = 4
-    """Denoising passes a frame, when played."""
-    history_level: float = 0.02
-    """Level at which history is shown, when played."""
-    window: int = 16
-    """Frames that the cache remembers, when played."""
+    lost: float = 0.1
+    """Share of clips that are not told where they are (`map`)."""
 
 
-class NextFrame(nn.Module):
-    """A frozen codec, an action embedding and a Frame DiT."""
+class Pair(NamedTuple):
+    """What history and targets are told, side by side: `(b, 2t, ...)`."""
+
+    conditions: Tensor
+    views: Tensor | None
+
+
+class NextFrame(DreamingSystem):
+    """How a dreaming system learns to go on."""
 
     name = "nextframe"
-    about: dict[str, Any] | None = None
-    """Metadata of the file that the weights came from."""
-    walkable: Walkable | None = None
-    """Actions, starts and pace, when the weights came from a file that has them."""
-
-    def __init__(self, config: NextFrameConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.codec = build_codec(config.codec).requires_grad_(False)
-        self.actions = ActionEmbedding(config.actions, config.backbone.width)
-        self.backbone = FrameDiT(config.backbone)
-        self._engine: tuple[Step, Decode] | None = None
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """What is sharded, compiled and checkpointed."""
-        return self.backbone.blocks
-
-    def prepare(self, clips: Callable[[], Clip]) -> None:
-        """Nothing is computed from data before the first step: the codec arrives trained."""
-
-    def suit(self, actions: int, size: tuple[int, int]) -> None:
-        """ValueError unless data with so many actions and frames of `size` (h, w) fit this system."""
-        _, h, w = self.codec.stride
-        grid = size[0] // h, size[1] // w
-        if actions != self.config.actions:
-            mend = f"add `--system.actions {actions}`"
-            raise ValueError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
-        if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
-            flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
-            frames = f"frames of {size[0]}x{size[1]}"
-            raise ValueError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
-
-    def encode(self, video: Tensor) -> Tensor:
-        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; ValueError for another size."""
-        (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
-        if video.shape[-2:] != (rows * down, columns * across):
-            size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
-            raise ValueError(f"these frames are {size} and the system is for {wanted}: collect that size")
-        with torch.no_grad():
-            return self.codec.encode(video.float() / 127.5 - 1)
+    config: NextFrameConfig
 
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
-        x, conditions = self.encode(clip.video), self.actions(clip.actions)
-        return (
-            self.independent(x, conditions, draws)
-            if self.config.levels == "independent"
-            else self.teacher(x, conditions, draws)
-        )
+        x = self.encode(clip.video)
+        if not self.config.map:
+            return self.dream_loss(x, clip.actions, None, draws)
+        if clip.world_from_camera is None or clip.intrinsics is None:
+            raise ValueError("these data have no poses to learn a map from: add `--system.map None`")
+        features = self.map(clip.world_from_camera, clip.intrinsics)
+        known = {
+            "sketch": (self.codec.loudness * (self.map.sketch(features) - x).square()).mean(),
+            "walked": self.odometer.loss(clip.world_from_camera, clip.actions),
+        }
+        loss = known["sketch"] + 0.1 * known["walked"]
+        told = {name: value.detach() for name, value in known.items()}
+        if self.config.levels == "sketch":
+            return told | {"loss": loss}
+        found = (draws.uniform(1) >= self.config.lost)[..., None, None]
+        dreamt = self.dream_loss(x, clip.actions, found * self.map.to_tokens(features), draws)
+        return told | dreamt | {"loss": dreamt["loss"] + loss}
 
-    def independent(self, x: Tensor, conditions: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def dream_loss(self, x: Tensor, actions: Tensor, views: Tensor | None, draws: Draws) -> dict[str, Tensor]:
+        """Of latents `x`, of which `views` are known by heart."""
+        levels = self.independent if self.config.levels == "independent" else self.teacher
+        return levels(x, self.actions(actions), views, draws)
+
+    def independent(
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+    ) -> dict[str, Tensor]:
         """All frames noisy, each at its own level, each seeing the noisy past."""
         sigma = self.draw_levels(x.shape[1], draws)
         noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
-        return self.compare(x, noisy, self.backbone(noisy, sigma, conditions), sigma)
+        return self.compare(x, noisy, self.backbone(noisy, sigma, conditions, views=views), sigma)
 
-    def teacher(self, x: Tensor, conditions: Tensor, draws: Draws) -> dict[str, Tensor]:
+    def teacher(self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as history, frames 1 .. t-1 as targets, in one pass."""
         history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        shown_at = (self.config.history_max * draws.uniform(1)).expand(-1, frames)
+        most = torch.where(draws.uniform(1) < self.config.dim_history, 1.0, self.config.history_max)
+        shown_at = (most * draws.uniform(1)).expand(-1, frames)
         sigma = self.draw_levels(frames, draws)
         eps_history, eps = draws.normal(*history.shape[1:]), draws.normal(*targets.shape[1:])
-        pair = torch.cat([conditions[:, :-1], conditions[:, 1:]], dim=1)
+        pair = Pair(_twice(conditions), None if views is None else _twice(views))
         if self.config.self_history:
             own = flow.spread(draws.uniform(frames) < self.config.self_history, history)
             history = self.dreamt_history(history, own, eps, shown_at, pair, draws)
@@ -149,20 +127,18 @@ class NextFrame(nn.Module):
 
     @torch.no_grad()
     def dreamt_history(
-        self, history: Tensor, own: Tensor, eps: Tensor, shown_at: Tensor, conditions: Tensor, draws: Draws
+        self, history: Tensor, own: Tensor, eps: Tensor, shown_at: Tensor, pair: Pair, draws: Draws
     ) -> Tensor:
         """History whose `own` frames are one-step dreams, all frames at once, round after round."""
         pure, mixed = torch.ones_like(shown_at), history
         for _ in range(self.config.self_rounds):
             shown = flow.perturb(mixed, draws.normal(*history.shape[1:]), shown_at)
-            v = self.paired(shown, eps, shown_at, pure, conditions)
+            v = self.paired(shown, eps, shown_at, pure, pair)
             dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
             mixed = torch.where(own, dreamt, history)
         return mixed
 
-    def paired(
-        self, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, conditions: Tensor
-    ) -> Tensor:
+    def paired(self, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, pair: Pair) -> Tensor:
         """Velocity of the targets: target i sees history 0 .. i and itself, history sees history."""
         t = shown.shape[1]
         past = torch.ones(t, t, dtype=torch.bool, device=shown.device).tril()
@@ -170,8 +146,9 @@ class NextFrame(nn.Module):
         visible = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, itself], 1)], 0)
         times = torch.arange(t, device=shown.device)
         v = self.backbone(
-            torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), conditions,
-            times=torch.cat([times, times + 1]), mask=frame_mask(visible, tokens=self.config.backbone.tokens),
+            torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), pair.conditions,
+            times=torch.cat([times, times + 1]), views=pair.views,
+            mask=frame_mask(visible, tokens=self.config.backbone.tokens),
         )  # fmt: skip
         return v[:, t:]
 
@@ -186,63 +163,10 @@ class NextFrame(nn.Module):
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 
-    def step(self) -> Step:
-        """The pass that sessions of this system run, in plain PyTorch."""
-        return EagerStep(self.actions, self.backbone)
 
-    @torch.inference_mode()
-    def begin(self, start: Clip, *, seed: int = 0, step: Step | None = None) -> Session:
-        """A session whose history is the batched clip `start` (one frame is enough)."""
-        step, config = step or self.step(), self.config
-        latents = self.encode(start.video)
-        cache = self.backbone.cache(config.window, batch=latents.shape[0])
-        shape = (latents.shape[2], latents.shape[3], latents.shape[4])
-        session = Session(cache, seed, config.steps, config.history_level, config.shift, shape)
-        for i in range(latents.shape[1]):
-            commit_frame(step, session, latents[:, i : i + 1], start.actions[:, i : i + 1])
-        return session
-
-    @torch.inference_mode()
-    def advance(
-        self,
-        session: Session,
-        action: Tensor,
-        *,
-        step: Step | None = None,
-        timings: dict[str, float] | None = None,
-    ) -> Tensor:
-        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
-        return denoise_frame(step or self.step(), session, action[:, None], timings=timings)
-
-    def world(self, *, seed: int | None = None) -> Dream:
-        """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime. ValueError without starts."""
-        if self.walkable is None:
-            raise ValueError(
-                "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
-            )
-        device = next(self.parameters()).device
-        if self._engine is None:
-            self._engine = self._engines(device)
-        step, decode = self._engine
-        world = Dream(self, self.walkable, step=step, decode=decode, device=device)
-        world.reset(seed=seed)
-        return world
-
-    def _engines(self, device: torch.device) -> tuple[Step, Decode]:
-        """The pass and the decoder, made once and shared by all worlds of this system."""
-        if device.type == "cuda":
-            return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
-        config = self.config
-        step = OnnxStep(self.actions, self.backbone, actions=config.actions, window=config.window)
-        return step, OnnxDecoder(self.codec, (config.backbone.channels, *config.backbone.grid))
-
-    @torch.inference_mode()
-    def preview(self, clip: Clip) -> Tensor:
-        """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
-        first = Clip(video=clip.video[:, :1], actions=clip.actions[:, :1])
-        session, latents = self.begin(first), [self.encode(clip.video[:, :1])]
-        latents += [self.advance(session, clip.actions[:, i]) for i in range(1, len(clip))]
-        return self.codec.decode(torch.cat(latents, 1)).clamp(-1, 1)
+def _twice(x: Tensor) -> Tensor:
+    """Of frames `(b, t, ...)`: those shown as history, then those that are targets."""
+    return torch.cat([x[:, :-1], x[:, 1:]], dim=1)
 
 
 def tiny() -> NextFrameConfig:
@@ -277,7 +201,8 @@ def doom() -> NextFrameConfig:
     )
     return NextFrameConfig(
         codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,
-        levels="teacher", pure=0.75, self_history=0.6, steps=1, window=7,
+        levels="teacher", pure=0.75, dim_history=0.25, self_history=0.6, steps=1, window=7,
+        map=MapConfig(origin=(-32, -32), extent=(1152, 736)),
     )  # fmt: skip
 
 

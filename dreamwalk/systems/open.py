@@ -86,8 +86,11 @@ def take_codec(system: Trainable, name: str | Path) -> None:
 
 
 def fill_from(system: Trainable, name: str | Path) -> None:
-    """Start `system` from the weights of another file of the same shapes."""
-    files.fill(system, files.read(locate(name))[0], source=f"'{name}'")
+    """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh."""
+    tensors = files.read(locate(name))[0]
+    parts = {tensor.split(".")[0] for tensor in tensors}
+    fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}
+    files.fill(system, fresh | tensors, source=f"'{name}'")
 
 
 def _fetch(repository: str) -> Path:

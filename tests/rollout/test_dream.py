@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from toy import panorama, toy_system
+from toy import camera, panorama, toy_system, with_map
 
 from dreamwalk.clip import Clip
 from dreamwalk.rollout.denoise import EagerStep
@@ -95,9 +95,9 @@ def test_poses_are_reckoned_from_actions(world: Dream) -> None:
         info = world.step(world.actions.action(yaw=10.0))[4]
     info = world.step(world.actions.action(["forward"]))[4]
     np.testing.assert_allclose(
-        info["world_from_camera"][:3, 2], [1, 0, 0], atol=1e-6
-    )  # ninety degrees to the right
-    np.testing.assert_allclose(info["world_from_camera"][:3, 3], [5, 0, 0], atol=1e-5)
+        info["world_from_camera"][:3, 2], [0, -1, 0], atol=1e-6
+    )  # from east ninety degrees to the right
+    np.testing.assert_allclose(info["world_from_camera"][:3, 3], [40, 35, 41], atol=1e-5)
     assert set(world.timings) == {"denoise", "commit", "decode"}
 
 
@@ -112,6 +112,8 @@ def test_any_picture_is_a_start(world: Dream) -> None:
     [
         ({"start": 9}, "no start 9: this dream has 2"),
         ({"image": np.zeros((3, 3, 3), np.uint8)}, r"uint8 of shape \(32, 32, 3\)"),
+        ({"start": 0, "pose": [[1, 0], [0, 1]]}, r"a pose is a finite 4x4 matrix, got one of shape \(2, 2\)"),
+        ({"start": 0, "pose": "north"}, "a pose is a finite 4x4 matrix, got 'north'"),
     ],
 )
 def test_impossible_starts_are_refused(world: Dream, options: dict, sentence: str) -> None:
@@ -148,3 +150,51 @@ def test_the_pass_is_one_graph_for_all_frames(system: NextFrame) -> None:
         compiled = system.advance(session, torch.zeros(1, 7), step=step)
         torch.testing.assert_close(compiled, system.advance(plain, torch.zeros(1, 7)))
     assert len(graphs) == 1
+
+
+@pytest.fixture
+def mapped() -> Dream:
+    return toy_system(with_map(nextframe.tiny())).world(seed=0)
+
+
+def test_with_a_map_the_place_decides_what_is_seen(mapped: Dream) -> None:
+    """The same picture at another pose goes on otherwise, and unknown poses are possible."""
+    films = []
+    for options in ({}, {"pose": camera(90)[0].tolist()}, {"pose": camera(0)[0]}):
+        mapped.reset(seed=5, options={"image": panorama(0), **options})
+        films.append(walk(mapped, 3))
+    mapped.reset(seed=5, options={"start": 0})
+    assert (films[2] == walk(mapped, 3)).all()
+    assert (films[0] != films[2]).any() and (films[1] != films[2]).any()
+
+
+def test_with_a_map_poses_are_those_of_the_odometer(mapped: Dream) -> None:
+    mapped.reset(seed=5, options={"start": 0})
+    state = mapped.state()
+    action = mapped.actions.action(["forward"], yaw=9.0)
+    poses = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
+    session = state.session
+    assert session.where is not None
+    held = torch.from_numpy(mapped.actions.pack(action))[None]
+    with torch.inference_mode():
+        odometer = mapped.system.odometer  # type: ignore[attr-defined]
+        expected = odometer(session.where.pose, session.where.move, held)[0]
+    np.testing.assert_allclose(poses[0], expected[0].numpy(), atol=1e-5)
+    mapped.restore(state)
+    again = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
+    assert np.array_equal(poses, again)
+
+
+def test_onnx_equals_eager_with_a_map() -> None:
+    system = toy_system(with_map(nextframe.tiny()))
+    start = Clip(
+        video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(),
+        actions=torch.zeros(1, 1, 7), world_from_camera=torch.from_numpy(camera(0)[0])[None, None],
+        intrinsics=torch.from_numpy(camera(0)[1])[None, None],
+    )  # fmt: skip
+    dreams = []
+    for step in (OnnxStep(system.actions, system.backbone, actions=7, window=8), system.step()):
+        session = system.begin(start, seed=3, step=step)
+        frames = [system.advance(session, torch.full((1, 7), 0.3), step=step) for _ in range(4)]
+        dreams.append(torch.cat(frames, 1))
+    torch.testing.assert_close(dreams[0], dreams[1], atol=2e-5, rtol=1e-4)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import Toy
+from toy import Toy, with_map
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.frame import kl_tiny
@@ -67,3 +67,24 @@ def test_nextframe(levels: str, own: float, clip: Clip) -> None:
     dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
     still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
     assert dream > still + 5
+
+
+def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: Clip) -> None:
+    """With a history of pure noise, the pose alone brings the right frame back."""
+    torch.manual_seed(0)
+    tiny = with_map(nextframe.tiny())
+    system = NextFrame(replace(tiny, levels="sketch"))
+    system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
+    losses = learn(system, clip, steps=150, lr=3e-3)
+    assert losses[-1] < losses[0] / 4
+    system.config = replace(tiny, dim_history=1.0, history_level=1.0)
+    learn(system, clip, steps=150, lr=2e-3)
+    dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
+    still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
+    assert dream > still + 5
+
+
+def test_a_map_needs_poses(clip: Clip) -> None:
+    blind = replace(clip, world_from_camera=None)
+    with pytest.raises(ValueError, match="no poses to learn a map from"):
+        NextFrame(with_map(nextframe.tiny())).loss(blind, Draws([(0, 0, 0), (0, 0, 1)]))

@@ -1,0 +1,167 @@
+"""Places: what a system knows by heart about one level, and where in it the camera stands.
+
+A history of a few frames forgets what is behind the walker, and errors add up in it. `PlaceMap` is the rest
+of the memory: learned features on a grid over the floor, read along the rays of every column of tokens and
+added to them, as the features of neural maps are (Neural Map, arXiv 1702.08360; feature grids as in Instant
+NGP, arXiv 2201.05989). `Odometer` tells where an action leads; WorldMem predicts poses from actions for the
+same reason (arXiv 2504.12369).
+
+Cameras stand upright, as in `dreamwalk.cameras`: z is up in the world, and looking up is a shear. So a
+column of tokens shares its rays on the floor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """A level of `extent` world units (x, y) from `origin` on, and how it is remembered."""
+
+    origin: tuple[float, float]
+    extent: tuple[float, float]
+    cell: float = 16.0
+    """World units of a cell of the map."""
+    channels: int = 8
+    samples: int = 40
+    """Points read along a ray."""
+    reach: float = 1100.0
+    """Planar depth of the farthest of them."""
+    rays: int = 4
+    """Rays through a column of tokens."""
+    width: int = 1024
+    """Of the network that reads them."""
+    features: int = 128
+    """What it tells of every token."""
+
+
+class Grid(nn.Module):
+    """Learned features over the floor, read by bilinear interpolation."""
+
+    GAIN = 4.0
+    """Features learn so much faster than weights."""
+
+    def __init__(self, config: MapConfig, *, channels: int, cell: float) -> None:
+        super().__init__()
+        (x, y), (width, height) = config.origin, config.extent
+        self.features = nn.Parameter(
+            0.5 / self.GAIN * torch.randn(channels, math.ceil(height / cell) + 1, math.ceil(width / cell) + 1)
+        )
+        self.register_buffer("origin", torch.tensor([x, y]), persistent=False)
+        self.register_buffer(
+            "span", torch.tensor(self.features.shape[:0:-1]).float() * cell - cell, persistent=False
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Features `(..., c)` at floor points `(..., 2)`; outside, those of the nearest edge."""
+        spots = (2 * (points - self.origin) / self.span - 1).reshape(1, 1, -1, 2)
+        read = nn.functional.grid_sample(
+            self.GAIN * self.features[None], spots, align_corners=True, padding_mode="border"
+        )
+        return read[0, :, 0].T.reshape(*points.shape[:-1], -1)
+
+
+class PlaceMap(nn.Module):
+    """Poses and intrinsics to what is known of every token's surroundings.
+
+    It learns by sketching: latents are predicted from what is known alone, so that most of the level is known
+    before a transformer makes use of it.
+    """
+
+    def __init__(
+        self, config: MapConfig, *, grid: tuple[int, int], stride: int, channels: int, width: int
+    ) -> None:
+        """For tokens on a `grid` (rows, columns), `stride` pixels apart, of `channels` latent channels."""
+        super().__init__()
+        self.config, self.rows, self.columns, self.stride = config, grid[0], grid[1], stride
+        self.grid = Grid(config, channels=config.channels, cell=config.cell)
+        read = config.rays * config.samples * config.channels
+        self.mlp = nn.Sequential(
+            nn.Linear(read + 3, config.width), nn.SiLU(), nn.Linear(config.width, config.width), nn.SiLU(),
+            nn.Linear(config.width, self.rows * config.features),
+        )  # fmt: skip
+        self.to_sketch = nn.Linear(config.features, channels)
+        self.to_tokens = nn.Linear(config.features, width)
+        nn.init.zeros_(self.to_tokens.weight)
+        nn.init.zeros_(self.to_tokens.bias)
+
+    def sketch(self, features: Tensor) -> Tensor:
+        """Latents `(b, t, c, h, w)` as they are known by heart, from `features` `(b, t, n, f)`."""
+        return rearrange(self.to_sketch(features), "b t (h w) c -> b t c h w", h=self.rows)
+
+    def forward(self, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
+        """Features `(b, t, n, f)` for poses `(b, t, 4, 4)` and `intrinsics` `(b, t, 3, 3)` in pixels."""
+        config, (b, t) = self.config, world_from_camera.shape[:2]
+        count, across = self.columns * config.rays, self.stride / config.rays
+        u = (torch.arange(count, device=intrinsics.device) + 0.5) * across
+        slope = (u - intrinsics[..., 0, 2:]) / intrinsics[..., 0, :1]
+        ahead, right = world_from_camera[..., None, :2, 2], world_from_camera[..., None, :2, 0]
+        ray = ahead + slope[..., None] * right
+        depth = config.reach * torch.linspace(0.05, 1, config.samples, device=ray.device).square()
+        points = world_from_camera[..., None, None, :2, 3] + depth[:, None] * ray[..., None, :]
+        seen = self.grid(points).reshape(b, t, self.columns, -1)
+        middle = ray.reshape(b, t, self.columns, config.rays, 2).mean(3)
+        horizon = intrinsics[..., 1, 2] / (self.rows * self.stride) - 0.5
+        sheared = horizon[..., None, None].expand(b, t, self.columns, 1)
+        h = self.mlp(torch.cat([seen, middle, sheared], dim=-1))
+        return h.reshape(b, t, self.columns, self.rows, -1).transpose(2, 3).flatten(2, 3)
+
+
+class Odometer(nn.Module):
+    """Where an action leads: the next pose from this one, the last move and the action; knows the walls."""
+
+    UNIT = 16.0
+
+    def __init__(self, config: MapConfig, *, actions: int, channels: int = 4, width: int = 128) -> None:
+        super().__init__()
+        self.turn = nn.Parameter(torch.zeros(actions))
+        self.ground = Grid(config, channels=channels, cell=config.cell / 2)
+        around = torch.arange(12) * (math.tau / 12)
+        ring = torch.stack([around.cos(), around.sin()], dim=-1)
+        self.register_buffer("around", torch.cat([16 * ring, 32 * ring]), persistent=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(24 * channels + actions + 3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+            nn.Linear(width, 3),
+        )  # fmt: skip
+        self.free = nn.Linear(actions + 3, 3, bias=False)
+
+    def forward(self, pose: Tensor, move: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those before it."""
+        turned = pose @ _about_the_vertical(action @ self.turn.detach())
+        axes = turned[:, :3, :3]
+        place = pose[:, None, :2, 3] + torch.einsum("bij,nj->bni", axes[:, :2, (2, 0)], self.around)
+        drift = torch.einsum("bji,bj->bi", axes, move) / self.UNIT
+        inputs = torch.cat([action, drift], dim=-1)
+        local = self.free(inputs) + self.mlp(torch.cat([self.ground(place).flatten(1), inputs], dim=-1))
+        step = self.UNIT * torch.einsum("bij,bj->bi", axes, local)
+        following = torch.cat([turned[:, :3, 3] + step, turned[:, 3, 3:]], dim=1)[..., None]
+        return torch.cat([turned[..., :3], following], dim=-1), step
+
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
+    def loss(self, poses: Tensor, actions: Tensor) -> Tensor:
+        """Squared error of turns, and of poses `(b, t, 4, 4)` walked from the first two on, in units."""
+        ahead = poses[:, :, :3, 2]
+        right = poses[:, :-1, :3, 0]
+        turned = torch.atan2((ahead[:, 1:] * right).sum(-1), (ahead[:, 1:] * ahead[:, :-1]).sum(-1))
+        errors = [100 * (turned - actions[:, 1:] @ self.turn).square().mean()]
+        pose, move = poses[:, 1], poses[:, 1, :3, 3] - poses[:, 0, :3, 3]
+        for i in range(2, poses.shape[1]):
+            pose, move = self(pose, move, actions[:, i])
+            errors.append(((pose[:, :3, 3] - poses[:, i, :3, 3]) / self.UNIT).square().sum(-1).mean())
+        return torch.stack(errors).mean()
+
+
+def _about_the_vertical(angle: Tensor) -> Tensor:
+    """Rotations `(b, 4, 4)` to the right by `angle` radians, in the camera's own axes."""
+    turn = torch.eye(4, device=angle.device).repeat(len(angle), 1, 1)
+    cos, sin = angle.cos(), angle.sin()
+    rows = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], dim=-2)
+    turn[:, 0:3:2, 0:3:2] = rows
+    return turn

@@ -1,0 +1,169 @@
+"""What every dreaming system does alike: encode, begin from real frames, go on, and open as a world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
+from dreamwalk.clip import Clip
+from dreamwalk.codecs import CodecConfig, build_codec
+from dreamwalk.conditions.actions import ActionEmbedding
+from dreamwalk.conditions.places import MapConfig, Odometer, PlaceMap
+from dreamwalk.rollout.denoise import EagerStep, Session, Step, Whereabouts, commit_frame, denoise_frame
+from dreamwalk.rollout.dream import Decode, Dream, Walkable
+from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+
+
+@dataclass(frozen=True)
+class DreamConfig:
+    """The parts of a dreaming system, and how it is played."""
+
+    codec: CodecConfig
+    backbone: FrameDiTConfig
+    actions: int
+    """Length of the action vector."""
+    steps: int = 4
+    """Denoising passes a frame, when played."""
+    shift: float = 3.0
+    """How far the sampling grid (and training levels) are moved towards noise."""
+    history_level: float = 0.02
+    """Level at which history is shown, when played."""
+    window: int = 16
+    """Frames that the cache remembers, when played."""
+    map: MapConfig | None = None
+    """A level to know by heart; the data then need poses."""
+
+
+class DreamingSystem(nn.Module):
+    """A frozen codec, an action embedding, a Frame DiT, and perhaps a map of the level that it dreams of."""
+
+    about: dict[str, Any] | None = None
+    """Metadata of the file that the weights came from."""
+    walkable: Walkable | None = None
+    """Actions, starts and pace, when the weights came from a file that has them."""
+
+    def __init__(self, config: DreamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = build_codec(config.codec).requires_grad_(False)
+        self.actions = ActionEmbedding(config.actions, config.backbone.width)
+        self.backbone = FrameDiT(config.backbone)
+        if config.map:
+            grid, stride, width = config.backbone.token_grid, self.codec.stride[2], config.backbone.width
+            stride, channels = stride * config.backbone.patch, config.backbone.channels
+            self.map = PlaceMap(config.map, grid=grid, stride=stride, channels=channels, width=width)
+            self.odometer = Odometer(config.map, actions=config.actions)
+        self._engine: tuple[Step, Decode] | None = None
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """What is sharded, compiled and checkpointed."""
+        return self.backbone.blocks
+
+    def prepare(self, clips: Callable[[], Clip]) -> None:
+        """Nothing is computed from data before the first step: the codec arrives trained."""
+
+    def suit(self, actions: int, size: tuple[int, int]) -> None:
+        """ValueError unless data with so many actions and frames of `size` (h, w) fit this system."""
+        _, h, w = self.codec.stride
+        grid = size[0] // h, size[1] // w
+        if actions != self.config.actions:
+            mend = f"add `--system.actions {actions}`"
+            raise ValueError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
+        if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
+            flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
+            frames = f"frames of {size[0]}x{size[1]}"
+            raise ValueError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
+
+    def encode(self, video: Tensor) -> Tensor:
+        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; ValueError for another size."""
+        (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
+        if video.shape[-2:] != (rows * down, columns * across):
+            size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
+            raise ValueError(f"these frames are {size} and the system is for {wanted}: collect that size")
+        with torch.no_grad():
+            return self.codec.encode(video.float() / 127.5 - 1)
+
+    def step(self) -> Step:
+        """The pass that sessions of this system run, in plain PyTorch."""
+        return EagerStep(self.actions, self.backbone)
+
+    @torch.inference_mode()
+    def begin(self, start: Clip, *, seed: int = 0, step: Step | None = None) -> Session:
+        """A session whose history is the batched clip `start` (one frame is enough)."""
+        step, config = step or self.step(), self.config
+        latents = self.encode(start.video)
+        cache = self.backbone.cache(config.window, batch=latents.shape[0])
+        shape = (latents.shape[2], latents.shape[3], latents.shape[4])
+        session = Session(cache, seed, config.steps, config.history_level, config.shift, shape)
+        for i in range(latents.shape[1]):
+            session.where = self.whereabouts(start, i)
+            action = start.actions[:, i : i + 1]
+            commit_frame(step, session, latents[:, i : i + 1], action, views=self.views(session))
+        return session
+
+    def whereabouts(self, clip: Clip, index: int) -> Whereabouts | None:
+        """Where frame `index` of a batched clip was seen from; None where that is not known or not asked."""
+        if not self.config.map or clip.world_from_camera is None or clip.intrinsics is None:
+            return None
+        poses = clip.world_from_camera
+        move = poses[:, index, :3, 3] - poses[:, max(index - 1, 0), :3, 3]
+        return Whereabouts(poses[:, index].float(), move.float(), clip.intrinsics[:, index].float())
+
+    def views(self, session: Session) -> Tensor | None:
+        """What is known of the surroundings where `session` stands."""
+        here = session.where
+        if here is None:
+            return None
+        return self.map.to_tokens(self.map(here.pose[:, None], here.intrinsics[:, None]))
+
+    @torch.inference_mode()
+    def advance(
+        self,
+        session: Session,
+        action: Tensor,
+        *,
+        step: Step | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Tensor:
+        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
+        if (here := session.where) is not None:
+            pose, move = self.odometer(here.pose, here.move, action)
+            session.where = replace(here, pose=pose, move=move)
+        views = self.views(session)
+        return denoise_frame(step or self.step(), session, action[:, None], views=views, timings=timings)
+
+    def world(self, *, seed: int | None = None) -> Dream:
+        """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime. ValueError without starts."""
+        if self.walkable is None:
+            raise ValueError(
+                "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
+            )
+        device = next(self.parameters()).device
+        if self._engine is None:
+            self._engine = self._engines(device)
+        step, decode = self._engine
+        world = Dream(self, self.walkable, step=step, decode=decode, device=device)
+        world.reset(seed=seed)
+        return world
+
+    def _engines(self, device: torch.device) -> tuple[Step, Decode]:
+        """The pass and the decoder, made once and shared by all worlds of this system."""
+        if device.type == "cuda":
+            return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
+        config = self.config
+        step = OnnxStep(self.actions, self.backbone, actions=config.actions, window=config.window)
+        return step, OnnxDecoder(self.codec, (config.backbone.channels, *config.backbone.grid))
+
+    @torch.inference_mode()
+    def preview(self, clip: Clip) -> Tensor:
+        """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
+        first = clip.first(1)
+        session, latents = self.begin(first), [self.encode(clip.video[:, :1])]
+        latents += [self.advance(session, clip.actions[:, i]) for i in range(1, len(clip))]
+        return self.codec.decode(torch.cat(latents, 1)).clamp(-1, 1)
