@@ -44,8 +44,10 @@ class Options:
     window: int | None = None
     """Another window, counted with the new frame."""
     steps: int = 10
+    prompt: int = 1
+    """Frames that are given; encoding them as history is not timed."""
     frames: int | None = None
-    """New frames after the first; by default as many as the window holds."""
+    """New frames after them; by default as many as the window holds."""
     compiled: bool = False
     """A row more: our pass through `torch.compile`."""
     json: Path | None = None
@@ -56,7 +58,7 @@ class Options:
 class Walk:
     """What both are given, and what is expected of them: latents and milliseconds of every new frame."""
 
-    first: Tensor
+    prompt: Tensor
     actions: Tensor
     noise: Tensor
     steps: int
@@ -65,9 +67,9 @@ class Walk:
 
 def main(options: Options) -> None:
     device, window = pick_device(), options.window or (32 if options.full else 8)
-    frames = options.frames or window - 1
-    if not 1 <= frames < window:
-        raise SystemExit(f"within the window there are 1 to {window - 1} new frames, not {frames}")
+    frames = options.frames or window - options.prompt
+    if min(options.prompt, frames) < 1 or options.prompt + frames > window:
+        raise SystemExit(f"{options.prompt} + {frames} frames do not fit: at least one each, {window} in all")
     torch.manual_seed(0)
     config = oasis_500m() if options.full else SMALL
     backbone, actions = STDiT(config), nn.Linear(len(ACTIONS), config.width)
@@ -77,9 +79,9 @@ def main(options: Options) -> None:
         theirs = public_network(options.public, backbone, actions, device)
     backbone, actions = backbone.to(device).eval(), actions.to(device)
     shape = config.channels, *config.grid
-    first, pushed = torch.randn(1, 1, *shape), torch.rand(1, frames + 1, len(ACTIONS)) * 2 - 1
-    noise = torch.randn(frames, 1, 1, *shape)
-    walk = Walk(first.to(device), pushed.to(device), noise.to(device), options.steps, window)
+    prompt, noise = torch.randn(1, options.prompt, *shape), torch.randn(frames, 1, 1, *shape)
+    pushed = torch.rand(1, options.prompt + frames, len(ACTIONS)) * 2 - 1
+    walk = Walk(prompt.to(device), pushed.to(device), noise.to(device), options.steps, window)
     network = "their network" if options.public else "our network, no clone given"
     runs = {f"their loop ({network})": lambda: their_loop(theirs, walk)}
     step = EagerStep(actions, backbone)
@@ -159,9 +161,9 @@ def ours_at_once(backbone: STDiT, actions: nn.Module) -> Network:
 
 def their_loop(network: Network, walk: Walk) -> tuple[Tensor, list[float]]:
     """DDIM as published: at every step the whole window, clean frames of the past under label 14."""
-    latents, share, milliseconds = walk.first, vp.abar().float().to(walk.first.device), []
+    latents, share, milliseconds = walk.prompt, vp.abar().float().to(walk.prompt.device), []
     levels = [*ddim_timesteps(walk.steps).tolist(), None]
-    for t, y in enumerate(walk.noise, 1):
+    for t, y in enumerate(walk.noise, walk.prompt.shape[1]):
         began, first = now(), max(0, t + 1 - walk.window)
         for k, following in itertools.pairwise(levels):
             seen = torch.cat([latents[:, first:], y], 1)
@@ -181,11 +183,12 @@ def their_loop(network: Network, walk: Walk) -> tuple[Tensor, list[float]]:
 
 def on_a_cache(step: EagerStep, backbone: STDiT, walk: Walk) -> tuple[Tensor, list[float]]:
     """The same by Euler's method on the flow, every finished frame passing once more into the cache."""
-    _, _, *shape = walk.first.shape
+    _, _, *shape = walk.prompt.shape
     session = Session(backbone.cache(walk.window - 1), 0, walk.steps, 0.0, 1.0, tuple(shape))
-    commit_frame(step, session, walk.first, walk.actions[:, :1])
-    latents, grid, milliseconds = walk.first, ddim_grid(walk.steps).tolist(), []
-    for t, noise in enumerate(walk.noise, 1):
+    for t in range(walk.prompt.shape[1]):
+        commit_frame(step, session, walk.prompt[:, t : t + 1], walk.actions[:, t : t + 1])
+    latents, grid, milliseconds = walk.prompt, ddim_grid(walk.steps).tolist(), []
+    for t, noise in enumerate(walk.noise, walk.prompt.shape[1]):
         began, action = now(), walk.actions[:, t : t + 1]
         x = vp.to_flow(noise, torch.tensor(grid[0], device=noise.device))
         for here, there in itertools.pairwise(grid):

@@ -14,19 +14,20 @@ label that a network was trained with, needs the schedule of noise. That schedul
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
 from torch import Tensor
 
 LEVELS = 1000
-LOW, HIGH = torch.tensor([-3.0, 3.0], dtype=torch.float64).sigmoid().tolist()
+LOW, HIGH = 1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))
 
 
 @cache
 def abar() -> Tensor:
     """Share of the data's variance at each timestep, `(1000,)` float64, falling."""
-    clock = torch.arange(LEVELS + 1, dtype=torch.float64) / LEVELS
+    clock = torch.arange(LEVELS + 1, dtype=torch.float64, device="cpu") / LEVELS
     share = (HIGH - (6 * clock - 3).sigmoid()) / (HIGH - LOW)
     return (share[1:] / share[:-1]).clamp(min=0.001).cumprod(0)
 
