@@ -62,6 +62,15 @@ class SelfAttention(nn.Module):
         return self.out(rearrange(y, "b heads n e -> b n (heads e)")), fresh
 
 
+class BiasedAttention(SelfAttention):
+    """Self-attention whose output has a bias, and by `qkv_bias` its input too, as in vision transformers."""
+
+    def __init__(self, width: int, *, heads: int, qkv_bias: bool) -> None:
+        super().__init__(width, heads=heads, qk_norm=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.out = nn.Linear(width, width)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
     """Scaled dot-product attention, through FlexAttention when the mask is a `BlockMask`."""
     if isinstance(mask, BlockMask):

@@ -17,9 +17,13 @@ class SigmaEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, sigma: Tensor) -> Tensor:
+        return self.at(1000.0 * sigma.float())
+
+    def at(self, timestep: Tensor) -> Tensor:
+        """The embedding of timesteps `(b, t)` in [0, 1000], for networks that were trained on such labels."""
         half = self.features // 2
-        frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=sigma.device) / half)
-        angle = 1000.0 * sigma.float()[..., None] * frequency
+        frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=timestep.device) / half)
+        angle = timestep.float()[..., None] * frequency
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1).to(next(self.mlp.parameters()).dtype))
 
 

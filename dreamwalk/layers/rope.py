@@ -43,6 +43,31 @@ def rope_tables(
     return angle.cos().float(), angle.sin().float()
 
 
+def time_tables(times: Tensor, *, head_width: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `(1, 1, t, head_width / 2)`, float32, when the whole head turns with time."""
+    frequency = theta ** (-torch.arange(0, head_width, 2, device=times.device).double() / head_width)
+    angle = (times.double()[:, None] * frequency)[None, None]
+    return angle.cos().float(), angle.sin().float()
+
+
+def pixel_tables(
+    grid: tuple[int, int], *, head_width: int, axis_width: int, max_frequency: float,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Tables `(1, 1, h*w, head_width / 2)` for a fixed picture, both axes from -1 to 1: `axis_width` of the
+    head turns with the row, as much with the column, at frequencies pi to pi max_frequency / 2, and the rest
+    stays (angle 0). Angles are float32, as in the networks that were trained with them (Diffusion Forcing,
+    open-oasis): at several hundred radians float64 would show.
+    """
+    if 2 * axis_width > head_width or axis_width % 2:
+        raise ValueError(f"two even parts of {axis_width} do not fit into a head of {head_width}")
+    frequency = torch.linspace(1, max_frequency / 2, axis_width // 2, device=device) * torch.pi
+    row, column = (torch.linspace(-1, 1, side, device=device)[:, None] * frequency for side in grid)
+    angle = torch.cat([row[:, None].expand(*grid, -1), column[None].expand(*grid, -1)], dim=-1).flatten(0, 1)
+    angle = torch.nn.functional.pad(angle, (0, head_width // 2 - angle.shape[-1]))[None, None]
+    return angle.cos(), angle.sin()
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate interleaved pairs of `x` `(b, heads, n, head_width)` by the tables of `rope_tables`."""
     even, odd = x[..., 0::2], x[..., 1::2]

@@ -21,6 +21,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig, build_codec
 from dreamwalk.codecs.frame import KLCodec
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
+from dreamwalk.codecs.vit import ViTCodec
 from dreamwalk.schedules.draws import Draws
 
 
@@ -63,7 +64,7 @@ class Autoencode(nn.Module):
         """Reconstruction of `clip.video`; `loss` is what is minimised, the rest is told."""
         video = to_float(clip.video)
         terms: dict[str, Tensor] = {}
-        if isinstance(self.codec, KLCodec):
+        if isinstance(self.codec, KLCodec | ViTCodec):
             mean, log_variance = self.codec.posterior(video)
             terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
             latents = mean + (0.5 * log_variance).exp() * draws.normal(*mean.shape[1:])

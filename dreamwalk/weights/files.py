@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,23 @@ def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file that `save` wrote; ValueError with one sentence for anything else."""
+    with opened(path) as file:
+        strings = file.metadata() or {}
+        if strings.get("format") != FORMAT:
+            raise ValueError(f"'{path}' was not written by dreamwalk, so it does not say which system it is")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors, {name: json.loads(value) for name, value in strings.items() if name != "format"}
+
+
+def foreign(path: Path | str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file that others wrote, under their names; ValueErrors as of `read`."""
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[Any]:
+    """A safetensors file to read from; whatever is wrong with it becomes a ValueError of one sentence."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no weight file at '{path}'")
@@ -38,17 +56,11 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            strings = file.metadata() or {}
-            if strings.get("format") != FORMAT:
-                raise ValueError(
-                    f"'{path}' was not written by dreamwalk, so it does not say which system it is"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"'{path}' is damaged or not a safetensors file ({error}): fetch or train it again"
         ) from None
-    return tensors, {name: json.loads(value) for name, value in strings.items() if name != "format"}
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from toy import panorama
 
-from dreamwalk.codecs import build_codec
+from dreamwalk.codecs import CodecConfig, build_codec
 from dreamwalk.codecs.frame import KLCodec, kl16, kl_tiny
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
+from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20, vit_tiny
 from dreamwalk.systems.autoencode import to_float
 
 PATCH = PatchCodecConfig(channels=24, patch=8, widths=(16, 16, 16))
+VIT = replace(vit_tiny(), size=(32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +27,23 @@ def test_kl16_has_the_public_size() -> None:
     assert codec.stride == (1, 16, 16)
 
 
-@pytest.mark.parametrize("config", [PATCH, kl_tiny()])
+def test_vit_l20_has_the_public_size() -> None:
+    with torch.device("meta"):
+        codec = ViTCodec(vit_l20())
+    assert sum(p.numel() for p in codec.parameters()) == 229_246_160
+    assert codec.stride == (1, 20, 20) and codec.channels == 16
+
+
+def test_a_vit_knows_one_size() -> None:
+    with pytest.raises(ValueError, match="frames of 16x24 only, not of 16x16"):
+        ViTCodec(vit_tiny()).encode(torch.zeros(1, 1, 3, 16, 16))
+    with pytest.raises(ValueError, match="30x32 do not divide into patches of 4"):
+        _ = ViTCodecConfig(size=(30, 32), patch=4).grid
+
+
+@pytest.mark.parametrize("config", [PATCH, kl_tiny(), VIT])
 @torch.inference_mode()
-def test_streamed_equals_whole(config: PatchCodecConfig, video: torch.Tensor) -> None:
+def test_streamed_equals_whole(config: CodecConfig, video: torch.Tensor) -> None:
     torch.manual_seed(0)
     codec = build_codec(config).double().eval()
     clip = video[:, :4].double()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dreamwalk.layers.rope import rope_tables, rotate, split_axes
+from dreamwalk.layers.rope import pixel_tables, rope_tables, rotate, split_axes, time_tables
 
 
 def test_published_splits() -> None:
@@ -32,3 +32,23 @@ def test_rotation_keeps_lengths() -> None:
     x = torch.randn(1, 2, 6, 32)
     cos, sin = rope_tables(torch.tensor([7]), grid=(2, 3), head_width=32, theta=256.0)
     torch.testing.assert_close(rotate(x, cos, sin).norm(dim=-1), x.norm(dim=-1))
+
+
+def test_positions_in_a_picture() -> None:
+    """Rows turn the first part of the head, columns the second, the rest stays; corners turn oppositely."""
+    cos, sin = pixel_tables((2, 3), head_width=16, axis_width=4, max_frequency=4.0)
+    assert cos.shape == sin.shape == (1, 1, 6, 8)
+    angle = torch.atan2(sin, cos)[0, 0].unflatten(0, (2, 3))
+    assert (angle[:, :, 4:] == 0).all()
+    assert torch.equal(angle[0, 0, :2], angle[0, 2, :2]) and torch.equal(angle[0, 1, 2:4], angle[1, 1, 2:4])
+    assert torch.equal(sin[0, 0, 0], -sin[0, 0, -1])
+    with pytest.raises(ValueError, match="two even parts of 10 do not fit into a head of 16"):
+        pixel_tables((2, 3), head_width=16, axis_width=10, max_frequency=4.0)
+
+
+def test_a_whole_head_turns_with_time() -> None:
+    cos, sin = time_tables(torch.tensor([0, 5]), head_width=8)
+    assert cos.shape == (1, 1, 2, 4) and (cos[0, 0, 0] == 1).all()
+    torch.testing.assert_close(
+        torch.atan2(sin, cos)[0, 0, 1, 1:], 5 * 10_000.0 ** -torch.tensor([0.25, 0.5, 0.75])
+    )

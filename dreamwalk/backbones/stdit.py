@@ -1,0 +1,216 @@
+"""Spatio-temporal DiT: in every block attention within each frame, then causal attention along each token.
+
+The backbone of Oasis (etched-ai/open-oasis, 500M; also of WorldMem, arXiv 2504.12369), after Diffusion
+Forcing (arXiv 2407.01392). It was trained as a VP diffusion that predicts v on 1000 labelled levels; here it
+is the same flow backbone as the others, by the algebra of `layers.vp`:
+
+    published                          ours
+    timestep k of a frame              sigma; the label is looked up from it
+    v-prediction u                     v = eps - x, computed from u
+    DDIM step, eta 0                   Euler step
+    past frames, clean, labelled 14    sigma = 0 exactly, see `clean_label`
+    actions, a linear layer            outside: their embedding comes as `conditions`
+
+A token sees no other token of the past but itself, so a pass over one frame on a cache costs one frame, and
+the cache holds keys and values of temporal attention only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from dreamwalk.layers import vp
+from dreamwalk.layers.attention import BiasedAttention, KeyValues
+from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
+from dreamwalk.layers.rope import pixel_tables, time_tables
+
+Rope = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class STDiTConfig:
+    """Sizes of a spatio-temporal DiT. `grid` is the latent's `(h, w)`, `patch` a token's side in it."""
+
+    channels: int
+    grid: tuple[int, int]
+    width: int
+    depth: int
+    heads: int
+    patch: int = 2
+    max_frequency: float = 256.0
+    """Of the rotary positions within a frame, in half turns."""
+    clean_label: int = 14
+    """The timestep under which a clean frame (sigma 0) is shown: no label means clean."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in a frame."""
+        return self.token_grid[0] * self.token_grid[1]
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        h, w = self.grid
+        if h % self.patch or w % self.patch:
+            raise ValueError(f"a latent grid of {h}x{w} does not divide into patches of {self.patch}")
+        return h // self.patch, w // self.patch
+
+
+class AxisBlock(nn.Module):
+    """Attention along one axis and feed-forward, each normalised, modulated per frame, and gated.
+
+    `rows` says what is a batch and what a sequence: `(b t) n` attends within frames, `(b n) t` through time.
+    """
+
+    def __init__(self, config: STDiTConfig, rows: str) -> None:
+        super().__init__()
+        self.rows, width = rows, config.width
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attention = BiasedAttention(width, heads=config.heads, qkv_bias=False)
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
+        )
+        self.modulation = Modulation(width, parts=6)
+
+    def forward(
+        self, x: Tensor, condition: Tensor, rope: Rope, mask: Tensor | None = None,
+        past: KeyValues | None = None,
+    ) -> tuple[Tensor, KeyValues]:  # fmt: skip
+        """`x` `(b, t, n, d)`, `condition` `(b, t, d)`; `past` and fresh `(rows, heads, frames, e)`."""
+        b, t = x.shape[:2]
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(condition)
+        y = rearrange(modulate(self.norm(x), shift_a, scale_a), f"b t n d -> {self.rows} d")
+        y, fresh = self.attention(y, rope, mask=mask, past=past)
+        x = x + gate_a * rearrange(y, f"{self.rows} d -> b t n d", b=b, t=t)
+        x = x + gate_f * self.feedforward(modulate(self.norm(x), shift_f, scale_f))
+        return x, fresh
+
+
+class STBlock(nn.Module):
+    """First every frame by itself, then every token through time."""
+
+    def __init__(self, config: STDiTConfig) -> None:
+        super().__init__()
+        self.space = AxisBlock(config, "(b t) n")
+        self.time = AxisBlock(config, "(b n) t")
+
+    def forward(
+        self, x: Tensor, condition: Tensor, ropes: tuple[Rope, Rope], mask: Tensor | None,
+        past: KeyValues | None,
+    ) -> tuple[Tensor, KeyValues]:  # fmt: skip
+        """As in `FrameBlock`; `past` and fresh are frame after frame, `(b, heads, t*n, e)`."""
+        n, (space, time) = x.shape[2], ropes
+        x, _ = self.space(x, condition, space)
+        if past is not None:
+            past = KeyValues(*(rearrange(part, "b h (t n) e -> (b n) h t e", n=n) for part in past))
+        x, fresh = self.time(x, condition, time, mask, past)
+        return x, KeyValues(*(rearrange(part, "(b n) h t e -> b h (t n) e", n=n) for part in fresh))
+
+
+class STDiT(nn.Module):
+    """`(x, sigma, conditions) -> v`, all frames at once or one after another on a cache."""
+
+    def __init__(self, config: STDiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        features = config.channels * config.patch**2
+        self.embed = nn.Linear(features, config.width)
+        self.level = SigmaEmbedding(config.width)
+        self.blocks = nn.ModuleList(STBlock(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
+        self.modulation = Modulation(config.width, parts=2)
+        self.head = nn.Linear(config.width, features)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, conditions: Tensor, cache: RingCache | None = None, *,
+        times: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Velocity `v = eps - x` of noisy latents.
+
+        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
+        indices (default 0, 1, ...; with a cache they go on from it). With a cache, which is only read, `t`
+        must be 1.
+        """
+        rope = self.rope(self.times(x, cache) if times is None else times)
+        mask = self.causal_mask(x) if cache is None else cache.bias(self.config.tokens)
+        return self.predict(x, sigma, conditions, rope, mask, cache)[0]
+
+    def predict(
+        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Tensor | None,
+        cache: RingCache | None, views: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
+        """The pure function behind `forward`, to compile: also gives fresh keys and values.
+
+        `mask` says which frame sees which, `(t, t)`; with a cache it is the cache's bias over tokens.
+        `views` `(b, t, n, d)` are added to the tokens.
+        """
+        label = torch.where(sigma == 0, self.config.clean_label, vp.timestep_of(sigma))
+        sigma = sigma[:, :, None, None, None]
+        y = vp.to_vp(x, sigma).to(x.dtype)
+        u, fresh = self.denoise(y, label, conditions, rope, mask, cache, views)
+        return vp.flow_velocity(y, u, sigma).to(x.dtype), fresh
+
+    def denoise(
+        self, y: Tensor, timestep: Tensor, conditions: Tensor, rope: Rope, mask: Tensor | None,
+        cache: RingCache | None, views: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
+        """The network as published: VP samples `y` at `timestep` `(b, t)` to the VP velocity u."""
+        p, (rows, columns) = self.config.patch, self.config.token_grid
+        h = self.embed(rearrange(y, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        h = h if views is None else h + views
+        condition = self.level.at(timestep) + conditions
+        if cache is not None and mask is not None:
+            mask = mask[..., :: self.config.tokens]
+        ropes = self.space_rope(h.device), rope
+        fresh = []
+        for index, block in enumerate(self.blocks):
+            past = cache.layer(index) if cache is not None else None
+            h, key_values = block(h, condition, ropes, mask, past)
+            fresh.append(key_values)
+        h = self.head(modulate(self.norm(h), *self.modulation(condition)))
+        return rearrange(h, "b t (h w) (p q c) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p), fresh
+
+    def space_rope(self, device: torch.device) -> Rope:
+        config = self.config
+        head = config.width // config.heads
+        return pixel_tables(
+            config.token_grid, head_width=head, axis_width=head // 2, max_frequency=config.max_frequency,
+            device=device,
+        )  # fmt: skip
+
+    def rope(self, times: Tensor) -> Rope:
+        return time_tables(times, head_width=self.config.width // self.config.heads)
+
+    def times(self, x: Tensor, cache: RingCache | None) -> Tensor:
+        """Frame indices of `x`: from 0, or from where the cache stands."""
+        if cache is not None and x.shape[1] != 1:
+            raise ValueError(f"a cached pass takes one frame at a time, got {x.shape[1]}")
+        first = cache.frames if cache is not None else 0
+        return torch.arange(first, first + x.shape[1], device=x.device)
+
+    def causal_mask(self, x: Tensor) -> Tensor:
+        """Every frame sees itself and all frames before it, `(t, t)`."""
+        return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+
+    def cache(self, window: int, *, batch: int = 1) -> RingCache:
+        """An empty cache for this backbone, on its device and in its precision.
+
+        A pass sees `window` frames and its own: 31 for the published 32.
+        """
+        config = self.config
+        return RingCache.empty(
+            layers=config.depth, heads=config.heads, head_width=config.width // config.heads,
+            tokens=config.tokens, window=window, batch=batch, device=self.embed.weight.device,
+            dtype=self.embed.weight.dtype,
+        )  # fmt: skip
+
+
+def oasis_500m() -> STDiTConfig:
+    """The public 500M of Oasis, for 360x640 frames through `codecs.vit.vit_l20`: 144 tokens a frame."""
+    return STDiTConfig(channels=16, grid=(18, 32), width=1024, depth=16, heads=16)

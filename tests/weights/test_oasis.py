@@ -1,0 +1,159 @@
+"""Against the public code: tests/data/make_oasis_tiny.py says how the numbers were made."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
+from dreamwalk.codecs.vit import vit_l20, vit_tiny
+from dreamwalk.layers import vp
+from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame
+from dreamwalk.schedules.ddim import ddim_grid
+from dreamwalk.weights import files, oasis
+from dreamwalk.weights.config import from_json
+
+GOLDEN = Path(__file__).parent.parent / "data" / "oasis_tiny.safetensors"
+BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
+SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
+WINDOW, STEPS, PROMPT = 4, 4, 2
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    return safetensors.torch.load_file(GOLDEN)
+
+
+@pytest.fixture
+def folder(golden: dict[str, Tensor], tmp_path: Path) -> Path:
+    for name, prefix in (("oasis500m", "dit."), ("vit-l-20", "vae.")):
+        rewrite(tmp_path / f"{name}.safetensors", {key: golden[key] for key in golden if prefix in key[:4]})
+    return tmp_path
+
+
+@pytest.fixture
+def parts(folder: Path) -> Iterator[nn.ModuleDict]:
+    filled = oasis.parts(**SIZES).eval()
+    files.fill(filled, oasis.read_oasis(folder, **SIZES)[0], source="oasis")
+    with torch.inference_mode():
+        yield filled
+
+
+def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
+    safetensors.torch.save_file({name.split(".", 1)[1]: tensor for name, tensor in tensors.items()}, path)
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_pass_of_the_network(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
+    backbone, y = parts["backbone"], golden["net.y"]
+    conditions, rope = parts["actions"](golden["net.actions"]), backbone.rope(torch.arange(4))
+    mask = backbone.causal_mask(y)
+    close(
+        backbone.denoise(y, golden["net.timesteps"], conditions, rope, mask, None)[0],
+        golden["net.u"],
+    )
+
+
+def test_the_codec(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
+    codec = parts["codec"]
+    means = codec.encode(golden["codec.video"]) / codec.config.scale
+    close(means.flatten(3)[0].mT, golden["codec.means"])
+    close(codec.decode(golden["codec.codes"] * codec.config.scale)[0], golden["codec.restored"])
+
+
+def start(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> Tensor:
+    latents = parts["codec"].encode(golden["codec.video"])
+    close(latents, golden["loop.latents"][:, :PROMPT])
+    return latents
+
+
+def test_their_loop_without_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
+    """Frames 4 to 6 lie beyond the window, which slides."""
+    latents, backbone = start(parts, golden), parts["backbone"]
+    conditions, grid = parts["actions"](golden["loop.actions"]), ddim_grid(STEPS)
+    for t, noise in enumerate(golden["loop.noise"], PROMPT):
+        x, first = vp.to_flow(noise, grid[0].float()), max(0, t + 1 - WINDOW)
+        for now, following in itertools.pairwise(grid.float()):
+            seen = torch.cat([latents[:, first:], x], 1)
+            sigma = torch.zeros(seen.shape[:2])
+            sigma[:, -1] = now
+            x = x + (following - now) * backbone(seen, sigma, conditions[:, first : t + 1])[:, -1:]
+        latents = torch.cat([latents, x], 1)
+    close(latents, golden["loop.latents"])
+
+
+def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
+    """Every frame passes once as history: the same up to the window's size, then another window."""
+    latents, step = start(parts, golden), EagerStep(parts["actions"], parts["backbone"])
+    session = Session(parts["backbone"].cache(WINDOW - 1), 0, STEPS, 0.0, 1.0, (4, 4, 6))
+    actions, grid = golden["loop.actions"], ddim_grid(STEPS)
+    for t in range(PROMPT):
+        commit_frame(step, session, latents[:, t : t + 1], actions[:, t : t + 1])
+    for t, noise in enumerate(golden["loop.noise"], PROMPT):
+        x, action = vp.to_flow(noise, grid[0].float()), actions[:, t : t + 1]
+        for now, following in itertools.pairwise(grid.tolist()):
+            x = x + (following - now) * step(x, now, action, session.cache)[0]
+        commit_frame(step, session, x, action)
+        latents = torch.cat([latents, x], 1)
+    close(latents[:, :WINDOW], golden["loop.latents"][:, :WINDOW])
+    assert not torch.allclose(latents[:, WINDOW:], golden["loop.latents"][:, WINDOW:], atol=1e-3)
+
+
+def test_full_size_names_and_shapes() -> None:
+    """Those of the public modules on the meta device, with nothing missing and nothing too much."""
+    with safe_open(GOLDEN, framework="pt") as file:
+        dit, vae = json.loads(file.metadata()["full"])
+    with torch.device("meta"):
+        ours = oasis.parts(oasis_500m(), vit_l20()).state_dict()
+    theirs = {}
+    for name, tensor in ours.items():
+        patch = 20 if name.startswith("codec") else 2
+        theirs[oasis.public_name(name)] = list(oasis.public_shape(name, tuple(tensor.shape), patch=patch))
+    rotary = {name for name in dit if oasis.ROTARY.fullmatch(name)}
+    assert len(theirs) == len(ours) and len(rotary) == 2 + 2 * 16
+    assert theirs == {name: shape for name, shape in (dit | vae).items() if name not in rotary}
+
+
+def test_metadata_say_the_sizes(folder: Path) -> None:
+    metadata = oasis.read_oasis(folder, **SIZES)[1]
+    assert json.loads(json.dumps(metadata))
+    assert {name: from_json(type(config), metadata[name]) for name, config in SIZES.items()} == SIZES
+    assert len(oasis.ACTIONS) == 25 and oasis.ACTIONS[15] == "cameraX"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: t.pop("dit.final_layer.linear.bias"), "lacks 'final_layer.linear.bias'"),
+        (lambda t: t.update({"dit.x.y": torch.zeros(1)}), "also has 'x.y'"),
+        (lambda t: t.update({"dit.t_embedder.mlp.2.bias": torch.zeros(3)}), r"of shape \(3,\), not \(16,\)"),
+        (
+            lambda t: t.update({"dit.blocks.1.t_attn.rotary_emb.freqs": torch.ones(4)}),
+            "other frequencies in 'blocks.1.t_attn.rotary_emb.freqs'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    folder: Path, golden: dict[str, Tensor], change: Callable[[dict[str, Tensor]], object], sentence: str
+) -> None:
+    tensors = {name: tensor for name, tensor in golden.items() if name.startswith("dit.")}
+    change(tensors)
+    rewrite(folder / "oasis500m.safetensors", tensors)
+    with pytest.raises(ValueError, match=sentence):
+        oasis.read_oasis(folder, **SIZES)
+
+
+def test_a_missing_file_says_where_it_is(tmp_path: Path) -> None:
+    sentence = f"'{tmp_path}' lacks oasis500m.safetensors: download it there from huggingface.co/Etched"
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        oasis.read_oasis(tmp_path)
