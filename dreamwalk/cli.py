@@ -1,7 +1,7 @@
 """The command line: a verb, a name, and flags that are the fields of a config.
 
     dreamwalk play nextframe.doom
-    dreamwalk train nextframe.doom --steps 4000 --optim.lr 3e-4
+    dreamwalk train nextframe.game --steps 4000 --optim.lr 3e-4
 
 Nothing heavy is imported before the verb and the name are known.
 """
@@ -31,7 +31,7 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
   dreamwalk sample nextframe.doom --actions walk.json --out walk.mp4
   dreamwalk evaluate nextframe.doom --data data/doom-test
   dreamwalk collect doom --level home --frames 40000 --out data/doom
-  dreamwalk train nextframe.doom --data data/doom --out runs/mine
+  dreamwalk train nextframe.game --data data/mine --out runs/mine
 """
 
 

@@ -48,6 +48,7 @@ class Toy:
     side: int = 32
     fps: float = 10.0
     schema: ActionSchema = DOOM_ACTIONS
+    posed: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,7 +68,8 @@ class Toy:
             video = np.stack([panorama(float(h), side=self.side) for h in heading])
             yield Clip(
                 video=video, actions=np.stack(vectors), caption="turning",
-                world_from_camera=np.stack(poses), intrinsics=np.stack(intrinsics),
+                world_from_camera=np.stack(poses) if self.posed else None,
+                intrinsics=np.stack(intrinsics) if self.posed else None,
             )  # fmt: skip
 
 

@@ -39,6 +39,8 @@ class MapConfig:
     """Of the network that reads them."""
     features: int = 128
     """What it tells of every token."""
+    odometer_steps: int = 6000
+    """Steps of gradient descent in which the odometer is fitted."""
 
 
 class Grid(nn.Module):
@@ -114,7 +116,10 @@ class PlaceMap(nn.Module):
 
 
 class Odometer(nn.Module):
-    """Where an action leads: the next pose from this one, the last move and the action; knows the walls."""
+    """Where an action leads: the next pose from this one, the last move and the action; knows the walls.
+
+    It is fitted to walked paths before anything is trained, in a minute or two, and then stays as it is.
+    """
 
     UNIT = 16.0
 
@@ -130,6 +135,11 @@ class Odometer(nn.Module):
             nn.Linear(width, 3),
         )  # fmt: skip
         self.free = nn.Linear(actions + 3, 3, bias=False)
+        self.requires_grad_(False)
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.turn.any())
 
     def forward(self, pose: Tensor, move: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those before it."""
@@ -143,8 +153,25 @@ class Odometer(nn.Module):
         following = torch.cat([turned[:, :3, 3] + step, turned[:, 3, 3:]], dim=1)[..., None]
         return torch.cat([turned[..., :3], following], dim=-1), step
 
-    @torch.autocast("cpu", enabled=False)
-    @torch.autocast("cuda", enabled=False)
+    def fit(
+        self, poses: Tensor, actions: Tensor, *, steps: int = 6000, window: int = 16, seed: int = 0
+    ) -> None:
+        """Learn from whole walks, poses `(k, t, 4, 4)` and actions `(k, t, a)`, by walking pieces of them."""
+        window = min(window, poses.shape[1])
+        draw = torch.Generator().manual_seed(0)
+        self.requires_grad_(True)
+        optimizer = torch.optim.AdamW(self.parameters(), lr=4e-3, betas=(0.9, 0.99), weight_decay=0.0)
+        course = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1, k / 20, 2 * (1 - k / steps)))
+        for _ in range(steps):
+            walk = torch.randint(len(poses), (64, 1), generator=draw)
+            piece = torch.randint(poses.shape[1] - window + 1, (64, 1), generator=draw) + torch.arange(window)
+            self.loss(poses[walk, piece], actions[walk, piece]).backward()
+            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+            optimizer.step()
+            course.step()
+            optimizer.zero_grad()
+        self.requires_grad_(False)
+
     def loss(self, poses: Tensor, actions: Tensor) -> Tensor:
         """Squared error of turns, and of poses `(b, t, 4, 4)` walked from the first two on, in units."""
         ahead = poses[:, :, :3, 2]

@@ -152,6 +152,12 @@ class Shards:
         window = clip.window(start, frames)
         return window if depth else replace(window, depth=None)
 
+    def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """Poses `(t, 4, 4)`, where they are known, and actions `(t, a)` of a clip, without its video."""
+        files = _read_members(self.read(index))
+        poses = _load_npy(files["poses.npy"]) if "poses.npy" in files else None
+        return poses, _load_npy(files["actions.npy"])
+
     def frames_of(self, index: int) -> int:
         """Frames in a clip."""
         return self._entry(index)[1].frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -132,10 +133,13 @@ class DreamingSystem(nn.Module):
         timings: dict[str, float] | None = None,
     ) -> Tensor:
         """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
+        began = perf_counter()
         if (here := session.where) is not None:
             pose, move = self.odometer(here.pose, here.move, action)
             session.where = replace(here, pose=pose, move=move)
         views = self.views(session)
+        if views is not None and timings is not None:
+            timings["map"] = 1000 * (perf_counter() - began)
         return denoise_frame(step or self.step(), session, action[:, None], views=views, timings=timings)
 
     def world(self, *, seed: int | None = None) -> Dream:

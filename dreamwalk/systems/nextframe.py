@@ -26,7 +26,7 @@ model forgets what its window does not hold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -83,19 +83,16 @@ class NextFrame(DreamingSystem):
         if not self.config.map:
             return self.dream_loss(x, clip.actions, None, draws)
         if clip.world_from_camera is None or clip.intrinsics is None:
-            raise ValueError("these data have no poses to learn a map from: add `--system.map None`")
+            raise ValueError(
+                "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
+            )
         features = self.map(clip.world_from_camera, clip.intrinsics)
-        known = {
-            "sketch": (self.codec.loudness * (self.map.sketch(features) - x).square()).mean(),
-            "walked": self.odometer.loss(clip.world_from_camera, clip.actions),
-        }
-        loss = known["sketch"] + 0.1 * known["walked"]
-        told = {name: value.detach() for name, value in known.items()}
+        sketch = (self.codec.loudness * (self.map.sketch(features) - x).square()).mean()
         if self.config.levels == "sketch":
-            return told | {"loss": loss}
+            return {"loss": sketch}
         found = (draws.uniform(1) >= self.config.lost)[..., None, None]
         dreamt = self.dream_loss(x, clip.actions, found * self.map.to_tokens(features), draws)
-        return told | dreamt | {"loss": dreamt["loss"] + loss}
+        return dreamt | {"loss": dreamt["loss"] + sketch, "sketch": sketch.detach()}
 
     def dream_loss(self, x: Tensor, actions: Tensor, views: Tensor | None, draws: Draws) -> dict[str, Tensor]:
         """Of latents `x`, of which `views` are known by heart."""
@@ -187,8 +184,8 @@ def tiny() -> NextFrameConfig:
     )
 
 
-def doom() -> NextFrameConfig:
-    """The shipped dream: 96x128 frames, 48 tokens a frame, real time on two CPU cores."""
+def game() -> NextFrameConfig:
+    """A dream of any game: 96x128 frames, 48 tokens a frame, real time on two CPU cores."""
     backbone = FrameDiTConfig(
         channels=64,
         grid=(6, 8),
@@ -201,9 +198,13 @@ def doom() -> NextFrameConfig:
     )
     return NextFrameConfig(
         codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,
-        levels="teacher", pure=0.75, dim_history=0.25, self_history=0.6, steps=1, window=7,
-        map=MapConfig(origin=(-32, -32), extent=(1152, 736)),
+        levels="teacher", pure=0.75, self_history=0.6, steps=1, window=7,
     )  # fmt: skip
+
+
+def doom() -> NextFrameConfig:
+    """The shipped dream: the same, with a map of the level `home`."""
+    return replace(game(), map=MapConfig(origin=(-32, -32), extent=(1152, 736)), dim_history=0.25)
 
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:

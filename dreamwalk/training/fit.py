@@ -38,7 +38,7 @@ from dreamwalk.training import checkpoint
 from dreamwalk.training.journal import Journal
 from dreamwalk.training.optim import Average, build_optimizers, rate, set_rate
 from dreamwalk.training.run import Run
-from dreamwalk.training.starts import walkable
+from dreamwalk.training.starts import paths, walkable
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -95,7 +95,7 @@ def fit(
         )
     place = distributed.start(device)
     shards = Shards(run.data)
-    training = _build(run, shards, place)
+    training = _build(run, shards, place, fresh=found is None)
     if found is not None:
         training.restore(folder, found)
     journal = Journal(folder, run, wandb=wandb, device=place.device) if place.first else None
@@ -110,7 +110,7 @@ def fit(
     return folder / "weights.safetensors"
 
 
-def _build(run: Run, shards: Shards, place: Place) -> Training:
+def _build(run: Run, shards: Shards, place: Place, *, fresh: bool) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = build(run.system)
@@ -122,6 +122,8 @@ def _build(run: Run, shards: Shards, place: Place) -> Training:
         fill_from(system, run.start)
     else:
         system.prepare(lambda: _gather(shards, run, range(16)))
+    if fresh and isinstance(system, NextFrame) and system.config.map and not system.odometer.fitted:
+        system.odometer.fit(*paths(shards, system.config.map), steps=system.config.map.odometer_steps)
     system.to(place.device)
     for block in system.blocks:
         if run.checkpoint_blocks:

@@ -5,7 +5,7 @@ dreamwalk train nextframe.doom --steps 4000 --optim.lr 3e-4
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dreamwalk.systems import autoencode, inverse, nextframe
@@ -75,13 +75,28 @@ def autoencode_doom() -> Run:
     )  # fmt: skip
 
 
-def nextframe_doom() -> Run:
-    """The shipped dream, on two CPU cores: about 75 minutes."""
+def nextframe_game() -> Run:
+    """A dream of any game that was collected: about 75 minutes on two CPU cores."""
     return Run(
-        name="nextframe.doom", system=nextframe.doom(), data="data/doom", codec="autoencode.doom",
+        name="nextframe.game", system=nextframe.game(), data="data/doom", codec="autoencode.doom",
         frames=8, batch=8, steps=1840, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
         save_every=100, preview_every=200,
     )  # fmt: skip
+
+
+def sketch_doom() -> Run:
+    """The map and the odometer of the shipped dream, before its network: about seven minutes."""
+    return replace(
+        nextframe_game(), name="sketch.doom", system=replace(nextframe.doom(), levels="sketch"),
+        batch=32, steps=700, optim=OptimConfig(lr=3e-3, warmup=30, decay=0.5),
+    )  # fmt: skip
+
+
+def nextframe_doom() -> Run:
+    """The shipped dream, which knows its level by heart: an hour and a half; starts from `sketch.doom`."""
+    return replace(
+        nextframe_game(), name="nextframe.doom", system=nextframe.doom(), start="runs/sketch.doom", steps=3000
+    )
 
 
 def inverse_doom() -> Run:
@@ -92,4 +107,10 @@ def inverse_doom() -> Run:
     )  # fmt: skip
 
 
-RUNS = {"autoencode.doom": autoencode_doom, "inverse.doom": inverse_doom, "nextframe.doom": nextframe_doom}
+RUNS = {
+    "autoencode.doom": autoencode_doom,
+    "inverse.doom": inverse_doom,
+    "sketch.doom": sketch_doom,
+    "nextframe.doom": nextframe_doom,
+    "nextframe.game": nextframe_game,
+}

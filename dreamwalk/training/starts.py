@@ -1,10 +1,13 @@
-"""What a dream needs of its data to be walked in: pictures to begin from, and the pace."""
+"""What a dream needs of its data to be walked in: pictures to begin from, the pace, and paths."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dreamwalk.clip import Clip
+from dreamwalk.conditions.places import MapConfig
 from dreamwalk.data.shards import Shards
 from dreamwalk.rollout.dream import Walkable
 
@@ -50,3 +53,19 @@ def _pace(clips: list[Clip], buttons: tuple[str, ...]) -> float:
         moves.append(np.linalg.norm(np.diff(clip.world_from_camera[:, :3, 3], axis=0), axis=1)[alone])
     joined = np.concatenate(moves)
     return float(np.median(joined)) if len(joined) else 0.0
+
+
+def paths(shards: Shards, config: MapConfig) -> tuple[Tensor, Tensor]:
+    """Poses and actions of all clips of the usual length; ValueError when they do not lie on the map."""
+    walks = [shards.walked(index) for index in range(len(shards))]
+    length = max(len(actions) for _, actions in walks)
+    whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
+    mend = "train `nextframe.game`, which needs none"
+    if not whole:
+        raise ValueError(f"'{shards.path}' has no poses to learn a map from: {mend}")
+    poses, actions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True))
+    spots, low = poses[..., :2, 3], torch.tensor(config.origin)
+    if (spots < low).any() or (spots > low + torch.tensor(config.extent)).any():
+        flags = "`--system.map.origin` and `--system.map.extent`"
+        raise ValueError(f"walks in '{shards.path}' leave the map: set {flags}, or {mend}")
+    return poses, actions

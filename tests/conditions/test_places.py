@@ -70,11 +70,8 @@ def walks(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_odometer_learns_to_turn_to_walk_and_to_stop_at_a_wall():
     torch.manual_seed(0)
     odometer = Odometer(ROOM, actions=2)
-    optimizer = torch.optim.AdamW(odometer.parameters(), lr=5e-3)
-    poses, actions = walks(64)
-    for _ in range(250):
-        optimizer.zero_grad()
-        odometer.loss(poses, actions).backward()
-        optimizer.step()
+    assert not odometer.fitted
+    odometer.fit(*walks(64), steps=300, window=6)
+    assert odometer.fitted and not any(p.requires_grad for p in odometer.parameters())
     assert odometer.turn[1].item() == pytest.approx(0.5, abs=0.02)
     assert odometer.loss(*walks(32)).item() < 0.05, "units of 16, squared: under four world units"

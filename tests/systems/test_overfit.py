@@ -77,6 +77,7 @@ def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: 
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=150, lr=3e-3)
     assert losses[-1] < losses[0] / 4
+    system.odometer.fit(clip.world_from_camera, clip.actions, steps=200)
     system.config = replace(tiny, dim_history=1.0, history_level=1.0)
     learn(system, clip, steps=150, lr=2e-3)
     dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()

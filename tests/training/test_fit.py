@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy import Toy, with_map
 
+from dreamwalk.data.writing import write_clips
 from dreamwalk.systems import autoencode, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.systems.open import load
 from dreamwalk.training import checkpoint
 from dreamwalk.training.fit import fit
@@ -221,3 +224,32 @@ def test_the_codec_is_trained_first_and_taken(toy_data: Path, tmp_path: Path) ->
     taken, given = load(tmp_path / "run").codec.state_dict(), load(tmp_path / "codec").codec.state_dict()
     assert all(torch.equal(taken[name], tensor) for name, tensor in given.items())
     assert autoencode.doom().codec == nextframe.doom().codec
+
+
+def test_a_map_joins_trained_weights_and_its_odometer_is_fitted_once(toy_data: Path, tmp_path: Path) -> None:
+    fit(tiny(toy_data, steps=2), tmp_path / "plain")
+    config = with_map(nextframe.tiny())
+    assert config.map is not None
+    system = replace(config, map=replace(config.map, odometer_steps=30))
+    run = tiny(toy_data, system=system, start=str(tmp_path / "plain"), steps=4, save_every=2)
+    whole = fit(run, tmp_path / "whole")
+    fit(run, tmp_path / "parts", minutes=0.0)
+    equal(whole, fit(run, tmp_path / "parts", resume=True))
+    known = load(tmp_path / "whole")
+    assert isinstance(known, NextFrame) and known.odometer.fitted
+    again = fit(replace(run, start=str(tmp_path / "whole"), steps=1), tmp_path / "again")
+    assert torch.equal(read(again)[0]["odometer.turn"], known.odometer.turn)
+
+
+def test_a_map_is_refused_where_there_are_no_poses(tmp_path: Path) -> None:
+    data = write_clips(Toy(posed=False), 4, tmp_path / "blind")
+    with pytest.raises(ValueError, match="has no poses to learn a map from"):
+        fit(tiny(data, system=with_map(nextframe.tiny())), tmp_path / "run")
+
+
+def test_a_map_is_refused_where_the_walks_leave_it(toy_data: Path, tmp_path: Path) -> None:
+    config = with_map(nextframe.tiny())
+    assert config.map is not None
+    small = replace(config, map=replace(config.map, extent=(20, 20)))
+    with pytest.raises(ValueError, match=r"leave the map: set `--system\.map\.origin`"):
+        fit(tiny(toy_data, system=small), tmp_path / "run")
