@@ -1,36 +1,45 @@
-"""Print a schedule: which frame has which noise level at which step, from 1 (noise) to 0 (clean).
+"""Print a plan: which frame has which noise level at which step, what is committed, and what is approximate.
 
-    python examples/02_schedules.py --steps 4 --frames 5 --lag 4
+    python examples/02_schedules.py --steps 4 --frames 5 --lag 4 --history 1
 
 A lag of 0 denoises all frames together, a lag of all steps one frame after another; in between is a pyramid.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import tyro
 
-from dreamwalk.schedules.sigmas import check_schedule, staircase
+from dreamwalk.schedules.plans import staircase
+from dreamwalk.schedules.sigmas import sigma_grid
 
 
 @dataclass(frozen=True)
 class Options:
-    """The staircase to print."""
+    """The plan to print."""
 
     steps: int = 4
     """Denoising passes a frame."""
     frames: int = 5
     lag: int = 2
-    """Rows between the start of a frame and that of the next."""
+    """Rows between the start of a chunk and that of the next."""
+    chunk: int = 1
+    """Frames that are denoised together."""
+    history: int = 0
+    """Frames that are known before."""
+    mask: Literal["causal", "bidirectional"] = "causal"
     shift: float = 3.0
     """How far levels are moved towards noise."""
 
 
 def main(options: Options) -> None:
-    sigmas = staircase(options.steps, options.frames, lag=options.lag, shift_by=options.shift)
-    check_schedule(sigmas)
-    print("       " + "".join(f"frame {frame:<3}" for frame in range(options.frames)))
-    for row, levels in enumerate(sigmas.tolist()):
-        print(f"row {row:<3}" + "".join(f"{level:<9.3f}" for level in levels))
+    grid = sigma_grid(options.steps, shift_by=options.shift).tolist()
+    plan = staircase(
+        grid, options.frames, lag=options.lag, chunk=options.chunk, history=options.history, mask=options.mask
+    )
+    print(plan.show())
+    print("levels:", ", ".join(f"{level} = {sigma:.3f}" for level, sigma in enumerate(plan.grid)))
+    print("approximate:", "; ".join(plan.approximate) or "nothing")
 
 
 if __name__ == "__main__":

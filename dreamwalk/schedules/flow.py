@@ -23,6 +23,16 @@ def perturb(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
     return (1 - sigma) * x + sigma * eps
 
 
+def raise_level(x: Tensor, eps: Tensor, low: float, high: float) -> Tensor:
+    """`x` at level `low` taken to the higher level `high` with fresh noise, by the transition of the path:
+
+    x_high = a x_low + b eps, a = (1 - high) / (1 - low), b^2 = high^2 - (a low)^2, so that both the share of
+    the data and the variance of the noise are those of the level.
+    """
+    share = (1 - high) / (1 - low)
+    return share * x + (high**2 - (share * low) ** 2) ** 0.5 * eps
+
+
 def clean(x_sigma: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
     """The data that a velocity points to: `x = x_sigma - sigma v`."""
     return x_sigma - spread(sigma, x_sigma) * v

@@ -1,56 +1,10 @@
 import itertools
 
-import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import logit_normal, perturb, shift, snr_weight
-from dreamwalk.schedules.sigmas import check_schedule, sigma_grid, staircase
-
-
-@settings(max_examples=60, deadline=None)
-@given(steps=st.integers(1, 20), frames=st.integers(1, 12), share=st.floats(0, 1), shift_by=st.floats(1, 5))
-def test_every_staircase_is_a_schedule(steps: int, frames: int, share: float, shift_by: float) -> None:
-    lag = round(share * steps)
-    sigmas = staircase(steps, frames, lag=lag, shift_by=shift_by)
-    check_schedule(sigmas)
-    assert sigmas.shape == (steps + lag * (frames - 1) + 1, frames)
-    falls = (sigmas[:-1] != sigmas[1:]).sum(0)
-    assert (falls == steps).all()  # every frame takes every step, whatever the lag
-
-
-def test_lag_of_all_steps_is_one_frame_after_another() -> None:
-    moving = staircase(3, 4, lag=3).diff(dim=0) != 0
-    assert (moving.sum(1) == 1).all()
-
-
-def test_lag_zero_is_all_frames_together() -> None:
-    sigmas = staircase(5, 3, lag=0)
-    assert (sigmas == sigmas[:, :1]).all()
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([[1.0, 1.0]], "at least one step"),
-        ([[1.0, 0.5], [0.0, 0.0]], "first row"),
-        ([[1.0, 1.0], [0.0, 0.1]], "last row"),
-        ([[1.0, 1.0], [0.0, 1.0], [0.5, 0.5], [0.0, 0.0]], "rises from row 1 to 2 in frame 0"),
-        ([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], "row 0 changes nothing"),
-        ([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], "noisier than frame 1"),
-    ],
-)
-def test_the_broken_rule_is_named(rows: list[list[float]], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        check_schedule(torch.tensor(rows))
-
-
-@pytest.mark.parametrize(("steps", "frames", "lag"), [(0, 1, 0), (4, 0, 1), (4, 2, 5), (4, 2, -1)])
-def test_impossible_staircases_are_refused(steps: int, frames: int, lag: int) -> None:
-    with pytest.raises(ValueError, match=r"at least one|between 0 and"):
-        staircase(steps, frames, lag=lag)
+from dreamwalk.schedules.sigmas import sigma_grid
 
 
 def test_euler_on_the_true_velocity_reaches_the_data() -> None:

@@ -1,0 +1,295 @@
+"""Plans as data: which frame is denoised when, what each pass reads, and at which level it is shown.
+
+A plan is a matrix of noise levels over rows and slots, and one row of instructions between each two of its
+lines. A slot is a copy of a frame under way: mostly there is one per frame, two where clips overlap. Levels
+are indices into a grid of sigmas that rises from clean, 0, to pure noise, the last.
+
+    Pass       the backbone reads some slots and moves some of them down; it may commit finished ones
+    Renoise    slots are drawn at a higher level, from themselves, or from another slot of the same frame
+    Fuse       copies of one frame, at equal level, become their mean
+
+One matrix serves all of these: full sequences, next frame, the pyramid of Diffusion Forcing (arXiv
+2407.01392), rolling and FIFO diffusion (2402.09470, 2405.11473), block-causal chunks (MAGI-1, 2505.13211),
+clips that overlap, and known frames (keyframes, history, recalled ones) as columns that begin clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+Mask = Literal["causal", "bidirectional"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One opinion in a pass; the opinions of a read are mixed by weight before anything moves."""
+
+    weight: float = 1.0
+    told: bool = True
+    """Whether the conditions (actions, words) are told."""
+    shown: tuple[tuple[int, float], ...] = ()
+    """Slots that this view is shown at another sigma than the read says: 1 hides a frame."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the backbone sees at once: slots in order, and how."""
+
+    slots: tuple[int, ...]
+    shown: tuple[float, ...]
+    """The sigma at which each is shown; a slot that moves is shown as it is."""
+    groups: tuple[int, ...]
+    """Who sees whom: a slot sees the slots of its own group and of all smaller ones. One group is a
+    bidirectional mask, a group per frame a causal one, a group per chunk a block-causal one."""
+    views: tuple[View, ...] = (View(),)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One or more reads of the same state; a slot that several of them read moves by their mean."""
+
+    reads: tuple[Read, ...]
+    commit: tuple[int, ...] = ()
+    """Slots whose keys and values, as read here, stay valid from now on."""
+
+
+@dataclass(frozen=True)
+class Renoise:
+    """Slots, and the slot that each is drawn from (itself, or another copy of its frame)."""
+
+    slots: tuple[int, ...]
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Copies of one frame that become their mean."""
+
+    slots: tuple[int, ...]
+
+
+Row = Pass | Renoise | Fuse
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`levels[m]` before row m, `levels[m + 1]` after it; ValueError names the first rule that is broken."""
+
+    grid: tuple[float, ...]
+    """Sigmas, rising from 0 (clean) to 1 (noise)."""
+    frames: tuple[int, ...]
+    """The frame of every slot."""
+    given: tuple[bool, ...]
+    """Slots that are known before: they begin clean."""
+    levels: tuple[tuple[int, ...], ...]
+    rows: tuple[Row, ...]
+    approximate: tuple[str, ...] = field(init=False)
+    """Why this plan, even with a perfect model, is not exact; empty when it is."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        object.__setattr__(self, "approximate", _approximations(self))
+
+    @property
+    def steps(self) -> int:
+        """Levels between noise and clean."""
+        return len(self.grid) - 1
+
+    def moving(self, row: int) -> tuple[int, ...]:
+        """Slots that row moves down."""
+        before, after = self.levels[row], self.levels[row + 1]
+        return tuple(p for p in range(len(self.frames)) if after[p] < before[p])
+
+    def show(self) -> str:
+        """The plan as text: a line per row, a column per slot; `.` clean, `#` pure noise, else the level;
+        `*` behind what is committed, `^` behind what is drawn anew, `=` behind what is fused."""
+        width = max(3, len(str(self.steps)) + 1)
+        head = "frame " + "".join(f"{frame:>{width - 1}} " for frame in self.frames)
+        lines = [head]
+        for index, levels in enumerate(self.levels):
+            row = self.rows[index - 1] if index else None
+            marks = dict.fromkeys(row.commit, "*") if isinstance(row, Pass) else {}
+            if isinstance(row, Renoise | Fuse):
+                marks = {p: "^" if isinstance(row, Renoise) else "=" for p in row.slots}
+            cells = (self._cell(level) for level in levels)
+            line = "".join(f"{cell:>{width - 1}}{marks.get(p, ' ')}" for p, cell in enumerate(cells))
+            lines.append(f"{index:>5} {line}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _cell(self, level: int) -> str:
+        return "." if level == 0 else "#" if level == self.steps else str(level)
+
+
+def check(plan: Plan) -> None:
+    """ValueError with one sentence naming the first rule that a plan breaks."""
+    _check_shapes(plan)
+    for slot in range(len(plan.frames)):
+        if plan.given[slot] and plan.levels[0][slot]:
+            raise ValueError(f"slot {slot} is given and must begin clean, not at {plan.levels[0][slot]}")
+        if not plan.given[slot] and plan.levels[0][slot] != plan.steps:
+            raise ValueError(f"slot {slot} must begin at pure noise, not at {plan.levels[0][slot]}")
+    last = {frame: slot for slot, frame in enumerate(plan.frames)}
+    for frame, slot in last.items():
+        if plan.levels[-1][slot]:
+            raise ValueError(f"frame {frame} ends at level {plan.levels[-1][slot]} and not clean")
+    committed: set[int] = set()
+    for index, row in enumerate(plan.rows):
+        changed = _check_row(plan, index, row)
+        touched = sorted(committed & changed)
+        if touched:
+            raise ValueError(f"row {index} changes slot {touched[0]}, which is committed")
+        if isinstance(row, Pass):
+            committed |= set(row.commit)
+
+
+def _check_shapes(plan: Plan) -> None:
+    grid, slots = plan.grid, len(plan.frames)
+    if len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or any(a >= b for a, b in pairwise(grid)):
+        raise ValueError(f"the grid must rise from 0 to 1, got {grid}")
+    if slots == 0 or len(plan.given) != slots or any(len(line) != slots for line in plan.levels):
+        raise ValueError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
+    if len(plan.levels) != len(plan.rows) + 1:
+        raise ValueError(
+            f"{len(plan.rows)} rows lie between {len(plan.rows) + 1} lines, not {len(plan.levels)}"
+        )
+    if any(not 0 <= level <= plan.steps for line in plan.levels for level in line):
+        raise ValueError(f"levels are indices into the grid, 0 to {plan.steps}")
+
+
+def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
+    """The slots that a row changes."""
+    before, after = plan.levels[index], plan.levels[index + 1]
+    changed = {p for p in range(len(before)) if before[p] != after[p]}
+    match row:
+        case Pass():
+            _check_pass(plan, index, row, changed)
+            return changed
+        case Renoise():
+            if len(row.slots) != len(row.sources) or changed - set(row.slots):
+                raise ValueError(
+                    f"row {index} draws anew, so it names every slot that changes and its source"
+                )
+            for slot, source in zip(row.slots, row.sources, strict=True):
+                if plan.frames[slot] != plan.frames[source]:
+                    raise ValueError(
+                        f"row {index} draws slot {slot} from slot {source}, which is another frame"
+                    )
+                if after[slot] <= before[source]:
+                    raise ValueError(f"row {index} draws slot {slot} anew at a level that is not higher")
+        case Fuse():
+            if changed:
+                raise ValueError(f"row {index} fuses slots, so no level may change")
+            if len({plan.frames[p] for p in row.slots}) != 1 or len({before[p] for p in row.slots}) != 1:
+                raise ValueError(f"row {index} fuses copies of one frame at one level, and of nothing else")
+            if before[row.slots[0]] and before[row.slots[0]] != plan.steps:
+                raise ValueError(
+                    f"row {index} fuses noisy slots: the mean of two noises is too quiet, fuse clean ones"
+                )
+    return set(row.slots)
+
+
+def _check_pass(plan: Plan, index: int, row: Pass, changed: set[int]) -> None:
+    before, after = plan.levels[index], plan.levels[index + 1]
+    if not changed and not row.commit:
+        raise ValueError(f"row {index} changes nothing")
+    for slot in sorted(changed):
+        if after[slot] > before[slot]:
+            raise ValueError(f"noise rises in row {index} in slot {slot}: only a Renoise row may do that")
+        if not any(slot in read.slots for read in row.reads):
+            raise ValueError(f"row {index} moves slot {slot}, which it does not read")
+    for slot in row.commit:
+        homes = [read for read in row.reads if slot in read.slots]
+        if before[slot] or not homes:
+            raise ValueError(f"row {index} commits slot {slot}, which must be clean and read there")
+        for read in homes:
+            group = read.groups[read.slots.index(slot)]
+            noisy = [q for q, g in zip(read.slots, read.groups, strict=True) if g <= group and before[q]]
+            if noisy:
+                raise ValueError(f"row {index} commits slot {slot} while it sees the noisy slot {noisy[0]}")
+    for read in row.reads:
+        _check_read(plan, index, read, changed)
+
+
+def _check_read(plan: Plan, index: int, read: Read, changed: set[int]) -> None:
+    if len(set(read.slots)) != len(read.slots) or not len(read.shown) == len(read.groups) == len(read.slots):
+        raise ValueError(f"row {index} reads a slot twice, or does not say how each is shown")
+    order = [plan.frames[p] for p in read.slots]
+    if order != sorted(order):
+        raise ValueError(f"row {index} reads frames out of their order")
+    weight = sum(view.weight for view in read.views)
+    if abs(weight - 1) > 1e-6:
+        raise ValueError(f"the views of row {index} have weights that sum to {weight:g}, not to 1")
+    views = [dict(view.shown) for view in read.views]
+    for slot, sigma in zip(read.slots, read.shown, strict=True):
+        own = plan.grid[plan.levels[index][slot]]
+        shown = [view.get(slot, sigma) for view in views]
+        if slot in changed and any(value != own for value in shown):
+            raise ValueError(f"row {index} moves slot {slot}, so it must be shown as it is, at {own:g}")
+        if any(not own <= value <= 1 for value in shown):
+            raise ValueError(f"row {index} shows slot {slot} cleaner than it is")
+
+
+def _approximations(plan: Plan) -> tuple[str, ...]:
+    """In which ways a plan asks more of a model than to know the data."""
+    found: list[str] = []
+    seen_by: dict[int, set[int]] = {}
+    passes = [(index, row) for index, row in enumerate(plan.rows) if isinstance(row, Pass)]
+    for index, row in passes:
+        for read in row.reads:
+            noisy = {group for p, group in zip(read.slots, read.groups, strict=True) if plan.levels[index][p]}
+            if len(noisy) > 1:
+                found.append("noisy frames do not see the later ones that are under way with them")
+            for p, group in zip(read.slots, read.groups, strict=True):
+                if p in row.commit:
+                    seen_by[p] = {q for q, g in zip(read.slots, read.groups, strict=True) if g <= group}
+                if not seen_by.get(p, set()) <= set(read.slots):
+                    found.append("frames that the window forgot live on in what committed frames saw of them")
+    return tuple(dict.fromkeys(found))
+
+
+def staircase(
+    grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
+    history_sigma: float = 0.0, mask: Mask = "causal", views: tuple[View, ...] = (View(),),
+) -> Plan:  # fmt: skip
+    """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
+
+    `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
+    one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
+    Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
+    read (0: all). `mask` is causal over chunks, or bidirectional. ValueError for what is impossible.
+    """
+    steps = len(grid) - 1
+    if steps < 1 or frames < 1 or chunk < 1 or history < 0:
+        raise ValueError("a plan needs at least one step, one frame and one frame a chunk")
+    if not 0 <= lag <= steps:
+        raise ValueError(f"the lag must lie between 0 and the {steps} steps, got {lag}")
+    chunks = -(-frames // chunk)
+    active = chunks if lag == 0 else min(chunks, -(-steps // lag))
+    if window and window < active * chunk:
+        least = active * chunk
+        raise ValueError(
+            f"a window of {window} frames is too small for the {least} that are under way at once"
+        )
+    rising = tuple(float(sigma) for sigma in reversed(grid))
+    count, total = steps + lag * (chunks - 1), history + frames
+    done = [[m - lag * ((p - history) // chunk) for p in range(history, total)] for m in range(count + 1)]
+    levels = tuple((0,) * history + tuple(min(max(steps - d, 0), steps) for d in line) for line in done)
+    rows: list[Row] = []
+    committed = 0
+    for now, after in pairwise(levels):
+        moving = [p for p in range(total) if after[p] < now[p]]
+        finished = moving[0] if moving else total
+        first = max(0, moving[-1] + 1 - window) if window else 0
+        slots = tuple(range(first, moving[-1] + 1))
+        shown = tuple(rising[now[p]] if now[p] else history_sigma for p in slots)
+        groups = tuple(
+            max(0, p - history) // chunk + min(p, history) if mask == "causal" else 0 for p in slots
+        )
+        fresh = tuple(p for p in slots if committed <= p < finished) if mask == "causal" else ()
+        committed = max(committed, finished)
+        rows.append(Pass((Read(slots, shown, groups, views),), commit=fresh))
+    given = (True,) * history + (False,) * frames
+    return Plan(rising, tuple(range(total)), given, levels, tuple(rows))

@@ -1,0 +1,199 @@
+"""Plans walked with the exact denoiser of a Gaussian process: no network, so what is wrong is the plan."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from toy import Toy, toy_system
+
+from dreamwalk.clip import batch
+from dreamwalk.layers.attention import frame_mask
+from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View, staircase
+from dreamwalk.schedules.sigmas import sigma_grid
+
+FRAMES, RHO = 6, 0.9
+TRUTH = RHO ** (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
+
+
+class Oracle:
+    """The conditional mean of AR(1) data, given exactly what a frame sees."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
+        self.calls += 1
+        levels, truth = sigma[0].double(), TRUTH[frames][:, frames]
+        velocity = torch.zeros_like(x)
+        for i in range(len(frames)):
+            seen = visible[i].nonzero()[:, 0]
+            keep = 1 - levels[seen]
+            noisy = keep[:, None] * keep[None] * truth[seen][:, seen] + torch.diag(levels[seen] ** 2)
+            gain = torch.linalg.solve(noisy + 1e-12 * torch.eye(len(seen)), keep * truth[seen, i])
+            mean = torch.einsum("bk...,k->b...", x[:, seen], gain)
+            velocity[:, i] = (x[:, i] - mean) / levels[i] if levels[i] else 0.0
+        return velocity
+
+
+class Basis:
+    """Every draw as a unit vector of its own: what is dreamt is then the linear map from all noise."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int], int] = {}
+
+    def __call__(self, frame: int, use: int) -> Tensor:
+        place = self.known.setdefault((frame, use), len(self.known))
+        return torch.nn.functional.one_hot(torch.tensor(place), 4 * FRAMES).double()[:, None]
+
+
+def error(plan: Plan, solver: Solver = "euler") -> float:
+    """Largest error of the covariance of what the plan dreams."""
+    dreamt = execute(plan, Oracle(), Basis(), solver=solver)[..., 0]
+    return float((dreamt.T @ dreamt - TRUTH).abs().max())
+
+
+def alone(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
+    """Frames that know nothing of each other."""
+    return x
+
+
+def grid(steps: int) -> list[float]:
+    return sigma_grid(steps).tolist()
+
+
+@pytest.mark.parametrize(
+    ("lag", "expected"), [(0, (0.327, 0.093, 0.024)), (1, (0.295, 0.091, 0.024)), (99, (0.310, 0.088, 0.023))]
+)
+def test_when_frames_see_all_others_every_schedule_converges(
+    lag: int, expected: tuple[float, float, float]
+) -> None:
+    found = [error(staircase(grid(s), FRAMES, lag=min(lag, s), mask="bidirectional")) for s in (8, 32, 128)]
+    assert found == pytest.approx(expected, abs=0.012)
+    assert found[2] < found[1] / 3 < found[0] / 6
+
+
+@pytest.mark.parametrize(("share", "bias"), [(0.0, 0.46), (0.25, 0.206), (0.5, 0.08), (1.0, 0.023)])
+def test_a_causal_mask_is_exact_only_frame_after_frame(share: float, bias: float) -> None:
+    plan = staircase(grid(128), FRAMES, lag=int(share * 128))
+    assert error(plan) == pytest.approx(bias, abs=0.02)
+    assert bool(plan.approximate) == (share < 1)
+
+
+def test_chunks_one_after_another_are_exact() -> None:
+    plan = staircase(grid(128), FRAMES, lag=128, chunk=2)
+    assert not plan.approximate and error(plan) < 0.03
+
+
+def test_history_shown_a_little_noisy_costs_a_little() -> None:
+    exact = error(staircase(grid(128), FRAMES, lag=128))
+    shown = [error(staircase(grid(128), FRAMES, lag=128, history_sigma=c)) for c in (0.02, 0.4)]
+    assert shown[0] == pytest.approx(exact, abs=0.005)
+    assert shown[1] == pytest.approx(0.283, abs=0.03)
+
+
+@pytest.mark.parametrize("solver", ["heun", "multistep"])
+def test_second_order_solvers_converge_faster(solver: Solver) -> None:
+    plan = staircase(grid(24), FRAMES, lag=6, mask="bidirectional")
+    assert error(plan, solver) < error(plan) / 4
+
+
+def test_known_frames_stay_as_they_are_and_are_obeyed() -> None:
+    plan = staircase(grid(64), 2, lag=64, history=2)
+    given = torch.tensor([[[1.0], [2.0]]]).double()
+    basis = Basis()
+    still = execute(plan, Oracle(), lambda frame, use: 0 * basis(frame, use)[:1], given=given)
+    assert torch.equal(still[:, :2], given)
+    assert still[0, 2:, 0].tolist() == pytest.approx([2 * RHO, 2 * RHO**2], abs=0.05)
+
+
+def test_all_known_is_returned_bit_for_bit() -> None:
+    read = Read((0, 1), (0.0, 0.0), (0, 1))
+    plan = Plan((0.0, 1.0), (0, 1), (True, True), ((0, 0), (0, 0)), (Pass((read,), commit=(0, 1)),))
+    given = torch.randn(2, 2, 3)
+    assert torch.equal(execute(plan, alone, KeyedNoise(0, 2, (3,)), given=given), given)
+
+
+def test_views_are_mixed_before_the_step() -> None:
+    """Guidance with weights 1.5 and -0.5 on a linear model is a linear mix of velocities."""
+    views = (View(1.5), View(-0.5, shown=((0, 1.0),)))
+    plan = staircase(grid(8), 1, lag=8, history=1, views=views)
+    seen: list[float] = []
+
+    def predict(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
+        seen.append(float(sigma[0, 0]))
+        return x + sigma[0, 0]  # a velocity that tells the level of the history
+
+    noise = KeyedNoise(3, 1, (1,))
+    dreamt = execute(plan, predict, noise, given=torch.zeros(1, 1, 1))[0, 1, 0]
+    x = float(noise(1, 0))
+    for _ in range(8):
+        x -= (x + 1.5 * 0.0 - 0.5 * 1.0) / 8
+    assert float(dreamt) == pytest.approx(x, abs=1e-6) and set(seen) == {0.0, 1.0}
+
+
+def test_noise_does_not_depend_on_the_batch_or_the_window() -> None:
+    far, near = KeyedNoise(1, 4, (2,)), KeyedNoise(1, 2, (2,))
+    assert torch.equal(far(5, 0)[:2], near(5, 0))
+    plans = [staircase(grid(5), 4, lag=lag, window=w) for lag, w in ((5, 0), (5, 1), (2, 3), (0, 4))]
+    dreams = [execute(plan, alone, far) for plan in plans]
+    assert all(torch.allclose(dream, dreams[0], atol=1e-6) for dream in dreams)
+
+
+def test_clips_that_overlap_are_drawn_anew_and_fused() -> None:
+    """Two clips of two frames share frame 1: the second copy starts from the first, they end as one."""
+    one, a, b = (0.0, 0.5, 1.0), Read((0, 1), (1.0, 1.0), (0, 0)), Read((0, 1), (0.5, 0.5), (0, 0))
+    c, d = Read((2, 3), (0.5, 1.0), (0, 0)), Read((2, 3), (0.5, 0.5), (0, 0))
+    levels = (
+        (2, 2, 2, 2),
+        (1, 1, 2, 2),
+        (0, 0, 2, 2),
+        (0, 0, 1, 2),
+        (0, 0, 1, 1),
+        (0, 0, 0, 0),
+        (0, 0, 0, 0),
+    )
+    rows = (Pass((a,)), Pass((b,)), Renoise((2,), (1,)), Pass((c,)), Pass((d,)), Fuse((1, 2)))
+    with pytest.raises(ValueError, match="slot 2 anew at a level that is not higher"):
+        Plan(one, (0, 1, 1, 2), (False,) * 4, (*levels[:3], (0, 0, 0, 2), *levels[4:]), rows)
+    plan = Plan(one, (0, 1, 1, 2), (False,) * 4, levels, rows)
+    dreamt = execute(plan, Oracle(), Basis())[..., 0]
+    assert torch.equal(dreamt[:, 1], dreamt[:, 2])
+    assert plan.show().splitlines()[-1].count("=") == 2 and plan.show().splitlines()[4].count("^") == 1
+
+
+def test_drawing_anew_and_denoising_keeps_the_distribution() -> None:
+    """Resampling: down, up again, down; the marginal stays that of the data."""
+    steps = 128
+    line = staircase(grid(steps), 1, lag=0, mask="bidirectional")
+    half = steps // 2
+    levels = (*line.levels, (half,), *line.levels[steps - half + 1 :])
+    rows = (*line.rows, Renoise((0,), (0,)), *line.rows[steps - half :])
+    plan = Plan(line.grid, line.frames, line.given, levels, rows)
+    dreamt = execute(plan, Oracle(), Basis())[..., 0]
+    assert float((dreamt.T @ dreamt).squeeze()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_real_time_path_is_the_same_plan_on_a_cache() -> None:
+    """One frame after another: sessions with their ring cache give what the plan gives without one."""
+    system, frames = toy_system(), 4
+    actions = torch.randn(1, frames, 7)
+    start = next(iter(Toy(clip_frames=1).clips(range(1))))
+    clip = replace(batch([start]), actions=actions[:, :1])
+    session = system.begin(clip, seed=5)
+    walked = [system.encode(clip.video)] + [system.advance(session, actions[:, i]) for i in range(1, frames)]
+
+    def predict(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
+        mask = frame_mask(visible, tokens=system.config.backbone.tokens)
+        return system.backbone(x, sigma, system.actions(actions[:, frames]), times=frames, mask=mask)
+
+    def noise(frame: int, use: int) -> Tensor:
+        return Draws([(5, frame, use)]).normal(*session.shape)
+
+    levels = sigma_grid(system.config.steps, shift_by=system.config.shift).tolist()
+    plan = staircase(levels, frames - 1, lag=system.config.steps, history=1, history_sigma=0.02)
+    with torch.inference_mode():
+        planned = execute(plan, predict, noise, given=walked[0])
+    torch.testing.assert_close(planned, torch.cat(walked, 1), atol=1e-5, rtol=1e-5)

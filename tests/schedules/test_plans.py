@@ -1,0 +1,107 @@
+"""Plans: what the front door makes is legal, and every broken rule is named."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dreamwalk.schedules.plans import Fuse, Pass, Read, Renoise, View, staircase
+from dreamwalk.schedules.sigmas import sigma_grid
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    steps=st.integers(1, 9), frames=st.integers(1, 7), share=st.floats(0, 1), chunk=st.integers(1, 8),
+    history=st.integers(0, 3), tight=st.booleans(), mask=st.sampled_from(["causal", "bidirectional"]),
+)  # fmt: skip
+def test_every_staircase_is_legal(
+    steps: int, frames: int, share: float, chunk: int, history: int, tight: bool, mask: str
+) -> None:
+    lag = round(share * steps)
+    chunks = -(-frames // chunk)
+    active = chunk * (chunks if lag == 0 else min(chunks, -(-steps // lag)))
+    plan = staircase(
+        sigma_grid(steps).tolist(), frames, lag=lag, chunk=chunk, history=history,
+        window=active if tight else 0, mask=mask, history_sigma=0.02,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert len(plan.rows) == steps + lag * (chunks - 1)
+    for slot in range(history, history + frames):
+        assert sum(slot in plan.moving(row) for row in range(len(plan.rows))) == steps
+    for line in plan.levels:
+        assert list(line) == sorted(line)  # streaming: what comes first is finished first
+    for row in plan.rows:
+        assert isinstance(row, Pass) and (not tight or len(row.reads[0].slots) <= active)
+    commits = [p for row in plan.rows if isinstance(row, Pass) for p in row.commit]
+    assert len(commits) == len(set(commits))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"lag": 5}, "the lag must lie between 0 and the 4 steps, got 5"),
+        ({"lag": -1}, "the lag must lie between 0 and the 4 steps, got -1"),
+        ({"lag": 1, "window": 3}, "a window of 3 frames is too small for the 4 that are under way at once"),
+        ({"lag": 4, "chunk": 3, "window": 2}, "a window of 2 frames is too small for the 3"),
+        ({"lag": 4, "chunk": 0}, "at least one step, one frame and one frame a chunk"),
+        ({"lag": 4, "views": (View(0.5),)}, "weights that sum to 0.5, not to 1"),
+    ],
+)
+def test_impossible_staircases_are_refused(options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        staircase(sigma_grid(4).tolist(), 6, **options)
+
+
+LEGAL = staircase(sigma_grid(2).tolist(), 2, lag=2)
+FIRST = LEGAL.rows[0]
+assert isinstance(FIRST, Pass)
+
+
+def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[int, ...]) -> dict:
+    """Another read in the first row."""
+    return {"rows": (Pass((Read(slots, shown, groups),)), *LEGAL.rows[1:])}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"grid": (0.0, 0.5, 0.5)}, "the grid must rise from 0 to 1"),
+        ({"given": (False,)}, "2 slots need as many entries"),
+        ({"levels": LEGAL.levels[:-1]}, "4 rows lie between 5 lines, not 4"),
+        ({"levels": ((2, 3), *LEGAL.levels[1:])}, "indices into the grid, 0 to 2"),
+        ({"levels": ((1, 2), *LEGAL.levels[1:])}, "slot 0 must begin at pure noise, not at 1"),
+        ({"given": (True, False)}, "slot 0 is given and must begin clean"),
+        ({"levels": (*LEGAL.levels[:-1], (0, 1))}, "frame 1 ends at level 1 and not clean"),
+        ({"levels": (*LEGAL.levels[:2], (2, 2), *LEGAL.levels[3:])}, "noise rises in row 1 in slot 0"),
+        (first_reads((1,), (1.0,), (0,)), "row 0 moves slot 0, which it does not read"),
+        ({"rows": (replace(FIRST, commit=(0,)), *LEGAL.rows[1:])}, "row 0 commits slot 0, which must be"),
+        (first_reads((0,), (0.5,), (0,)), "so it must be shown as it is, at 1"),
+        (first_reads((1, 0), (1.0, 1.0), (0, 0)), "reads frames out of their order"),
+        (first_reads((0, 0), (1.0, 1.0), (0, 0)), "reads a slot twice"),
+        ({"rows": (*LEGAL.rows[:3], Fuse((0, 1)))}, "row 3 fuses slots, so no level may change"),
+        ({"rows": (*LEGAL.rows[:3], Renoise((1,), (0,)))}, "slot 1 from slot 0, which is another frame"),
+    ],
+)  # fmt: skip
+def test_the_broken_rule_is_named(changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        replace(LEGAL, **changes)
+
+
+def test_what_is_committed_is_not_touched_again() -> None:
+    last = Renoise((0,), (0,))
+    rows = (*LEGAL.rows, last, LEGAL.rows[0], LEGAL.rows[1])
+    with pytest.raises(ValueError, match="row 4 changes slot 0, which is committed"):
+        replace(LEGAL, levels=(*LEGAL.levels, (2, 0), (1, 0), (0, 0)), rows=rows)
+
+
+def test_a_plan_shows_itself() -> None:
+    assert LEGAL.show().splitlines() == [
+        "frame  0  1", "    0  #  #", "    1  1  #", "    2  .  #", "    3  .* 1", "    4  .  .",
+    ]  # fmt: skip
+
+
+def test_a_window_that_slides_is_called_approximate() -> None:
+    grid = sigma_grid(2).tolist()
+    assert not staircase(grid, 4, lag=2).approximate
+    assert "window" in staircase(grid, 5, lag=2, window=3).approximate[0]
+    assert not staircase(grid, 5, lag=2, window=3, mask="bidirectional").approximate
