@@ -15,7 +15,7 @@ clips that overlap, and known frames (keyframes, history, recalled ones) as colu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -252,14 +252,16 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
 
 def staircase(
     grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
-    history_sigma: float = 0.0, mask: Mask = "causal", views: tuple[View, ...] = (View(),),
+    history_sigma: float = 0.0, mask: Mask = "causal",
+    guide: Callable[[tuple[int, ...]], tuple[View, ...]] = lambda past: (View(),),
 ) -> Plan:  # fmt: skip
     """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
 
     `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
     one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
     Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
-    read (0: all). `mask` is causal over chunks, or bidirectional. ValueError for what is impossible.
+    read (0: all). `mask` is causal over chunks, or bidirectional; `guide` gives the views of a row from its
+    finished slots (`schedules.guidance`). ValueError for what is impossible.
     """
     steps = len(grid) - 1
     if steps < 1 or frames < 1 or chunk < 1 or history < 0:
@@ -290,6 +292,7 @@ def staircase(
         )
         fresh = tuple(p for p in slots if committed <= p < finished) if mask == "causal" else ()
         committed = max(committed, finished)
+        views = guide(tuple(p for p in slots if not now[p]))
         rows.append(Pass((Read(slots, shown, groups, views),), commit=fresh))
     given = (True,) * history + (False,) * frames
     return Plan(rising, tuple(range(total)), given, levels, tuple(rows))

@@ -10,6 +10,7 @@ from toy import Toy, toy_system
 from dreamwalk.clip import batch
 from dreamwalk.layers.attention import frame_mask
 from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
+from dreamwalk.schedules import guidance
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View, staircase
 from dreamwalk.schedules.sigmas import sigma_grid
@@ -118,8 +119,7 @@ def test_all_known_is_returned_bit_for_bit() -> None:
 
 def test_views_are_mixed_before_the_step() -> None:
     """Guidance with weights 1.5 and -0.5 on a linear model is a linear mix of velocities."""
-    views = (View(1.5), View(-0.5, shown=((0, 1.0),)))
-    plan = staircase(grid(8), 1, lag=8, history=1, views=views)
+    plan = staircase(grid(8), 1, lag=8, history=1, guide=guidance.history(1.5))
     seen: list[float] = []
 
     def predict(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
@@ -132,6 +132,16 @@ def test_views_are_mixed_before_the_step() -> None:
     for _ in range(8):
         x -= (x + 1.5 * 0.0 - 0.5 * 1.0) / 8
     assert float(dreamt) == pytest.approx(x, abs=1e-6) and set(seen) == {0.0, 1.0}
+
+
+def test_history_guidance_of_one_is_no_guidance() -> None:
+    plans = [
+        staircase(grid(8), 3, lag=8, history=2, guide=g) for g in (guidance.history(1.0), lambda _: (View(),))
+    ]
+    given = torch.tensor([[[0.3], [-1.0]]]).double()
+    basis = Basis()
+    one, none = (execute(p, Oracle(), lambda f, u: basis(f, u)[:1], given=given) for p in plans)
+    torch.testing.assert_close(one, none)
 
 
 def test_noise_does_not_depend_on_the_batch_or_the_window() -> None:

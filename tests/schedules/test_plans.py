@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamwalk.schedules import guidance
 from dreamwalk.schedules.plans import Fuse, Pass, Read, Renoise, View, staircase
 from dreamwalk.schedules.sigmas import sigma_grid
 
@@ -44,7 +45,7 @@ def test_every_staircase_is_legal(
         ({"lag": 1, "window": 3}, "a window of 3 frames is too small for the 4 that are under way at once"),
         ({"lag": 4, "chunk": 3, "window": 2}, "a window of 2 frames is too small for the 3"),
         ({"lag": 4, "chunk": 0}, "at least one step, one frame and one frame a chunk"),
-        ({"lag": 4, "views": (View(0.5),)}, "weights that sum to 0.5, not to 1"),
+        ({"lag": 4, "guide": lambda past: (View(0.5),)}, "weights that sum to 0.5, not to 1"),
     ],
 )
 def test_impossible_staircases_are_refused(options: dict, sentence: str) -> None:
@@ -92,6 +93,34 @@ def test_what_is_committed_is_not_touched_again() -> None:
     rows = (*LEGAL.rows, last, LEGAL.rows[0], LEGAL.rows[1])
     with pytest.raises(ValueError, match="row 4 changes slot 0, which is committed"):
         replace(LEGAL, levels=(*LEGAL.levels, (2, 0), (1, 0), (0, 0)), rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("guide", "opinions"),
+    [
+        (guidance.conditions(2.0), 2),
+        (guidance.history(1.5), 2),
+        (guidance.fractional(1.5, sigma=0.4), 3),
+        (guidance.temporal([(1, 0.7), (2, 0.5)]), 3),
+        (guidance.temporal([(1, 0.5), (2, 0.5)]), 2),
+    ],
+)
+def test_guides_give_legal_plans(guide: guidance.Guide, opinions: int) -> None:
+    plan = staircase(sigma_grid(3).tolist(), 3, lag=3, history=3, guide=guide)
+    assert all(isinstance(row, Pass) and len(row.reads[0].views) == opinions for row in plan.rows)
+
+
+def test_temporal_guidance_hides_what_is_older() -> None:
+    near, none = guidance.temporal([(2, 0.8)])((3, 4, 5))
+    assert near == View(0.8, shown=((3, 1.0),))
+    assert none.weight == pytest.approx(0.2) and none.shown == ((3, 1.0), (4, 1.0), (5, 1.0))
+
+
+def test_impossible_guidance_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
+        guidance.fractional(2.0, sigma=1.5)
+    with pytest.raises(ValueError, match="sees the last 1, 2"):
+        guidance.temporal([(0, 1.0)])
 
 
 def test_a_plan_shows_itself() -> None:
