@@ -144,18 +144,17 @@ class Odometer(nn.Module):
     def forward(self, pose: Tensor, move: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those before it."""
         turned = pose @ _about_the_vertical(action @ self.turn.detach())
-        axes = turned[:, :3, :3]
+        axes = nn.functional.normalize(turned[:, :3, :3], dim=1)  # or they would shrink over hours of walking
         place = pose[:, None, :2, 3] + torch.einsum("bij,nj->bni", axes[:, :2, (2, 0)], self.around)
         drift = torch.einsum("bji,bj->bi", axes, move) / self.UNIT
         inputs = torch.cat([action, drift], dim=-1)
         local = self.free(inputs) + self.mlp(torch.cat([self.ground(place).flatten(1), inputs], dim=-1))
         step = self.UNIT * torch.einsum("bij,bj->bi", axes, local)
-        following = torch.cat([turned[:, :3, 3] + step, turned[:, 3, 3:]], dim=1)[..., None]
-        return torch.cat([turned[..., :3], following], dim=-1), step
+        following = pose.clone()
+        following[:, :3] = torch.cat([axes, (pose[:, :3, 3] + step)[..., None]], dim=-1)
+        return following, step
 
-    def fit(
-        self, poses: Tensor, actions: Tensor, *, steps: int = 6000, window: int = 16, seed: int = 0
-    ) -> None:
+    def fit(self, poses: Tensor, actions: Tensor, *, steps: int, window: int = 16) -> None:
         """Learn from whole walks, poses `(k, t, 4, 4)` and actions `(k, t, a)`, by walking pieces of them."""
         window = min(window, poses.shape[1])
         draw = torch.Generator().manual_seed(0)
