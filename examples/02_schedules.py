@@ -6,10 +6,12 @@ A lag of 0 denoises all frames together, a lag of all steps one frame after anot
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from dreamwalk.evaluation.pictures import plan_picture
 from dreamwalk.schedules.plans import staircase
 from dreamwalk.schedules.sigmas import sigma_grid
 
@@ -30,6 +32,8 @@ class Options:
     mask: Literal["causal", "bidirectional"] = "causal"
     shift: float = 3.0
     """How far levels are moved towards noise."""
+    png: Path | None = None
+    """Also draw the plan as a heat map."""
 
 
 def main(options: Options) -> None:
@@ -39,6 +43,8 @@ def main(options: Options) -> None:
     )
     print(plan.show())
     print("levels:", ", ".join(f"{level} = {sigma:.3f}" for level, sigma in enumerate(plan.grid)))
+    if options.png:
+        plan_picture(plan, options.png)
     print("approximate:", "; ".join(plan.approximate) or "nothing")
 
 

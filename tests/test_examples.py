@@ -12,7 +12,10 @@ SHIPPED = ROOT / "dreamwalk" / "pretrained" / "nextframe.doom.safetensors"
 SMALL: dict[str, tuple[list[str], str]] = {
     "00_walk.py": (["--frames", "4", "--out", "walk.gif"], "4 frames"),
     "01_encode.py": (["--frames", "30", "--channels", "16"], "48 times fewer numbers"),
-    "02_schedules.py": (["--steps", "2", "--frames", "3", "--lag", "1"], "approximate: noisy"),
+    "02_schedules.py": (
+        ["--steps", "2", "--frames", "3", "--lag", "1", "--png", "plan.png"],
+        "approximate: noisy",
+    ),
     "03_train_your_own.py": (["--frames", "64", "--steps", "2", "--out", "mine"], "a dream of 32x32 pixels"),
     "04_real_game.py": (["--steps", "3"], "points from"),
 }

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamwalk.evaluation.fidelity import Rollout
+from dreamwalk.schedules.plans import Plan
 
 matplotlib.use("Agg")
 
@@ -50,6 +51,21 @@ def horizon_plot(curves: dict[str, dict[str, np.ndarray]], path: Path, *, title:
         axis.grid(alpha=0.3)
         axis.legend()
     figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plan_picture(plan: Plan, path: Path, *, title: str = "") -> None:
+    """A plan as a heat map, rows down and slots across: dark is noise, signs are its `marks`."""
+    levels = np.array(plan.grid)[np.array(plan.levels)]
+    rows, slots = levels.shape
+    figure = Figure(figsize=(2 + 0.35 * slots, 1.5 + 0.22 * rows), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(levels, cmap="magma_r", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, label="noise level")
+    for index in range(len(plan.rows)):
+        for slot, sign in plan.marks(index).items():
+            axis.text(slot, index + 1, sign, ha="center", va="center", color="tab:cyan")
+    axis.set(xlabel="frame", ylabel="rows done", title=title, xticks=range(slots), xticklabels=plan.frames)
     figure.savefig(path, dpi=120)
 
 

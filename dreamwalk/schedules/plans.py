@@ -103,20 +103,25 @@ class Plan:
         before, after = self.levels[row], self.levels[row + 1]
         return tuple(p for p in range(len(self.frames)) if after[p] < before[p])
 
+    def marks(self, row: int) -> dict[int, str]:
+        """What a row does to slots besides moving them: `*` commits, `^` draws anew, `=` fuses."""
+        match self.rows[row]:
+            case Pass(commit=slots):
+                return dict.fromkeys(slots, "*")
+            case Renoise(slots=slots):
+                return dict.fromkeys(slots, "^")
+            case Fuse(slots=slots):
+                return dict.fromkeys(slots, "=")
+
     def show(self) -> str:
-        """The plan as text: a line per row, a column per slot; `.` clean, `#` pure noise, else the level;
-        `*` behind what is committed, `^` behind what is drawn anew, `=` behind what is fused."""
-        width = max(3, len(str(self.steps)) + 1)
-        head = "frame " + "".join(f"{frame:>{width - 1}} " for frame in self.frames)
-        lines = [head]
+        """The plan as text: a line per row, a column per slot; `.` clean, `#` pure noise, else the level, with
+        the `marks` of the row above behind it."""
+        width = max(2, len(str(self.steps)))
+        lines = ["frame " + "".join(f"{frame:>{width}} " for frame in self.frames)]
         for index, levels in enumerate(self.levels):
-            row = self.rows[index - 1] if index else None
-            marks = dict.fromkeys(row.commit, "*") if isinstance(row, Pass) else {}
-            if isinstance(row, Renoise | Fuse):
-                marks = {p: "^" if isinstance(row, Renoise) else "=" for p in row.slots}
-            cells = (self._cell(level) for level in levels)
-            line = "".join(f"{cell:>{width - 1}}{marks.get(p, ' ')}" for p, cell in enumerate(cells))
-            lines.append(f"{index:>5} {line}")
+            marks = self.marks(index - 1) if index else {}
+            cells = (f"{self._cell(level):>{width}}{marks.get(p, ' ')}" for p, level in enumerate(levels))
+            lines.append(f"{index:>5} " + "".join(cells))
         return "\n".join(line.rstrip() for line in lines)
 
     def _cell(self, level: int) -> str:

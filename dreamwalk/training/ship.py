@@ -40,7 +40,8 @@ def ship(order: Ship) -> None:
     run = metadata["run"]
     notes = {
         "trained": f"{metadata['step']:,} steps of {run['batch']} clips, "
-        f"{_minutes(order.run, run):.0f} minutes on {order.hardware}",
+        f"{_minutes(order.run, run):.0f} minutes on {order.hardware}"
+        + (f", from '{Path(run['start']).name}'" if run["start"] else ""),
         "data": f"walks in the level '{metadata['walkable']['world']}': this model knows it and no other",
     }
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
