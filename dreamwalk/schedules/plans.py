@@ -114,8 +114,10 @@ class Plan:
                 return dict.fromkeys(slots, "=")
 
     def show(self) -> str:
-        """The plan as text: a line per row, a column per slot; `.` clean, `#` pure noise, else the level, with
-        the `marks` of the row above behind it."""
+        """The plan as text: a line per row, a column per slot; `.` clean, `#` pure noise, else the level.
+
+        Behind a level stand the `marks` of the row that led to it.
+        """
         width = max(2, len(str(self.steps)))
         lines = ["frame " + "".join(f"{frame:>{width}} " for frame in self.frames)]
         for index, levels in enumerate(self.levels):
