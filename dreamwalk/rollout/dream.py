@@ -126,7 +126,7 @@ class Dream(World):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin from `options={"start": k}`, any picture `{"image": uint8 (h, w, 3)}`, or a drawn start.
 
-        With a picture may come the `pose` `(4, 4)` from which it was seen.
+        With a picture may come `world_from_camera` `(4, 4)`, from where it was seen.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -142,8 +142,8 @@ class Dream(World):
         still = torch.zeros(1, 1, self.actions.size, device=self.device)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         seen_from = None if "image" in options else self.walkable.poses[index]
-        if "pose" in options:
-            seen_from = _pose(options["pose"])
+        if "world_from_camera" in options:
+            seen_from = _pose(options["world_from_camera"])
         clip = Clip(video=video, actions=still)
         if seen_from is not None:
             cameras = (seen_from, self.walkable.intrinsics)
@@ -209,7 +209,7 @@ def _pose(value: Any) -> np.ndarray:
     try:
         pose = np.asarray(value, np.float32)
     except (ValueError, TypeError):
-        raise ValueError(f"a pose is a finite 4x4 matrix, got {value!r:.40}") from None
+        raise ValueError(f"world_from_camera is a finite 4x4 matrix, got {value!r:.40}") from None
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise ValueError(f"a pose is a finite 4x4 matrix, got one of shape {pose.shape}")
+        raise ValueError(f"world_from_camera is a finite 4x4 matrix, got one of shape {pose.shape}")
     return pose

@@ -192,7 +192,7 @@ class Scene:
         if self.view == "game" and view != "game":
             assert self._dream and self._game
             seen = {"image": fit(self._game.frame, *self._dream.frame.shape[:2])}
-            pose = {} if self._game.pose is None else {"pose": self._game.pose.tolist()}
+            pose = {} if self._game.pose is None else {"world_from_camera": self._game.pose.tolist()}
             self._dream.reset(self.seed, seen | pose)
             self.aligned = True
         self.view = view

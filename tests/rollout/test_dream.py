@@ -112,8 +112,11 @@ def test_any_picture_is_a_start(world: Dream) -> None:
     [
         ({"start": 9}, "no start 9: this dream has 2"),
         ({"image": np.zeros((3, 3, 3), np.uint8)}, r"uint8 of shape \(32, 32, 3\)"),
-        ({"start": 0, "pose": [[1, 0], [0, 1]]}, r"a pose is a finite 4x4 matrix, got one of shape \(2, 2\)"),
-        ({"start": 0, "pose": "north"}, "a pose is a finite 4x4 matrix, got 'north'"),
+        (
+            {"start": 0, "world_from_camera": [[1, 0], [0, 1]]},
+            r"world_from_camera is a finite 4x4 matrix, got one of shape \(2, 2\)",
+        ),
+        ({"start": 0, "world_from_camera": "north"}, "world_from_camera is a finite 4x4 matrix, got 'north'"),
     ],
 )
 def test_impossible_starts_are_refused(world: Dream, options: dict, sentence: str) -> None:
@@ -160,7 +163,7 @@ def mapped() -> Dream:
 def test_with_a_map_the_place_decides_what_is_seen(mapped: Dream) -> None:
     """The same picture at another pose goes on otherwise, and unknown poses are possible."""
     films = []
-    for options in ({}, {"pose": camera(90)[0].tolist()}, {"pose": camera(0)[0]}):
+    for options in ({}, {"world_from_camera": camera(90)[0].tolist()}, {"world_from_camera": camera(0)[0]}):
         mapped.reset(seed=5, options={"image": panorama(0), **options})
         films.append(walk(mapped, 3))
     mapped.reset(seed=5, options={"start": 0})
