@@ -105,29 +105,24 @@ class Plan:
 
     def marks(self, row: int) -> dict[int, str]:
         """What a row does to slots besides moving them: `*` commits, `^` draws anew, `=` fuses."""
-        match self.rows[row]:
-            case Pass(commit=slots):
-                return dict.fromkeys(slots, "*")
-            case Renoise(slots=slots):
-                return dict.fromkeys(slots, "^")
-            case Fuse(slots=slots):
-                return dict.fromkeys(slots, "=")
+        kind = self.rows[row]
+        slots = kind.commit if isinstance(kind, Pass) else kind.slots
+        return dict.fromkeys(slots, {Pass: "*", Renoise: "^", Fuse: "="}[type(kind)])
 
     def show(self) -> str:
         """The plan as text: a line per row, a column per slot; `.` clean, `#` pure noise, else the level.
 
         Behind a level stand the `marks` of the row that led to it.
         """
-        width = max(2, len(str(self.steps)))
+        width, names = max(2, len(str(self.steps))), {0: ".", self.steps: "#"}
         lines = ["frame " + "".join(f"{frame:>{width}} " for frame in self.frames)]
         for index, levels in enumerate(self.levels):
             marks = self.marks(index - 1) if index else {}
-            cells = (f"{self._cell(level):>{width}}{marks.get(p, ' ')}" for p, level in enumerate(levels))
+            cells = (
+                f"{names.get(level, level):>{width}}{marks.get(p, ' ')}" for p, level in enumerate(levels)
+            )
             lines.append(f"{index:>5} " + "".join(cells))
         return "\n".join(line.rstrip() for line in lines)
-
-    def _cell(self, level: int) -> str:
-        return "." if level == 0 else "#" if level == self.steps else str(level)
 
 
 def check(plan: Plan) -> None:
