@@ -20,18 +20,18 @@ from dreamwalk.evaluation import pictures
 from dreamwalk.evaluation.control import examine_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
 from dreamwalk.evaluation.speed import time_dream
+from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.inverse import Inverse
-from dreamwalk.systems.nextframe import NextFrame
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def examine(
-    system: NextFrame, data: str, *, out: Path, name: str, clips: int = 32, frames: int = 64,
+    system: DreamingSystem, data: str, *, out: Path, name: str, clips: int = 32, frames: int = 64,
     history: int = 4, seed: int = 0, examiner: Inverse | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`."""
-    if not isinstance(system, NextFrame):
+    if not isinstance(system, DreamingSystem):
         raise ValueError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     shards = Shards(data)
     walks = _walks(shards, clips, history + frames)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dreamwalk.clip import Clip, batch
-from dreamwalk.systems.nextframe import NextFrame
+from dreamwalk.rollout.dreaming import DreamingSystem
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Rollout:
 
 
 @torch.inference_mode()
-def roll_out(system: NextFrame, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8) -> Rollout:
+def roll_out(system: DreamingSystem, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8) -> Rollout:
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
     parts = []
     for first in range(0, len(clips), size):

@@ -18,6 +18,7 @@ from dreamwalk.conditions.places import MapConfig, Odometer, PlaceMap
 from dreamwalk.rollout.denoise import EagerStep, Session, Step, Whereabouts, commit_frame, denoise_frame
 from dreamwalk.rollout.dream import Decode, Dream, Walkable
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+from dreamwalk.schedules.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class DreamConfig:
     """Frames that the cache remembers, when played."""
     map: MapConfig | None = None
     """A level to know by heart; the data then need poses."""
+    lost: float = 0.1
+    """Share of training clips that are not told where they are (`map`)."""
+    sketching: bool = False
+    """Train the map alone, which is quick and comes first."""
 
 
 class DreamingSystem(nn.Module):
@@ -89,6 +94,30 @@ class DreamingSystem(nn.Module):
             raise ValueError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
             return self.codec.encode(video.float() / 127.5 - 1)
+
+    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
+        """The loss of a batched clip, `loss`, and what else to tell; ValueError without the poses of a map."""
+        x = self.encode(clip.video)
+        if not self.config.map:
+            return self.dream_loss(x, self.actions(clip.actions), None, draws)
+        if clip.world_from_camera is None or clip.intrinsics is None:
+            raise ValueError(
+                "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
+            )
+        features = self.map(clip.world_from_camera, clip.intrinsics)
+        sketch = (self.codec.loudness * (self.map.sketch(features) - x).square()).mean()
+        if self.config.sketching:
+            return {"loss": sketch}
+        found = (draws.uniform(1) >= self.config.lost)[..., None, None]
+        views = found * self.map.to_tokens(features)
+        dreamt = self.dream_loss(x, self.actions(clip.actions), views, draws)
+        return dreamt | {"loss": dreamt["loss"] + sketch, "sketch": sketch.detach()}
+
+    def dream_loss(
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+    ) -> dict[str, Tensor]:
+        """The loss of latents `x` `(b, t, c, h, w)` under `conditions`, of which `views` are known by heart."""
+        raise NotImplementedError
 
     def step(self) -> Step:
         """The pass that sessions of this system run, in plain PyTorch."""

@@ -56,3 +56,30 @@ def snr_weight(sigma: Tensor, *, floor: float) -> Tensor:
     the rest.
     """
     return sigma.clamp(min=floor) ** -2
+
+
+def _clipped_snr(sigma: Tensor, most: float) -> Tensor:
+    """Signal-to-noise ratio `((1 - sigma) / sigma)^2` up to `most`, as a share of it."""
+    return ((1 - sigma) / sigma.clamp(min=1e-4)).square().clamp(max=most) / most
+
+
+def running_snr(sigma: Tensor, *, most: float, decay: float) -> Tensor:
+    """How much of frames 0 .. i is left at levels `sigma` `(b, t)`: `(b, t)` in [0, 1].
+
+    A running mean of clipped signal-to-noise ratios, in which each new frame weighs `1 - decay` (Diffusion
+    Forcing, arXiv 2407.01392, fused SNR reweighting).
+    """
+    share = _clipped_snr(sigma, most)
+    running = [share[:, 0]]
+    for i in range(1, sigma.shape[1]):
+        running.append(decay * running[-1] + (1 - decay) * share[:, i])
+    return torch.stack(running, dim=1)
+
+
+def fused_snr_weight(sigma: Tensor, seen: Tensor, *, most: float, decay: float) -> Tensor:
+    """Weight of a squared error of the clean prediction at `sigma`, where `seen` is left of other frames.
+
+    `most (1 - (1 - decay seen) (1 - share))`: min-SNR weighting (arXiv 2303.09556) when nothing else is seen,
+    and more for a noisy frame beside clean ones, which tell much about it.
+    """
+    return most * (1 - (1 - decay * seen) * (1 - _clipped_snr(sigma, most)))

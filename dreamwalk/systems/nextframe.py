@@ -27,17 +27,16 @@ model forgets what its window does not hold.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dreamwalk.backbones.framedit import FrameDiTConfig, published
-from dreamwalk.clip import Clip
+from dreamwalk.backbones.teacher import Known, teacher_pass
 from dreamwalk.codecs.frame import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.conditions.places import MapConfig
-from dreamwalk.layers.attention import frame_mask
 from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.draws import Draws
@@ -47,8 +46,8 @@ from dreamwalk.schedules.draws import Draws
 class NextFrameConfig(DreamConfig):
     """The parts of the system, how it is played, and how it is trained."""
 
-    levels: Literal["independent", "teacher", "sketch"] = "independent"
-    """How training levels are drawn; `sketch` trains the map alone, which is quick and comes first."""
+    levels: Literal["independent", "teacher"] = "independent"
+    """How training levels are drawn."""
     pure: float = 0.0
     """Share of targets at pure noise, where every frame starts when played."""
     history_max: float = 0.1
@@ -61,15 +60,6 @@ class NextFrameConfig(DreamConfig):
     """How often these dreams are dreamt on the history of the round before: the depth of errors seen."""
     weight_floor: float = 0.3
     """Below this level a target's weight stops growing."""
-    lost: float = 0.1
-    """Share of clips that are not told where they are (`map`)."""
-
-
-class Pair(NamedTuple):
-    """What history and targets are told, side by side: `(b, 2t, ...)`."""
-
-    conditions: Tensor
-    views: Tensor | None
 
 
 class NextFrame(DreamingSystem):
@@ -78,26 +68,11 @@ class NextFrame(DreamingSystem):
     name = "nextframe"
     config: NextFrameConfig
 
-    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
-        x = self.encode(clip.video)
-        if not self.config.map:
-            return self.dream_loss(x, clip.actions, None, draws)
-        if clip.world_from_camera is None or clip.intrinsics is None:
-            raise ValueError(
-                "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
-            )
-        features = self.map(clip.world_from_camera, clip.intrinsics)
-        sketch = (self.codec.loudness * (self.map.sketch(features) - x).square()).mean()
-        if self.config.levels == "sketch":
-            return {"loss": sketch}
-        found = (draws.uniform(1) >= self.config.lost)[..., None, None]
-        dreamt = self.dream_loss(x, clip.actions, found * self.map.to_tokens(features), draws)
-        return dreamt | {"loss": dreamt["loss"] + sketch, "sketch": sketch.detach()}
-
-    def dream_loss(self, x: Tensor, actions: Tensor, views: Tensor | None, draws: Draws) -> dict[str, Tensor]:
-        """Of latents `x`, of which `views` are known by heart."""
+    def dream_loss(
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+    ) -> dict[str, Tensor]:
         levels = self.independent if self.config.levels == "independent" else self.teacher
-        return levels(x, self.actions(actions), views, draws)
+        return levels(x, conditions, views, draws)
 
     def independent(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
@@ -114,40 +89,25 @@ class NextFrame(DreamingSystem):
         shown_at = (most * draws.uniform(1)).expand(-1, frames)
         sigma = self.draw_levels(frames, draws)
         eps_history, eps = draws.normal(*history.shape[1:]), draws.normal(*targets.shape[1:])
-        pair = Pair(_twice(conditions), None if views is None else _twice(views))
         if self.config.self_history:
             own = flow.spread(draws.uniform(frames) < self.config.self_history, history)
-            history = self.dreamt_history(history, own, eps, shown_at, pair, draws)
-        noisy = flow.perturb(targets, eps, sigma)
-        v = self.paired(flow.perturb(history, eps_history, shown_at), noisy, shown_at, sigma, pair)
+            history = self.dreamt_history(history, own, eps, shown_at, Known(conditions, views), draws)
+        noisy, shown = flow.perturb(targets, eps, sigma), flow.perturb(history, eps_history, shown_at)
+        v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, Known(conditions, views))
         return self.compare(targets, noisy, v, sigma)
 
     @torch.no_grad()
     def dreamt_history(
-        self, history: Tensor, own: Tensor, eps: Tensor, shown_at: Tensor, pair: Pair, draws: Draws
+        self, history: Tensor, own: Tensor, eps: Tensor, shown_at: Tensor, known: Known, draws: Draws
     ) -> Tensor:
         """History whose `own` frames are one-step dreams, all frames at once, round after round."""
         pure, mixed = torch.ones_like(shown_at), history
         for _ in range(self.config.self_rounds):
             shown = flow.perturb(mixed, draws.normal(*history.shape[1:]), shown_at)
-            v = self.paired(shown, eps, shown_at, pure, pair)
+            v = teacher_pass(self.backbone, shown, eps, shown_at, pure, known)
             dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
             mixed = torch.where(own, dreamt, history)
         return mixed
-
-    def paired(self, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, pair: Pair) -> Tensor:
-        """Velocity of the targets: target i sees history 0 .. i and itself, history sees history."""
-        t = shown.shape[1]
-        past = torch.ones(t, t, dtype=torch.bool, device=shown.device).tril()
-        itself = torch.eye(t, dtype=torch.bool, device=shown.device)
-        visible = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, itself], 1)], 0)
-        times = torch.arange(t, device=shown.device)
-        v = self.backbone(
-            torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), pair.conditions,
-            times=torch.cat([times, times + 1]), views=pair.views,
-            mask=frame_mask(visible, tokens=self.config.backbone.tokens),
-        )  # fmt: skip
-        return v[:, t:]
 
     def draw_levels(self, frames: int, draws: Draws) -> Tensor:
         """Independent levels `(b, frames)`: logit-normal, shifted towards noise, a share pure noise."""
@@ -159,11 +119,6 @@ class NextFrame(DreamingSystem):
         error = error.mean(dim=(2, 3, 4))
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
-
-
-def _twice(x: Tensor) -> Tensor:
-    """Of frames `(b, t, ...)`: those shown as history, then those that are targets."""
-    return torch.cat([x[:, :-1], x[:, 1:]], dim=1)
 
 
 def tiny() -> NextFrameConfig:

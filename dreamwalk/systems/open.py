@@ -7,22 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from dreamwalk.rollout.dream import Walkable
+from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.forcing import Forcing, ForcingConfig
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
-Trainable = Autoencode | Inverse | NextFrame
+Trainable = Autoencode | Inverse | NextFrame | Forcing
 SYSTEMS: dict[str, tuple[Any, Any]] = {
     "autoencode": (Autoencode, AutoencodeConfig),
     "inverse": (Inverse, InverseConfig),
     "nextframe": (NextFrame, NextFrameConfig),
+    "forcing": (Forcing, ForcingConfig),
 }
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def build(config: AutoencodeConfig | InverseConfig | NextFrameConfig) -> Trainable:
+def build(config: AutoencodeConfig | InverseConfig | NextFrameConfig | ForcingConfig) -> Trainable:
     """The system that a config describes, with fresh weights."""
     return next(system(config) for system, kind in SYSTEMS.values() if isinstance(config, kind))
 
@@ -66,17 +69,17 @@ def load(name: str | Path) -> Trainable:
     made = system(from_json(kind, metadata["config"]))
     files.fill(made, tensors, source=f"'{path}'")
     made.about = metadata
-    if isinstance(made, NextFrame) and "walkable" in metadata:
+    if isinstance(made, DreamingSystem) and "walkable" in metadata:
         made.walkable = Walkable.unpack(tensors, metadata["walkable"])
     return made.eval()
 
 
 def take_codec(system: Trainable, name: str | Path) -> None:
     """Give `system` the trained codec of another file, which must be of the same config."""
-    if not isinstance(system, NextFrame):
+    if not isinstance(system, DreamingSystem):
         raise ValueError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
-    if not isinstance(other, Autoencode | NextFrame):
+    if not isinstance(other, Autoencode | DreamingSystem):
         raise ValueError(f"'{name}' is of the system {other.name}, which has no codec to take")
     if other.config.codec != system.config.codec:
         raise ValueError(

@@ -31,8 +31,8 @@ from dreamwalk import distributed
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
+from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.schedules.draws import Draws
-from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
 from dreamwalk.training import checkpoint
 from dreamwalk.training.journal import Journal
@@ -114,7 +114,7 @@ def _build(run: Run, shards: Shards, place: Place, *, fresh: bool) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = build(run.system)
-    if isinstance(system, NextFrame):
+    if isinstance(system, DreamingSystem):
         system.suit(shards.schema.size, shards.size)
     if run.codec:
         take_codec(system, run.codec)
@@ -122,7 +122,7 @@ def _build(run: Run, shards: Shards, place: Place, *, fresh: bool) -> Training:
         fill_from(system, run.start)
     else:
         system.prepare(lambda: _gather(shards, run, range(16)))
-    if fresh and isinstance(system, NextFrame) and system.config.map and not system.odometer.fitted:
+    if fresh and isinstance(system, DreamingSystem) and system.config.map and not system.odometer.fitted:
         system.odometer.fit(*paths(shards, system.config.map), steps=system.config.map.odometer_steps)
     system.to(place.device)
     for block in system.blocks:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from dreamwalk.systems import autoencode, inverse, nextframe
+from dreamwalk.systems import autoencode, forcing, inverse, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.nextframe import NextFrameConfig
 
-SystemConfig = AutoencodeConfig | NextFrameConfig | InverseConfig
+SystemConfig = AutoencodeConfig | NextFrameConfig | ForcingConfig | InverseConfig
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def nextframe_game() -> Run:
 def sketch_doom() -> Run:
     """The map and the odometer of the shipped dream, before its network: about seven minutes."""
     return replace(
-        nextframe_game(), name="sketch.doom", system=replace(nextframe.doom(), levels="sketch"),
+        nextframe_game(), name="sketch.doom", system=replace(nextframe.doom(), sketching=True),
         batch=32, steps=700, optim=OptimConfig(lr=3e-3, warmup=30, decay=0.5),
     )  # fmt: skip
 
@@ -97,6 +98,23 @@ def nextframe_doom() -> Run:
     return replace(
         nextframe_game(), name="nextframe.doom", system=nextframe.doom(), start="runs/sketch.doom", steps=3000
     )
+
+
+def forcing_rooms() -> Run:
+    """Diffusion Forcing on levels never seen twice; `--system.levels` chooses what it is compared with."""
+    return Run(
+        name="forcing.rooms", system=forcing.rooms(), data="data/rooms", codec="autoencode.doom",
+        frames=16, batch=8, steps=2400, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
+        save_every=200, preview_every=1200,
+    )  # fmt: skip
+
+
+def forcing_doom() -> Run:
+    """The shipped dream that walks any schedule; starts from the shipped `nextframe.doom`."""
+    return replace(
+        forcing_rooms(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8,
+        start="nextframe.doom", steps=1500, optim=OptimConfig(method="muon", lr=1e-3, warmup=30),
+    )  # fmt: skip
 
 
 def inverse_doom() -> Run:
@@ -113,4 +131,6 @@ RUNS = {
     "sketch.doom": sketch_doom,
     "nextframe.doom": nextframe_doom,
     "nextframe.game": nextframe_game,
+    "forcing.rooms": forcing_rooms,
+    "forcing.doom": forcing_doom,
 }

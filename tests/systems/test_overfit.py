@@ -73,7 +73,7 @@ def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: 
     """With a history of pure noise, the pose alone brings the right frame back."""
     torch.manual_seed(0)
     tiny = with_map(nextframe.tiny())
-    system = NextFrame(replace(tiny, levels="sketch"))
+    system = NextFrame(replace(tiny, sketching=True))
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=150, lr=3e-3)
     assert losses[-1] < losses[0] / 4

@@ -1,0 +1,43 @@
+"""Teacher forcing in one pass: every frame twice, as finished history and as a noisy target."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamwalk.backbones.framedit import FrameDiT
+from dreamwalk.layers.attention import frame_mask
+
+
+class Known(NamedTuple):
+    """What is known of `t + 1` frames besides their noisy latents: `(b, t + 1, ...)`."""
+
+    conditions: Tensor
+    views: Tensor | None
+
+    def twice(self) -> Known:
+        """Of the frames shown as history, the first `t`, then of the targets, the last `t`."""
+        pairs = (None if x is None else torch.cat([x[:, :-1], x[:, 1:]], dim=1) for x in self)
+        return Known(*pairs)  # type: ignore[arg-type]
+
+
+def teacher_pass(
+    backbone: FrameDiT, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, known: Known
+) -> Tensor:
+    """Velocity of `t` targets: target i sees history 0 .. i and itself, history sees history.
+
+    `shown` are frames 0 .. t-1 at levels `shown_at` `(b, t)`, `noisy` frames 1 .. t at `sigma`.
+    """
+    t = shown.shape[1]
+    past = torch.ones(t, t, dtype=torch.bool, device=shown.device).tril()
+    itself = torch.eye(t, dtype=torch.bool, device=shown.device)
+    visible = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, itself], 1)], 0)
+    times, twice = torch.arange(t, device=shown.device), known.twice()
+    v = backbone(
+        torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), twice.conditions,
+        times=torch.cat([times, times + 1]), views=twice.views,
+        mask=frame_mask(visible, tokens=backbone.config.tokens),
+    )  # fmt: skip
+    return v[:, t:]

@@ -1,0 +1,147 @@
+"""Diffusion Forcing: a noise level of its own for every frame, so that any schedule can be walked afterwards.
+
+Chen et al., "Diffusion Forcing: Next-token Prediction Meets Full-Sequence Diffusion" (arXiv 2407.01392), and
+its history-guided transformer (Song et al., arXiv 2502.06764). Algorithm 1: draw an independent level for
+every frame, noise it, predict all frames from all that they may see:
+
+    x_sigma = (1 - sigma) x + sigma eps        minimise sum_t w_t |x_hat_t - x_t|^2
+
+    paper's word                     our word
+    noise level k_t                  sigma, an independent level per frame
+    scheduling matrix K              plan (`dreamwalk.schedules.plans`)
+    context, tokens already known    history
+    stabilization level              history_level
+    latent z (recurrent)             cache
+    fused SNR reweighting            fused_snr_weight
+
+Teacher forcing and full-sequence diffusion are the same loss with other draws of levels (`levels`): every
+frame as a noisy target behind clean history, and one level for a whole clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.backbones.framedit import FrameDiTConfig
+from dreamwalk.backbones.teacher import Known, teacher_pass
+from dreamwalk.codecs.patch import PatchCodecConfig
+from dreamwalk.conditions.places import MapConfig
+from dreamwalk.layers.attention import Mask as Attended
+from dreamwalk.layers.attention import frame_mask
+from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
+from dreamwalk.schedules import flow
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.plans import Mask
+
+
+@dataclass(frozen=True)
+class ForcingConfig(DreamConfig):
+    """The parts of the system, how it is played, and how it is trained."""
+
+    levels: Literal["independent", "teacher", "full"] = "independent"
+    """Levels in training: one per frame, one per target behind clean history, or one per clip."""
+    density: Literal["uniform", "logit-normal"] = "uniform"
+    """How each of them is drawn, before `shift`."""
+    mask: Mask = "causal"
+    """Whether a frame sees the frames after it."""
+    pure: float = 0.0
+    """Share of levels at pure noise, where every frame starts when played."""
+    untold: float = 0.1
+    """Share of clips without their actions, for guidance."""
+    snr_most: float = 5.0
+    """Where the weight of nearly clean frames stops growing."""
+    snr_decay: float = 0.9
+    """How far back the noise of history counts for a frame's weight: its share per frame."""
+
+
+class Forcing(DreamingSystem):
+    """How a dreaming system learns to go on from any mixture of noise."""
+
+    name = "forcing"
+    config: ForcingConfig
+
+    def dream_loss(
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+    ) -> dict[str, Tensor]:
+        told = draws.uniform(1) >= self.config.untold
+        known = Known(conditions * told[..., None], views)
+        if self.config.levels == "teacher":
+            return self.teacher(x, known, draws)
+        sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], draws)
+        sigma = sigma.expand(-1, x.shape[1])
+        noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
+        v = self.backbone(noisy, sigma, known.conditions, mask=self.mask(x), views=known.views)
+        seen = self.left_before(sigma)
+        if self.config.mask == "bidirectional":
+            seen = (seen + self.left_before(sigma.flip(1)).flip(1)) / 2
+        return self.compare(x, noisy, v, sigma, seen)
+
+    def mask(self, x: Tensor) -> Attended | None:
+        """Who sees whom among the frames of `x`; None is the backbone's own, causal."""
+        if self.config.mask == "causal":
+            return None
+        every = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+        return frame_mask(every, tokens=self.config.backbone.tokens)
+
+    def teacher(self, x: Tensor, known: Known, draws: Draws) -> dict[str, Tensor]:
+        """Frames 0 .. t-2 as clean history, shown as when played; frames 1 .. t-1 as targets, in one pass."""
+        history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
+        sigma = self.draw_levels(frames, draws)
+        shown_at = torch.full_like(sigma, self.config.history_level)
+        shown = flow.perturb(history, draws.normal(*history.shape[1:]), shown_at)
+        noisy = flow.perturb(targets, draws.normal(*targets.shape[1:]), sigma)
+        v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, known)
+        return self.compare(targets, noisy, v, sigma, self.left_of(shown_at))
+
+    def left_of(self, sigma: Tensor) -> Tensor:
+        """How much of frames 0 .. i is left at levels `sigma`, for the loss weight of frame i + 1."""
+        return flow.running_snr(sigma, most=self.config.snr_most, decay=self.config.snr_decay)
+
+    def left_before(self, sigma: Tensor) -> Tensor:
+        """How much of the frames before each is left."""
+        return nn.functional.pad(self.left_of(sigma)[:, :-1], (1, 0))
+
+    def draw_levels(self, frames: int, draws: Draws) -> Tensor:
+        """Levels `(b, frames)`, a share of them pure noise."""
+        uniform = self.config.density == "uniform"
+        drawn = draws.uniform(frames) if uniform else flow.logit_normal(draws.normal(frames))
+        sigma = flow.shift(drawn, self.config.shift)
+        return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
+
+    def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """The weighted loss of frames at `sigma` beside frames of which `seen` is left."""
+        error = self.codec.loudness * (flow.clean(noisy, v, sigma) - x).square()
+        error = error.mean(dim=(2, 3, 4))
+        weight = flow.fused_snr_weight(sigma, seen, most=self.config.snr_most, decay=self.config.snr_decay)
+        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
+
+
+def tiny() -> ForcingConfig:
+    """For tests: 32x32 frames, learns a clip by heart in seconds."""
+    codec = PatchCodecConfig(channels=16, patch=8, widths=(16, 16))
+    backbone = FrameDiTConfig(
+        channels=16, grid=(4, 4), width=64, depth=2, heads=2, feedforward_multiple=32, qk_norm=True,
+        predicts="clean",
+    )  # fmt: skip
+    return ForcingConfig(codec=codec, backbone=backbone, actions=7, pure=0.2, steps=4, window=8)
+
+
+def rooms() -> ForcingConfig:
+    """For levels never seen: 96x128 frames, 48 tokens a frame, small enough to compare ideas on a laptop."""
+    backbone = FrameDiTConfig(
+        channels=64, grid=(6, 8), width=192, depth=6, heads=3, feedforward_multiple=64, qk_norm=True,
+        predicts="clean",
+    )  # fmt: skip
+    return ForcingConfig(
+        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure=0.1, window=15
+    )
+
+
+def doom() -> ForcingConfig:
+    """The shipped dream of the level `home`, known by heart: any schedule, in real time."""
+    backbone = replace(rooms().backbone, width=256, heads=4)
+    return replace(rooms(), backbone=backbone, map=MapConfig(origin=(-32, -32), extent=(1152, 736)), window=7)
