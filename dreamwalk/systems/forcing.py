@@ -50,6 +50,8 @@ class ForcingConfig(DreamConfig):
     """Whether a frame sees the frames after it."""
     pure: float = 0.0
     """Share of levels at pure noise, where every frame starts when played."""
+    begun: float = 0.0
+    """Share of clips whose first frames, up to a drawn one, are nearly clean, as history is when played."""
     untold: float = 0.1
     """Share of clips without their actions, for guidance."""
     snr_most: float = 5.0
@@ -63,6 +65,7 @@ class Forcing(DreamingSystem):
 
     name = "forcing"
     config: ForcingConfig
+    NEARLY_CLEAN = 0.1
 
     def dream_loss(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
@@ -110,6 +113,10 @@ class Forcing(DreamingSystem):
         uniform = self.config.density == "uniform"
         drawn = draws.uniform(frames) if uniform else flow.logit_normal(draws.normal(frames))
         sigma = flow.shift(drawn, self.config.shift)
+        if self.config.begun:
+            place = torch.arange(frames, device=sigma.device)
+            begun = (draws.uniform(1) < self.config.begun) & (place < frames * draws.uniform(1))
+            sigma = torch.where(begun, self.NEARLY_CLEAN * sigma, sigma)
         return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
@@ -137,11 +144,12 @@ def rooms() -> ForcingConfig:
         predicts="clean",
     )  # fmt: skip
     return ForcingConfig(
-        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure=0.1, window=15
+        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure=0.1, window=11
     )
 
 
 def doom() -> ForcingConfig:
     """The shipped dream of the level `home`, known by heart: any schedule, in real time."""
     backbone = replace(rooms().backbone, width=256, heads=4)
-    return replace(rooms(), backbone=backbone, map=MapConfig(origin=(-32, -32), extent=(1152, 736)), window=7)
+    place = MapConfig(origin=(-32, -32), extent=(1152, 736))
+    return replace(rooms(), backbone=backbone, map=place, begun=0.5, pure=0.25, window=7)

@@ -104,7 +104,7 @@ def forcing_rooms() -> Run:
     """Diffusion Forcing on levels never seen twice; `--system.levels` chooses what it is compared with."""
     return Run(
         name="forcing.rooms", system=forcing.rooms(), data="data/rooms", codec="autoencode.doom",
-        frames=16, batch=8, steps=2400, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
+        frames=12, batch=8, steps=1200, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
         save_every=200, preview_every=1200,
     )  # fmt: skip
 
@@ -113,7 +113,7 @@ def forcing_doom() -> Run:
     """The shipped dream that walks any schedule; starts from the shipped `nextframe.doom`."""
     return replace(
         forcing_rooms(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8,
-        start="nextframe.doom", steps=1500, optim=OptimConfig(method="muon", lr=1e-3, warmup=30),
+        start="nextframe.doom", steps=1400, optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
     )  # fmt: skip
 
 
