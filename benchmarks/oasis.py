@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.distributed import pick_device
 from dreamwalk.layers import vp
-from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame
+from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid, ddim_timesteps
 from dreamwalk.weights.oasis import ACTIONS, public_name, public_shape
 
@@ -181,19 +181,27 @@ def their_loop(network: Network, walk: Walk) -> tuple[Tensor, list[float]]:
     return latents, milliseconds
 
 
+@dataclass
+class Given(Session):
+    """A session whose noise is that of their loop."""
+
+    walk: Walk | None = None
+
+    def noise(self, frame: int, use: int) -> Tensor:
+        assert self.walk is not None
+        return self.walk.noise[self.cache.frames - self.walk.prompt.shape[1]][:, 0]
+
+
 def on_a_cache(step: EagerStep, backbone: STDiT, walk: Walk) -> tuple[Tensor, list[float]]:
     """The same by Euler's method on the flow, every finished frame passing once more into the cache."""
-    _, _, *shape = walk.prompt.shape
-    session = Session(backbone.cache(walk.window - 1), 0, walk.steps, 0.0, 1.0, tuple(shape))
-    for t in range(walk.prompt.shape[1]):
+    _, known, *shape = walk.prompt.shape
+    session = Given(backbone.cache(walk.window - 1), 0, walk.steps, 0.0, tuple(shape), walk=walk)
+    for t in range(known):
         commit_frame(step, session, walk.prompt[:, t : t + 1], walk.actions[:, t : t + 1])
-    latents, grid, milliseconds = walk.prompt, ddim_grid(walk.steps).tolist(), []
-    for t, noise in enumerate(walk.noise, walk.prompt.shape[1]):
-        began, action = now(), walk.actions[:, t : t + 1]
-        x = vp.to_flow(noise, torch.tensor(grid[0], device=noise.device))
-        for here, there in itertools.pairwise(grid):
-            x = x + (there - here) * step(x, here, action, session.cache)[0]
-        commit_frame(step, session, x, action)
+    latents, grid, milliseconds = walk.prompt, tuple(ddim_grid(walk.steps).flip(0).tolist()), []
+    for t in range(known, known + len(walk.noise)):
+        began = now()
+        x = denoise_frame(step, session, walk.actions[:, t : t + 1], grid=grid)
         latents = torch.cat([latents, x], 1)
         milliseconds.append(now() - began)
     return latents, milliseconds

@@ -12,8 +12,8 @@ from typing import Literal
 import tyro
 
 from dreamwalk.evaluation.pictures import plan_picture
-from dreamwalk.schedules.plans import staircase
 from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.staircase import staircase
 
 
 @dataclass(frozen=True)

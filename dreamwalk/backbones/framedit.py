@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
-from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rope_tables
@@ -123,7 +123,7 @@ class FrameDiT(nn.Module):
 
     def predict(
         self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Mask | None,
-        cache: RingCache | None, views: Tensor | None = None,
+        cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
         """The pure function behind `forward`, to compile and export: also gives fresh keys and values."""
         config = self.config

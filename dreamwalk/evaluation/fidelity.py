@@ -42,7 +42,9 @@ class Rollout:
 
 
 @torch.inference_mode()
-def roll_out(system: DreamingSystem, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8) -> Rollout:
+def roll_out(
+    system: DreamingSystem, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8
+) -> Rollout:
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
     parts = []
     for first in range(0, len(clips), size):

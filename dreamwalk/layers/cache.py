@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dreamwalk.layers.attention import KeyValues
+
+
+class Past(Protocol):
+    """Keys and values of frames that were read before, layer by layer."""
+
+    def layer(self, index: int) -> KeyValues: ...
 
 
 @dataclass

@@ -1,6 +1,7 @@
-"""The executor: walk a schedule, pass by pass, with the cache frozen, and commit what is finished.
+"""Walking in real time: frame after frame on a ring cache, with static shapes.
 
-One frame is N denoising passes that read the cache and one commit pass that writes it. The commit pass shows
+A frame is a plan of its own (`frame_plan`), executed like every plan: N denoising passes that read the cache
+and one commit pass that writes it. The history lies in the cache and not in the plan. The commit pass shows
 the finished frame at a small, correctly labelled noise level, as history was shown in training: it keeps
 small errors from being taken at face value, and labelling matters more than noising (a mislabelled level of
 0.1 biases twenty times more than a labelled one).
@@ -10,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import lru_cache
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.framedit import FrameDiT
+from dreamwalk.backbones.stdit import STDiT
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
-from dreamwalk.schedules.draws import Draws
-from dreamwalk.schedules.flow import perturb
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.rollout.execute import KeyedNoise, Look, Solver, execute
+from dreamwalk.schedules.plans import Pass, Plan, Read
 
 
 class Step(Protocol):
@@ -36,7 +37,7 @@ class Step(Protocol):
 class EagerStep:
     """The pass in plain PyTorch, or compiled: the same function either way."""
 
-    def __init__(self, conditions: nn.Module, backbone: FrameDiT) -> None:
+    def __init__(self, conditions: nn.Module, backbone: FrameDiT | STDiT) -> None:
         self.conditions, self.backbone = conditions, backbone
         self.predict = backbone.predict
 
@@ -79,7 +80,6 @@ class Session:
     seed: int
     steps: int
     history_level: float
-    shift_by: float
     shape: tuple[int, int, int]
     """Latents of a frame, `(c, h, w)`."""
     where: Whereabouts | None = None
@@ -93,36 +93,60 @@ class Session:
         where = self.where and self.where.to(device)
         return replace(self, cache=self.cache.to(device), where=where)
 
-    def noise(self, kind: int) -> Tensor:
-        """Noise `(1, 1, c, h, w)` of the frame that comes next, keyed by seed, frame and kind of use."""
-        keys = [(self.seed, self.cache.frames, kind)] * self.cache.keys.shape[1]
-        return Draws(keys, device=self.cache.keys.device).normal(1, *self.shape)
+    def noise(self, frame: int, use: int) -> Tensor:
+        """Noise `(b, c, h, w)` of the frame that comes next (`frame` 0)."""
+        batch, device = self.cache.keys.shape[1], self.cache.keys.device
+        return KeyedNoise((self.seed,) * batch, self.shape, device)(self.cache.frames + frame, use)
+
+
+@lru_cache(maxsize=64)
+def frame_plan(grid: tuple[float, ...], history_level: float, *, given: bool = False) -> Plan:
+    """One frame down a rising `grid` and committed, shown at `history_level`; a `given` one is committed."""
+    levels = [] if given else list(range(len(grid) - 1, 0, -1))
+    rows = [Pass((Read((0,), (grid[level],), (0,)),)) for level in levels]
+    rows.append(Pass((Read((0,), (history_level,), (0,)),), commit=(0,)))
+    return Plan(grid, (0,), (given,), tuple((level,) for level in (*levels, 0, 0)), tuple(rows))
+
+
+@dataclass
+class _RingReader:
+    """`execute.Predict` for the plan of one frame, behind which the history lies in a ring cache."""
+
+    step: Step
+    session: Session
+    action: Tensor
+    views: Tensor | None
+    seconds: dict[bool, float]
+    """Spent in passes that commit, and in those that do not."""
+
+    def __call__(self, look: Look) -> Tensor:
+        began, commits = perf_counter(), look.commits[0]
+        v, fresh = self.step(look.x, look.shown[0], self.action, self.session.cache, self.views)
+        if commits:
+            self.session.cache.write(fresh)
+        self.seconds[commits] += perf_counter() - began
+        return v
 
 
 def denoise_frame(
-    step: Step, session: Session, action: Tensor, *, views: Tensor | None = None,
-    timings: dict[str, Any] | None = None,
+    step: Step, session: Session, action: Tensor, *, grid: tuple[float, ...], views: Tensor | None = None,
+    solver: Solver = "euler", timings: dict[str, float] | None = None,
 ) -> Tensor:  # fmt: skip
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
-    `timings` receives the milliseconds of the stages `denoise` and `commit`.
+    `grid` are rising sigmas. `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
-    began = perf_counter()
-    x = session.noise(0)
-    for now, following in pairwise(sigma_grid(session.steps, shift_by=session.shift_by).tolist()):
-        x = x + (following - now) * step(x, now, action, session.cache, views)[0]
-    denoised = perf_counter()
-    commit_frame(step, session, x, action, views=views)
+    reader = _RingReader(step, session, action, views, {False: 0.0, True: 0.0})
+    x = execute(frame_plan(grid, session.history_level), reader, session.noise, solver=solver)
     if timings is not None:
-        timings["denoise"] = 1000 * (denoised - began)
-        timings["commit"] = 1000 * (perf_counter() - denoised)
+        timings["denoise"], timings["commit"] = (1000 * reader.seconds[commits] for commits in (False, True))
     return x
 
 
 def commit_frame(
     step: Step, session: Session, latents: Tensor, action: Tensor, *, views: Tensor | None = None
 ) -> None:
-    """Make a finished frame part of the history: one pass at the history level; its keys and values stay."""
-    level = torch.full(latents.shape[:2], session.history_level, device=latents.device)
-    shown = perturb(latents, session.noise(1), level)
-    session.cache.write(step(shown, session.history_level, action, session.cache, views)[1])
+    """Make a known frame part of the history: one pass at the history level; its keys and values stay."""
+    reader = _RingReader(step, session, action, views, {False: 0.0, True: 0.0})
+    plan = frame_plan((0.0, 1.0), session.history_level, given=True)
+    execute(plan, reader, session.noise, given=latents)

@@ -19,6 +19,7 @@ from dreamwalk.rollout.denoise import EagerStep, Session, Step, Whereabouts, com
 from dreamwalk.rollout.dream import Decode, Dream, Walkable
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.sigmas import sigma_grid
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class DreamingSystem(nn.Module):
             return self.codec.encode(video.float() / 127.5 - 1)
 
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
-        """The loss of a batched clip, `loss`, and what else to tell; ValueError without the poses of a map."""
+        """The loss of a batched clip, `loss`, and more to tell; ValueError without the poses of a map."""
         x = self.encode(clip.video)
         if not self.config.map:
             return self.dream_loss(x, self.actions(clip.actions), None, draws)
@@ -116,7 +117,7 @@ class DreamingSystem(nn.Module):
     def dream_loss(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
     ) -> dict[str, Tensor]:
-        """The loss of latents `x` `(b, t, c, h, w)` under `conditions`, of which `views` are known by heart."""
+        """The loss of latents `x` `(b, t, c, h, w)`, of which `views` are known by heart."""
         raise NotImplementedError
 
     def step(self) -> Step:
@@ -130,7 +131,7 @@ class DreamingSystem(nn.Module):
         latents = self.encode(start.video)
         cache = self.backbone.cache(config.window, batch=latents.shape[0])
         shape = (latents.shape[2], latents.shape[3], latents.shape[4])
-        session = Session(cache, seed, config.steps, config.history_level, config.shift, shape)
+        session = Session(cache, seed, config.steps, config.history_level, shape)
         for i in range(latents.shape[1]):
             session.where = self.whereabouts(start, i)
             action = start.actions[:, i : i + 1]
@@ -169,7 +170,14 @@ class DreamingSystem(nn.Module):
         views = self.views(session)
         if views is not None and timings is not None:
             timings["map"] = 1000 * (perf_counter() - began)
-        return denoise_frame(step or self.step(), session, action[:, None], views=views, timings=timings)
+        return denoise_frame(
+            step or self.step(), session, action[:, None], grid=self.grid(session.steps), views=views,
+            timings=timings,
+        )  # fmt: skip
+
+    def grid(self, steps: int) -> tuple[float, ...]:
+        """Rising sigmas from clean to noise, of `steps` denoising passes."""
+        return tuple(reversed(sigma_grid(steps, shift_by=self.config.shift).tolist()))
 
     def world(self, *, seed: int | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime. ValueError without starts."""

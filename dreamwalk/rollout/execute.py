@@ -1,12 +1,14 @@
 """The executor of plans: row after row, every slot with its own level and its own solver state.
 
-This is the plain form, which reads all that a plan reads in every pass. `rollout.denoise` is its special case
-for one frame after another, on a cache and of static shapes.
+It knows no network: what a view of a read predicts it asks of a `Predict`, plain or on a cache
+(`rollout.reading`). Opinions are mixed before anything moves, never after. Walks in real time
+(`rollout.denoise`) and endless ones (`rollout.endless`) are plans executed here, one after another.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -19,22 +21,40 @@ from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
 Solver = Literal["euler", "heun", "multistep"]
 
 
-class Predict(Protocol):
-    """Velocity `(b, k, c, h, w)` of `k` frames shown at `sigma` `(b, k)`; `visible` `(k, k)` says who sees
-    whom, `told` whether conditions are told."""
-
-    def __call__(
-        self, x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool
-    ) -> Tensor: ...
-
-
-@dataclass
-class _State:
-    """Slots `(b, p, c, h, w)` under way, and the last velocity and stride of each for multistep solvers."""
+@dataclass(frozen=True)
+class Look:
+    """One view of one read, as a backbone is asked about it: `k` frames in order."""
 
     x: Tensor
-    velocity: dict[int, Tensor]
-    stride: dict[int, float]
+    """`(b, k, c, h, w)`, as noisy as they are shown."""
+    shown: tuple[float, ...]
+    """At which sigma each is shown."""
+    frames: tuple[int, ...]
+    groups: tuple[int, ...]
+    """Who sees whom, as in `Read`."""
+    told: bool = True
+    """Whether conditions are told."""
+    moves: tuple[bool, ...] = ()
+    """Of which frames the velocity is asked."""
+    commits: tuple[bool, ...] = ()
+    """Whose keys and values, as read here, stay valid from now on."""
+
+    @property
+    def sigma(self) -> Tensor:
+        """`(b, k)`."""
+        return torch.tensor(self.shown, dtype=self.x.dtype, device=self.x.device).expand(len(self.x), -1)
+
+    @property
+    def visible(self) -> Tensor:
+        """`(k, k)`: row sees column."""
+        groups = torch.tensor(self.groups, device=self.x.device)
+        return groups[:, None] >= groups[None, :]
+
+
+class Predict(Protocol):
+    """Velocity `(b, k, c, h, w)` of the frames of a look; where a frame does not move, anything."""
+
+    def __call__(self, look: Look) -> Tensor: ...
 
 
 class Noise(Protocol):
@@ -45,16 +65,23 @@ class Noise(Protocol):
 
 @dataclass(frozen=True)
 class KeyedNoise:
-    """Noise of a seed: it depends on the row of the batch, the frame and the use, not on batch or window."""
+    """Noise keyed by a seed per row, the frame and the use: batch, window and order do not change it."""
 
-    seed: int
-    batch: int
+    seeds: tuple[int, ...]
     shape: tuple[int, ...]
+    """Of one frame."""
     device: torch.device | str = "cpu"
 
     def __call__(self, frame: int, use: int) -> Tensor:
-        keys = [(self.seed, row, frame, use) for row in range(self.batch)]
-        return Draws(keys, device=self.device).normal(*self.shape)
+        return Draws([(seed, frame, use) for seed in self.seeds], device=self.device).normal(*self.shape)
+
+
+@dataclass
+class State:
+    """Slots `(b, p, ...)` under way, and of each the last velocity and stride for multistep solvers."""
+
+    x: Tensor
+    moved: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
 
 
 def execute(
@@ -62,100 +89,112 @@ def execute(
 ) -> Tensor:  # fmt: skip
     """Walk a plan; gives the final value of every slot, `(b, p, ...)`.
 
-    `given` `(b, k, ...)` are the clean values of the plan's given slots, in order; ValueError when there are
-    more or fewer. A frame's noise is `noise(frame, 0)`; it is shown noisier than it is by `noise(frame, 1)`,
+    `given` `(b, k, ...)` are the values of the plan's given slots, in order; ValueError when there are more
+    or fewer. A frame's noise is `noise(frame, 0)`; it is shown noisier than it is by `noise(frame, 1)`,
     always the same; later uses are for drawing anew.
     """
-    known = [p for p, is_given in enumerate(plan.given) if is_given]
-    count = 0 if given is None else given.shape[1]
-    if len(known) != count:
-        raise ValueError(f"the plan is given {len(known)} frames, got {count}")
-    x = torch.stack([noise(frame, 0) for frame in plan.frames], dim=1)
-    if given is not None:
-        x[:, known] = given
-    state = _State(x, {}, {})
+    state = begin(plan, noise, given)
+    run(plan, state, predict, noise, solver=solver)
+    return state.x
+
+
+def begin(plan: Plan, noise: Noise, given: Tensor | None) -> State:
+    """The state before the first row."""
+    known = () if given is None else given.unbind(1)
+    if sum(plan.given) != len(known):
+        raise ValueError(f"the plan is given {sum(plan.given)} frames, got {len(known)}")
+    values = iter(known)
+    slots = [next(values) if is_given else plan.grid[-1] * noise(frame, 0)
+             for frame, is_given in zip(plan.frames, plan.given, strict=True)]  # fmt: skip
+    return State(torch.stack(slots, dim=1))
+
+
+def run(plan: Plan, state: State, predict: Predict, noise: Noise, *, solver: Solver = "euler") -> None:
+    """Walk all rows of a plan from a state, in place."""
     for index, row in enumerate(plan.rows):
         match row:
             case Pass():
-                _pass(plan, index, row, predict, state, noise, solver)
+                _pass(_Walk(plan, index, predict, noise), row, state, solver)
             case Renoise():
                 _renoise(plan, index, row, state, noise)
             case Fuse():
                 state.x[:, list(row.slots)] = state.x[:, list(row.slots)].mean(dim=1, keepdim=True)
-                _forget(state, row.slots)
-    return state.x
+        if not isinstance(row, Pass):  # what changed without moving begins anew with its solver
+            state.moved = {p: last for p, last in state.moved.items() if p not in row.slots}
 
 
-def _pass(
-    plan: Plan, index: int, row: Pass, predict: Predict, state: _State, noise: Noise, solver: Solver
-) -> None:
-    moving = plan.moving(index)
-    v = _velocities(plan, index, row, predict, state.x, noise)
-    stride = {p: plan.grid[plan.levels[index + 1][p]] - plan.grid[plan.levels[index][p]] for p in moving}
-    noisy = [p for p in moving if plan.levels[index + 1][p]]  # at clean there is no velocity to ask for
+@dataclass(frozen=True)
+class _Walk:
+    """A row of a plan, and who is asked."""
+
+    plan: Plan
+    index: int
+    predict: Predict
+    noise: Noise
+
+    def sigma(self, slot: int, *, after: bool = False) -> float:
+        return self.plan.grid[self.plan.levels[self.index + after][slot]]
+
+
+def _pass(walk: _Walk, row: Pass, state: State, solver: Solver) -> None:
+    moving = walk.plan.moving(walk.index)
+    v = _velocities(walk, row, state.x)
+    stride = {p: walk.sigma(p, after=True) - walk.sigma(p) for p in moving}
+    noisy = [p for p in moving if walk.sigma(p, after=True)]  # at clean there is no velocity to ask for
     if solver == "heun" and noisy:
         ahead = state.x.clone()
         for p in moving:
             ahead[:, p] += stride[p] * v[p]
-        following = _velocities(plan, index, row, predict, ahead, noise, after=moving)
+        following = _velocities(walk, row, ahead, after=moving)
         v |= {p: (v[p] + following[p]) / 2 for p in noisy}
     for p in moving:
         step = v[p]
-        if solver == "multistep" and p in state.velocity:
-            ratio = stride[p] / state.stride[p]
-            step = (1 + ratio / 2) * v[p] - ratio / 2 * state.velocity[p]
+        if solver == "multistep" and p in state.moved:
+            before, length = state.moved[p]
+            ratio = stride[p] / length
+            step = (1 + ratio / 2) * v[p] - ratio / 2 * before
         state.x[:, p] = state.x[:, p] + stride[p] * step
-        state.velocity[p], state.stride[p] = v[p], stride[p]
+        state.moved[p] = v[p], stride[p]
 
 
 def _velocities(
-    plan: Plan, index: int, row: Pass, predict: Predict, x: Tensor, noise: Noise,
-    *, after: tuple[int, ...] = (),
+    walk: _Walk, row: Pass, x: Tensor, *, after: Sequence[int] = ()
 ) -> dict[int, Tensor]:  # fmt: skip
     """Of every slot that moves, the mean over the reads that hold it; `after` are already a step further."""
-    level = [plan.levels[index + (p in after)][p] for p in range(len(plan.frames))]
-    found: dict[int, list[Tensor]] = {p: [] for p in plan.moving(index)}
+    found: dict[int, list[Tensor]] = {p: [] for p in walk.plan.moving(walk.index)}
     for read in row.reads:
-        mixed = sum(
-            view.weight * _look(plan, read, view, level, predict, x, noise, after) for view in read.views
-        )
+        looks = [_look(walk, read, view, () if after or view.shown else row.commit, x, after)
+                 for view in read.views]  # fmt: skip
+        mixed = sum(view.weight * walk.predict(look) for view, look in zip(read.views, looks, strict=True))
         assert isinstance(mixed, Tensor)
         for place, p in enumerate(read.slots):
             if p in found:
                 found[p].append(mixed[:, place])
-    return {p: torch.stack(values).mean(0) for p, values in found.items()}
+    return {p: torch.stack(values).mean(0) if len(values) > 1 else values[0] for p, values in found.items()}
 
 
 def _look(
-    plan: Plan, read: Read, view: View, level: list[int], predict: Predict, x: Tensor, noise: Noise,
-    after: tuple[int, ...],
-) -> Tensor:  # fmt: skip
-    """What one view of a read predicts."""
-    hidden = dict(view.shown)
-    shown, sigmas = [], []
-    for p, sigma in zip(read.slots, read.shown, strict=True):
-        own = plan.grid[level[p]]
-        wanted = own if p in after else hidden.get(p, sigma)
-        raised = wanted > own
-        shown.append(raise_level(x[:, p], noise(plan.frames[p], 1), own, wanted) if raised else x[:, p])
-        sigmas.append(wanted)
-    groups = torch.tensor(read.groups, device=x.device)
-    frames = torch.tensor([plan.frames[p] for p in read.slots], device=x.device)
-    levels = torch.tensor(sigmas, dtype=x.dtype, device=x.device).expand(len(x), -1)
-    visible = groups[:, None] >= groups[None, :]
-    return predict(torch.stack(shown, dim=1), levels, frames=frames, visible=visible, told=view.told)
+    walk: _Walk, read: Read, view: View, commit: tuple[int, ...], x: Tensor, after: Sequence[int]
+) -> Look:
+    """What one view of a read is shown."""
+    hidden, frames = dict(view.shown), walk.plan.frames
+    sigmas, slots = [], []
+    for p, shown in zip(read.slots, read.shown, strict=True):
+        own = walk.sigma(p, after=p in after)
+        sigma = own if p in after else hidden.get(p, shown)
+        raised = sigma > own
+        slots.append(raise_level(x[:, p], walk.noise(frames[p], 1), own, sigma) if raised else x[:, p])
+        sigmas.append(sigma)
+    moving = walk.plan.moving(walk.index)
+    return Look(
+        torch.stack(slots, dim=1), tuple(sigmas), tuple(frames[p] for p in read.slots), read.groups,
+        told=view.told, moves=tuple(p in moving for p in read.slots),
+        commits=tuple(p in commit for p in read.slots),
+    )  # fmt: skip
 
 
-def _renoise(plan: Plan, index: int, row: Renoise, state: _State, noise: Noise) -> None:
+def _renoise(plan: Plan, index: int, row: Renoise, state: State, noise: Noise) -> None:
     before = state.x.clone()
     for slot, source in zip(row.slots, row.sources, strict=True):
         low, high = plan.grid[plan.levels[index][source]], plan.grid[plan.levels[index + 1][slot]]
         state.x[:, slot] = raise_level(before[:, source], noise(plan.frames[slot], 2 + index), low, high)
-    _forget(state, row.slots)
-
-
-def _forget(state: _State, slots: tuple[int, ...]) -> None:
-    """A slot that was not moved but changed begins anew with its solver."""
-    for slot in slots:
-        state.velocity.pop(slot, None)
-        state.stride.pop(slot, None)

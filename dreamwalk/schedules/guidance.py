@@ -8,11 +8,10 @@ by showing it as pure noise, which is what it looked like at that level in train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dreamwalk.schedules.plans import View
-
-Guide = Callable[[tuple[int, ...]], tuple[View, ...]]
+from dreamwalk.schedules.staircase import Guide
 
 
 def _at(slots: Sequence[int], sigma: float) -> tuple[tuple[int, float], ...]:

@@ -15,7 +15,6 @@ clips that overlap, and known frames (keyframes, history, recalled ones) as colu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -79,13 +78,15 @@ class Plan:
     """`levels[m]` before row m, `levels[m + 1]` after it; ValueError names the first rule that is broken."""
 
     grid: tuple[float, ...]
-    """Sigmas, rising from 0 (clean) to 1 (noise)."""
+    """Sigmas, rising from 0 (clean) to pure noise: 1, or as near as a VP model was trained to."""
     frames: tuple[int, ...]
     """The frame of every slot."""
     given: tuple[bool, ...]
-    """Slots that are known before: they begin clean."""
+    """Slots that are known before, clean or at whatever level they begin; the others begin as noise."""
     levels: tuple[tuple[int, ...], ...]
     rows: tuple[Row, ...]
+    open: bool = False
+    """A part of a longer walk: it may end with frames under way."""
     approximate: tuple[str, ...] = field(init=False)
     """Why this plan, even with a perfect model, is not exact; empty when it is."""
 
@@ -129,13 +130,11 @@ def check(plan: Plan) -> None:
     """ValueError with one sentence naming the first rule that a plan breaks."""
     _check_shapes(plan)
     for slot in range(len(plan.frames)):
-        if plan.given[slot] and plan.levels[0][slot]:
-            raise ValueError(f"slot {slot} is given and must begin clean, not at {plan.levels[0][slot]}")
         if not plan.given[slot] and plan.levels[0][slot] != plan.steps:
             raise ValueError(f"slot {slot} must begin at pure noise, not at {plan.levels[0][slot]}")
     last = {frame: slot for slot, frame in enumerate(plan.frames)}
     for frame, slot in last.items():
-        if plan.levels[-1][slot]:
+        if plan.levels[-1][slot] and not plan.open:
             raise ValueError(f"frame {frame} ends at level {plan.levels[-1][slot]} and not clean")
     committed: set[int] = set()
     for index, row in enumerate(plan.rows):
@@ -149,7 +148,7 @@ def check(plan: Plan) -> None:
 
 def _check_shapes(plan: Plan) -> None:
     grid, slots = plan.grid, len(plan.frames)
-    if len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or any(a >= b for a, b in pairwise(grid)):
+    if len(grid) < 2 or grid[0] != 0 or grid[-1] > 1 or any(a >= b for a, b in pairwise(grid)):
         raise ValueError(f"the grid must rise from 0 to 1, got {grid}")
     if slots == 0 or len(plan.given) != slots or any(len(line) != slots for line in plan.levels):
         raise ValueError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
@@ -250,51 +249,3 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
                 if not seen_by.get(p, set()) <= set(read.slots):
                     found.append("frames that the window forgot live on in what committed frames saw of them")
     return tuple(dict.fromkeys(found))
-
-
-def staircase(
-    grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
-    history_sigma: float = 0.0, mask: Mask = "causal",
-    guide: Callable[[tuple[int, ...]], tuple[View, ...]] = lambda past: (View(),),
-) -> Plan:  # fmt: skip
-    """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
-
-    `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
-    one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
-    Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
-    read (0: all). `mask` is causal over chunks, or bidirectional; `guide` gives the views of a row from its
-    finished slots (`schedules.guidance`). ValueError for what is impossible.
-    """
-    steps = len(grid) - 1
-    if steps < 1 or frames < 1 or chunk < 1 or history < 0:
-        raise ValueError("a plan needs at least one step, one frame and one frame a chunk")
-    if not 0 <= lag <= steps:
-        raise ValueError(f"the lag must lie between 0 and the {steps} steps, got {lag}")
-    chunks = -(-frames // chunk)
-    active = chunks if lag == 0 else min(chunks, -(-steps // lag))
-    if window and window < active * chunk:
-        least = active * chunk
-        raise ValueError(
-            f"a window of {window} frames is too small for the {least} that are under way at once"
-        )
-    rising = tuple(float(sigma) for sigma in reversed(grid))
-    count, total = steps + lag * (chunks - 1), history + frames
-    done = [[m - lag * ((p - history) // chunk) for p in range(history, total)] for m in range(count + 1)]
-    levels = tuple((0,) * history + tuple(min(max(steps - d, 0), steps) for d in line) for line in done)
-    rows: list[Row] = []
-    committed = 0
-    for now, after in pairwise(levels):
-        moving = [p for p in range(total) if after[p] < now[p]]
-        finished = moving[0] if moving else total
-        first = max(0, moving[-1] + 1 - window) if window else 0
-        slots = tuple(range(first, moving[-1] + 1))
-        shown = tuple(rising[now[p]] if now[p] else history_sigma for p in slots)
-        groups = tuple(
-            max(0, p - history) // chunk + min(p, history) if mask == "causal" else 0 for p in slots
-        )
-        fresh = tuple(p for p in slots if committed <= p < finished) if mask == "causal" else ()
-        committed = max(committed, finished)
-        views = guide(tuple(p for p in slots if not now[p]))
-        rows.append(Pass((Read(slots, shown, groups, views),), commit=fresh))
-    given = (True,) * history + (False,) * frames
-    return Plan(rising, tuple(range(total)), given, levels, tuple(rows))

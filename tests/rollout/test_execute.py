@@ -1,5 +1,6 @@
 """Plans walked with the exact denoiser of a Gaussian process: no network, so what is wrong is the plan."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,12 @@ from torch import Tensor
 from toy import Toy, toy_system
 
 from dreamwalk.clip import batch
-from dreamwalk.layers.attention import frame_mask
-from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
+from dreamwalk.rollout.execute import KeyedNoise, Look, Solver, execute
+from dreamwalk.rollout.reading import CachedReader, Reader
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.draws import Draws
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View, staircase
+from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
 from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.staircase import Guide, staircase, unguided
 
 FRAMES, RHO = 6, 0.9
 TRUTH = RHO ** (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
@@ -25,8 +26,9 @@ class Oracle:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
+    def __call__(self, look: Look) -> Tensor:
         self.calls += 1
+        x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
         levels, truth = sigma[0].double(), TRUTH[frames][:, frames]
         velocity = torch.zeros_like(x)
         for i in range(len(frames)):
@@ -56,9 +58,9 @@ def error(plan: Plan, solver: Solver = "euler") -> float:
     return float((dreamt.T @ dreamt - TRUTH).abs().max())
 
 
-def alone(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
+def alone(look: Look) -> Tensor:
     """Frames that know nothing of each other."""
-    return x
+    return look.x
 
 
 def grid(steps: int) -> list[float]:
@@ -114,7 +116,7 @@ def test_all_known_is_returned_bit_for_bit() -> None:
     read = Read((0, 1), (0.0, 0.0), (0, 1))
     plan = Plan((0.0, 1.0), (0, 1), (True, True), ((0, 0), (0, 0)), (Pass((read,), commit=(0, 1)),))
     given = torch.randn(2, 2, 3)
-    assert torch.equal(execute(plan, alone, KeyedNoise(0, 2, (3,)), given=given), given)
+    assert torch.equal(execute(plan, alone, KeyedNoise((0, 1), (3,)), given=given), given)
 
 
 def test_views_are_mixed_before_the_step() -> None:
@@ -122,11 +124,11 @@ def test_views_are_mixed_before_the_step() -> None:
     plan = staircase(grid(8), 1, lag=8, history=1, guide=guidance.history(1.5))
     seen: list[float] = []
 
-    def predict(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
-        seen.append(float(sigma[0, 0]))
-        return x + sigma[0, 0]  # a velocity that tells the level of the history
+    def predict(look: Look) -> Tensor:
+        seen.append(look.shown[0])
+        return look.x + look.shown[0]  # a velocity that tells the level of the history
 
-    noise = KeyedNoise(3, 1, (1,))
+    noise = KeyedNoise((3,), (1,))
     dreamt = execute(plan, predict, noise, given=torch.zeros(1, 1, 1))[0, 1, 0]
     x = float(noise(1, 0))
     for _ in range(8):
@@ -145,7 +147,7 @@ def test_history_guidance_of_one_is_no_guidance() -> None:
 
 
 def test_noise_does_not_depend_on_the_batch_or_the_window() -> None:
-    far, near = KeyedNoise(1, 4, (2,)), KeyedNoise(1, 2, (2,))
+    far, near = KeyedNoise((1, 2, 3, 4), (2,)), KeyedNoise((1, 2), (2,))
     assert torch.equal(far(5, 0)[:2], near(5, 0))
     plans = [staircase(grid(5), 4, lag=lag, window=w) for lag, w in ((5, 0), (5, 1), (2, 3), (0, 4))]
     dreams = [execute(plan, alone, far) for plan in plans]
@@ -195,15 +197,40 @@ def test_the_real_time_path_is_the_same_plan_on_a_cache() -> None:
     session = system.begin(clip, seed=5)
     walked = [system.encode(clip.video)] + [system.advance(session, actions[:, i]) for i in range(1, frames)]
 
-    def predict(x: Tensor, sigma: Tensor, *, frames: Tensor, visible: Tensor, told: bool) -> Tensor:
-        mask = frame_mask(visible, tokens=system.config.backbone.tokens)
-        return system.backbone(x, sigma, system.actions(actions[:, frames]), times=frames, mask=mask)
-
-    def noise(frame: int, use: int) -> Tensor:
-        return Draws([(5, frame, use)]).normal(*session.shape)
+    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
+        return system.actions(actions[:, list(frames)]), None
 
     levels = sigma_grid(system.config.steps, shift_by=system.config.shift).tolist()
     plan = staircase(levels, frames - 1, lag=system.config.steps, history=1, history_sigma=0.02)
+    noise = KeyedNoise((5,), session.shape)
     with torch.inference_mode():
-        planned = execute(plan, predict, noise, given=walked[0])
+        planned = execute(plan, Reader(system.backbone, script), noise, given=walked[0])
     torch.testing.assert_close(planned, torch.cat(walked, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("guide", [unguided, guidance.history(1.5), guidance.conditions(2.0)])
+@pytest.mark.parametrize(("lag", "chunk", "window"), [(3, 1, 0), (3, 2, 0), (1, 1, 0), (3, 1, 3)])
+def test_cached_is_uncached_wherever_nothing_was_forgotten(
+    lag: int, chunk: int, window: int, guide: Guide
+) -> None:
+    system, actions = toy_system(), torch.randn(2, 7, 7)
+    for parameter in system.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+
+    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
+        return system.actions(actions[:, list(frames)]), None
+
+    plan = staircase(
+        grid(3), 5, lag=lag, chunk=chunk, history=2, window=window, history_sigma=0.05, guide=guide
+    )
+    noise, reader = KeyedNoise((1, 2), (16, 4, 4)), CachedReader(system.backbone, script)
+    given = torch.randn(2, 2, 16, 4, 4)
+    with torch.inference_mode():
+        plain, cached = (
+            execute(plan, r, noise, given=given) for r in (Reader(system.backbone, script), reader)
+        )
+    forgot = any("forgot" in reason for reason in plan.approximate)
+    assert forgot == bool(window)
+    difference = float((plain - cached).abs().max() / plain.abs().max())
+    assert difference > 1e-4 if forgot else difference < 1e-5
+    assert reader.kept

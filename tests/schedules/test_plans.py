@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.plans import Fuse, Pass, Read, Renoise, View, staircase
+from dreamwalk.schedules.plans import Fuse, Pass, Read, Renoise, View
 from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.staircase import staircase
 
 
 @settings(max_examples=80, deadline=None)
@@ -71,7 +72,6 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
         ({"levels": LEGAL.levels[:-1]}, "4 rows lie between 5 lines, not 4"),
         ({"levels": ((2, 3), *LEGAL.levels[1:])}, "indices into the grid, 0 to 2"),
         ({"levels": ((1, 2), *LEGAL.levels[1:])}, "slot 0 must begin at pure noise, not at 1"),
-        ({"given": (True, False)}, "slot 0 is given and must begin clean"),
         ({"levels": (*LEGAL.levels[:-1], (0, 1))}, "frame 1 ends at level 1 and not clean"),
         ({"levels": (*LEGAL.levels[:2], (2, 2), *LEGAL.levels[3:])}, "noise rises in row 1 in slot 0"),
         (first_reads((1,), (1.0,), (0,)), "row 0 moves slot 0, which it does not read"),

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
 from dreamwalk.codecs.vit import vit_l20, vit_tiny
 from dreamwalk.layers import vp
-from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame
+from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.weights import files, oasis
 from dreamwalk.weights.config import from_json
@@ -92,18 +93,26 @@ def test_their_loop_without_a_cache(parts: nn.ModuleDict, golden: dict[str, Tens
     close(latents, golden["loop.latents"])
 
 
+@dataclass
+class Given(Session):
+    """A session whose noise is that of their loop."""
+
+    drawn: tuple[Tensor, ...] = ()
+
+    def noise(self, frame: int, use: int) -> Tensor:
+        return self.drawn[self.cache.frames - PROMPT][:, 0]
+
+
 def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
     """Every frame passes once as history: the same up to the window's size, then another window."""
     latents, step = start(parts, golden), EagerStep(parts["actions"], parts["backbone"])
-    session = Session(parts["backbone"].cache(WINDOW - 1), 0, STEPS, 0.0, 1.0, (4, 4, 6))
-    actions, grid = golden["loop.actions"], ddim_grid(STEPS)
+    cache, noise = parts["backbone"].cache(WINDOW - 1), tuple(golden["loop.noise"])
+    session = Given(cache, 0, STEPS, 0.0, (4, 4, 6), drawn=noise)
+    actions, grid = golden["loop.actions"], tuple(ddim_grid(STEPS).flip(0).tolist())
     for t in range(PROMPT):
         commit_frame(step, session, latents[:, t : t + 1], actions[:, t : t + 1])
-    for t, noise in enumerate(golden["loop.noise"], PROMPT):
-        x, action = vp.to_flow(noise, grid[0].float()), actions[:, t : t + 1]
-        for now, following in itertools.pairwise(grid.tolist()):
-            x = x + (following - now) * step(x, now, action, session.cache)[0]
-        commit_frame(step, session, x, action)
+    for t in range(PROMPT, PROMPT + len(noise)):
+        x = denoise_frame(step, session, actions[:, t : t + 1], grid=grid)
         latents = torch.cat([latents, x], 1)
     close(latents[:, :WINDOW], golden["loop.latents"][:, :WINDOW])
     assert not torch.allclose(latents[:, WINDOW:], golden["loop.latents"][:, WINDOW:], atol=1e-3)

@@ -1,0 +1,101 @@
+"""The front door to plans: chunk after chunk, each so many rows behind the one before.
+
+One number, the lag, leads from a full sequence (0) over the pyramids of Diffusion Forcing, rolling diffusion
+and MAGI-1 to one frame after another (all steps). `staircase` is a whole walk, `stride` the piece of an
+endless one that is walked again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View
+
+Guide = Callable[[tuple[int, ...]], tuple[View, ...]]
+
+
+def unguided(past: tuple[int, ...]) -> tuple[View, ...]:
+    """One view, as the read says."""
+    return (View(),)
+
+
+def staircase(
+    grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
+    history_sigma: float = 0.0, mask: Mask = "causal", guide: Guide = unguided,
+) -> Plan:  # fmt: skip
+    """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
+
+    `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
+    one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
+    Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
+    read (0: all). `mask` is causal over chunks, or bidirectional; `guide` gives the views of a row from its
+    finished slots (`schedules.guidance`). ValueError for what is impossible.
+    """
+    steps, chunks = _sizes(grid, frames, lag=lag, chunk=chunk, history=history)
+    active = chunks if lag == 0 else min(chunks, -(-steps // lag))
+    if window and window < active * chunk:
+        least = active * chunk
+        raise ValueError(
+            f"a window of {window} frames is too small for the {least} that are under way at once"
+        )
+    done = [-lag * (p // chunk) for p in range(frames)]
+    return _walk(
+        grid, done, steps + lag * (chunks - 1), chunk=chunk, history=history, window=window,
+        history_sigma=history_sigma, mask=mask, guide=guide,
+    )  # fmt: skip
+
+
+def stride(
+    grid: Sequence[float], *, lag: int, chunk: int = 1, history: int = 0, under_way: int = 0,
+    history_sigma: float = 0.0, mask: Mask = "causal", guide: Guide = unguided, fresh: int = 0,
+) -> Plan:  # fmt: skip
+    """One stride of an endless staircase: `under_way` chunks go on, a new one starts, `lag` rows pass.
+
+    A lag of 0 is taken as one of all steps: chunk after chunk. The last `fresh` of the `history` frames are
+    not committed yet. The rest is as in `staircase`.
+    """
+    steps, _ = _sizes(grid, chunk, lag=lag, chunk=chunk, history=history)
+    rows = lag or steps
+    done = [rows * (under_way - p // chunk) for p in range(chunk * (under_way + 1))]
+    return _walk(
+        grid, done, rows, chunk=chunk, history=history, window=0, history_sigma=history_sigma, mask=mask,
+        guide=guide, committed=history - fresh,
+    )  # fmt: skip
+
+
+def _sizes(grid: Sequence[float], frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
+    """Steps and chunks."""
+    steps = len(grid) - 1
+    if steps < 1 or frames < 1 or chunk < 1 or history < 0:
+        raise ValueError("a plan needs at least one step, one frame and one frame a chunk")
+    if not 0 <= lag <= steps:
+        raise ValueError(f"the lag must lie between 0 and the {steps} steps, got {lag}")
+    return steps, -(-frames // chunk)
+
+
+def _walk(
+    grid: Sequence[float], done: list[int], count: int, *, chunk: int, history: int, window: int,
+    history_sigma: float, mask: Mask, guide: Guide, committed: int = 0,
+) -> Plan:  # fmt: skip
+    """`count` rows from where new frames have `done` so many steps, or have that many to wait."""
+    rising, steps, total = tuple(float(sigma) for sigma in reversed(grid)), len(grid) - 1, history + len(done)
+    levels = tuple(
+        (0,) * history + tuple(min(max(steps - d - m, 0), steps) for d in done) for m in range(count + 1)
+    )
+    rows: list[Pass] = []
+    for now, after in pairwise(levels):
+        moving = [p for p in range(total) if after[p] < now[p]]
+        finished = moving[0] if moving else total
+        last = moving[-1] + 1 if moving else total
+        slots = tuple(range(max(0, last - window) if window else 0, last))
+        shown = tuple(rising[now[p]] if now[p] else history_sigma for p in slots)
+        groups = tuple(
+            max(0, p - history) // chunk + min(p, history) if mask == "causal" else 0 for p in slots
+        )
+        fresh = tuple(p for p in slots if committed <= p < finished) if mask == "causal" else ()
+        committed = max(committed, finished)
+        rows.append(Pass((Read(slots, shown, groups, guide(tuple(p for p in slots if not now[p]))),), fresh))
+    given = (True,) * history + tuple(d > 0 for d in done)
+    unfinished = any(levels[-1])
+    return Plan(rising, tuple(range(total)), given, levels, tuple(rows), open=unfinished)
