@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
 
   play      walk in a dream, or in the game, in your browser
-  sample    dream a recorded walk into a video
+  sample    dream a walk into a video, on any schedule
   evaluate  examine a system on held-out walks
   collect   walk a game, or cut videos, and write clips
   train     train a system on clips
 
   dreamwalk play nextframe.doom
-  dreamwalk sample nextframe.doom --actions walk.json --out walk.mp4
+  dreamwalk sample forcing.doom --schedule pyramid --frames 64 --out walk.mp4
   dreamwalk evaluate nextframe.doom --data data/doom-test
   dreamwalk collect doom --level home --frames 40000 --out data/doom
   dreamwalk train nextframe.game --data data/mine --out runs/mine
@@ -193,40 +193,33 @@ def _shadow(level: str) -> Callable[[], World] | None:
     return lambda: Doom(level)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Dream a recorded walk and write it as a video."""
-
-    actions: Path
-    """A walk, as the page records it (docs/data.md)."""
-    out: Path
-    """Where the video goes: an .mp4 file."""
-    seed: int | None = None
-    """Default: the walk's own."""
-    start: int | None = None
-    """Picture to begin from; default: the walk's own."""
-    steps: int | None = None
-    """Denoising passes a frame; default: the walk's own."""
-
-
 def sample(words: list[str]) -> None:
-    """`dreamwalk sample NAME --actions walk.json --out v.mp4`."""
-    name, rest = _named(words, "sample", ["nextframe.doom"])
-    asked = _flags(Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
-    from dreamwalk.data.walks import read_walk
+    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`."""
+    name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom"])
+    from dreamwalk.rollout import sampling
 
-    walk = read_walk(asked.actions)
-    _check_seed(asked.seed)
-    changes = {"seed": asked.seed, "steps": asked.steps}
-    changes["start"] = None if asked.start is None else {"start": asked.start}
-    walk = replace(walk, **{key: value for key, value in changes.items() if value is not None})
+    asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
     from dreamwalk.rollout.record import check_film, replay, write_film
 
+    _check_seed(asked.seed)
     check_film(asked.out)
-    world = _load_walkable(name).world()
-    frames = replay(world, walk)
-    write_film(asked.out, frames, fps=world.fps)
-    print(f"{len(frames)} frames: {asked.out}")
+    system = _load_walkable(name)
+    walk = sampling.walk_of(asked, system.walkable.actions)
+    world = system.world()
+    if asked.plan:
+        from dreamwalk.evaluation.pictures import plan_picture
+
+        plan = sampling.plan_of(asked, system, walk.steps or None)
+        print(plan.show())
+        print("approximate:", "; ".join(plan.approximate) or "nothing")
+        plan_picture(plan, asked.plan, title=f"{name}: {asked.schedule or 'next-frame'}")
+    if asked.scheduled:
+        start = world.opening(walk.start, seed=walk.seed)
+        frames = sampling.film(system, start, walk, asked, decode=world.decode_latents)
+    else:
+        frames = replay(world, walk)
+    count = write_film(asked.out, frames, fps=world.fps)
+    print(f"{count} frames: {asked.out}")
 
 
 @dataclass(frozen=True)

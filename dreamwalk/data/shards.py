@@ -13,7 +13,6 @@ import json
 import tarfile
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,12 @@ import numpy as np
 import webdataset
 
 from dreamwalk.clip import Clip
+from dreamwalk.data.h264 import decode_video, encode_video
 from dreamwalk.world import ActionSchema
 
 FORMAT, VERSION = "dreamwalk-clips", 1
 MANIFEST = "manifest.json"
 DEPTH_SCALE = 0.125
-CRF = "11"
-"""42 to 43 dB on Doom."""
-REPEATABLE = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
-"""With `mbtree`, its default, x264 gives other bytes now and then for very small pictures."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +37,6 @@ class Entry:
     size: int
     frames: int
     sha256: str
-
-
-def encode_video(video: np.ndarray, fps: float, *, pixels: str = "yuv444p", crf: str = CRF) -> bytes:
-    """An mp4 (H.264) of uint8 frames (t, h, w, 3); the same frames give the same bytes.
-
-    The default keeps all the colour; `pixels="yuv420p"` is what every player shows.
-    """
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = pixels
-        stream.options = {"crf": crf, **REPEATABLE}
-        for image in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
-
-
-def decode_video(data: bytes) -> np.ndarray:
-    """The uint8 frames (t, h, w, 3) of a video file."""
-    with av.open(io.BytesIO(data), "r") as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
 
 
 def encode_clip(clip: Clip, fps: float) -> dict[str, bytes]:

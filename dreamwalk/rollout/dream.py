@@ -129,7 +129,21 @@ class Dream(World):
         With a picture may come `world_from_camera` `(4, 4)`, from where it was seen.
         """
         super().reset(seed=seed)
-        options = options or {}
+        session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        clip = self._opening(options or {})
+        session = self.system.begin(clip, seed=session_seed, step=self.step_pass)
+        frame = clip.video[0, 0].permute(1, 2, 0).cpu().numpy()
+        known = clip.world_from_camera
+        nominal = self.walkable.poses[0] if known is None else known[0, 0].cpu().numpy()
+        self._now = DreamState(session, frame, np.asarray(nominal, np.float64))
+        return frame.copy(), self._info()
+
+    def opening(self, options: dict[str, Any], *, seed: int) -> Clip:
+        """The batched clip of one frame that `reset` with these options begins from."""
+        super().reset(seed=seed)
+        return self._opening(options)
+
+    def _opening(self, options: dict[str, Any]) -> Clip:
         index = int(options.get("start", self.np_random.integers(len(self.walkable.starts))))
         if not 0 <= index < len(self.walkable.starts):
             raise ValueError(f"there is no start {index}: this dream has {len(self.walkable.starts)}")
@@ -138,21 +152,18 @@ class Dream(World):
             raise ValueError(
                 f"a picture to begin from is uint8 of shape {self.observation_space.shape}, got {frame.shape}"
             )
-        video = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, None].to(self.device)
-        still = torch.zeros(1, 1, self.actions.size, device=self.device)
-        session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        clip = Clip(
+            video=torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, None].to(self.device),
+            actions=torch.zeros(1, 1, self.actions.size, device=self.device),
+        )
         seen_from = None if "image" in options else self.walkable.poses[index]
         if "world_from_camera" in options:
             seen_from = _pose(options["world_from_camera"])
-        clip = Clip(video=video, actions=still)
-        if seen_from is not None:
-            cameras = (seen_from, self.walkable.intrinsics)
-            pose, intrinsics = (torch.from_numpy(array)[None, None].to(self.device) for array in cameras)
-            clip = replace(clip, world_from_camera=pose, intrinsics=intrinsics)
-        session = self.system.begin(clip, seed=session_seed, step=self.step_pass)
-        nominal = self.walkable.poses[index] if seen_from is None else seen_from
-        self._now = DreamState(session, frame, np.asarray(nominal, np.float64))
-        return frame.copy(), self._info()
+        if seen_from is None:
+            return clip
+        cameras = (seen_from, self.walkable.intrinsics)
+        pose, intrinsics = (torch.from_numpy(array)[None, None].to(self.device) for array in cameras)
+        return replace(clip, world_from_camera=pose, intrinsics=intrinsics)
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dream the next frame; `timings` then tells the milliseconds of each stage."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -17,9 +17,14 @@ from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.conditions.places import MapConfig, Odometer, PlaceMap
 from dreamwalk.rollout.denoise import EagerStep, Session, Step, Whereabouts, commit_frame, denoise_frame
 from dreamwalk.rollout.dream import Decode, Dream, Walkable
+from dreamwalk.rollout.endless import Moment, endless
+from dreamwalk.rollout.execute import KeyedNoise, Predict, Solver
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+from dreamwalk.rollout.reading import CachedReader, Reader
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.staircase import Guide, Schedule, named, unguided
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,37 @@ class DreamingSystem(nn.Module):
         for i in range(latents.shape[1]):
             session.where = self.whereabouts(start, i)
             action = start.actions[:, i : i + 1]
-            commit_frame(step, session, latents[:, i : i + 1], action, views=self.views(session))
+            commit_frame(step, session, latents[:, i : i + 1], action, views=self.views(session.where))
         return session
+
+    @torch.inference_mode()
+    def moments(
+        self, start: Clip, actions: Tensor, *, schedule: Schedule, seed: int = 0, cached: bool = True,
+        solver: Solver = "euler", guide: Guide = unguided,
+    ) -> Iterator[Moment]:  # fmt: skip
+        """Dream on from the batched clip `start` on any schedule; a moment a row, without an end.
+
+        `actions` `(b, n, a)` lead into the frames after `start`; after them the last one is held. Memory does
+        not grow. `endless.frames` takes the finished frames out of it.
+        """
+        latents, script = self.encode(start.video), Script(self, start, actions)
+        reader: Predict = (CachedReader if cached else Reader)(self.backbone, script)
+        noise = KeyedNoise((seed,) * len(latents), tuple(latents.shape[2:]), latents.device)
+        grid, level = list(reversed(self.grid(schedule.steps))), self.config.history_level
+        walk = endless(
+            schedule, grid, latents, reader, noise, history_sigma=level, solver=solver, guide=guide
+        )  # fmt: skip
+        while True:  # inference mode holds within a step of a generator, not around it
+            yield next(walk)
+
+    def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
+        """A schedule by its name (`schedules.staircase.NAMED`) for the window of this system."""
+        return named(name, steps=steps or self.config.steps, window=self.config.window + 1, mask=self.mask)
+
+    @property
+    def mask(self) -> Mask:
+        """Who sees whom among frames: as it was trained."""
+        return "causal"
 
     def whereabouts(self, clip: Clip, index: int) -> Whereabouts | None:
         """Where frame `index` of a batched clip was seen from; None where that is not known or not asked."""
@@ -146,12 +180,18 @@ class DreamingSystem(nn.Module):
         move = poses[:, index, :3, 3] - poses[:, max(index - 1, 0), :3, 3]
         return Whereabouts(poses[:, index].float(), move.float(), clip.intrinsics[:, index].float())
 
-    def views(self, session: Session) -> Tensor | None:
-        """What is known of the surroundings where `session` stands."""
-        here = session.where
+    def views(self, here: Whereabouts | None) -> Tensor | None:
+        """What is known of the surroundings, `(b, 1, n, d)`."""
         if here is None:
             return None
         return self.map.to_tokens(self.map(here.pose[:, None], here.intrinsics[:, None]))
+
+    def led(self, here: Whereabouts | None, action: Tensor) -> Whereabouts | None:
+        """Where `action` `(b, a)` leads."""
+        if here is None:
+            return None
+        pose, move = self.odometer(here.pose, here.move, action)
+        return replace(here, pose=pose, move=move)
 
     @torch.inference_mode()
     def advance(
@@ -164,10 +204,8 @@ class DreamingSystem(nn.Module):
     ) -> Tensor:
         """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
         began = perf_counter()
-        if (here := session.where) is not None:
-            pose, move = self.odometer(here.pose, here.move, action)
-            session.where = replace(here, pose=pose, move=move)
-        views = self.views(session)
+        session.where = self.led(session.where, action)
+        views = self.views(session.where)
         if views is not None and timings is not None:
             timings["map"] = 1000 * (perf_counter() - began)
         return denoise_frame(
@@ -208,3 +246,32 @@ class DreamingSystem(nn.Module):
         session, latents = self.begin(first), [self.encode(clip.video[:, :1])]
         latents += [self.advance(session, clip.actions[:, i]) for i in range(1, len(clip))]
         return self.codec.decode(torch.cat(latents, 1)).clamp(-1, 1)
+
+
+class Script:
+    """`reading.Script` of a walk: its actions and, in a level that is known by heart, where they lead."""
+
+    REMEMBERED = 64
+    """Frames back that can still be asked for."""
+
+    def __init__(self, system: DreamingSystem, start: Clip, actions: Tensor) -> None:
+        self.system, self.start = system, start
+        self.actions = torch.cat([start.actions, actions], dim=1)
+        self.known: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.reached, self.here = -1, system.whereabouts(start, 0)
+
+    def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        while self.reached < max(frames):
+            self._go_on()
+        conditions, views = zip(*(self.known[frame] for frame in frames), strict=True)
+        return torch.cat(conditions, 1), torch.cat(views, 1) if self.here is not None else None
+
+    def _go_on(self) -> None:
+        self.reached = frame = self.reached + 1
+        action = self.actions[:, min(frame, self.actions.shape[1] - 1)]
+        if frame < len(self.start):
+            self.here = self.system.whereabouts(self.start, frame)
+        else:
+            self.here = self.system.led(self.here, action)
+        self.known[frame] = self.system.actions(action[:, None]), self.system.views(self.here)
+        self.known.pop(frame - self.REMEMBERED, None)

@@ -7,7 +7,7 @@ It knows no network: what a view of a read predicts it asks of a `Predict`, plai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -94,7 +94,8 @@ def execute(
     always the same; later uses are for drawing anew.
     """
     state = begin(plan, noise, given)
-    run(plan, state, predict, noise, solver=solver)
+    for _ in rows(plan, state, predict, noise, solver=solver):
+        pass
     return state.x
 
 
@@ -109,8 +110,10 @@ def begin(plan: Plan, noise: Noise, given: Tensor | None) -> State:
     return State(torch.stack(slots, dim=1))
 
 
-def run(plan: Plan, state: State, predict: Predict, noise: Noise, *, solver: Solver = "euler") -> None:
-    """Walk all rows of a plan from a state, in place."""
+def rows(
+    plan: Plan, state: State, predict: Predict, noise: Noise, *, solver: Solver = "euler"
+) -> Iterator[int]:
+    """Walk a plan from a state, in place; yields the index of every row when it is done."""
     for index, row in enumerate(plan.rows):
         match row:
             case Pass():
@@ -121,6 +124,7 @@ def run(plan: Plan, state: State, predict: Predict, noise: Noise, *, solver: Sol
                 state.x[:, list(row.slots)] = state.x[:, list(row.slots)].mean(dim=1, keepdim=True)
         if not isinstance(row, Pass):  # what changed without moving begins anew with its solver
             state.moved = {p: last for p, last in state.moved.items() if p not in row.slots}
+        yield index
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from dreamwalk.data.shards import encode_video
+from dreamwalk.data.h264 import VideoWriter
 from dreamwalk.data.walks import Walk
 from dreamwalk.world import World
 
 
-def replay(world: World, walk: Walk) -> np.ndarray:
-    """Frames uint8 `(t + 1, h, w, 3)` of a walk of `t` actions; the same frames wherever it is replayed."""
+def replay(world: World, walk: Walk) -> Iterator[np.ndarray]:
+    """The frames uint8 `(h, w, 3)` of a walk, one more than its actions; the same wherever it is replayed."""
     walk.check(world.actions)
     if walk.steps and hasattr(world, "steps"):
         world.steps = walk.steps
-    frames = [world.reset(seed=walk.seed, options=walk.start)[0]]
-    frames += [world.step(world.actions.unpack(vector))[0] for vector in walk.actions]
-    return np.stack(frames)
+    yield world.reset(seed=walk.seed, options=walk.start)[0]
+    for vector in walk.actions:
+        yield world.step(world.actions.unpack(vector))[0]
 
 
 def check_film(path: Path) -> None:
@@ -29,7 +30,14 @@ def check_film(path: Path) -> None:
         raise ValueError(f"there is no folder '{path.parent}' to write the video into: make it first")
 
 
-def write_film(path: Path, frames: np.ndarray, *, fps: float) -> None:
-    """uint8 frames `(t, h, w, 3)` as an .mp4 that every player shows; ValueError without the folder."""
+def write_film(path: Path, frames: Iterable[np.ndarray], *, fps: float) -> int:
+    """uint8 frames `(h, w, 3)`, as they come, as an .mp4 that every player shows; gives their number."""
     check_film(path)
-    path.write_bytes(encode_video(frames, fps, pixels="yuv420p", crf="16"))
+    writer, count = None, 0
+    for frame in frames:
+        writer = writer or VideoWriter(path, size=frame.shape[:2], fps=fps, options={"crf": "16"})
+        writer.add(frame)
+        count += 1
+    if writer is not None:
+        writer.finish()
+    return count

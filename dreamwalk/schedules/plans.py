@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-Mask = Literal["causal", "bidirectional"]
+Mask = Literal["causal", "block", "bidirectional"]
+"""Frames see those before them; those of their own chunk too; all."""
 
 
 @dataclass(frozen=True)

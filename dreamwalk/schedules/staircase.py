@@ -8,6 +8,7 @@ endless one that is walked again and again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View
@@ -20,6 +21,49 @@ def unguided(past: tuple[int, ...]) -> tuple[View, ...]:
     return (View(),)
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """A staircase that goes on for ever, and how many frames it reads at once."""
+
+    steps: int
+    lag: int
+    """Rows between a chunk and the next; 0 is the same as all steps: chunk after chunk."""
+    chunk: int
+    window: int
+    """Frames read at once: history, and those under way."""
+    mask: Mask = "causal"
+
+    def __post_init__(self) -> None:
+        _sizes([0.0] * (self.steps + 1), self.chunk, lag=self.lag, chunk=self.chunk, history=0)
+        if self.window <= self.under_way * self.chunk:
+            least = self.under_way * self.chunk
+            raise ValueError(
+                f"a window of {self.window} frames is too small for the {least} that are under way at once "
+                "and one of history: use a larger lag, a smaller chunk or fewer steps"
+            )
+
+    @property
+    def under_way(self) -> int:
+        """Chunks under way at once, at most."""
+        return -(-self.steps // (self.lag or self.steps))
+
+
+NAMED = ("full", "pyramid", "chunks", "next-frame")
+
+
+def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Schedule:
+    """A schedule of `NAMED`: half a window together, four frames in a pyramid, chunks of four, or each alone.
+
+    ValueError for another name.
+    """
+    if name not in NAMED:
+        raise ValueError(f"there is no schedule '{name}': known are {', '.join(NAMED)}")
+    together = max(1, min(4, window - 1))
+    chunk = {"full": max(1, window // 2), "chunks": together}.get(name, 1)
+    lag = -(-steps // together) if name == "pyramid" else steps
+    return Schedule(steps, lag, chunk, window, mask)
+
+
 def staircase(
     grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
     history_sigma: float = 0.0, mask: Mask = "causal", guide: Guide = unguided,
@@ -29,7 +73,7 @@ def staircase(
     `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
     one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
     Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
-    read (0: all). `mask` is causal over chunks, or bidirectional; `guide` gives the views of a row from its
+    read (0: all). `mask` says who sees whom; `guide` gives the views of a row from its
     finished slots (`schedules.guidance`). ValueError for what is impossible.
     """
     steps, chunks = _sizes(grid, frames, lag=lag, chunk=chunk, history=history)
@@ -90,12 +134,17 @@ def _walk(
         last = moving[-1] + 1 if moving else total
         slots = tuple(range(max(0, last - window) if window else 0, last))
         shown = tuple(rising[now[p]] if now[p] else history_sigma for p in slots)
-        groups = tuple(
-            max(0, p - history) // chunk + min(p, history) if mask == "causal" else 0 for p in slots
-        )
-        fresh = tuple(p for p in slots if committed <= p < finished) if mask == "causal" else ()
+        groups = tuple(_group(p, history, chunk, mask) for p in slots)
+        fresh = tuple(p for p in slots if committed <= p < finished) if mask != "bidirectional" else ()
         committed = max(committed, finished)
         rows.append(Pass((Read(slots, shown, groups, guide(tuple(p for p in slots if not now[p]))),), fresh))
     given = (True,) * history + tuple(d > 0 for d in done)
     unfinished = any(levels[-1])
     return Plan(rising, tuple(range(total)), given, levels, tuple(rows), open=unfinished)
+
+
+def _group(slot: int, history: int, chunk: int, mask: Mask) -> int:
+    """The group of a slot: it sees its own and all smaller ones."""
+    if mask == "bidirectional":
+        return 0
+    return slot if mask == "causal" else max(0, slot - history) // chunk + min(slot, history)

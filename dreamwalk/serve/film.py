@@ -7,15 +7,13 @@ import secrets
 import shutil
 import tempfile
 from collections import deque
-from fractions import Fraction
 from pathlib import Path
 from threading import Lock
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 from PIL import Image
 
+from dreamwalk.data.h264 import VideoWriter
 from dreamwalk.data.walks import Walk, write_walk
 
 MAX_SECONDS = 600.0
@@ -32,15 +30,8 @@ class Film:
         height, width = _beside(pictures).shape[:2]
         factor = max(1, -(-MIN_HEIGHT // height))
         self._size = (width * factor // 2 * 2, height * factor // 2 * 2)
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
-        assert isinstance(stream, VideoStream)
-        self._stream = stream
-        self._stream.width, self._stream.height = self._size
-        self._stream.pix_fmt = "yuv420p"
-        if codec == "libx264":
-            self._stream.options = {"preset": "veryfast", "crf": "18"}
+        fast = {"preset": "veryfast", "crf": "18"}
+        self._writer = VideoWriter(path, size=self._size[::-1], fps=fps, options=fast)
 
     @property
     def full(self) -> bool:
@@ -49,20 +40,16 @@ class Film:
 
     def add(self, pictures: list[np.ndarray]) -> None:
         """Append one frame."""
-        picture = _within(_beside(pictures), *self._size)
-        for packet in self._stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-            self._container.mux(packet)
+        self._writer.add(_within(_beside(pictures), *self._size))
         self.frames += 1
 
     def finish(self) -> None:
         """Write what is left and close the file."""
-        for packet in self._stream.encode(None):
-            self._container.mux(packet)
-        self._container.close()
+        self._writer.finish()
 
     def drop(self) -> None:
         """Close the file and delete it."""
-        self._container.close()
+        self._writer.close()
         self.path.unlink(missing_ok=True)
 
 

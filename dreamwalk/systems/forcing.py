@@ -67,6 +67,10 @@ class Forcing(DreamingSystem):
     config: ForcingConfig
     NEARLY_CLEAN = 0.1
 
+    @property
+    def mask(self) -> Mask:
+        return self.config.mask
+
     def dream_loss(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
     ) -> dict[str, Tensor]:
@@ -77,13 +81,13 @@ class Forcing(DreamingSystem):
         sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], draws)
         sigma = sigma.expand(-1, x.shape[1])
         noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, known.conditions, mask=self.mask(x), views=known.views)
+        v = self.backbone(noisy, sigma, known.conditions, mask=self.visible(x), views=known.views)
         seen = self.left_before(sigma)
         if self.config.mask == "bidirectional":
             seen = (seen + self.left_before(sigma.flip(1)).flip(1)) / 2
         return self.compare(x, noisy, v, sigma, seen)
 
-    def mask(self, x: Tensor) -> Attended | None:
+    def visible(self, x: Tensor) -> Attended | None:
         """Who sees whom among the frames of `x`; None is the backbone's own, causal."""
         if self.config.mask == "causal":
             return None

@@ -13,7 +13,8 @@ import pytest
 
 from dreamwalk.data import shards
 from dreamwalk.data.collect import check, collect
-from dreamwalk.data.shards import Shards, decode_video, encode_video
+from dreamwalk.data.h264 import decode_video, encode_video
+from dreamwalk.data.shards import Shards
 
 CLIPS = 70
 SMALL = {"level": "home", "split": "test", "frames": CLIPS * 6, "seed": 3, "clip_frames": 6, "size": (48, 64)}

@@ -86,7 +86,7 @@ def test_a_causal_mask_is_exact_only_frame_after_frame(share: float, bias: float
 
 
 def test_chunks_one_after_another_are_exact() -> None:
-    plan = staircase(grid(128), FRAMES, lag=128, chunk=2)
+    plan = staircase(grid(128), FRAMES, lag=128, chunk=2, mask="block")
     assert not plan.approximate and error(plan) < 0.03
 
 
@@ -221,7 +221,15 @@ def test_cached_is_uncached_wherever_nothing_was_forgotten(
         return system.actions(actions[:, list(frames)]), None
 
     plan = staircase(
-        grid(3), 5, lag=lag, chunk=chunk, history=2, window=window, history_sigma=0.05, guide=guide
+        grid(3),
+        5,
+        lag=lag,
+        chunk=chunk,
+        history=2,
+        window=window,
+        history_sigma=0.05,
+        guide=guide,
+        mask="block",
     )
     noise, reader = KeyedNoise((1, 2), (16, 4, 4)), CachedReader(system.backbone, script)
     given = torch.randn(2, 2, 16, 4, 4)

@@ -15,7 +15,8 @@ from dreamwalk.schedules.staircase import staircase
 @settings(max_examples=80, deadline=None)
 @given(
     steps=st.integers(1, 9), frames=st.integers(1, 7), share=st.floats(0, 1), chunk=st.integers(1, 8),
-    history=st.integers(0, 3), tight=st.booleans(), mask=st.sampled_from(["causal", "bidirectional"]),
+    history=st.integers(0, 3), tight=st.booleans(),
+    mask=st.sampled_from(["causal", "block", "bidirectional"]),
 )  # fmt: skip
 def test_every_staircase_is_legal(
     steps: int, frames: int, share: float, chunk: int, history: int, tight: bool, mask: str

@@ -1,0 +1,139 @@
+"""Films on any schedule: what `dreamwalk sample` makes besides walking a recorded walk again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamwalk.clip import Clip
+from dreamwalk.data.walks import Walk, read_walk
+from dreamwalk.rollout.dreaming import DreamingSystem
+from dreamwalk.rollout.endless import frames as finished
+from dreamwalk.rollout.execute import Solver
+from dreamwalk.schedules import guidance
+from dreamwalk.schedules.plans import Plan
+from dreamwalk.schedules.staircase import Guide, Schedule, staircase, unguided
+from dreamwalk.world import ActionSchema
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Dream a walk and write it as a video."""
+
+    out: Path
+    """Where the video goes: an .mp4 file."""
+    actions: Path | None = None
+    """A walk, as the page records it (docs/data.md); default: a stroll that `--seed` draws."""
+    frames: int | None = None
+    """Length of the film; default: the walk's own, or 64. After a walk's end its last action is held."""
+    schedule: str = ""
+    """full, pyramid, chunks or next-frame (docs/systems/forcing.md); default: as when played."""
+    lag: int | None = None
+    """Rows between a chunk and the next, instead of the schedule's."""
+    chunk: int | None = None
+    """Frames denoised together, instead of the schedule's."""
+    solver: Solver = "euler"
+    guide_actions: float = 1.0
+    """Classifier-free guidance on actions; 1 is none."""
+    guide_history: float = 1.0
+    """History guidance; 1 is none."""
+    seed: int | None = None
+    """Default: the walk's own, or 0."""
+    start: int | None = None
+    """Picture to begin from; default: the walk's own, or one that the seed draws."""
+    steps: int | None = None
+    """Denoising passes a frame; default: the walk's own, or the system's."""
+    plan: Path | None = None
+    """Also draw the schedule as a heat map (.png) and print it."""
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether anything is asked that walking in real time does not do."""
+        asked = (self.schedule, self.lag is not None, self.chunk is not None, self.plan)
+        return any(asked) or self.solver != "euler" or self.guided
+
+    @property
+    def guided(self) -> bool:
+        return self.guide_actions != 1 or self.guide_history != 1
+
+
+def walk_of(asked: Sample, schema: ActionSchema) -> Walk:
+    """The walk to dream: the file's, or a stroll, with the changes that were asked."""
+    if asked.frames is not None and asked.frames < 1:
+        raise ValueError(f"a film has at least one frame, got {asked.frames}")
+    if asked.actions is not None:
+        walk = read_walk(asked.actions)
+    else:
+        actions = stroll(schema, (asked.frames or 64) - 1, seed=asked.seed or 0)
+        walk = Walk("", 0, schema.buttons, schema.axes, actions)
+    walk.check(schema)
+    if asked.frames is not None:
+        held = np.repeat(walk.actions[-1:], max(0, asked.frames - 1 - len(walk)), axis=0)
+        walk = replace(walk, actions=np.concatenate([walk.actions, held])[: asked.frames - 1])
+    changes: dict[str, Any] = {"seed": asked.seed, "steps": asked.steps}
+    changes["start"] = None if asked.start is None else {"start": asked.start}
+    return replace(walk, **{key: value for key, value in changes.items() if value is not None})
+
+
+def stroll(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
+    """Vectors `(frames, size)` of somebody who walks ahead and turns now and then."""
+    random, vectors = np.random.default_rng(seed), np.zeros((frames, schema.size), np.float32)
+    yaw = len(schema.buttons) + schema.axes.index("yaw") if "yaw" in schema.axes else None
+    at = 0
+    while at < frames:
+        length, turn = int(random.integers(6, 16)), float(random.choice([0, 0, -0.3, 0.3]))
+        if "forward" in schema.buttons:
+            vectors[at : at + length, schema.buttons.index("forward")] = 1
+        if yaw is not None:
+            vectors[at : at + length, yaw] = turn
+        at += length
+    return vectors
+
+
+def schedule_of(asked: Sample, system: DreamingSystem, steps: int | None) -> Schedule:
+    """The schedule that is asked of a system; ValueError for an impossible one."""
+    schedule = system.schedule(asked.schedule or "next-frame", steps=steps)
+    changes: dict[str, Any] = {"lag": asked.lag, "chunk": asked.chunk}
+    return replace(schedule, **{key: value for key, value in changes.items() if value is not None})
+
+
+def guide_of(asked: Sample) -> Guide:
+    """The views of every read."""
+    if asked.guide_actions != 1 and asked.guide_history != 1:
+        raise ValueError("guide the actions or the history, not both at once")
+    if asked.guide_actions != 1:
+        return guidance.conditions(asked.guide_actions)
+    return guidance.history(asked.guide_history) if asked.guide_history != 1 else unguided
+
+
+def film(
+    system: DreamingSystem, start: Clip, walk: Walk, asked: Sample, *, decode: Callable[[Tensor], Tensor]
+) -> Iterator[np.ndarray]:
+    """Frames uint8 `(h, w, 3)` of a walk on a schedule, the first of which is the start itself."""
+    yield from start.video[0].permute(0, 2, 3, 1).cpu().numpy()
+    actions = torch.from_numpy(walk.actions)[None].to(start.video.device)
+    moments = system.moments(
+        start, actions, schedule=schedule_of(asked, system, walk.steps or None), seed=walk.seed,
+        solver=asked.solver, guide=guide_of(asked),
+    )  # fmt: skip
+    for latents in finished(moments, len(walk)):
+        for frame in latents[0].unbind(0):  # frame by frame: one picture in memory
+            with torch.inference_mode():
+                video = decode(frame[None, None])[0, 0].permute(1, 2, 0).float().cpu().numpy()
+            yield np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def plan_of(asked: Sample, system: DreamingSystem, steps: int | None, *, shown: int = 16) -> Plan:
+    """The first frames of the schedule as one plan, to be drawn."""
+    schedule = schedule_of(asked, system, steps)
+    return staircase(
+        list(reversed(system.grid(schedule.steps))), shown, lag=schedule.lag or schedule.steps,
+        chunk=schedule.chunk, history=1, window=schedule.window, history_sigma=system.config.history_level,
+        mask=schedule.mask, guide=guide_of(asked),
+    )  # fmt: skip
