@@ -6,6 +6,8 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
@@ -60,7 +62,7 @@ def load(name: str | Path) -> Trainable:
     `hf://owner/repository`. ValueError says in one sentence what is wrong with anything else.
     """
     path = locate(name)
-    tensors, metadata = files.read(path)
+    tensors, metadata = _read(path)
     if metadata.get("system") not in SYSTEMS:
         raise ValueError(
             f"'{path}' is of the system '{metadata.get('system')}', which this version does not know"
@@ -72,6 +74,14 @@ def load(name: str | Path) -> Trainable:
     if isinstance(made, DreamingSystem) and "walkable" in metadata:
         made.walkable = Walkable.unpack(tensors, metadata["walkable"])
     return made.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file, which may borrow all its tensors from other weights by name."""
+    tensors, metadata = files.read(path)
+    if "borrows" in metadata:
+        tensors = files.read(locate(metadata["borrows"]))[0]
+    return tensors, metadata
 
 
 def take_codec(system: Trainable, name: str | Path) -> None:
@@ -90,7 +100,7 @@ def take_codec(system: Trainable, name: str | Path) -> None:
 
 def fill_from(system: Trainable, name: str | Path) -> None:
     """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh."""
-    tensors = files.read(locate(name))[0]
+    tensors = _read(locate(name))[0]
     parts = {tensor.split(".")[0] for tensor in tensors}
     fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")

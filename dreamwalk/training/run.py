@@ -110,10 +110,11 @@ def forcing_rooms() -> Run:
 
 
 def forcing_doom() -> Run:
-    """The shipped dream that walks any schedule; starts from the shipped `nextframe.doom`."""
+    """The shipped dream that walks any schedule; starts from `nextframe.doom`."""
     return replace(
         forcing_rooms(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8,
-        start="nextframe.doom", steps=1400, optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
+        start="runs/nextframe.doom", steps=1400,
+        optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
     )  # fmt: skip
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from torch import Tensor
 
-from dreamwalk.systems.open import locate
+from dreamwalk.systems.open import SYSTEMS, locate
 from dreamwalk.weights import files
+from dreamwalk.weights.config import from_json
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,16 @@ class Ship:
     """What it was trained on, for the notes."""
     codec: Path | None = None
     """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
+    borrow: str = ""
+    """Shipped weights that serve this system as well: only its config is written, and their name."""
 
 
 def ship(order: Ship) -> None:
     """Read, halve, note, write. ValueError if the codec's encoder is another one."""
     tensors, metadata = files.read(locate(order.run))
+    if order.borrow:
+        _lend(order, metadata)
+        return
     if order.codec:
         tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
     halves = {name: _half(name, tensor) for name, tensor in tensors.items()}
@@ -46,6 +53,16 @@ def ship(order: Ship) -> None:
     }
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
     print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
+
+
+def _lend(order: Ship, metadata: dict[str, Any]) -> None:
+    """A file without tensors; ValueError unless those of `borrow` fit."""
+    tensors, lender = files.read(locate(order.borrow))
+    system, kind = SYSTEMS[metadata["system"]]
+    files.fill(system(from_json(kind, metadata["config"])), tensors, source=f"'{order.borrow}'")
+    theirs = {name: lender[name] for name in ("step", "notes", "walkable")}
+    files.save(order.out, {}, metadata=metadata | theirs | {"borrows": order.borrow})
+    print(f"{order.out}: the weights of {order.borrow}")
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
