@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -165,8 +165,24 @@ def _dream_stage(name: str, device: str | None) -> Stage:
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
     return Stage(
-        title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes
+        title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes,
+        schedules=_schedules(system),
     )  # fmt: skip
+
+
+def _schedules(system: Any) -> dict[str, Any]:
+    """What the page shows of every schedule: a stroll from a start, row by row."""
+    from functools import partial
+
+    from dreamwalk.rollout.sampling import unfold
+    from dreamwalk.schedules.staircase import NAMED
+
+    def unfolded(schedule: Any, start: int, seed: int) -> Iterator[Any]:
+        world = system.world()
+        clip = world.opening({"start": start}, seed=seed)
+        return unfold(system, clip, schedule, decode=world.decode_latents, seed=seed)
+
+    return {name: partial(unfolded, system.schedule(name, steps=8)) for name in NAMED}
 
 
 def _check_seed(seed: int | None) -> None:

@@ -124,9 +124,42 @@ def film(
     )  # fmt: skip
     for latents in finished(moments, len(walk)):
         for frame in latents[0].unbind(0):  # frame by frame: one picture in memory
-            with torch.inference_mode():
-                video = decode(frame[None, None])[0, 0].permute(1, 2, 0).float().cpu().numpy()
-            yield np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+            yield _picture(frame, decode)
+
+
+def _picture(latents: Tensor, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """uint8 `(h, w, 3)` of latents `(c, h, w)`."""
+    with torch.inference_mode():
+        video = decode(latents[None, None])[0, 0].permute(1, 2, 0).float().cpu().numpy()
+    return np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def unfold(
+    system: DreamingSystem, start: Clip, schedule: Schedule, *, decode: Callable[[Tensor], Tensor],
+    seed: int = 0, shown: int = 8, bar: int = 6,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """A stroll on a schedule, row after row, without an end: the latest `shown` frames side by side.
+
+    uint8 `(h + bar, shown * w, 3)`; the bar under a frame is as long as its noise level.
+    """
+    assert system.walkable is not None
+    actions = torch.from_numpy(stroll(system.walkable.actions, 10_000, seed=seed))[None].to(
+        start.video.device
+    )
+    tiles = {0: _tile(start.video[0, 0].permute(1, 2, 0).cpu().numpy(), 0.0, bar)}
+    for moment in system.moments(start, actions, schedule=schedule, seed=seed):
+        for frame, level, x in zip(moment.frames, moment.levels, moment.x[0], strict=True):
+            tiles[frame] = _tile(_picture(x, decode), level / schedule.steps, bar)
+        last = max(tiles)
+        tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}
+        row = [tiles.get(frame, np.zeros_like(tiles[last])) for frame in range(last - shown + 1, last + 1)]
+        yield np.concatenate(row, axis=1)
+
+
+def _tile(picture: np.ndarray, noise: float, bar: int) -> np.ndarray:
+    below = np.full((bar, *picture.shape[1:]), 24, np.uint8)
+    below[1:, : round(noise * picture.shape[1])] = (255, 176, 64)
+    return np.concatenate([picture, below], axis=0)
 
 
 def plan_of(asked: Sample, system: DreamingSystem, steps: int | None, *, shown: int = 16) -> Plan:

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -24,6 +24,7 @@ from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Lobby
 from dreamwalk.serve.protocol import MAX_SEED
 from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.watching import BOUNDARY, watched
 
 PAGE = Path(__file__).parent / "page"
 _POLICY = (
@@ -72,6 +73,17 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
         return FileResponse(path, media_type=kind, filename=path.name)
 
+    async def schedule(request: Request) -> Response:
+        unfold = stage.schedules.get(request.path_params["name"])
+        try:
+            start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
+        except ValueError as error:
+            return PlainTextResponse(str(error), 400)
+        if unfold is None:
+            return PlainTextResponse("there is no such schedule", 404)
+        pictures = watched(unfold(start or 0, seed or 0))
+        return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
@@ -91,6 +103,7 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         Route("/api/stage", about),
         Route("/starts/{index:int}.jpg", thumbnail),
         Route("/recordings/{name}", recording),
+        Route("/schedules/{name}", schedule),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
@@ -106,6 +119,7 @@ def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
         "title": stage.title,
         "dream": stage.dream is not None,
         "game": stage.game is not None,
+        "schedules": list(stage.schedules),
         "starts": [start.name for start in stage.starts],
         "notes": stage.notes,
         "sessions": lobby.taken,
@@ -121,7 +135,7 @@ def _same_origin(websocket: WebSocket) -> None:
         raise ValueError("pages of other sites may not walk here: open this server's own page")
 
 
-def _query(websocket: WebSocket, name: str, high: int) -> int | None:
+def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:
     text = websocket.query_params.get(name)
     if text is None:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class Stage:
     game: Callable[[], World] | None = None
     """A fresh real game, which may take a while to open. Called in the session's own thread."""
     starts: list[Start] = field(default_factory=list)
+    schedules: dict[str, Callable[[int, int], Iterator[np.ndarray]]] = field(default_factory=dict)
+    """By name: from the index of a start and a seed to pictures of frames under way, row after row."""
     notes: dict[str, str] = field(default_factory=dict)
     """Lines of the about panel: what this is, minutes of training, hardware."""
 

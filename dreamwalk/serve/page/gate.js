@@ -47,6 +47,7 @@ export class Gate {
     document.getElementById("enter").textContent = stage.dream ? "Fall asleep" : "Begin";
     document.getElementById("enter").disabled = false;
     document.querySelectorAll('[data-do="picture"]').forEach((button) => (button.hidden = !stage.dream));
+    document.querySelectorAll('[data-do="schedules"]').forEach((button) => (button.hidden = !stage.schedules.length));
     document.querySelector(".shelf").hidden = !stage.starts.length;
     if (!stage.dream) document.getElementById("shelf-title").textContent = "Choose where to begin";
     const starts = document.getElementById("starts");

@@ -8,6 +8,7 @@ import { Link } from "./net.js";
 import { listenToPad } from "./pad.js";
 import { Panel } from "./panel.js";
 import { listenToFiles, pickPicture, pickWalk } from "./pictures.js";
+import { showSchedules } from "./schedules.js";
 import { listenToTouch } from "./touch.js";
 import { View } from "./view.js";
 import { showAbout, showHelp, toast } from "./words.js";
@@ -63,6 +64,7 @@ const COMMANDS = {
   leave: () => history.state?.walk ? history.back() : leave(),
   help: showHelp,
   about: () => showAbout(app.stage),
+  schedules: () => showSchedules(app.stage, { start: gate.chosen ?? 0, seed: gate.seed.value | 0 }),
   picture: pickPicture,
   replay: pickWalk,
   panel: () => panel.toggle(),

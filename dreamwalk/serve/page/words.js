@@ -4,9 +4,10 @@ import { LINES } from "./keyboard.js";
 
 const close = '<button class="close" aria-label="Close"><svg><use href="#i-close"/></svg></button>';
 
-function open(id, title, content) {
+/** Shows a dialog and gives it; closes it when it is open already. */
+export function open(id, title, content) {
   const dialog = document.getElementById(id);
-  if (dialog.open) return dialog.close();
+  if (dialog.open) return void dialog.close();
   document.exitPointerLock?.();
   dialog.innerHTML = `<header><h2>${title}</h2>${close}</header>`;
   dialog.append(...content);
@@ -15,9 +16,10 @@ function open(id, title, content) {
   dialog.tabIndex = -1;
   dialog.showModal();
   dialog.focus();
+  return dialog;
 }
 
-function element(tag, { words = "", className = "" } = {}) {
+export function element(tag, { words = "", className = "" } = {}) {
   const made = document.createElement(tag);
   made.textContent = words;
   made.className = className;
