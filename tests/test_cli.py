@@ -106,6 +106,24 @@ def test_a_walk_becomes_a_film(
     assert (folder / "o.mp4").read_bytes()[4:8] == b"ftyp"
 
 
+def test_a_stroll_on_a_schedule_becomes_a_film(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dreamwalk.systems.open.load", lambda name: toy_system())
+    words = ["sample", "toy", "--schedule", "pyramid", "--frames", "5", "--out", "o.mp4", "--steps", "4"]
+    main([*words, "--plan", "p.png"])
+    told = capsys.readouterr().out
+    assert "5 frames: o.mp4" in told and "approximate: noisy frames" in told
+    assert (folder / "o.mp4").stat().st_size and (folder / "p.png").stat().st_size
+    for flags, sentence in (
+        (["--schedule", "spiral"], "there is no schedule 'spiral'"),
+        (["--lag", "9"], "the lag must lie between 0 and the 4 steps, got 9"),
+        (["--chunk", "30"], "a window of 9 frames is too small for the 120"),
+        (["--guide-actions", "2", "--guide-history", "2"], "not both at once"),
+    ):
+        assert sentence in refuse([*words, *flags], capsys)
+
+
 def test_data_of_another_size_are_refused(
     toy_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,9 +6,11 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from rooms import Room, Visitor
 from starlette.testclient import TestClient
@@ -272,3 +274,17 @@ def test_a_server_says_where_it_is_and_stops_clean(make_stage: Make, opened: lis
         server.should_exit = True
         thread.join(10)
     assert not thread.is_alive() and all(world.closed for world in opened)
+
+
+def test_a_schedule_is_watched_picture_by_picture(make_stage: Make) -> None:
+    def unfold(start: int, seed: int) -> Iterator[np.ndarray]:
+        yield from (np.full((8, 16, 3), 40 * k + start + seed, np.uint8) for k in range(3))
+
+    stage = replace(make_stage(), schedules={"pyramid": unfold})
+    with TestClient(build_app(stage)) as client:
+        assert client.get("/api/stage").json()["schedules"] == ["pyramid"]
+        answer = client.get("/schedules/pyramid?start=1&seed=2")
+        assert answer.headers["content-type"].startswith("multipart/x-mixed-replace; boundary=")
+        assert answer.content.count(b"Content-Type: image/jpeg") == 3
+        assert client.get("/schedules/spiral").status_code == 404
+        assert client.get("/schedules/pyramid?start=99").status_code == 400

@@ -1,0 +1,136 @@
+"""Walks without an end: the same as one large plan, at constant memory; and the films made of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toy import Toy, toy_system, with_map
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.rollout.dreaming import DreamingSystem, Script
+from dreamwalk.rollout.endless import endless, frames
+from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
+from dreamwalk.rollout.reading import CachedReader, Reader
+from dreamwalk.rollout.sampling import Sample, film, plan_of, stroll, unfold, walk_of
+from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.staircase import NAMED, Schedule, named, staircase
+from dreamwalk.systems import nextframe
+from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+
+GRID = sigma_grid(4).tolist()
+
+
+@pytest.fixture(scope="module")
+def system() -> DreamingSystem:
+    return toy_system(with_map(nextframe.tiny()))
+
+
+@pytest.fixture(scope="module")
+def start() -> Clip:
+    return batch(list(Toy(clip_frames=2).clips(range(2))))
+
+
+@pytest.mark.parametrize("solver", ["euler", "multistep"])
+@pytest.mark.parametrize(("lag", "chunk"), [(4, 1), (2, 1), (3, 2), (1, 1), (4, 3)])
+@pytest.mark.parametrize("kind", [Reader, CachedReader])
+def test_stride_after_stride_is_one_large_plan(
+    system: DreamingSystem, start: Clip, lag: int, chunk: int, solver: Solver, kind: Callable
+) -> None:
+    count, history = 6, torch.randn(2, 2, 16, 4, 4)
+    actions, noise = torch.randn(2, 30, 7), KeyedNoise((1, 2), (16, 4, 4))
+    # later frames under way are not seen by earlier ones, so the plan may end where the walk goes on
+    plan = staircase(GRID, count, lag=lag, chunk=chunk, history=2, history_sigma=0.05)
+    schedule = Schedule(4, lag, chunk, window=30)
+    with torch.inference_mode():
+        reader = kind(system.backbone, Script(system, start, actions))
+        walk = endless(schedule, GRID, history, reader, noise, history_sigma=0.05, solver=solver)
+        walked = torch.cat(list(frames(walk, count)), 1)
+        reader = Reader(system.backbone, Script(system, start, actions))
+        planned = execute(plan, reader, noise, given=history, solver=solver)[:, 2:]
+    torch.testing.assert_close(walked, planned, atol=1e-4, rtol=1e-4)
+
+
+def test_the_walk_in_real_time_is_the_schedule_next_frame(system: DreamingSystem, start: Clip) -> None:
+    """Even when the window has moved on: both remember what committed frames saw."""
+    actions = torch.randn(2, 12, 7)
+    session = system.begin(start, seed=3)
+    paced = torch.cat([system.advance(session, actions[:, i]) for i in range(12)], 1)
+    moments = system.moments(start, actions, schedule=system.schedule("next-frame"), seed=3)
+    torch.testing.assert_close(torch.cat(list(frames(moments, 12)), 1), paced, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_memory_does_not_grow(system: DreamingSystem, start: Clip, name: str) -> None:
+    schedule, script = system.schedule(name), Script(system, start, torch.randn(2, 1, 7))
+    reader = CachedReader(system.backbone, script)
+    with torch.inference_mode():
+        walk = endless(
+            schedule, GRID[::2], torch.randn(2, 2, 16, 4, 4), reader, KeyedNoise((0, 1), (16, 4, 4))
+        )
+        moments = list(islice(walk, 200))
+    assert moments[-1].frames[0] > 60
+    assert len(reader.kept) <= schedule.window and len(script.known) <= Script.REMEMBERED
+    assert max(moment.x.shape[1] for moment in moments) <= schedule.window
+    finished = [f for m in moments for f in m.frames[: m.finished]]
+    assert finished == list(range(2, 2 + len(finished)))
+
+
+@pytest.mark.parametrize(("window", "steps"), [(8, 4), (2, 4), (5, 1), (8, 7), (3, 18)])
+@pytest.mark.parametrize("name", NAMED)
+def test_named_schedules_fit_every_window(name: str, window: int, steps: int) -> None:
+    schedule = named(name, steps=steps, window=window)
+    assert schedule.under_way * schedule.chunk < window
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: named("spiral", steps=4, window=8), "no schedule 'spiral': known are full, pyramid"),
+        (lambda: Schedule(4, 1, 2, 8), "a window of 8 frames is too small for the 8 that are under way"),
+        (lambda: Schedule(4, 5, 1, 8), "the lag must lie between 0 and the 4 steps, got 5"),
+        (lambda: Schedule(4, 4, 0, 8), "one frame a chunk"),
+    ],
+)
+def test_impossible_schedules_are_refused(make: Callable, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+def test_a_film_has_its_frames(system: DreamingSystem) -> None:
+    asked = Sample(Path("o.mp4"), frames=9, schedule="pyramid", solver="multistep", guide_history=1.5, seed=4)
+    walk = walk_of(asked, DOOM_ACTIONS)
+    start = system.world().opening({"start": 1}, seed=0)
+    pictures = list(film(system, start, walk, asked, decode=system.codec.decode))
+    assert len(pictures) == 9 and {p.shape for p in pictures} == {(32, 32, 3)}
+    assert np.array_equal(pictures[0], system.walkable.starts[1])  # type: ignore[union-attr]
+    assert all(np.array_equal(a, b) for a, b in zip(
+        pictures, film(system, start, walk, asked, decode=system.codec.decode), strict=True
+    ))  # fmt: skip
+    assert "3" in plan_of(asked, system, None).show() or system.config.steps < 4
+
+
+def test_a_walk_is_cut_or_its_last_action_is_held() -> None:
+    walk = walk_of(Sample(Path("o.mp4"), frames=5), DOOM_ACTIONS)
+    assert len(walk) == 4
+    assert len(stroll(DOOM_ACTIONS, 50, seed=1)) == 50
+    assert not stroll(ActionSchema(("jump",)), 5, seed=0).any()
+    with pytest.raises(ValueError, match="at least one frame, got 0"):
+        walk_of(Sample(Path("o.mp4"), frames=0), DOOM_ACTIONS)
+
+
+def test_frames_under_way_are_shown_with_their_noise(system: DreamingSystem) -> None:
+    start = system.world().opening({"start": 0}, seed=0)
+    schedule = replace(system.schedule("pyramid"), steps=4, lag=2)
+    rows = list(islice(unfold(system, start, schedule, decode=decoded(system), shown=5), 12))
+    assert {row.shape for row in rows} == {(38, 160, 3)}
+    bar = [int((row[-1, :, 0] == 255).sum()) for row in rows]
+    assert bar[1] and all(row[:32, :32].any() for row in rows[6:])
+
+
+def decoded(system: DreamingSystem) -> Callable[[Tensor], Tensor]:
+    return system.codec.decode  # type: ignore[no-any-return]
