@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,17 +74,6 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
         return FileResponse(path, media_type=kind, filename=path.name)
 
-    async def schedule(request: Request) -> Response:
-        unfold = stage.schedules.get(request.path_params["name"])
-        try:
-            start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
-        except ValueError as error:
-            return PlainTextResponse(str(error), 400)
-        if unfold is None:
-            return PlainTextResponse("there is no such schedule", 404)
-        pictures = watched(unfold(start or 0, seed or 0))
-        return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
-
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
@@ -103,7 +93,7 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         Route("/api/stage", about),
         Route("/starts/{index:int}.jpg", thumbnail),
         Route("/recordings/{name}", recording),
-        Route("/schedules/{name}", schedule),
+        Route("/schedules/{name}", partial(_schedule, stage)),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
@@ -111,6 +101,19 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)] if hosts else []
     )
     return Starlette(routes=routes, middleware=guard, lifespan=lifespan)
+
+
+async def _schedule(stage: Stage, request: Request) -> Response:
+    """Pictures of a stroll on a schedule, row after row, for as long as they are watched."""
+    unfold = stage.schedules.get(request.path_params["name"])
+    if unfold is None:
+        return PlainTextResponse("there is no such schedule", 404)
+    try:
+        start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
+    except ValueError as error:
+        return PlainTextResponse(str(error), 400)
+    pictures = watched(unfold(start or 0, seed or 0))
+    return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 
 def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:

@@ -38,10 +38,10 @@ class Stage:
     game: Callable[[], World] | None = None
     """A fresh real game, which may take a while to open. Called in the session's own thread."""
     starts: list[Start] = field(default_factory=list)
-    schedules: dict[str, Callable[[int, int], Iterator[np.ndarray]]] = field(default_factory=dict)
-    """By name: from the index of a start and a seed to pictures of frames under way, row after row."""
     notes: dict[str, str] = field(default_factory=dict)
     """Lines of the about panel: what this is, minutes of training, hardware."""
+    schedules: dict[str, Callable[[int, int], Iterator[np.ndarray]]] = field(default_factory=dict)
+    """By name: from the index of a start and a seed to pictures of frames under way, row after row."""
 
     def __post_init__(self) -> None:
         if self.dream is None and self.game is None:
