@@ -90,8 +90,8 @@ def _windows(frames: int, window: int, overlap: int) -> list[range]:
 def trapezoid(grid: Sequence[float], frames: int, *, lag: int) -> Plan:
     """Both ends begin and every frame further inwards starts `lag` rows later: the middle comes last.
 
-    The trapezoid of the public code of Diffusion Forcing (arXiv 2407.01392), mended: there one end never leads,
-    and the middle of an even number of frames is never denoised.
+    The trapezoid of the public code of Diffusion Forcing (arXiv 2407.01392), mended: there the last frame
+    never leads, and the middle of an even number of frames is never denoised.
     """
     steps = _steps(grid, frames)
     _within("the lag", lag, 0, steps)
@@ -109,12 +109,12 @@ def rolling(
     """A queue from which a clean frame leaves every `lag` rows while noise enters: `frames` leave.
 
     Rolling diffusion (arXiv 2402.09470) and FIFO-Diffusion (2405.11473). The plan is open: it is given
-    `history` clean frames and a warm diagonal of ceil(steps / lag) - 1 frames at levels lag, 2 lag, ... (a clip
+    `history` clean frames and a warm diagonal, ceil(steps / lag) - 1 frames at levels lag, 2 lag, ... (a clip
     noised to these, or the end of a walk), and ends with such a diagonal, which the next plan is given. The
     last `history` clean frames stay in view; without any, what has left is forgotten.
 
-    A `window` (0: the whole queue) is FIFO's lookahead denoising: windows of so many frames, the second half
-    of each moves, in rows of their own from the noisiest on, so that each reads what was there before.
+    A `window` (0: the whole queue) is FIFO's lookahead denoising: windows of so many frames, of which the
+    second half moves, in rows of their own from the noisiest on, so that each reads what was there before.
     """
     steps = _steps(grid, frames, history=history)
     _within("the lag", lag, 1, steps)
@@ -138,10 +138,10 @@ def overlapped(
 ) -> Plan:  # fmt: skip
     """Clip after clip; the frames that two clips share are drawn anew from the first, and fused at the end.
 
-    The smooth video sampling of Voyager (arXiv 2506.04225): the second clip begins with its `overlap` at
-    `level`, as the first clip left them, and when it is clean the copies become their mean. With `smooth`, all
-    frames then go up to that level and down again in windows whose predictions are averaged, which mends what
-    the mean has blurred. A frame's last slot is the one that counts.
+    After the smooth video sampling of Voyager (arXiv 2506.04225): a clip begins with its `overlap` as the
+    clip before left it, drawn anew at `level`, and when it is clean the two copies become their mean. With
+    `smooth`, all frames then go up to that level and down again in windows whose predictions are averaged,
+    which mends some of what the mean has blurred. A frame's last slot is the one that counts.
     """
     steps = _steps(grid, frames)
     clips = _windows(frames, clip, overlap)
@@ -178,15 +178,16 @@ def stitched(grid: Sequence[float], frames: int, *, window: int, overlap: int) -
 def keyframes(
     grid: Sequence[float], frames: int, *, every: int, known: int = 0, key_sigma: float = 0.0
 ) -> Plan:  # fmt: skip
-    """Frames 0, `every`, 2 `every`, ... first, together; then those between, every gap with its two keyframes.
+    """Frames 0, `every`, 2 `every`, ... first, together; then those between, each gap with its two keyframes.
 
-    Long videos of the Diffusion Forcing Transformer (arXiv 2502.06764). The first `known` keyframes are given,
-    and keyframes are shown at `key_sigma` to those between. No read holds more than the keyframes, or one gap.
+    Long videos of the Diffusion Forcing Transformer (arXiv 2502.06764). The first `known` keyframes are
+    given, and keyframes are shown at `key_sigma` to the frames between them. A read holds the keyframes, or
+    one gap; all gaps are denoised at once.
     """
     steps = _steps(grid, frames)
     if every < 1 or (frames - 1) % every:
         raise ValueError(
-            f"the last of {frames} frames is no keyframe when every {every} is one: take a multiple and 1 more"
+            f"the last of {frames} frames is no keyframe: with one every {every}, take a multiple and 1"
         )
     keys = range(0, frames, every)
     _within("the number of known keyframes", known, 0, len(keys))
@@ -199,8 +200,8 @@ def keyframes(
 def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) -> Plan:
     """A plan with frames of long ago in view of every read, as in WorldMem (arXiv 2504.12369).
 
-    `memory` names them, in order, and `at` is where the plan's frame 0 lies, both counted from the beginning of
-    the walk; they are given before all else and shown at `sigma`. They see only one another, so they are
+    `memory` names them, in order, and `at` is where the plan's frame 0 lies, both counted from the beginning
+    of the walk. They are given before all else and shown at `sigma`. They see only one another, so they are
     committed in the first pass.
     """
     count, first = len(memory), at + min(plan.frames)
