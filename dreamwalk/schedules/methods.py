@@ -140,8 +140,9 @@ def overlapped(
 
     After the smooth video sampling of Voyager (arXiv 2506.04225): a clip begins with its `overlap` as the
     clip before left it, drawn anew at `level`, and when it is clean the two copies become their mean. With
-    `smooth`, all frames then go up to that level and down again in windows whose predictions are averaged,
-    which mends some of what the mean has blurred. A frame's last slot is the one that counts.
+    `smooth`, all frames then go up to that level and down again in windows whose predictions are averaged:
+    it mends what the mean of very different copies lacks, and is no gain where `level` is low. A frame's last
+    slot is the one that counts.
     """
     steps = _steps(grid, frames)
     clips = _windows(frames, clip, overlap)
