@@ -1,7 +1,7 @@
 """Plans of published methods: their shape for all sizes, and what they dream with an exact denoiser."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,8 +10,10 @@ from gaussian import FRAMES, RHO, Basis, Oracle, alone, covariance, error, grid
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from toy import toy_system
 
 from dreamwalk.rollout.execute import KeyedNoise, Look, execute
+from dreamwalk.rollout.reading import CachedReader, Reader
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.methods import (
     keyframes,
@@ -151,14 +153,15 @@ def test_resampling_goes_up_and_down(
 
 
 @sizes
-@given(memory=st.sets(st.integers(0, 9), max_size=4), mask=st.sampled_from(["causal", "bidirectional"]),
-       lag=st.integers(0, 4), history=st.integers(0, 2))  # fmt: skip
+@given(
+    memory=st.sets(st.integers(0, 9), max_size=4), mask=st.sampled_from(["causal", "bidirectional"]),
+    lag=st.integers(0, 4), history=st.integers(0, 2),
+)  # fmt: skip
 def test_recalled_frames_are_seen_by_all_and_see_each_other(
     memory: set[int], mask: str, lag: int, history: int
 ) -> None:
-    walk = staircase(
-        grid(4), 3, lag=lag, history=history, mask=mask, guide=guidance.history(1.5),  # type: ignore[arg-type]
-    )  # fmt: skip
+    guide = guidance.history(1.5)
+    walk = staircase(grid(4), 3, lag=lag, history=history, mask=mask, guide=guide)  # type: ignore[arg-type]
     plan, count = recalled(walk, sorted(memory), at=10, sigma=0.02), len(memory)
     assert plan.frames == (*sorted(memory), *(10 + frame for frame in walk.frames))
     assert [line[count:] for line in plan.levels] == list(walk.levels)
@@ -176,6 +179,25 @@ def test_recalling_keeps_what_a_plan_does_besides() -> None:
     assert plan.frames == (0, 2, 4, 5, 5, 6)
     assert [row.slots for row in plan.rows if isinstance(row, Renoise)] == [(4,), (2, 4, 5)]
     assert [row.slots for row in plan.rows if isinstance(row, Fuse)] == [(3, 4)]
+
+
+def test_recalled_frames_are_computed_once() -> None:
+    """Cached is uncached, and recalled frames are cached from the first pass on."""
+    system, actions = toy_system(), torch.randn(1, 20, 7)
+    for parameter in system.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+
+    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
+        return system.actions(actions[:, list(frames)]), None
+
+    plan = recalled(staircase(grid(2), 3, lag=2, history=1), [2, 5, 7], at=12, sigma=0.05)
+    given, noise = torch.randn(1, 4, 16, 4, 4), KeyedNoise((1,), (16, 4, 4))
+    reader = CachedReader(system.backbone, script)
+    with torch.inference_mode():
+        plain = execute(plan, Reader(system.backbone, script), noise, given=given)
+        cached = execute(plan, reader, noise, given=given)
+    assert float((plain - cached).abs().max() / plain.abs().max()) < 1e-5
+    assert {(frame, True) for frame in (2, 5, 7)} < set(reader.kept)
 
 
 @pytest.mark.parametrize(
