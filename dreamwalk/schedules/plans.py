@@ -137,14 +137,26 @@ def check(plan: Plan) -> None:
     for frame, slot in last.items():
         if plan.levels[-1][slot] and not plan.open:
             raise ValueError(f"frame {frame} ends at level {plan.levels[-1][slot]} and not clean")
-    committed: set[int] = set()
-    for index, row in enumerate(plan.rows):
-        changed = _check_row(plan, index, row)
-        touched = sorted(committed & changed)
-        if touched:
-            raise ValueError(f"row {index} changes slot {touched[0]}, which is committed")
-        if isinstance(row, Pass):
-            committed |= set(row.commit)
+    changes = [_check_row(plan, index, row) for index, row in enumerate(plan.rows)]
+    _check_commits(plan, changes)
+
+
+def _check_commits(plan: Plan, changes: list[set[int]]) -> None:
+    """What is committed, and what it has seen, stays; and a cache knows one copy of a frame."""
+    seen: dict[int, int] = {}
+    kept: dict[int, int] = {}
+    for index, (row, changed) in enumerate(zip(plan.rows, changes, strict=True)):
+        for slot in sorted(seen.keys() & changed):
+            fate = "is committed" if slot in kept.values() else f"the committed slot {seen[slot]} has seen"
+            raise ValueError(f"row {index} changes slot {slot}, which {fate}")
+        if not isinstance(row, Pass):
+            continue
+        for slot in row.commit:
+            seen |= dict.fromkeys(_seen(row, slot) - seen.keys(), slot)
+            kept.setdefault(plan.frames[slot], slot)
+        for slot in (p for read in row.reads for p in read.slots):
+            if kept.get(plan.frames[slot], slot) != slot:
+                raise ValueError(f"row {index} reads slot {slot}, of whose frame another copy is committed")
 
 
 def _check_shapes(plan: Plan) -> None:
@@ -153,6 +165,8 @@ def _check_shapes(plan: Plan) -> None:
         raise ValueError(f"the grid must rise from 0 to 1, got {grid}")
     if slots == 0 or len(plan.given) != slots or any(len(line) != slots for line in plan.levels):
         raise ValueError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
+    if any(frame < 0 for frame in plan.frames):
+        raise ValueError(f"frames are counted from 0, got {min(plan.frames)}")
     if len(plan.levels) != len(plan.rows) + 1:
         raise ValueError(
             f"{len(plan.rows)} rows lie between {len(plan.rows) + 1} lines, not {len(plan.levels)}"
@@ -161,9 +175,20 @@ def _check_shapes(plan: Plan) -> None:
         raise ValueError(f"levels are indices into the grid, 0 to {plan.steps}")
 
 
+def _seen(row: Pass, slot: int) -> set[int]:
+    """The slots that a slot sees in a row."""
+    homes = [(read, read.groups[read.slots.index(slot)]) for read in row.reads if slot in read.slots]
+    return {q for read, own in homes for q, g in zip(read.slots, read.groups, strict=True) if g <= own}
+
+
 def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
     """The slots that a row changes."""
     before, after = plan.levels[index], plan.levels[index + 1]
+    named = [row.commit, *(read.slots for read in row.reads)] if isinstance(row, Pass) else [row.slots]
+    if any(not 0 <= p < len(before) for slots in named for p in slots):
+        raise ValueError(f"row {index} names a slot that is none of the {len(before)} of the plan")
+    if len(set(named[0])) < len(named[0]):
+        raise ValueError(f"row {index} names a slot twice")
     changed = {p for p in range(len(before)) if before[p] != after[p]}
     match row:
         case Pass():
@@ -184,8 +209,9 @@ def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
         case Fuse():
             if changed:
                 raise ValueError(f"row {index} fuses slots, so no level may change")
-            if len({plan.frames[p] for p in row.slots}) != 1 or len({before[p] for p in row.slots}) != 1:
-                raise ValueError(f"row {index} fuses copies of one frame at one level, and of nothing else")
+            copies = {(plan.frames[p], before[p]) for p in row.slots}
+            if len(copies) != 1 or len(row.slots) < 2:
+                raise ValueError(f"row {index} fuses two or more copies of one frame at one level only")
             if before[row.slots[0]] and before[row.slots[0]] != plan.steps:
                 raise ValueError(
                     f"row {index} fuses noisy slots: the mean of two noises is too quiet, fuse clean ones"
@@ -203,15 +229,17 @@ def _check_pass(plan: Plan, index: int, row: Pass, changed: set[int]) -> None:
         if not any(slot in read.slots for read in row.reads):
             raise ValueError(f"row {index} moves slot {slot}, which it does not read")
     for slot in row.commit:
-        homes = [read for read in row.reads if slot in read.slots]
-        if before[slot] or not homes:
+        seen = _seen(row, slot)
+        if before[slot] or not seen:
             raise ValueError(f"row {index} commits slot {slot}, which must be clean and read there")
-        for read in homes:
-            group = read.groups[read.slots.index(slot)]
-            noisy = [q for q, g in zip(read.slots, read.groups, strict=True) if g <= group and before[q]]
-            if noisy:
-                raise ValueError(f"row {index} commits slot {slot} while it sees the noisy slot {noisy[0]}")
+        noisy = sorted(q for q in seen if before[q])
+        if noisy:
+            raise ValueError(f"row {index} commits slot {slot} while it sees the noisy slot {noisy[0]}")
+    if len(set(row.reads)) < len(row.reads):
+        raise ValueError(f"row {index} reads the same twice")
     for read in row.reads:
+        if not set(read.slots) & (changed | set(row.commit)):
+            raise ValueError(f"row {index} reads slots {read.slots} and neither moves nor commits any")
         _check_read(plan, index, read, changed)
 
 
@@ -225,6 +253,9 @@ def _check_read(plan: Plan, index: int, read: Read, changed: set[int]) -> None:
     if abs(weight - 1) > 1e-6:
         raise ValueError(f"the views of row {index} have weights that sum to {weight:g}, not to 1")
     views = [dict(view.shown) for view in read.views]
+    strange = sorted({p for view in views for p in view} - set(read.slots))
+    if strange:
+        raise ValueError(f"row {index} says how to show slot {strange[0]}, which that read does not hold")
     for slot, sigma in zip(read.slots, read.shown, strict=True):
         own = plan.grid[plan.levels[index][slot]]
         shown = [view.get(slot, sigma) for view in views]
@@ -238,9 +269,15 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
     """In which ways a plan asks more of a model than to know the data."""
     found: list[str] = []
     seen_by: dict[int, set[int]] = {}
-    passes = [(index, row) for index, row in enumerate(plan.rows) if isinstance(row, Pass)]
-    for index, row in passes:
+    for index, row in enumerate(plan.rows):
+        if isinstance(row, Fuse):
+            found.append("the mean of two dreams of a frame varies less than a dream")
+        if not isinstance(row, Pass):
+            continue
+        under_way = {p for p, level in enumerate(plan.levels[index]) if 0 < level < plan.steps}
         for read in row.reads:
+            if not under_way | set(plan.moving(index)) <= set(read.slots):
+                found.append("frames under way do not all see one another")
             noisy = {group for p, group in zip(read.slots, read.groups, strict=True) if plan.levels[index][p]}
             if len(noisy) > 1:
                 found.append("noisy frames do not see the later ones that are under way with them")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from gaussian import FRAMES, RHO, Basis, Oracle, alone, error, grid
 from torch import Tensor
 from toy import Toy, toy_system
 
@@ -15,56 +16,6 @@ from dreamwalk.schedules import guidance
 from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, staircase, unguided
-
-FRAMES, RHO = 6, 0.9
-TRUTH = RHO ** (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
-
-
-class Oracle:
-    """The conditional mean of AR(1) data, given exactly what a frame sees."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, look: Look) -> Tensor:
-        self.calls += 1
-        x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
-        levels, truth = sigma[0].double(), TRUTH[frames][:, frames]
-        velocity = torch.zeros_like(x)
-        for i in range(len(frames)):
-            seen = visible[i].nonzero()[:, 0]
-            keep = 1 - levels[seen]
-            noisy = keep[:, None] * keep[None] * truth[seen][:, seen] + torch.diag(levels[seen] ** 2)
-            gain = torch.linalg.solve(noisy + 1e-12 * torch.eye(len(seen)), keep * truth[seen, i])
-            mean = torch.einsum("bk...,k->b...", x[:, seen], gain)
-            velocity[:, i] = (x[:, i] - mean) / levels[i] if levels[i] else 0.0
-        return velocity
-
-
-class Basis:
-    """Every draw as a unit vector of its own: what is dreamt is then the linear map from all noise."""
-
-    def __init__(self) -> None:
-        self.known: dict[tuple[int, int], int] = {}
-
-    def __call__(self, frame: int, use: int) -> Tensor:
-        place = self.known.setdefault((frame, use), len(self.known))
-        return torch.nn.functional.one_hot(torch.tensor(place), 4 * FRAMES).double()[:, None]
-
-
-def error(plan: Plan, solver: Solver = "euler") -> float:
-    """Largest error of the covariance of what the plan dreams."""
-    dreamt = execute(plan, Oracle(), Basis(), solver=solver)[..., 0]
-    return float((dreamt.T @ dreamt - TRUTH).abs().max())
-
-
-def alone(look: Look) -> Tensor:
-    """Frames that know nothing of each other."""
-    return look.x
-
-
-def grid(steps: int) -> list[float]:
-    return sigma_grid(steps).tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.plans import Fuse, Pass, Read, Renoise, View
+from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import staircase
 
@@ -82,6 +82,15 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
         (first_reads((0, 0), (1.0, 1.0), (0, 0)), "reads a slot twice"),
         ({"rows": (*LEGAL.rows[:3], Fuse((0, 1)))}, "row 3 fuses slots, so no level may change"),
         ({"rows": (*LEGAL.rows[:3], Renoise((1,), (0,)))}, "slot 1 from slot 0, which is another frame"),
+        ({"rows": (*LEGAL.rows[:3], Fuse((1,)))}, "row 3 fuses slots, so no level may change"),
+        ({"rows": (*LEGAL.rows[:3], Renoise((1, 1), (0, 1)))}, "row 3 names a slot twice"),
+        ({"rows": (*LEGAL.rows[:3], Renoise((2,), (2,)))}, "row 3 names a slot that is none of the 2"),
+        ({"frames": (-1, 0)}, "frames are counted from 0, got -1"),
+        ({"rows": (Pass(FIRST.reads * 2), *LEGAL.rows[1:])}, "row 0 reads the same twice"),
+        ({"rows": (Pass((*FIRST.reads, Read((1,), (1.0,), (0,)))), *LEGAL.rows[1:])},
+         r"row 0 reads slots \(1,\) and neither moves nor commits any"),
+        ({"rows": (Pass((replace(FIRST.reads[0], views=(View(shown=((1, 1.0),)),)),)), *LEGAL.rows[1:])},
+         "row 0 says how to show slot 1, which that read does not hold"),
     ],
 )  # fmt: skip
 def test_the_broken_rule_is_named(changes: dict, sentence: str) -> None:
@@ -94,6 +103,20 @@ def test_what_is_committed_is_not_touched_again() -> None:
     rows = (*LEGAL.rows, last, LEGAL.rows[0], LEGAL.rows[1])
     with pytest.raises(ValueError, match="row 4 changes slot 0, which is committed"):
         replace(LEGAL, levels=(*LEGAL.levels, (2, 0), (1, 0), (0, 0)), rows=rows)
+
+
+def test_what_a_committed_frame_has_seen_is_not_touched_either() -> None:
+    """Frames 0 and 1 are known; frame 1 is committed, having seen frame 0, which is then drawn anew."""
+    both = Read((0, 1), (0.0, 0.0), (0, 0))
+    rows = (Pass((both,), commit=(1,)), Renoise((0,), (0,)))
+    with pytest.raises(ValueError, match="row 1 changes slot 0, which the committed slot 1 has seen"):
+        Plan((0.0, 1.0), (0, 1), (True, True), ((0, 0), (0, 0), (1, 0)), rows, open=True)
+
+
+def test_a_cache_knows_one_copy_of_a_frame() -> None:
+    rows = (Pass((Read((0,), (0.0,), (0,)),), commit=(0,)), Pass((Read((1,), (1.0,), (0,)),)))
+    with pytest.raises(ValueError, match="row 1 reads slot 1, of whose frame another copy is committed"):
+        Plan((0.0, 1.0), (0, 0), (True, False), ((0, 1), (0, 1), (0, 0)), rows)
 
 
 @pytest.mark.parametrize(

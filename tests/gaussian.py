@@ -1,0 +1,85 @@
+"""A world whose dreams can be reckoned: frames are numbers of a Gaussian process, its denoiser is exact."""
+
+import torch
+from torch import Tensor
+
+from dreamwalk.rollout.execute import Look, Solver, execute
+from dreamwalk.schedules.plans import Plan
+from dreamwalk.schedules.sigmas import sigma_grid
+
+FRAMES, RHO = 6, 0.9
+TRUTH = RHO ** (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
+
+
+class Oracle:
+    """The conditional mean of AR(1) data, given exactly what a frame sees."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, look: Look) -> Tensor:
+        self.calls += 1
+        x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
+        levels, truth = sigma[0].double(), TRUTH[frames][:, frames]
+        velocity = torch.zeros_like(x)
+        for group in set(look.groups):  # its frames see the same
+            own = [i for i, g in enumerate(look.groups) if g == group]
+            seen = visible[own[0]].nonzero()[:, 0]
+            keep = 1 - levels[seen]
+            noisy = keep[:, None] * keep[None] * truth[seen][:, seen] + torch.diag(levels[seen] ** 2)
+            gain = torch.linalg.solve(
+                noisy + 1e-12 * torch.eye(len(seen)), keep[:, None] * truth[seen][:, own]
+            )
+            mean = torch.einsum("bk...,kn->bn...", x[:, seen], gain)
+            for place, i in enumerate(own):
+                velocity[:, i] = (x[:, i] - mean[:, place]) / levels[i] if levels[i] else 0.0
+        return velocity
+
+
+class Basis:
+    """Every draw as a unit vector of its own: what is dreamt is then the linear map from all noise."""
+
+    def __init__(self, draws: int = 4 * FRAMES) -> None:
+        self.draws = draws
+        self.known: dict[tuple[int, int], int] = {}
+
+    def __call__(self, frame: int, use: int) -> Tensor:
+        place = self.known.setdefault((frame, use), len(self.known))
+        return torch.nn.functional.one_hot(torch.tensor(place), self.draws).double()[:, None]
+
+    def given(self, plan: Plan) -> Tensor | None:
+        """Values of a plan's given slots: true data, as noisy as the plan says."""
+        data = torch.linalg.cholesky(TRUTH) @ torch.stack([self(f, -1)[:, 0] for f in range(FRAMES)])
+        levels = [plan.grid[level] for level in plan.levels[0]]
+        values = [
+            (1 - levels[p]) * data[plan.frames[p]][:, None] + levels[p] * self(plan.frames[p], 0)
+            for p in range(len(levels)) if plan.given[p]
+        ]  # fmt: skip
+        return torch.stack(values, dim=1) if values else None
+
+
+def covariance(plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES) -> Tensor:
+    """Of all that a plan dreams, slot by slot; what it is given has the distribution of the data."""
+    basis = Basis(draws)
+    dreamt = execute(plan, Oracle(), basis, given=basis.given(plan), solver=solver)[..., 0]
+    return dreamt.T @ dreamt
+
+
+def error(plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES) -> float:
+    """Largest error of that covariance: of the last copies of frames, at the levels where the plan ends."""
+    last = {frame: slot for slot, frame in enumerate(plan.frames)}
+    slots, frames = list(last.values()), list(last)
+    sigma = torch.tensor([plan.grid[plan.levels[-1][p]] for p in slots]).double()
+    keep = 1 - sigma
+    truth = keep[:, None] * TRUTH[frames][:, frames] * keep[None] + torch.diag(sigma**2)
+    return float((covariance(plan, solver, draws=draws)[slots][:, slots] - truth).abs().max())
+
+
+def alone(look: Look) -> Tensor:
+    """Frames that know nothing of each other."""
+    return look.x
+
+
+def grid(steps: int) -> list[float]:
+    """Levels from noise to clean."""
+    return sigma_grid(steps).tolist()
