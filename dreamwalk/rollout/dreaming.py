@@ -24,7 +24,7 @@ from dreamwalk.rollout.reading import CachedReader, Reader
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import Guide, Schedule, named, unguided
+from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class DreamingSystem(nn.Module):
         latents, script = self.encode(start.video), Script(self, start, actions)
         reader: Predict = (CachedReader if cached else Reader)(self.backbone, script)
         noise = KeyedNoise((seed,) * len(latents), tuple(latents.shape[2:]), latents.device)
-        grid, level = list(reversed(self.grid(schedule.steps))), self.config.history_level
+        grid, level = list(reversed(self.grid(schedule.steps))), self.shown_history
         walk = endless(
             schedule, grid, latents, reader, noise, history_sigma=level, solver=solver, guide=guide
         )  # fmt: skip
@@ -171,6 +171,11 @@ class DreamingSystem(nn.Module):
     def mask(self) -> Mask:
         """Who sees whom among frames: as it was trained."""
         return "causal"
+
+    @property
+    def shown_history(self) -> Shown:
+        """At which level finished frames are shown."""
+        return self.config.history_level
 
     def whereabouts(self, clip: Clip, index: int) -> Whereabouts | None:
         """Where frame `index` of a batched clip was seen from; None where that is not known or not asked."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from dreamwalk.rollout.execute import Noise, Predict, Solver, State, begin, rows
 from dreamwalk.rollout.reading import CachedReader
 from dreamwalk.schedules.plans import Pass, Plan
-from dreamwalk.schedules.staircase import Guide, Schedule, stride, unguided
+from dreamwalk.schedules.staircase import Guide, Schedule, Shown, stride, unguided
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Moment:
 
 def endless(
     schedule: Schedule, grid: Sequence[float], history: Tensor, predict: Predict, noise: Noise, *,
-    history_sigma: float = 0.0, solver: Solver = "euler", guide: Guide = unguided,
+    history_sigma: Shown = 0.0, solver: Solver = "euler", guide: Guide = unguided,
 ) -> Iterator[Moment]:  # fmt: skip
     """Go on after `history` `(b, k, c, h, w)`, frames 0 .. k-1, for as long as moments are asked for.
 

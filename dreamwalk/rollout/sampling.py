@@ -167,6 +167,6 @@ def plan_of(asked: Sample, system: DreamingSystem, steps: int | None, *, shown: 
     schedule = schedule_of(asked, system, steps)
     return staircase(
         list(reversed(system.grid(schedule.steps))), shown, lag=schedule.lag or schedule.steps,
-        chunk=schedule.chunk, history=1, window=schedule.window, history_sigma=system.config.history_level,
+        chunk=schedule.chunk, history=1, window=schedule.window, history_sigma=system.shown_history,
         mask=schedule.mask, guide=guide_of(asked),
     )  # fmt: skip

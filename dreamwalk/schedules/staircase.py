@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View
 
 Guide = Callable[[tuple[int, ...]], tuple[View, ...]]
+Shown = float | Literal["alike"]
+"""At which sigma finished frames are shown; `alike`: as noisy as the noisiest frame beside them, which is all
+that a model knows whose clips had one level each."""
 
 
 def unguided(past: tuple[int, ...]) -> tuple[View, ...]:
@@ -66,7 +70,7 @@ def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Sched
 
 def staircase(
     grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
-    history_sigma: float = 0.0, mask: Mask = "causal", guide: Guide = unguided,
+    history_sigma: Shown = 0.0, mask: Mask = "causal", guide: Guide = unguided,
 ) -> Plan:  # fmt: skip
     """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
 
@@ -92,7 +96,7 @@ def staircase(
 
 def stride(
     grid: Sequence[float], *, lag: int, chunk: int = 1, history: int = 0, under_way: int = 0,
-    history_sigma: float = 0.0, mask: Mask = "causal", guide: Guide = unguided, fresh: int = 0,
+    history_sigma: Shown = 0.0, mask: Mask = "causal", guide: Guide = unguided, fresh: int = 0,
 ) -> Plan:  # fmt: skip
     """One stride of an endless staircase: `under_way` chunks go on, a new one starts, `lag` rows pass.
 
@@ -120,7 +124,7 @@ def _sizes(grid: Sequence[float], frames: int, *, lag: int, chunk: int, history:
 
 def _walk(
     grid: Sequence[float], done: list[int], count: int, *, chunk: int, history: int, window: int,
-    history_sigma: float, mask: Mask, guide: Guide, committed: int = 0,
+    history_sigma: Shown, mask: Mask, guide: Guide, committed: int = 0,
 ) -> Plan:  # fmt: skip
     """`count` rows from where new frames have `done` so many steps, or have that many to wait."""
     rising, steps, total = tuple(float(sigma) for sigma in reversed(grid)), len(grid) - 1, history + len(done)
@@ -133,7 +137,8 @@ def _walk(
         finished = moving[0] if moving else total
         last = moving[-1] + 1 if moving else total
         slots = tuple(range(max(0, last - window) if window else 0, last))
-        shown = tuple(rising[now[p]] if now[p] else history_sigma for p in slots)
+        past = rising[max(now[p] for p in slots)] if history_sigma == "alike" else history_sigma
+        shown = tuple(rising[now[p]] if now[p] else past for p in slots)
         groups = tuple(_group(p, history, chunk, mask) for p in slots)
         fresh = tuple(p for p in slots if committed <= p < finished) if mask != "bidirectional" else ()
         committed = max(committed, finished)

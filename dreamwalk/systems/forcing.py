@@ -36,6 +36,7 @@ from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
+from dreamwalk.schedules.staircase import Shown
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Forcing(DreamingSystem):
     @property
     def mask(self) -> Mask:
         return self.config.mask
+
+    @property
+    def shown_history(self) -> Shown:
+        """A model that was trained on one level a clip knows history only as noisy as the rest."""
+        return "alike" if self.config.levels == "full" else self.config.history_level
 
     def dream_loss(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
