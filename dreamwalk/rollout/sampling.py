@@ -82,16 +82,16 @@ def walk_of(asked: Sample, schema: ActionSchema) -> Walk:
 
 
 def stroll(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
-    """Vectors `(frames, size)` of somebody who walks ahead and turns now and then."""
+    """Vectors `(frames, size)` of somebody who walks ahead, in curves, and turns on the spot now and then."""
     random, vectors = np.random.default_rng(seed), np.zeros((frames, schema.size), np.float32)
-    yaw = len(schema.buttons) + schema.axes.index("yaw") if "yaw" in schema.axes else None
     at = 0
     while at < frames:
-        length, turn = int(random.integers(6, 16)), float(random.choice([0, 0, -0.3, 0.3]))
+        length, side = int(random.integers(5, 14)), float(random.choice([-1, 1]))
+        ahead, turn = [(1, 0.0), (1, 0.2), (0, 0.5)][random.choice(3, p=[0.4, 0.25, 0.35])]
         if "forward" in schema.buttons:
-            vectors[at : at + length, schema.buttons.index("forward")] = 1
-        if yaw is not None:
-            vectors[at : at + length, yaw] = turn
+            vectors[at : at + length, schema.buttons.index("forward")] = ahead
+        if "yaw" in schema.axes:
+            vectors[at : at + length, len(schema.buttons) + schema.axes.index("yaw")] = side * turn
         at += length
     return vectors
 
