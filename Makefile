@@ -38,16 +38,18 @@ $(VENV)/.developed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# The recipe of the shipped weights, in order. On two CPU cores about two and a half hours; with an NVIDIA card the same
+# The recipe of the shipped weights, in order. On two CPU cores not quite three hours; with an NVIDIA card the same
 # model is trained far longer in that time. CPUs without bfloat16 arithmetic need twice the time.
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && echo card),card)
 FRAMES := 200000
 SKETCH := --steps 6000
 DREAM := --batch 128 --frames 16 --system.window 15 --steps 12000 --compile-blocks
+FORCING := --batch 128 --frames 16 --system.window 15 --steps 4000 --compile-blocks
 else
 FRAMES := 80000
 SKETCH := --precision bfloat16
 DREAM := --precision bfloat16
+FORCING := --precision bfloat16
 endif
 
 weights: $(VENV)/.installed
@@ -57,9 +59,13 @@ weights: $(VENV)/.installed
 	$(BIN)/dreamwalk train inverse.doom --data data/home-train
 	$(BIN)/dreamwalk train sketch.doom --data data/home-train --codec runs/autoencode.doom $(SKETCH)
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train $(DREAM)
+	$(BIN)/dreamwalk train forcing.doom --data data/home-train $(FORCING)
 	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --examiner runs/inverse.doom
-	for name in autoencode inverse nextframe; do \
+	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --examiner runs/inverse.doom
+	for name in autoencode inverse forcing; do \
 	  $(BIN)/python -m dreamwalk.training.ship runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
+	$(BIN)/python -m dreamwalk.training.ship runs/nextframe.doom --borrow forcing.doom \
+	  --out dreamwalk/pretrained/nextframe.doom.safetensors
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -53,11 +53,12 @@ def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
     from dreamwalk import cli
     from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
+    from dreamwalk.rollout.sampling import Sample
     from dreamwalk.training.command import Train, defaults
 
     kinds = {
         "play": cli.Play,
-        "sample": cli.Sample,
+        "sample": Sample,
         "evaluate": cli.Evaluate,
         "doom": CollectDoom,
         "videos": CollectVideos,
