@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,21 +41,20 @@ class Clip:
         """Frames `start .. start + frames` of an unbatched clip; ValueError when it does not have them."""
         if start < 0 or start + frames > len(self):
             raise ValueError(f"frames {start}..{start + frames} asked of a clip of {len(self)} frames")
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
-        cut = {name: array[start : start + frames] for name, array in arrays.items() if array is not None}
-        return replace(self, **cut)
+        return self._each(lambda array: array[start : start + frames])
 
     def first(self, frames: int) -> Clip:
         """The first frames of a batched clip."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
-        return replace(self, **{name: a[:, :frames] for name, a in arrays.items() if a is not None})
+        return self._each(lambda array: array[:, :frames])
 
     def to(self, device: torch.device | str) -> Clip:
         """A batched clip moved to a device."""
+        return self._each(lambda array: array.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Any], Any]) -> Clip:
+        """The clip with every array that it knows changed."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
-        return replace(
-            self, **{k: v.to(device, non_blocking=True) for k, v in arrays.items() if v is not None}
-        )
+        return replace(self, **{name: change(array) for name, array in arrays.items() if array is not None})
 
 
 def batch(clips: Sequence[Clip]) -> Clip:
