@@ -10,9 +10,11 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.frame import kl_tiny
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
+from dreamwalk.rollout.endless import frames
 from dreamwalk.schedules.draws import Draws
-from dreamwalk.systems import nextframe
+from dreamwalk.systems import forcing, nextframe
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.systems.open import Trainable
@@ -67,6 +69,30 @@ def test_nextframe(levels: str, own: float, clip: Clip) -> None:
     dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
     still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
     assert dream > still + 5
+
+
+@pytest.mark.parametrize(
+    ("levels", "mask", "better"),
+    [
+        ("independent", "causal", 5.0),
+        ("independent", "bidirectional", 2.0),
+        ("teacher", "causal", 5.0),
+        ("full", "bidirectional", -4.0),  # history shown as noise says little of which clip it is
+    ],
+)
+def test_forcing(levels: str, mask: str, better: float, clip: Clip) -> None:
+    """The three draws of levels learn a clip, each walked on the schedule that it was trained for."""
+    torch.manual_seed(0)
+    system = Forcing(replace(forcing.tiny(), levels=levels, mask=mask, density="logit-normal"))  # type: ignore[arg-type]
+    system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
+    losses = learn(system, clip, steps=350, lr=2e-3)
+    assert sum(losses[-20:]) < sum(losses[:20]) / 2
+    schedule = system.schedule("full" if mask == "bidirectional" else "next-frame")
+    moments = system.moments(clip.first(1), clip.actions[:, 1:], schedule=schedule)
+    latents = torch.cat(list(frames(moments, len(clip) - 1)), 1)
+    dream = psnr(to_bytes(system.codec.decode(latents)), clip.video[:, 1:]).mean()
+    still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
+    assert dream > still + better
 
 
 def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: Clip) -> None:
