@@ -1,8 +1,8 @@
-"""Training and sampling schedules compared: PSNR against the horizon, drift, and what each costs.
+"""Training and sampling schedules compared: PSNR and sharpness against the horizon, and what each costs.
 
     python benchmarks/forcing.py horizon --data DIR runs/forcing.independent runs/forcing.teacher:next-frame
     python benchmarks/forcing.py lags --data DIR runs/forcing.independent
-    python benchmarks/forcing.py drift --data DIR runs/forcing.independent --frames 1000
+    python benchmarks/forcing.py horizon --data DIR --frames 1000 --walks 8 runs/forcing.independent
 
 A model is a name, a file or a run folder, and may name its schedule behind a colon. All dream from the same
 real frames under the same actions with the same noise. `docs/systems/forcing.md` has what this printed.
@@ -27,14 +27,14 @@ from dreamwalk.rollout.endless import frames
 from dreamwalk.schedules.staircase import Schedule
 from dreamwalk.systems.open import load
 
-HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 
 
 @dataclass(frozen=True)
 class Options:
     """What is compared, on what."""
 
-    table: tyro.conf.Positional[Literal["horizon", "lags", "drift"]]
+    table: tyro.conf.Positional[Literal["horizon", "lags"]]
     models: tyro.conf.Positional[tuple[str, ...]]
     data: str = "data/rooms-test"
     """Walks that were not trained on, of at least `history + frames` frames."""
@@ -125,7 +125,7 @@ def row(one: Dreamt, truth: Tensor) -> dict[str, object]:
 
 
 def line(values: np.ndarray) -> str:
-    """Values at the horizons; sums over a neighbourhood would hide the first frames."""
+    """Values at the horizons."""
     return "".join(f"{h:>5}: {values[h - 1]:5.2f}" for h in HORIZONS if h <= len(values))
 
 

@@ -157,11 +157,9 @@ class DreamingSystem(nn.Module):
         reader: Predict = (CachedReader if cached else Reader)(self.backbone, script)
         noise = KeyedNoise((seed,) * len(latents), tuple(latents.shape[2:]), latents.device)
         grid, level = list(reversed(self.grid(schedule.steps))), self.shown_history
-        walk = endless(
+        yield from endless(
             schedule, grid, latents, reader, noise, history_sigma=level, solver=solver, guide=guide
         )  # fmt: skip
-        while True:  # inference mode holds within a step of a generator, not around it
-            yield next(walk)
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
         """A schedule by its name (`schedules.staircase.NAMED`) for the window of this system."""
