@@ -48,6 +48,11 @@ class _PassGraph(nn.Module):
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 
+def fits(module: nn.Module) -> bool:
+    """Whether a graph of `module` fits into one ONNX file, which ends at 2 GB."""
+    return sum(4 * part.numel() for part in module.state_dict().values()) < 2**31 - 2**20
+
+
 class OnnxStep:
     """`rollout.denoise.Step` for one session at a time (batch 1) with a cache of `window` frames."""
 

@@ -8,35 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import safetensors.torch
+import tiny_oasis
 import torch
 from safetensors import safe_open
+from tiny_oasis import GOLDEN, PROMPT, SIZES, STEPS, WINDOW, rewrite, write_files
 from torch import Tensor, nn
 
-from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
-from dreamwalk.codecs.vit import vit_l20, vit_tiny
+from dreamwalk.backbones.stdit import oasis_500m
+from dreamwalk.codecs.vit import vit_l20
 from dreamwalk.layers import vp
 from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.weights import files, oasis
 from dreamwalk.weights.config import from_json
 
-GOLDEN = Path(__file__).parent.parent / "data" / "oasis_tiny.safetensors"
-BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
-SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
-WINDOW, STEPS, PROMPT = 4, 4, 2
-
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    return safetensors.torch.load_file(GOLDEN)
+    return tiny_oasis.golden()
 
 
 @pytest.fixture
-def folder(golden: dict[str, Tensor], tmp_path: Path) -> Path:
-    for name, prefix in (("oasis500m", "dit."), ("vit-l-20", "vae.")):
-        rewrite(tmp_path / f"{name}.safetensors", {key: golden[key] for key in golden if prefix in key[:4]})
-    return tmp_path
+def folder(tmp_path: Path) -> Path:
+    return write_files(tmp_path)
 
 
 @pytest.fixture
@@ -45,10 +39,6 @@ def parts(folder: Path) -> Iterator[nn.ModuleDict]:
     files.fill(filled, oasis.read_oasis(folder, **SIZES)[0], source="oasis")
     with torch.inference_mode():
         yield filled
-
-
-def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
-    safetensors.torch.save_file({name.split(".", 1)[1]: tensor for name, tensor in tensors.items()}, path)
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
