@@ -1,4 +1,4 @@
-"""The public files of Oasis with tiny random weights (made by data/make_oasis_tiny.py), and a system of them."""
+"""The public files of Oasis with tiny random weights (data/make_oasis_tiny.py), and a system made of them."""
 
 from __future__ import annotations
 

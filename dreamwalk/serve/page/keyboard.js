@@ -3,8 +3,8 @@
 const TURN = 8;
 const HOLD = {
   KeyW: "forward", ArrowUp: "forward", KeyS: "back", ArrowDown: "back", KeyA: "left", KeyD: "right",
+  Space: "jump", ShiftLeft: "sneak", KeyC: "sprint", KeyQ: "attack",
 };
-const HOLD_IF_KNOWN = { Space: "jump", ShiftLeft: "sneak", KeyC: "sprint", KeyQ: "attack" };
 const COMMANDS = {
   KeyR: "reset", KeyP: "pause", Period: "step", KeyG: "toggle", Tab: "toggle", KeyB: "both", KeyV: "record",
   KeyH: "hud", KeyF: "fullscreen", BracketLeft: "fewer", BracketRight: "more", Comma: "panel",
@@ -21,9 +21,8 @@ export const LINES = [
 /** Listen to keys: holding goes to `input`, everything else to `command(name)` while `walking()`. */
 export function listenToKeys(input, { command, walking }) {
   const down = new Set();
-  const holds = (code) => HOLD[code] || (input.knows(HOLD_IF_KNOWN[code]) ? HOLD_IF_KNOWN[code] : "");
   const report = () => {
-    const held = [...down].map(holds).filter(Boolean);
+    const held = [...down].map((code) => HOLD[code]).filter(Boolean);
     const turn = (down.has("ArrowRight") ? TURN : 0) - (down.has("ArrowLeft") ? TURN : 0);
     input.hold("keys", { held, turn });
   };
@@ -31,12 +30,12 @@ export function listenToKeys(input, { command, walking }) {
     if (event.key === "?" && !isTyping(event)) return command("help");
     if (!walking() || isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     const { code } = event;
-    const known = holds(code) || COMMANDS[code] || ["ArrowLeft", "ArrowRight", "KeyE", "Space"].includes(code);
+    const known = HOLD[code] || COMMANDS[code] || ["ArrowLeft", "ArrowRight", "KeyE"].includes(code);
     if (!known || (code === "Tab" && document.querySelector("#panel.open"))) return;
     event.preventDefault();
     if (event.repeat && code !== "Period") return;
     if (COMMANDS[code]) return command(COMMANDS[code]);
-    if (code === "KeyE" || (code === "Space" && !holds(code))) return input.place();
+    if (code === "KeyE" || (code === "Space" && !input.knows("jump"))) return input.place();
     down.add(code);
     report();
   });
