@@ -153,7 +153,8 @@ def ours_at_once(backbone: STDiT, actions: nn.Module) -> Network:
     """Our module, called as theirs is."""
 
     def network(y: Tensor, timesteps: Tensor, given: Tensor) -> Tensor:
-        rope, mask = backbone.rope(torch.arange(y.shape[1], device=y.device)), backbone.causal_mask(y)
+        visible = torch.ones(y.shape[1], y.shape[1], dtype=torch.bool, device=y.device).tril()
+        rope, mask = backbone.rope(torch.arange(y.shape[1], device=y.device)), backbone.mask(visible)
         return backbone.denoise(y, timesteps, actions(given), rope, mask, None)[0]
 
     return network

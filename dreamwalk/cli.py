@@ -26,12 +26,14 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
   evaluate  examine a system on held-out walks
   collect   walk a game, or cut videos, and write clips
   train     train a system on clips
+  import    make weights that others published playable here
 
   dreamwalk play nextframe.doom
   dreamwalk sample forcing.doom --schedule pyramid --frames 64 --out walk.mp4
   dreamwalk evaluate nextframe.doom --data data/doom-test
   dreamwalk collect doom --level home --frames 40000 --out data/doom
   dreamwalk train nextframe.game --data data/mine --out runs/mine
+  dreamwalk import oasis downloads --out oasis.safetensors
 """
 
 
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     verbs: dict[str, Callable[[list[str]], None]] = {
         "play": play, "sample": sample, "evaluate": evaluate, "collect": collect, "train": train,
+        "import": bring_in,
     }  # fmt: skip
     try:
         if words[0] not in verbs:
@@ -238,30 +241,13 @@ def sample(words: list[str]) -> None:
     print(f"{count} frames: {asked.out}")
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Examine a system on held-out walks: pictures, numbers and plots into a folder."""
-
-    data: str = "data/doom-test"
-    """Clips that were not trained on, as `dreamwalk collect --split test` writes them."""
-    out: Path = Path("runs/examination")
-    clips: int = 32
-    """How many walks."""
-    frames: int = 64
-    """Longest horizon."""
-    history: int = 4
-    """Real frames that a dream begins from."""
-    examiner: str = "inverse.doom"
-    """Inverse-dynamics model that reads the actions back; empty for none."""
-    seed: int = 0
-
-
 def evaluate(words: list[str]) -> None:
-    """`dreamwalk evaluate NAME --data DIR`."""
+    """`dreamwalk evaluate NAME --data DIR`: the flags are in `evaluation/examine.py`."""
     name, rest = _named(words, "evaluate", ["nextframe.doom"])
+    from dreamwalk.evaluation.examine import Evaluate, examine
+
     asked = _flags(Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
     from dreamwalk.data.shards import Shards
-    from dreamwalk.evaluation.examine import examine
 
     _check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
@@ -283,6 +269,16 @@ def _load_examiner(name: str) -> Any:
     if not isinstance(examiner, Inverse):
         raise ValueError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
     return examiner
+
+
+def bring_in(words: list[str]) -> None:
+    """`dreamwalk import oasis DIR --out FILE`: the flags are in `training/published.py`."""
+    name, rest = _named(words, "import", ["oasis"])
+    if name not in ("", "oasis"):
+        raise ValueError(f"there are no published weights called '{name}'" + _suggest(name, ["oasis"]))
+    from dreamwalk.training import published
+
+    published.bring_in(_flags(published.Import, rest, prog=f"dreamwalk import {name or 'NAME'}"))
 
 
 def collect(words: list[str]) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 SAMPLE = ["sample", "nextframe.doom", "--actions"]
 REFUSED = {
     "unknown verb": (["plya", "x"], "unknown verb 'plya': did you mean 'play'?"),
-    "unknown verb, nothing near": (["xyzzy"], "known are play, sample, evaluate, collect, train"),
+    "unknown verb, nothing near": (["xyzzy"], "known are play, sample, evaluate, collect, train, import"),
     "unknown run": (
         ["train", "nextframe.dom"],
         "no run called 'nextframe.dom': did you mean 'nextframe.doom'?",
@@ -45,6 +45,22 @@ REFUSED = {
     "nothing to collect": (["collect"], "say what to collect"),
     "no videos": (["collect", "videos", "--folder", "empty", "--out", "c"], "'empty' holds no videos"),
     "no such game": (["collect", "game", "--id", "Nope-v0", "--out", "c"], "no game called 'Nope-v0'"),
+    "unknown published weights": (
+        ["import", "genie", "empty", "--out", "o.safetensors"],
+        "no published weights called 'genie': known are oasis",
+    ),
+    "no published files": (
+        ["import", "oasis", "empty", "--out", "o.safetensors"],
+        "'empty' lacks oasis500m.safetensors: download it there",
+    ),
+    "weights of another kind": (
+        ["import", "oasis", "empty", "--out", "o.pt"],
+        "name it 'o.safetensors'",
+    ),
+    "a start that is no picture": (
+        ["import", "oasis", "empty", "--out", "o.safetensors", "--start", "letter.txt"],
+        "'letter.txt' is not a picture",
+    ),
     "no clips to check": (["collect", "--check", "empty"], "'empty' holds no clips"),
 }
 

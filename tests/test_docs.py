@@ -12,7 +12,7 @@ from dreamwalk.training.run import RUNS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-VERBS = {"play", "sample", "evaluate", "collect", "train"}
+VERBS = {"play", "sample", "evaluate", "collect", "train", "import"}
 COLLECTED = {"doom", "videos", "game", "--check"}
 """Files that a release adds; they are not part of a fresh checkout until then."""
 
@@ -53,16 +53,19 @@ def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
     from dreamwalk import cli
     from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
+    from dreamwalk.evaluation.examine import Evaluate
     from dreamwalk.rollout.sampling import Sample
     from dreamwalk.training.command import Train, defaults
+    from dreamwalk.training.published import Import
 
     kinds = {
         "play": cli.Play,
         "sample": Sample,
-        "evaluate": cli.Evaluate,
+        "evaluate": Evaluate,
         "doom": CollectDoom,
         "videos": CollectVideos,
         "game": CollectGame,
+        "import": Import,
     }
     for page, words in commands(whole=True):
         flags = words[2:]

@@ -1,11 +1,14 @@
 """What every world keeps: the game, a recording of it, and whatever else is added to WORLDS."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_game import make_push
 from gymnasium.utils.env_checker import check_env
+from tiny_oasis import imported
 from toy import toy_system
 
 from dreamwalk.clip import Clip
@@ -29,12 +32,18 @@ def recording() -> Recording:
     return Recording(clip, DOOM_ACTIONS)
 
 
+def imported_dream() -> World:
+    with tempfile.TemporaryDirectory() as folder:
+        return imported(Path(folder)).world(seed=0)
+
+
 WORLDS: dict[str, Callable[[], World]] = {
     "doom": lambda: Doom("home", render_mode="rgb_array"),
     "doom-procedural": lambda: Doom("procedural:3", render_mode="rgb_array"),
     "recording": recording,
     "game": lambda: Game(make_push(), size=(24, 32)),
     "dream": lambda: toy_system().world(seed=0),
+    "imported dream": imported_dream,
 }
 
 

@@ -7,7 +7,7 @@ height and width.
     paper's word            our word
     timestep t              sigma, one level per frame
     latent patch            token
-    block-causal mask       the default of `mask`
+    block-causal mask       what `forward` does unless told who is `visible`
     KV cache                `RingCache`, passed in
 """
 
@@ -16,10 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.backbones.frames import FrameBackbone, FrameBackboneConfig, Rope
 from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
@@ -28,15 +28,9 @@ from dreamwalk.layers.rope import rope_tables
 
 
 @dataclass(frozen=True)
-class FrameDiTConfig:
-    """Sizes of a Frame DiT. `grid` is the latent's `(h, w)`, `patch` a token's side in latent pixels."""
+class FrameDiTConfig(FrameBackboneConfig):
+    """Sizes of a Frame DiT."""
 
-    channels: int
-    grid: tuple[int, int]
-    width: int
-    depth: int
-    heads: int
-    patch: int = 1
     theta: float = 256.0
     qk_norm: bool = False
     feedforward_multiple: int = 256
@@ -44,18 +38,6 @@ class FrameDiTConfig:
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
     velocity_floor: float = 0.05
     """Smallest sigma by which a clean prediction is divided."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in a frame."""
-        return self.token_grid[0] * self.token_grid[1]
-
-    @property
-    def token_grid(self) -> tuple[int, int]:
-        h, w = self.grid
-        if h % self.patch or w % self.patch:
-            raise ValueError(f"a latent grid of {h}x{w} does not divide into patches of {self.patch}")
-        return h // self.patch, w // self.patch
 
 
 class FrameBlock(nn.Module):
@@ -73,7 +55,7 @@ class FrameBlock(nn.Module):
         self,
         x: Tensor,
         condition: Tensor,
-        rope: tuple[Tensor, Tensor],
+        rope: Rope,
         mask: Mask | None,
         past: KeyValues | None,
     ) -> tuple[Tensor, KeyValues]:
@@ -87,8 +69,10 @@ class FrameBlock(nn.Module):
         return x, fresh
 
 
-class FrameDiT(nn.Module):
-    """`(x, sigma, conditions) -> v`, all frames at once or one after another on a cache."""
+class FrameDiT(FrameBackbone):
+    """Every token sees all tokens of the frames that its frame sees."""
+
+    config: FrameDiTConfig
 
     def __init__(self, config: FrameDiTConfig) -> None:
         super().__init__()
@@ -103,29 +87,10 @@ class FrameDiT(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, cache: RingCache | None = None, *,
-        times: Tensor | None = None, mask: Mask | None = None, views: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Velocity `v = eps - x` of noisy latents.
-
-        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
-        indices (default 0, 1, ...; with a cache they go on from it). `mask` overrides the block-causal one;
-        with a cache, which is only read, `t` must be 1. `views` `(b, t, n, d)` are added to the tokens.
-        """
-        times = self.times(x, cache) if times is None else times
-        rope = self.rope(times)
-        if cache is None:
-            if mask is None:
-                mask = self.causal_mask(x.shape[1], device=x.device)
-            return self.predict(x, sigma, conditions, rope, mask, None, views)[0]
-        return self.predict(x, sigma, conditions, rope, cache.bias(self.config.tokens), cache, views)[0]
-
     def predict(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: tuple[Tensor, Tensor], mask: Mask | None,
+        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
         cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
-        """The pure function behind `forward`, to compile and export: also gives fresh keys and values."""
         config = self.config
         p = config.patch
         h = self.embed(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
@@ -142,31 +107,16 @@ class FrameDiT(nn.Module):
             out = (x - out) / sigma.clamp(min=config.velocity_floor)[:, :, None, None, None]
         return out, fresh
 
-    def rope(self, times: Tensor) -> tuple[Tensor, Tensor]:
+    def rope(self, times: Tensor) -> Rope:
         config = self.config
         head_width = config.width // config.heads
         return rope_tables(times, grid=config.token_grid, head_width=head_width, theta=config.theta)
 
-    def times(self, x: Tensor, cache: RingCache | None) -> Tensor:
-        """Frame indices of `x`: from 0, or from where the cache stands."""
-        if cache is not None and x.shape[1] != 1:
-            raise ValueError(f"a cached pass takes one frame at a time, got {x.shape[1]}")
-        first = cache.frames if cache is not None else 0
-        return torch.arange(first, first + x.shape[1], device=x.device)
-
-    def causal_mask(self, frames: int, *, device: torch.device | str = "cpu") -> Mask:
-        """Every frame sees itself whole and all frames before it."""
-        visible = torch.ones(frames, frames, dtype=torch.bool, device=device).tril()
+    def mask(self, visible: Tensor) -> Mask:
         return frame_mask(visible, tokens=self.config.tokens)
 
-    def cache(self, window: int, *, batch: int = 1) -> RingCache:
-        """An empty cache for this backbone, on its device and in its precision."""
-        config = self.config
-        return RingCache.empty(
-            layers=config.depth, heads=config.heads, head_width=config.width // config.heads,
-            tokens=config.tokens, window=window, batch=batch, device=self.embed.weight.device,
-            dtype=self.embed.weight.dtype,
-        )  # fmt: skip
+    def bias(self, cache: RingCache) -> Tensor:
+        return cache.bias(self.config.tokens)
 
 
 def published(

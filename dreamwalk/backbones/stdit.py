@@ -23,41 +23,23 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.backbones.frames import FrameBackbone, FrameBackboneConfig, Rope
 from dreamwalk.layers import vp
-from dreamwalk.layers.attention import BiasedAttention, KeyValues
-from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
+from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.rope import pixel_tables, time_tables
 
-Rope = tuple[Tensor, Tensor]
-
 
 @dataclass(frozen=True)
-class STDiTConfig:
-    """Sizes of a spatio-temporal DiT. `grid` is the latent's `(h, w)`, `patch` a token's side in it."""
+class STDiTConfig(FrameBackboneConfig):
+    """Sizes of a spatio-temporal DiT."""
 
-    channels: int
-    grid: tuple[int, int]
-    width: int
-    depth: int
-    heads: int
     patch: int = 2
     max_frequency: float = 256.0
     """Of the rotary positions within a frame, in half turns."""
     clean_label: int = 14
     """The timestep under which a clean frame (sigma 0) is shown: no label means clean."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in a frame."""
-        return self.token_grid[0] * self.token_grid[1]
-
-    @property
-    def token_grid(self) -> tuple[int, int]:
-        h, w = self.grid
-        if h % self.patch or w % self.patch:
-            raise ValueError(f"a latent grid of {h}x{w} does not divide into patches of {self.patch}")
-        return h // self.patch, w // self.patch
 
 
 class AxisBlock(nn.Module):
@@ -77,7 +59,7 @@ class AxisBlock(nn.Module):
         self.modulation = Modulation(width, parts=6)
 
     def forward(
-        self, x: Tensor, condition: Tensor, rope: Rope, mask: Tensor | None = None,
+        self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None = None,
         past: KeyValues | None = None,
     ) -> tuple[Tensor, KeyValues]:  # fmt: skip
         """`x` `(b, t, n, d)`, `condition` `(b, t, d)`; `past` and fresh `(rows, heads, frames, e)`."""
@@ -99,7 +81,7 @@ class STBlock(nn.Module):
         self.time = AxisBlock(config, "(b n) t")
 
     def forward(
-        self, x: Tensor, condition: Tensor, ropes: tuple[Rope, Rope], mask: Tensor | None,
+        self, x: Tensor, condition: Tensor, ropes: tuple[Rope, Rope], mask: Mask | None,
         past: KeyValues | None,
     ) -> tuple[Tensor, KeyValues]:  # fmt: skip
         """As in `FrameBlock`; `past` and fresh are frame after frame, `(b, heads, t*n, e)`."""
@@ -111,8 +93,10 @@ class STBlock(nn.Module):
         return x, KeyValues(*(rearrange(part, "(b n) h t e -> b h (t n) e", n=n) for part in fresh))
 
 
-class STDiT(nn.Module):
-    """`(x, sigma, conditions) -> v`, all frames at once or one after another on a cache."""
+class STDiT(FrameBackbone):
+    """Every token sees its own frame, and itself in the frames that its frame sees."""
+
+    config: STDiTConfig
 
     def __init__(self, config: STDiTConfig) -> None:
         super().__init__()
@@ -127,29 +111,10 @@ class STDiT(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, cache: RingCache | None = None, *,
-        times: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Velocity `v = eps - x` of noisy latents.
-
-        `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
-        indices (default 0, 1, ...; with a cache they go on from it). With a cache, which is only read, `t`
-        must be 1.
-        """
-        rope = self.rope(self.times(x, cache) if times is None else times)
-        mask = self.causal_mask(x) if cache is None else cache.bias(self.config.tokens)
-        return self.predict(x, sigma, conditions, rope, mask, cache)[0]
-
     def predict(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Tensor | None,
-        cache: RingCache | None, views: Tensor | None = None,
+        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
+        cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
-        """The pure function behind `forward`, to compile: also gives fresh keys and values.
-
-        `mask` says which frame sees which, `(t, t)`; with a cache it is the cache's bias over tokens.
-        `views` `(b, t, n, d)` are added to the tokens.
-        """
         label = torch.where(sigma == 0, self.config.clean_label, vp.timestep_of(sigma))
         sigma = sigma[:, :, None, None, None]
         y = vp.to_vp(x, sigma).to(x.dtype)
@@ -157,16 +122,14 @@ class STDiT(nn.Module):
         return vp.flow_velocity(y, u, sigma).to(x.dtype), fresh
 
     def denoise(
-        self, y: Tensor, timestep: Tensor, conditions: Tensor, rope: Rope, mask: Tensor | None,
-        cache: RingCache | None, views: Tensor | None = None,
+        self, y: Tensor, timestep: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
+        cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
         """The network as published: VP samples `y` at `timestep` `(b, t)` to the VP velocity u."""
         p, (rows, columns) = self.config.patch, self.config.token_grid
         h = self.embed(rearrange(y, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
         h = h if views is None else h + views
         condition = self.level.at(timestep) + conditions
-        if cache is not None and mask is not None:
-            mask = mask[..., :: self.config.tokens]
         ropes = self.space_rope(h.device), rope
         fresh = []
         for index, block in enumerate(self.blocks):
@@ -187,28 +150,11 @@ class STDiT(nn.Module):
     def rope(self, times: Tensor) -> Rope:
         return time_tables(times, head_width=self.config.width // self.config.heads)
 
-    def times(self, x: Tensor, cache: RingCache | None) -> Tensor:
-        """Frame indices of `x`: from 0, or from where the cache stands."""
-        if cache is not None and x.shape[1] != 1:
-            raise ValueError(f"a cached pass takes one frame at a time, got {x.shape[1]}")
-        first = cache.frames if cache is not None else 0
-        return torch.arange(first, first + x.shape[1], device=x.device)
+    def mask(self, visible: Tensor) -> Mask:
+        return visible
 
-    def causal_mask(self, x: Tensor) -> Tensor:
-        """Every frame sees itself and all frames before it, `(t, t)`."""
-        return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-
-    def cache(self, window: int, *, batch: int = 1) -> RingCache:
-        """An empty cache for this backbone, on its device and in its precision.
-
-        A pass sees `window` frames and its own: 31 for the published 32.
-        """
-        config = self.config
-        return RingCache.empty(
-            layers=config.depth, heads=config.heads, head_width=config.width // config.heads,
-            tokens=config.tokens, window=window, batch=batch, device=self.embed.weight.device,
-            dtype=self.embed.weight.dtype,
-        )  # fmt: skip
+    def bias(self, cache: RingCache) -> Tensor:
+        return cache.bias(self.config.tokens)[..., :: self.config.tokens]
 
 
 def oasis_500m() -> STDiTConfig:

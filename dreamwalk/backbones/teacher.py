@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiT
-from dreamwalk.layers.attention import frame_mask
+from dreamwalk.backbones.frames import FrameBackbone
 
 
 class Known(NamedTuple):
@@ -24,7 +23,7 @@ class Known(NamedTuple):
 
 
 def teacher_pass(
-    backbone: FrameDiT, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, known: Known
+    backbone: FrameBackbone, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, known: Known
 ) -> Tensor:
     """Velocity of `t` targets: target i sees history 0 .. i and itself, history sees history.
 
@@ -37,7 +36,6 @@ def teacher_pass(
     times, twice = torch.arange(t, device=shown.device), known.twice()
     v = backbone(
         torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), twice.conditions,
-        times=torch.cat([times, times + 1]), views=twice.views,
-        mask=frame_mask(visible, tokens=backbone.config.tokens),
+        times=torch.cat([times, times + 1]), visible=visible, views=twice.views,
     )  # fmt: skip
     return v[:, t:]

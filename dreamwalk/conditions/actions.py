@@ -9,10 +9,11 @@ class ActionEmbedding(nn.Module):
     """`(b, t, a)` to `(b, t, d)`. Added to the noise level's embedding, it steers by adaLN-zero, which
     Next-Frame Diffusion found better than cross-attention and in-frame tokens (arXiv 2506.01380, table 3)."""
 
-    def __init__(self, actions: int, width: int) -> None:
+    def __init__(self, actions: int, width: int, *, layers: int = 2) -> None:
         super().__init__()
         self.size = actions
-        self.mlp = nn.Sequential(nn.Linear(actions, width), nn.SiLU(), nn.Linear(width, width))
+        further = (part for _ in range(layers - 1) for part in (nn.SiLU(), nn.Linear(width, width)))
+        self.mlp = nn.Sequential(nn.Linear(actions, width), *further)
 
     def forward(self, actions: Tensor) -> Tensor:
         if actions.shape[-1] != self.size:

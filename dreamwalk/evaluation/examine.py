@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,24 @@ from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.inverse import Inverse
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Examine a system on held-out walks: pictures, numbers and plots into a folder."""
+
+    data: str = "data/doom-test"
+    """Clips that were not trained on, as `dreamwalk collect --split test` writes them."""
+    out: Path = Path("runs/examination")
+    clips: int = 32
+    """How many walks."""
+    frames: int = 64
+    """Longest horizon."""
+    history: int = 4
+    """Real frames that a dream begins from."""
+    examiner: str = "inverse.doom"
+    """Inverse-dynamics model that reads the actions back; empty for none."""
+    seed: int = 0
 
 
 def examine(

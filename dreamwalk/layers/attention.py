@@ -85,11 +85,12 @@ def _flex(fused: bool) -> Callable[..., Tensor]:
 
 
 def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
-    """Token mask from `visible` `(frames, frames)`, which says which frame (row) sees which (column).
+    """Token mask from `visible` `(frames, seen)`, which says which frame (row) sees which (column).
 
-    On an NVIDIA card a `BlockMask`, so that hidden blocks are never computed; elsewhere a boolean tensor.
+    On an NVIDIA card that of frames among themselves is a `BlockMask`, so that hidden blocks are never
+    computed; elsewhere, and where kept frames come before them, it is a boolean tensor.
     """
-    if visible.is_cuda:
+    if visible.is_cuda and visible.shape[0] == visible.shape[1]:
         n = visible.shape[0] * tokens
 
         def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -51,18 +51,22 @@ def timestep_of(sigma: Tensor) -> Tensor:
 
 def parts(sigma: Tensor) -> tuple[Tensor, Tensor]:
     """`(alpha, s)` at a flow level, with alpha^2 + s^2 = 1."""
-    length = torch.hypot(1 - sigma, sigma)
-    return (1 - sigma) / length, sigma / length
+    return (1 - sigma) / length(sigma), sigma / length(sigma)
+
+
+def length(sigma: Tensor) -> Tensor:
+    """Of a flow sample against its VP sample: hypot(1 - sigma, sigma), spelt out for ONNX, which lacks it."""
+    return ((1 - sigma).square() + sigma.square()).sqrt()
 
 
 def to_vp(x_sigma: Tensor, sigma: Tensor) -> Tensor:
     """The VP sample of a flow sample; `sigma` must broadcast."""
-    return x_sigma / torch.hypot(1 - sigma, sigma)
+    return x_sigma / length(sigma)
 
 
 def to_flow(y: Tensor, sigma: Tensor) -> Tensor:
     """The flow sample of a VP sample."""
-    return y * torch.hypot(1 - sigma, sigma)
+    return y * length(sigma)
 
 
 def flow_velocity(y: Tensor, u: Tensor, sigma: Tensor) -> Tensor:

@@ -18,8 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.framedit import FrameDiT
-from dreamwalk.backbones.stdit import STDiT
+from dreamwalk.backbones.frames import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
 from dreamwalk.rollout.execute import KeyedNoise, Look, Solver, execute
@@ -37,7 +36,7 @@ class Step(Protocol):
 class EagerStep:
     """The pass in plain PyTorch, or compiled: the same function either way."""
 
-    def __init__(self, conditions: nn.Module, backbone: FrameDiT | STDiT) -> None:
+    def __init__(self, conditions: nn.Module, backbone: FrameBackbone) -> None:
         self.conditions, self.backbone = conditions, backbone
         self.predict = backbone.predict
 
@@ -53,7 +52,7 @@ class EagerStep:
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         levels = torch.full(x.shape[:2], sigma, device=x.device)
         rope = self.backbone.rope(self.backbone.times(x, cache))
-        bias = cache.bias(self.backbone.config.tokens)
+        bias = self.backbone.bias(cache)
         return self.predict(x, levels, self.conditions(action), rope, bias, cache, views)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
+from dreamwalk.backbones import BackboneConfig, build_backbone
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig, build_codec
 from dreamwalk.conditions.actions import ActionEmbedding
@@ -19,8 +19,9 @@ from dreamwalk.rollout.denoise import EagerStep, Session, Step, Whereabouts, com
 from dreamwalk.rollout.dream import Decode, Dream, Walkable
 from dreamwalk.rollout.endless import Moment, endless
 from dreamwalk.rollout.execute import KeyedNoise, Predict, Solver
-from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep, fits
 from dreamwalk.rollout.reading import CachedReader, Reader
+from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
@@ -32,13 +33,17 @@ class DreamConfig:
     """The parts of a dreaming system, and how it is played."""
 
     codec: CodecConfig
-    backbone: FrameDiTConfig
+    backbone: BackboneConfig
     actions: int
     """Length of the action vector."""
+    action_layers: int = 2
+    """Linear layers of the action embedding."""
     steps: int = 4
     """Denoising passes a frame, when played."""
     shift: float = 3.0
     """How far the sampling grid (and training levels) are moved towards noise."""
+    spacing: Literal["shifted", "ddim"] = "shifted"
+    """Levels when played: evenly spaced and shifted, or those of DDIM, for which VP diffusions are made."""
     history_level: float = 0.02
     """Level at which history is shown, when played."""
     window: int = 16
@@ -52,7 +57,7 @@ class DreamConfig:
 
 
 class DreamingSystem(nn.Module):
-    """A frozen codec, an action embedding, a Frame DiT, and perhaps a map of the level that it dreams of."""
+    """A frozen codec, an action embedding, a backbone, and perhaps a map of the level that it dreams of."""
 
     about: dict[str, Any] | None = None
     """Metadata of the file that the weights came from."""
@@ -63,8 +68,8 @@ class DreamingSystem(nn.Module):
         super().__init__()
         self.config = config
         self.codec = build_codec(config.codec).requires_grad_(False)
-        self.actions = ActionEmbedding(config.actions, config.backbone.width)
-        self.backbone = FrameDiT(config.backbone)
+        self.actions = ActionEmbedding(config.actions, config.backbone.width, layers=config.action_layers)
+        self.backbone = build_backbone(config.backbone)
         if config.map:
             grid, stride, width = config.backbone.token_grid, self.codec.stride[2], config.backbone.width
             stride, channels = stride * config.backbone.patch, config.backbone.channels
@@ -218,10 +223,15 @@ class DreamingSystem(nn.Module):
 
     def grid(self, steps: int) -> tuple[float, ...]:
         """Rising sigmas from clean to noise, of `steps` denoising passes."""
-        return tuple(reversed(sigma_grid(steps, shift_by=self.config.shift).tolist()))
+        ddim = self.config.spacing == "ddim"
+        levels = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
+        return tuple(reversed(levels.tolist()))
 
     def world(self, *, seed: int | None = None) -> Dream:
-        """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime. ValueError without starts."""
+        """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
+
+        ValueError without starts.
+        """
         if self.walkable is None:
             raise ValueError(
                 "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
@@ -238,9 +248,12 @@ class DreamingSystem(nn.Module):
         """The pass and the decoder, made once and shared by all worlds of this system."""
         if device.type == "cuda":
             return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
-        config = self.config
-        step = OnnxStep(self.actions, self.backbone, actions=config.actions, window=config.window)
-        return step, OnnxDecoder(self.codec, (config.backbone.channels, *config.backbone.grid))
+        config, step, decode = self.config, self.step(), self.codec.decode
+        if fits(self.backbone):
+            step = OnnxStep(self.actions, self.backbone, actions=config.actions, window=config.window)
+        if fits(self.codec):
+            decode = OnnxDecoder(self.codec, (config.backbone.channels, *config.backbone.grid))
+        return step, decode
 
     @torch.inference_mode()
     def preview(self, clip: Clip) -> Tensor:

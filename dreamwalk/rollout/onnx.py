@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.framedit import FrameDiT
+from dreamwalk.backbones.frames import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
 
@@ -27,7 +27,7 @@ from dreamwalk.layers.cache import RingCache
 class _PassGraph(nn.Module):
     """The cached pass with plain tensors in and out."""
 
-    def __init__(self, conditions: nn.Module, backbone: FrameDiT) -> None:
+    def __init__(self, conditions: nn.Module, backbone: FrameBackbone) -> None:
         super().__init__()
         self.conditions, self.backbone = conditions, backbone
 
@@ -48,18 +48,22 @@ class _PassGraph(nn.Module):
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 
+def fits(module: nn.Module) -> bool:
+    """Whether a graph of `module` fits into one ONNX file, which ends at 2 GB."""
+    return sum(4 * part.numel() for part in module.state_dict().values()) < 2**31 - 2**20
+
+
 class OnnxStep:
     """`rollout.denoise.Step` for one session at a time (batch 1) with a cache of `window` frames."""
 
     def __init__(
-        self, conditions: nn.Module, backbone: FrameDiT, *, actions: int, window: int, threads: int = 0
+        self, conditions: nn.Module, backbone: FrameBackbone, *, actions: int, window: int, threads: int = 0
     ) -> None:
-        self.config, self.rope = backbone.config, backbone.rope
+        self.config, self.rope, self.bias = backbone.config, backbone.rope, backbone.bias
         cache = backbone.cache(window)
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
-        bias = cache.bias(self.config.tokens)
-        frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, bias)
+        frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, backbone.bias(cache))
         self.unseen = torch.zeros(1, 1, self.config.tokens, self.config.width)
         inputs = (*frame, cache.keys, cache.values, self.unseen)
         self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
@@ -69,7 +73,7 @@ class OnnxStep:
         self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         rope = self.rope(torch.tensor([cache.frames]))
-        level, bias = torch.full((1, 1), sigma), cache.bias(self.config.tokens)
+        level, bias = torch.full((1, 1), sigma), self.bias(cache)
         feeds = (
             x,
             level,

@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiT
-from dreamwalk.layers.attention import KeyValues, frame_mask
+from dreamwalk.backbones.frames import FrameBackbone
+from dreamwalk.layers.attention import KeyValues
 from dreamwalk.rollout.execute import Look
 
 
@@ -28,14 +28,14 @@ class Script(Protocol):
 class Reader:
     """`execute.Predict` that computes every frame of a look anew."""
 
-    backbone: FrameDiT
+    backbone: FrameBackbone
     script: Script
 
     def __call__(self, look: Look) -> Tensor:
         conditions, views = self.script(look.frames)
         return self.backbone(
             look.x, look.sigma, conditions * look.told, times=torch.tensor(look.frames, device=look.x.device),
-            mask=frame_mask(look.visible, tokens=self.backbone.config.tokens), views=views,
+            visible=look.visible, views=views,
         )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ class CachedReader:
     used as it is: that is what `Plan.approximate` tells.
     """
 
-    backbone: FrameDiT
+    backbone: FrameBackbone
     script: Script
     kept: dict[tuple[int, bool], _Kept] = field(default_factory=dict)
 
@@ -85,11 +85,9 @@ class CachedReader:
         self, look: Look, new: list[int], old: list[int], past: list[list[KeyValues]]
     ) -> tuple[Tensor, list[KeyValues]]:
         """Velocity, keys and values of the frames at the places `new`, with those at `old` as they are."""
-        n, device = self.backbone.config.tokens, look.x.device
         conditions, views = self.script([look.frames[i] for i in new])
-        visible = look.visible[new][:, old + new]
-        mask = visible.repeat_interleave(n, 0).repeat_interleave(n, 1)
-        rope = self.backbone.rope(torch.tensor([look.frames[i] for i in new], device=device))
+        mask = self.backbone.mask(look.visible[new][:, old + new])
+        rope = self.backbone.rope(torch.tensor([look.frames[i] for i in new], device=look.x.device))
         return self.backbone.predict(
             look.x[:, new], look.sigma[:, new], conditions * look.told, rope, mask,
             _Past(past) if past else None, views,

@@ -30,8 +30,6 @@ from dreamwalk.backbones.framedit import FrameDiTConfig
 from dreamwalk.backbones.teacher import Known, teacher_pass
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.conditions.places import MapConfig
-from dreamwalk.layers.attention import Mask as Attended
-from dreamwalk.layers.attention import frame_mask
 from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.draws import Draws
@@ -87,18 +85,17 @@ class Forcing(DreamingSystem):
         sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], draws)
         sigma = sigma.expand(-1, x.shape[1])
         noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, known.conditions, mask=self.visible(x), views=known.views)
+        v = self.backbone(noisy, sigma, known.conditions, visible=self.visible(x), views=known.views)
         seen = self.left_before(sigma)
         if self.config.mask == "bidirectional":
             seen = (seen + self.left_before(sigma.flip(1)).flip(1)) / 2
         return self.compare(x, noisy, v, sigma, seen)
 
-    def visible(self, x: Tensor) -> Attended | None:
+    def visible(self, x: Tensor) -> Tensor | None:
         """Who sees whom among the frames of `x`; None is the backbone's own, causal."""
         if self.config.mask == "causal":
             return None
-        every = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
-        return frame_mask(every, tokens=self.config.backbone.tokens)
+        return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
 
     def teacher(self, x: Tensor, known: Known, draws: Draws) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as clean history, shown as when played; frames 1 .. t-1 as targets, in one pass."""

@@ -10,7 +10,7 @@ parallel:
     timestep t of a frame            sigma, an independent level per frame
     context frames                   history
     noise on context at inference    history_level
-    block-causal attention           the default mask of `FrameDiT`
+    block-causal attention           the default of `FrameDiT`
     KV cache                         `RingCache`
 
 Training levels are drawn in one of two ways. `independent`: every frame has its own level, and frames see

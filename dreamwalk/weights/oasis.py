@@ -34,12 +34,26 @@ from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
+from dreamwalk.world import ActionSchema
 
 HOTBAR = tuple(f"hotbar.{slot}" for slot in range(1, 10))
 ACTIONS = (
     "inventory", "ESC", *HOTBAR, "forward", "back", "left", "right", "cameraX", "cameraY", "jump", "sneak",
     "sprint", "swapHands", "attack", "use", "pickItem", "drop",
 )  # fmt: skip
+PLAYED = {
+    "forward": "forward", "back": "back", "left": "left", "right": "right", "place": "use", "jump": "jump",
+    "sneak": "sneak", "sprint": "sprint", "attack": "attack", "drop": "drop", "inventory": "inventory",
+    "swap": "swapHands", "pick": "pickItem", "escape": "ESC", **{slot: slot for slot in HOTBAR},
+    "yaw": "cameraY", "pitch": "cameraX",
+}  # fmt: skip
+"""Our names and theirs, in the order of `SCHEMA`."""
+SCHEMA = ActionSchema(buttons=tuple(PLAYED)[:-2], axes=("yaw", "pitch"), limits=(20.0, 20.0))
+FPS = 20.0
+PACE = 4.317 / FPS
+"""Blocks that a step of a walk covers (the game's walking speed); for the reckoning of poses only."""
+FIELD_OF_VIEW = 70.0
+"""Degrees from the top of a frame to its bottom, the game's default."""
 FILES = {"oasis500m.safetensors": ("backbone.", "actions."), "vit-l-20.safetensors": ("codec.",)}
 """The two files, and which of our names each holds."""
 WORDS = {
@@ -91,6 +105,13 @@ def public_name(name: str) -> str:
 def public_shape(name: str, shape: tuple[int, ...], *, patch: int) -> tuple[int, ...]:
     """Their shape of our tensor: patches go in through a convolution there, through the same matrix here."""
     return (shape[0], shape[1] // patch**2, patch, patch) if name.endswith("embed.weight") else shape
+
+
+def played(weight: Tensor) -> Tensor:
+    """The linear layer `(d, 25)` of `ACTIONS` as one of `SCHEMA`: columns in its order, and as pitch is
+    positive upwards here, with that column's sign turned. Both divide degrees by 20."""
+    columns = weight[:, [ACTIONS.index(name) for name in PLAYED.values()]]
+    return torch.cat([columns[:, :-1], -columns[:, -1:]], dim=1)
 
 
 def read_oasis(

@@ -63,14 +63,13 @@ def test_cached_equals_uncached(backbone: FrameDiT, window: int) -> None:
     """A window of all frames makes the cache equal to the whole clip; a smaller one, to a banded mask."""
     x, sigma, conditions = inputs(7)
     visible = torch.ones(7, 7, dtype=torch.bool).tril().triu(-window)
-    mask = visible.repeat_interleave(6, 0).repeat_interleave(6, 1)
-    whole = backbone(x, sigma, conditions, mask=mask)
+    whole = backbone(x, sigma, conditions, visible=visible)
     cache = backbone.cache(window, batch=2)
     for t in range(7):
         frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-9, rtol=1e-9)
         rope = backbone.rope(backbone.times(frame[0], cache))
-        cache.write(backbone.predict(*frame, rope, cache.bias(6), cache)[1])
+        cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
 
 
 def test_it_starts_at_zero() -> None:

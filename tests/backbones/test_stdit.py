@@ -62,7 +62,7 @@ def test_cached_equals_uncached(backbone: STDiT) -> None:
         frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-6, rtol=0)
         rope = backbone.rope(backbone.times(frame[0], cache))
-        cache.write(backbone.predict(*frame, rope, cache.bias(6), cache)[1])
+        cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
 
 
 @torch.inference_mode()
@@ -76,7 +76,7 @@ def test_time_may_start_anywhere(backbone: STDiT) -> None:
 def test_clean_frames_have_a_label_of_their_own(backbone: STDiT) -> None:
     """At sigma 0 the network sees the frame as it is, under `clean_label`."""
     x, _, conditions = inputs(2)
-    rope, mask = backbone.rope(torch.arange(2)), backbone.causal_mask(x)
+    rope, mask = backbone.rope(torch.arange(2)), backbone.mask(torch.ones(2, 2, dtype=torch.bool).tril())
     v, fresh = backbone.predict(x, torch.zeros(2, 2), conditions, rope, mask, None)
     label = torch.full((2, 2), 14)
     u, expected = backbone.denoise(x, label, conditions, rope, mask, None)

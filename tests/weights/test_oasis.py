@@ -8,35 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import safetensors.torch
+import tiny_oasis
 import torch
 from safetensors import safe_open
+from tiny_oasis import GOLDEN, PROMPT, SIZES, STEPS, WINDOW, rewrite, write_files
 from torch import Tensor, nn
 
-from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
-from dreamwalk.codecs.vit import vit_l20, vit_tiny
+from dreamwalk.backbones.stdit import oasis_500m
+from dreamwalk.codecs.vit import vit_l20
 from dreamwalk.layers import vp
 from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.weights import files, oasis
 from dreamwalk.weights.config import from_json
 
-GOLDEN = Path(__file__).parent.parent / "data" / "oasis_tiny.safetensors"
-BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
-SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
-WINDOW, STEPS, PROMPT = 4, 4, 2
-
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    return safetensors.torch.load_file(GOLDEN)
+    return tiny_oasis.golden()
 
 
 @pytest.fixture
-def folder(golden: dict[str, Tensor], tmp_path: Path) -> Path:
-    for name, prefix in (("oasis500m", "dit."), ("vit-l-20", "vae.")):
-        rewrite(tmp_path / f"{name}.safetensors", {key: golden[key] for key in golden if prefix in key[:4]})
-    return tmp_path
+def folder(tmp_path: Path) -> Path:
+    return write_files(tmp_path)
 
 
 @pytest.fixture
@@ -47,10 +41,6 @@ def parts(folder: Path) -> Iterator[nn.ModuleDict]:
         yield filled
 
 
-def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
-    safetensors.torch.save_file({name.split(".", 1)[1]: tensor for name, tensor in tensors.items()}, path)
-
-
 def close(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
@@ -58,7 +48,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 def test_a_pass_of_the_network(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
     backbone, y = parts["backbone"], golden["net.y"]
     conditions, rope = parts["actions"](golden["net.actions"]), backbone.rope(torch.arange(4))
-    mask = backbone.causal_mask(y)
+    mask = backbone.mask(torch.ones(4, 4, dtype=torch.bool).tril())
     close(
         backbone.denoise(y, golden["net.timesteps"], conditions, rope, mask, None)[0],
         golden["net.u"],

@@ -56,11 +56,15 @@ export class Input {
     this.changed();
   }
 
+  /** Whether the world has such a button. */
+  knows(button) {
+    return this.schema.buttons.includes(button);
+  }
+
   state() {
-    const has = (name) => this.schema.buttons.includes(name);
     const axis = (name, value) => (this.schema.axes.includes(name) ? value : 0);
     const all = [...this.devices.values()];
-    const held = [...new Set(all.flatMap((device) => device.held))].filter(has).sort();
+    const held = [...new Set(all.flatMap((device) => device.held))].filter((name) => this.knows(name)).sort();
     const turn = axis("yaw", all.reduce((sum, device) => sum + device.turn, 0));
     const tilt = axis("pitch", all.reduce((sum, device) => sum + device.tilt, 0));
     return { held, turn, tilt, key: JSON.stringify([held, turn, tilt]) };
@@ -81,7 +85,7 @@ export class Input {
     const { held, turn, tilt, key } = this.state();
     const yaw = this.schema.axes.includes("yaw") ? this.moved.yaw : 0;
     const pitch = this.schema.axes.includes("pitch") ? this.moved.pitch : 0;
-    const place = this.schema.buttons.includes("place") ? this.presses : 0;
+    const place = this.knows("place") ? this.presses : 0;
     this.moved = { yaw: 0, pitch: 0 };
     this.presses = 0;
     const since = this.since;

@@ -1,0 +1,48 @@
+"""The public files of Oasis with tiny random weights (data/make_oasis_tiny.py), and a system made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from dreamwalk.backbones.stdit import STDiTConfig
+from dreamwalk.codecs.vit import vit_tiny
+from dreamwalk.systems.forcing import Forcing
+from dreamwalk.systems.open import load
+from dreamwalk.training.published import oasis_system
+from dreamwalk.weights import files
+
+GOLDEN = Path(__file__).parent / "data" / "oasis_tiny.safetensors"
+BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
+SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
+WINDOW, STEPS, PROMPT = 4, 4, 2
+
+
+def golden() -> dict[str, Tensor]:
+    return safetensors.torch.load_file(GOLDEN)
+
+
+def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A file of theirs from tensors that are named `dit.` or `vae.` before their names."""
+    safetensors.torch.save_file({name.split(".", 1)[1]: tensor for name, tensor in tensors.items()}, path)
+
+
+def write_files(folder: Path) -> Path:
+    """Their two files."""
+    tensors = golden()
+    for name, prefix in (("oasis500m", "dit."), ("vit-l-20", "vae.")):
+        mine = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        rewrite(folder / f"{name}.safetensors", mine)
+    return folder
+
+
+def imported(folder: Path) -> Forcing:
+    """The system of the weight file that importing makes of the two files, which are written to `folder`."""
+    sizes = {**SIZES, "window": WINDOW, "steps": STEPS}
+    tensors, metadata = oasis_system(write_files(folder), **sizes)  # type: ignore[arg-type]
+    files.save(folder / "ours.safetensors", tensors, metadata=metadata)
+    system = load(folder / "ours.safetensors")
+    assert isinstance(system, Forcing)
+    return system

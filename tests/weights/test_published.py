@@ -1,0 +1,158 @@
+"""Imported weights as a system: it says and shows the same as the public loop, trains, and is walked in."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_oasis
+import torch
+from PIL import Image
+from tiny_oasis import PROMPT, WINDOW, imported, write_files
+from torch import Tensor
+
+from dreamwalk.cli import main
+from dreamwalk.clip import Clip
+from dreamwalk.codecs.vit import vit_tiny
+from dreamwalk.rollout.denoise import Session, Step
+from dreamwalk.rollout.dreaming import Script
+from dreamwalk.rollout.execute import KeyedNoise, execute
+from dreamwalk.rollout.reading import CachedReader, Reader
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.staircase import staircase
+from dreamwalk.systems.forcing import Forcing
+from dreamwalk.training import published
+from dreamwalk.weights.oasis import ACTIONS, PLAYED, SCHEMA
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Forcing:
+    return imported(tmp_path_factory.mktemp("oasis"))
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randint(0, 256, (2, 5, 3, 16, 24), generator=generator, dtype=torch.uint8)
+    return Clip(video=video, actions=torch.rand(2, 5, 25, generator=generator))
+
+
+def ours(actions: Tensor) -> Tensor:
+    """Their action vectors as ours."""
+    signs = torch.tensor([-1.0 if name == "pitch" else 1.0 for name in PLAYED])
+    return actions[..., [ACTIONS.index(name) for name in PLAYED.values()]] * signs
+
+
+@pytest.mark.parametrize(
+    ("held", "axes", "place", "value"),
+    [
+        ("forward", {}, 11, 1), ("place", {}, 22, 1), ("jump", {}, 17, 1), ("escape", {}, 1, 1),
+        ("hotbar.3", {}, 4, 1), ("", {"yaw": 5.0}, 16, 0.25), ("", {"pitch": 10.0}, 15, -0.5),
+        ("", {"yaw": -90.0}, 16, -1),
+    ],
+)  # fmt: skip
+@torch.inference_mode()
+def test_an_action_means_the_same(
+    system: Forcing, held: str, axes: dict[str, float], place: int, value: float
+) -> None:
+    """Places and signs as in the public list of actions; looking up is negative there."""
+    theirs, golden = torch.zeros(1, 1, 25), tiny_oasis.golden()
+    theirs[..., place] = value
+    expected = theirs @ golden["dit.external_cond.weight"].T + golden["dit.external_cond.bias"]
+    action = SCHEMA.pack(SCHEMA.action([held] if held else [], **axes))
+    torch.testing.assert_close(system.actions(torch.from_numpy(action)[None, None]), expected)
+
+
+@dataclass
+class Given(Session):
+    """A session whose noise is that of their loop."""
+
+    drawn: tuple[Tensor, ...] = ()
+
+    def noise(self, frame: int, use: int) -> Tensor:
+        return self.drawn[self.cache.frames - PROMPT][:, 0]
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["eager", "as in the page"])
+@torch.inference_mode()
+def test_their_loop(system: Forcing, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    """Up to the window the same latents; ONNX Runtime, the page's engine where there is no card, rounds the
+    sinusoids of labels near 1000 its own way."""
+    golden = tiny_oasis.golden()
+    monkeypatch.setattr(system, "encode", system.codec.encode)  # their frames are no bytes
+    step: Step = system._engines(torch.device("cpu"))[0] if fast else system.step()
+    actions = ours(golden["loop.actions"])
+    start = Clip(video=golden["codec.video"], actions=actions[:, :PROMPT])
+    session = Given(**vars(system.begin(start, step=step)), drawn=tuple(golden["loop.noise"]))
+    for t in range(PROMPT, WINDOW):
+        latents = system.advance(session, actions[:, t], step=step)
+        close = 1e-3 if fast else 1e-5
+        torch.testing.assert_close(latents, golden["loop.latents"][:, t : t + 1], atol=close, rtol=close)
+
+
+def test_it_is_walked_in(system: Forcing) -> None:
+    world = system.world(seed=0)
+    assert world.fps == 20 and world.steps == 4 and world.actions == SCHEMA
+    frames = [world.step(SCHEMA.action(["forward"], yaw=3.0))[0] for _ in range(WINDOW + 2)]
+    assert {frame.shape for frame in frames} == {(16, 24, 3)}
+    assert len({frame.tobytes() for frame in frames}) == len(frames)
+    world.steps = 7
+    world.step(SCHEMA.action())
+
+
+@pytest.mark.parametrize(("lag", "chunk"), [(4, 1), (2, 1), (3, 2), (1, 1)])
+@torch.inference_mode()
+def test_kept_frames_need_no_second_look(system: Forcing, clip: Clip, lag: int, chunk: int) -> None:
+    grid, history = list(reversed(system.grid(4))), system.encode(clip.video[:, :2])
+    plan = staircase(grid, 6, lag=lag, chunk=chunk, history=2)
+    noise, readers = KeyedNoise((1, 2), (4, 4, 6)), []
+    for kind in (Reader, CachedReader):
+        reader = kind(system.backbone, Script(system, clip.first(2), torch.rand(2, 6, 25).fill_(0.3)))
+        readers.append(execute(plan, reader, noise, given=history))
+    torch.testing.assert_close(*readers, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("levels", "mask"),
+    [("independent", "causal"), ("independent", "bidirectional"), ("teacher", "causal"), ("full", "causal")],
+)
+def test_it_trains_on(system: Forcing, clip: Clip, levels: str, mask: str) -> None:
+    torch.manual_seed(0)
+    fresh = Forcing(replace(system.config, levels=levels, mask=mask, untold=0.0))  # type: ignore[arg-type]
+    fresh.load_state_dict(system.state_dict())
+    learned = [p for p in fresh.parameters() if p.requires_grad]
+    optimizer, losses = torch.optim.AdamW(learned, lr=3e-3), []
+    for _ in range(8):
+        loss = fresh.loss(clip, Draws([(0, 0, row) for row in range(2)]))["loss"]
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in learned)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_starts_are_cut_to_a_frame(tmp_path: Path) -> None:
+    wide = np.zeros((32, 96, 3), np.uint8)
+    wide[:, 40:56] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    cut = published.picture(tmp_path / "wide.png", (16, 24))
+    assert cut.shape == (16, 24, 3) and cut[:, 11:13].min() > 250 and not cut[:, 0].any()
+    assert published.horizon((16, 24)).shape == (16, 24, 3)
+
+
+def test_the_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sizes are the published ones; here they are replaced."""
+    monkeypatch.setattr(published, "oasis_500m", lambda: tiny_oasis.BACKBONE)
+    monkeypatch.setattr(published, "vit_l20", vit_tiny)
+    Image.new("RGB", (50, 40), "green").save(tmp_path / "hill.jpg")
+    out = tmp_path / "oasis.safetensors"
+    main(["import", "oasis", str(write_files(tmp_path)), "--out", str(out)])
+    assert "drop one onto the page" in capsys.readouterr().out
+    main(["import", "oasis", str(tmp_path), "--out", str(out), "--start", *[str(tmp_path / "hill.jpg")] * 2])
+    assert f"`dreamwalk play {out}`" in capsys.readouterr().out
+    system = tiny_oasis.load(out)
+    assert system.walkable.starts.shape == (2, 16, 24, 3)  # type: ignore[union-attr]
+    assert (system.config.window, system.config.steps) == (31, 10)  # type: ignore[union-attr]
