@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 MEDIUM = ("  ##  ", "  #   ", "#   ##", "  #   ", " #  # ", "   #  ")
 """Maze2D-medium: `#` is wall, as is everything outside."""
@@ -69,6 +70,20 @@ class Maze:
         near = np.linalg.norm(path - goal[..., None, :], axis=-1) < 1 / len(self.rows)
         hit = np.logical_or.accumulate(self.crosses(path), axis=-1)
         return (near[..., 1:] & ~hit).any(-1) | near[..., 0]
+
+    def picture(self, path: np.ndarray, goal: np.ndarray, *, side: int = 180) -> np.ndarray:
+        """A path `(t, 2)`, blue at its start and red at its end, and its goal, a ring; uint8 `(h, w, 3)`."""
+        picture = Image.fromarray(np.where(self.free, 255, 90).astype(np.uint8)).convert("RGB")
+        picture = picture.resize((side, side), Image.Resampling.NEAREST)
+        draw, points = ImageDraw.Draw(picture), (path + 1) / 2 * side
+        for i, point in enumerate(points):
+            age = i / max(len(points) - 1, 1)
+            colour = (int(255 * age), 0, int(255 * (1 - age)))
+            draw.line([*points[max(i - 1, 0)], *point], fill=colour, width=2)
+            draw.ellipse([*(point - 3), *(point + 3)], fill=colour)
+        middle, radius = (goal + 1) / 2 * side, side / len(self.rows) / 2
+        draw.ellipse([*(middle - radius), *(middle + radius)], outline=(0, 130, 0), width=2)
+        return np.asarray(picture)
 
     def _next(self, end: tuple[int, int]) -> dict[tuple[int, int], list[tuple[int, int]]]:
         """Of every cell, the neighbours that are one step nearer to a cell."""
