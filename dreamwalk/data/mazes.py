@@ -1,4 +1,4 @@
-"""A point in a maze: the smallest world in which one can plan, of the shape of Maze2D (D4RL, arXiv 2004.07219).
+"""A point in a maze: the smallest world in which one can plan, in the manner of Maze2D (D4RL, arXiv 2004.07219).
 
 Positions are `(x, y)` in [-1, 1], x to the right and y down. Walks are ways of equal steps, so that a way of a
 number of waypoints is a video of that many frames of one pixel.
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-MEDIUM = ("  ##  ", "  #   ", "#   ##", "  #   ", " #  # ", "   #  ")
-"""Maze2D-medium: `#` is wall, as is everything outside."""
+CORRIDORS = ("     ", " # # ", " #   ", "   # ", " #   ")
+"""Four ways round: `#` is wall, as is everything outside."""
 
 
 @dataclass(frozen=True)
 class Maze:
     """Square cells, row by row; `pace` is how many cells a walk goes from a waypoint to the next."""
 
-    rows: tuple[str, ...] = MEDIUM
-    pace: float = 0.6
+    rows: tuple[str, ...] = CORRIDORS
+    pace: float = 0.7
     wander: float = 0.25
     """How far from the middle of a cell walks pass, at most, in cells; below 0.5 they never touch a wall."""
 

@@ -37,9 +37,9 @@ Reward = Callable[[Tensor], Tensor]
 class Guided:
     """`execute.Predict` whose velocity climbs a reward; ValueError for numbers that cannot be.
 
-    With several `samples` the gradient is a mean over futures: frames later and noisier than the first that
-    moves are drawn anew, at their level, around their clean estimate. A full sequence has none such, so
-    there all samples would be the same and one is taken.
+    With several `samples`, the first frame that moves climbs the mean of gradients over futures: those later
+    and noisier than it are drawn anew each time, half as far from noise as they are. The others keep the
+    gradient of the walk itself. A full sequence has no uncertain future, so there one sample is taken.
     """
 
     predict: Predict
@@ -62,40 +62,39 @@ class Guided:
         guided = [moves and sigma < 1 for moves, sigma in zip(look.moves, look.shown, strict=True)]
         if not self.weight or not any(guided):
             return self.predict(look)
-        v, clean, gradient = self._climb(look)
-        later = self._later(look)
-        samples = self.samples if later else 1
-        for sample in range(1, samples):
-            gradient += self._climb(replace(look, x=self._future(look, clean, later, sample)))[2]
+        v, gradient = self._climb(look)
+        first, later = look.moves.index(True), self._later(look)
+        if later and self.samples > 1:
+            futures = [self._climb(self._future(look, later, n))[1] for n in range(1, self.samples)]
+            gradient[:, first] = torch.stack([gradient, *futures])[:, :, first].mean(0)
         factor = (look.sigma / (1 - look.sigma).clamp(min=1e-6)).clamp(max=self.most)
         factor = factor * torch.tensor(guided, device=factor.device)
-        return v - self.weight / samples * flow.spread(factor, v) * gradient
+        return v - self.weight * flow.spread(factor, v) * gradient
 
-    def _climb(self, look: Look) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity, clean estimate, and the gradient of the reward with respect to the noisy frames."""
+    def _climb(self, look: Look) -> tuple[Tensor, Tensor]:
+        """Velocity, and the gradient of the reward with respect to the noisy frames."""
         with torch.inference_mode(False), torch.enable_grad():
             x = look.x.clone().detach().requires_grad_()
             v = self.predict(replace(look, x=x, commits=(False,) * len(look.commits)))
-            clean = flow.clean(x, v, look.sigma.clone())
-            reward = self.reward(clean)
+            reward = self.reward(flow.clean(x, v, look.sigma.clone()))
             if reward.shape != (len(x),):
                 raise ValueError(f"a reward is one number a row, {len(x)}, got {tuple(reward.shape)}")
             (gradient,) = torch.autograd.grad(reward.sum(), x)
-        return v.detach(), clean.detach(), gradient
+        return v.detach(), gradient
 
     def _later(self, look: Look) -> list[int]:
         """Places of the uncertain future."""
         first = look.moves.index(True)
         return [i for i in range(first + 1, len(look.shown)) if look.shown[i] > look.shown[first]]
 
-    def _future(self, look: Look, clean: Tensor, later: list[int], sample: int) -> Tensor:
-        """The frames of a look with another future; the levels are part of the key: every row has its own."""
+    def _future(self, look: Look, later: list[int], sample: int) -> Look:
+        """A look at another future; the levels are part of the key, so every row of a plan has its own."""
         use = 2**20 + sample + self.samples * round(2**16 * sum(look.shown))
-        x = look.x.clone()
+        x, shown = look.x.clone(), list(look.shown)
         for i in later:
-            sigma = look.shown[i]
-            x[:, i] = (1 - sigma) * clean[:, i] + sigma * self.noise(look.frames[i], use)
-        return x
+            noise, shown[i] = self.noise(look.frames[i], use), (1 + look.shown[i]) / 2
+            x[:, i] = flow.raise_level(x[:, i], noise, look.shown[i], shown[i]) if shown[i] < 1 else noise
+        return replace(look, x=x, shown=tuple(shown))
 
 
 def foreseen(plan: Plan) -> Plan:
