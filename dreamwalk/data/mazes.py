@@ -1,7 +1,7 @@
-"""A point in a maze: the smallest world in which one can plan, in the manner of Maze2D (D4RL, arXiv 2004.07219).
+"""A point in a maze: the smallest world to plan in, after Maze2D (D4RL, arXiv 2004.07219).
 
-Positions are `(x, y)` in [-1, 1], x to the right and y down. Walks are ways of equal steps, so that a way of a
-number of waypoints is a video of that many frames of one pixel.
+Positions are `(x, y)` in [-1, 1], x to the right and y down. Walks are ways of equal steps: `t` waypoints are
+a video of `t` frames of one pixel.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Maze:
         n = len(self.rows)
         cells = np.floor((positions[..., ::-1] + 1) / 2 * n).astype(int)
         row, column = cells.clip(0, n - 1)[..., 0], cells.clip(0, n - 1)[..., 1]
-        return self.free[row, column] & (cells >= 0).all(-1) & (cells < n).all(-1)
+        return np.asarray(self.free[row, column] & (cells >= 0).all(-1) & (cells < n).all(-1))
 
     def crosses(self, path: np.ndarray) -> np.ndarray:
         """Which of the lines between the waypoints `(..., t, 2)` touch a wall, bool `(..., t - 1)`."""
@@ -66,10 +66,10 @@ class Maze:
         return ~self.inside(line).all(-1)
 
     def arrives(self, path: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """Whether paths `(..., t, 2)` come within half a cell of goals `(..., 2)` before they touch a wall."""
+        """Whether paths `(..., t, 2)` come within half a cell of goals `(..., 2)` before touching a wall."""
         near = np.linalg.norm(path - goal[..., None, :], axis=-1) < 1 / len(self.rows)
         hit = np.logical_or.accumulate(self.crosses(path), axis=-1)
-        return (near[..., 1:] & ~hit).any(-1) | near[..., 0]
+        return np.asarray((near[..., 1:] & ~hit).any(-1) | near[..., 0])
 
     def picture(self, path: np.ndarray, goal: np.ndarray, *, side: int = 180) -> np.ndarray:
         """A path `(t, 2)`, blue at its start and red at its end, and its goal, a ring; uint8 `(h, w, 3)`."""

@@ -98,7 +98,7 @@ class Guided:
 
 
 def foreseen(plan: Plan) -> Plan:
-    """The same plan, in which every pass also reads the frames that wait as noise: what a reward is asked of."""
+    """The same plan, but every pass also reads the frames that wait as noise, so a reward is asked of all."""
     group = {
         slot: own
         for row in plan.rows if isinstance(row, Pass)

@@ -13,7 +13,7 @@ def test_walks_are_keyed_and_touch_no_wall() -> None:
     assert walks.shape == (200, 24, 2) and walks.dtype == np.float32
     assert np.array_equal(walks, maze.walks(3, 200, 24)) and not np.array_equal(walks, maze.walks(4, 200, 24))
     assert not maze.crosses(walks).any()
-    assert np.linalg.norm(np.diff(walks, axis=1), axis=-1).max() <= maze.pace / 3 + 1e-6  # a cell is 1/3
+    assert np.linalg.norm(np.diff(walks, axis=1), axis=-1).max() <= maze.pace * 0.4 + 1e-6  # a cell is 0.4
 
 
 def test_walks_arrive_and_stay() -> None:
