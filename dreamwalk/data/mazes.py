@@ -63,7 +63,7 @@ class Maze:
         """Which of the lines between the waypoints `(..., t, 2)` touch a wall, bool `(..., t - 1)`."""
         share = np.linspace(0, 1, 33)[:, None]
         line = path[..., :-1, None, :] * (1 - share) + path[..., 1:, None, :] * share
-        return ~self.inside(line).all(-1)
+        return np.asarray(~self.inside(line).all(-1))
 
     def arrives(self, path: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """Whether paths `(..., t, 2)` come within half a cell of goals `(..., 2)` before touching a wall."""
