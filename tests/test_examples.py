@@ -18,6 +18,10 @@ SMALL: dict[str, tuple[list[str], str]] = {
     ),
     "03_train_your_own.py": (["--frames", "64", "--steps", "2", "--out", "mine"], "a dream of 32x32 pixels"),
     "04_real_game.py": (["--steps", "3"], "points from"),
+    "05_plan_a_maze.py": (
+        ["--train", "3", "--pairs", "2", "--plans", "0", "40", "1", "4", "40", "2", "--png", "ways.png"],
+        "lag 4, weight and samples [40.0, 2]",
+    ),
 }
 
 
