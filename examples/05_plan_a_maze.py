@@ -16,7 +16,7 @@ from dreamwalk.data.mazes import Maze
 from dreamwalk.rollout import execute, planning, reading
 from dreamwalk.schedules import flow, sigmas, staircase
 
-MAZE, LENGTH, NOTHING, ALL = Maze(), 16, torch.zeros(1, 1, 64), torch.ones(1, 1, dtype=torch.bool)
+MAZE, LENGTH, NOTHING, ALL = Maze(), 16, torch.zeros(1, 1, 64), torch.ones(16, 16, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def main(options: Options) -> None:
         x, sigma = ways[torch.randint(len(ways), (64,))], (1.1 * torch.rand(64, LENGTH)).clamp(max=1)
         sigma[:32, 0] = 0  # half of the time one knows where one starts
         noisy = flow.perturb(x, torch.randn_like(x), sigma)
-        error = flow.clean(noisy, net(noisy, sigma, NOTHING, mask=ALL), sigma) - x
+        error = flow.clean(noisy, net(noisy, sigma, NOTHING, visible=ALL), sigma) - x
         (flow.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
         optim.step(), decay.step(), optim.zero_grad()
     start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)

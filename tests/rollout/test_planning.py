@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_execute import FRAMES, TRUTH, Oracle, grid
+from gaussian import FRAMES, TRUTH, Oracle, grid
 from torch import Tensor
 
 from dreamwalk.rollout.execute import KeyedNoise, Look, execute
