@@ -9,8 +9,10 @@ import torch
 import dreamwalk
 from dreamwalk.cli import _dream_stage
 from dreamwalk.data.doom import Doom
-from dreamwalk.evaluation.fidelity import sharpness
+from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.dream import Dream
+from dreamwalk.rollout.endless import frames
+from dreamwalk.schedules.staircase import NAMED
 from dreamwalk.serve.scene import Scene
 from dreamwalk.systems.open import PRETRAINED, shipped
 
@@ -28,7 +30,7 @@ def film(world: Dream, steps: int, **turn: float) -> torch.Tensor:
 
 
 def test_all_weights_that_ship_open_and_travel() -> None:
-    assert {"autoencode.doom", "inverse.doom", "nextframe.doom"} <= set(shipped())
+    assert {"autoencode.doom", "inverse.doom", "nextframe.doom", "forcing.doom"} <= set(shipped())
     for name in shipped():
         assert dreamwalk.load(name).about["notes"]["trained"]
     assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) < 40e6
@@ -86,3 +88,18 @@ def test_it_does_not_dissolve_and_does_not_get_lost(world: Dream) -> None:
     assert films["dream"].float().std(dim=(0, 1)).mean() > 10  # and it still moves
     apart = [outcome[4]["world_from_camera"][:2, 3] for outcome in shown.values()]
     assert np.linalg.norm(apart[0] - apart[1]) < 96  # units, of 6,000 walked
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_schedule_shows_the_same_place(name: str) -> None:
+    """Turning on the spot, the frames of every schedule are as sharp as one after another, and nearly those."""
+    system = dreamwalk.load("forcing.doom")
+    start = system.world().opening({"start": 2}, seed=0)
+    actions = torch.zeros(1, 12, 7)
+    actions[..., 5] = 0.25
+    films = []
+    for schedule in (system.schedule(name), system.schedule("next-frame")):
+        moments = system.moments(start, actions, schedule=schedule, seed=1)
+        films.append(to_bytes(system.codec.decode(torch.cat(list(frames(moments, 12)), 1))))
+    assert sharpness(films[0]).mean() > 0.8 * sharpness(films[1]).mean() > 2
+    assert psnr(*films).mean() > 22
