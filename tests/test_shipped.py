@@ -92,7 +92,7 @@ def test_it_does_not_dissolve_and_does_not_get_lost(world: Dream) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_every_schedule_shows_the_same_place(name: str) -> None:
-    """Turning on the spot, the frames of every schedule are as sharp as one after another, and nearly those."""
+    """Turning on the spot: frames are as sharp as one after another, and nearly those."""
     system = dreamwalk.load("forcing.doom")
     start = system.world().opening({"start": 2}, seed=0)
     actions = torch.zeros(1, 12, 7)
