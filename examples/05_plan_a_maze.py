@@ -25,7 +25,7 @@ class Options:
 
     train: int = 3000
     pairs: int = 200
-    plans: tuple[tuple[int, float, int], ...] = ((0, 0, 1), (0, 40, 1), (1, 0, 1), (1, 40, 1), (1, 40, 8))
+    plans: tuple[tuple[int, float, int], ...] = ((0, 0, 1), (0, 40, 1), (4, 0, 1), (4, 40, 8), (4, 40, 1))
     png: Path = Path("plans.png")
 
 
