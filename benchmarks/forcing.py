@@ -2,6 +2,7 @@
 
     python benchmarks/forcing.py horizon --data DIR runs/forcing.independent runs/forcing.teacher:next-frame
     python benchmarks/forcing.py lags --data DIR runs/forcing.independent
+    python benchmarks/forcing.py guidance --data DIR --frames 32 forcing.doom
     python benchmarks/forcing.py horizon --data DIR --frames 1000 --walks 8 runs/forcing.independent
 
 A model is a name, a file or a run folder, and may name its schedule behind a colon. All dream from the same
@@ -24,9 +25,19 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.rollout.endless import frames
-from dreamwalk.schedules.staircase import Schedule
+from dreamwalk.schedules import guidance
+from dreamwalk.schedules.staircase import Guide, Schedule, unguided
 from dreamwalk.systems.open import load
 
+GUIDES: dict[str, Guide] = {
+    "": unguided,
+    ", actions 1.5": guidance.conditions(1.5),
+    ", actions 3": guidance.conditions(3.0),
+    ", history 1.5": guidance.history(1.5),
+    ", history 3": guidance.history(3.0),
+    ", fractional 1.5 at 0.5": guidance.fractional(1.5, sigma=0.5),
+    ", temporal 2 x 0.5, 4 x 0.5": guidance.temporal([(2, 0.5), (4, 0.5)]),
+}
 HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 
 
@@ -34,7 +45,7 @@ HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 class Options:
     """What is compared, on what."""
 
-    table: tyro.conf.Positional[Literal["horizon", "lags"]]
+    table: tyro.conf.Positional[Literal["horizon", "lags", "guidance"]]
     models: tyro.conf.Positional[tuple[str, ...]]
     data: str = "data/rooms-test"
     """Walks that were not trained on, of at least `history + frames` frames."""
@@ -76,8 +87,9 @@ def main(options: Options) -> None:
     )
     rows = [row(one, truth) for one in dreamt]
     for name, system, schedule in runs:
-        dreamt.append(dream(name, system, schedule, clip, options))
-        rows.append(row(dreamt[-1], truth))
+        for told, guide in GUIDES.items() if options.table == "guidance" else [("", unguided)]:
+            dreamt.append(dream(name + told, system, schedule, clip, options, guide))
+            rows.append(row(dreamt[-1], truth))
     print(f"{'sharpness of real frames':28}" + line(sharpness(truth).mean(0)))
     if options.json:
         about = {key: str(value) for key, value in asdict(options).items()}
@@ -102,10 +114,12 @@ def schedules(
 
 
 @torch.inference_mode()
-def dream(name: str, system: DreamingSystem, schedule: Schedule, clip: Clip, options: Options) -> Dreamt:
+def dream(
+    name: str, system: DreamingSystem, schedule: Schedule, clip: Clip, options: Options, guide: Guide
+) -> Dreamt:
     began = time.monotonic()
     start, actions = clip.first(options.history), clip.actions[:, options.history :]
-    moments = system.moments(start, actions, schedule=schedule, seed=options.seed)
+    moments = system.moments(start, actions, schedule=schedule, seed=options.seed, guide=guide)
     latents = torch.cat(list(frames(moments, actions.shape[1])), 1)
     ms = 1000 * (time.monotonic() - began) / latents.shape[1] / len(latents)
     parts = [to_bytes(system.codec.decode(latents[:, i : i + 16])) for i in range(0, latents.shape[1], 16)]
