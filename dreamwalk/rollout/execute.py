@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import raise_level
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
+from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise
 
 Solver = Literal["euler", "heun", "multistep"]
 
@@ -34,6 +34,8 @@ class Look:
     """Who sees whom, as in `Read`."""
     told: bool = True
     """Whether conditions are told."""
+    view: int = 0
+    """Which of the views of its read this is."""
     moves: tuple[bool, ...] = ()
     """Of which frames the velocity is asked."""
     commits: tuple[bool, ...] = ()
@@ -167,8 +169,8 @@ def _velocities(
     """Of every slot that moves, the mean over the reads that hold it; `after` are already a step further."""
     found: dict[int, list[Tensor]] = {p: [] for p in walk.plan.moving(walk.index)}
     for read in row.reads:
-        looks = [_look(walk, read, view, () if after or view.shown else row.commit, x, after)
-                 for view in read.views]  # fmt: skip
+        commit = () if after else row.commit
+        looks = [_look(walk, read, index, commit, x, after) for index in range(len(read.views))]
         mixed = sum(view.weight * walk.predict(look) for view, look in zip(read.views, looks, strict=True))
         assert isinstance(mixed, Tensor)
         for place, p in enumerate(read.slots):
@@ -178,10 +180,11 @@ def _velocities(
 
 
 def _look(
-    walk: _Walk, read: Read, view: View, commit: tuple[int, ...], x: Tensor, after: Sequence[int]
+    walk: _Walk, read: Read, index: int, commit: tuple[int, ...], x: Tensor, after: Sequence[int]
 ) -> Look:
     """What one view of a read is shown."""
-    hidden, frames = dict(view.shown), walk.plan.frames
+    view, frames = read.views[index], walk.plan.frames
+    hidden = dict(view.shown)
     sigmas, slots = [], []
     for p, shown in zip(read.slots, read.shown, strict=True):
         own = walk.sigma(p, after=p in after)
@@ -192,7 +195,7 @@ def _look(
     moving = walk.plan.moving(walk.index)
     return Look(
         torch.stack(slots, dim=1), tuple(sigmas), tuple(frames[p] for p in read.slots), read.groups,
-        told=view.told, moves=tuple(p in moving for p in read.slots),
+        told=view.told, view=index, moves=tuple(p in moving for p in read.slots),
         commits=tuple(p in commit for p in read.slots),
     )  # fmt: skip
 

@@ -44,6 +44,7 @@ class _Kept:
     """Keys and values of a committed frame, layer by layer, and how it was read: its tag."""
 
     layers: list[KeyValues]
+    told: bool
     seen: frozenset[tuple[int, float]]
     """The frames that it saw, itself among them, and at which level they were shown."""
 
@@ -52,21 +53,21 @@ class _Kept:
 class CachedReader:
     """`execute.Predict` that computes committed frames once.
 
-    A kept frame is valid while it is shown at the level at which it was committed, by views that are told as
-    much, and sees nothing that it did not see then. When a window has moved on and it would see fewer, it is
-    used as it is: that is what `Plan.approximate` tells.
+    Every view keeps its own. A kept frame is valid while it is shown at the level at which it was committed,
+    is told as much, and sees nothing that it did not see then. When a window has moved on and it would see
+    fewer, it is used as it is: that is what `Plan.approximate` tells.
     """
 
     backbone: FrameBackbone
     script: Script
-    kept: dict[tuple[int, bool], _Kept] = field(default_factory=dict)
+    kept: dict[tuple[int, int], _Kept] = field(default_factory=dict)
 
     def __call__(self, look: Look) -> Tensor:
         read = list(zip(look.frames, look.shown, look.groups, strict=True))
         seen = [frozenset((f, sigma) for f, sigma, g in read if g <= own) for own in look.groups]
         old = [i for i in range(len(look.frames)) if self._valid(look, i, seen[i])]
         new = [i for i in range(len(look.frames)) if i not in old]
-        past = [self.kept[look.frames[i], look.told].layers for i in old]
+        past = [self.kept[look.frames[i], look.view].layers for i in old]
         fresh_v, fresh = self._compute(look, new, old, past)
         v = torch.zeros_like(look.x)
         v[:, new] = fresh_v
@@ -74,12 +75,12 @@ class CachedReader:
         for place, i in enumerate(new):
             if look.commits[i]:
                 own = [KeyValues(*(part[:, :, place * n : (place + 1) * n] for part in kv)) for kv in fresh]
-                self.kept[look.frames[i], look.told] = _Kept(own, seen[i])
+                self.kept[look.frames[i], look.view] = _Kept(own, look.told, seen[i])
         return v
 
     def _valid(self, look: Look, place: int, seen: frozenset[tuple[int, float]]) -> bool:
-        kept = self.kept.get((look.frames[place], look.told))
-        return kept is not None and not look.moves[place] and seen <= kept.seen
+        kept = self.kept.get((look.frames[place], look.view))
+        return kept is not None and kept.told == look.told and not look.moves[place] and seen <= kept.seen
 
     def _compute(
         self, look: Look, new: list[int], old: list[int], past: list[list[KeyValues]]
