@@ -37,6 +37,13 @@ class Decode(Protocol):
     def __call__(self, latents: Tensor) -> Tensor: ...
 
 
+def picture(latents: Tensor, decode: Decode) -> np.ndarray:
+    """uint8 `(h, w, 3)` of the latents `(1, 1, c, h, w)` of one frame."""
+    with torch.inference_mode():
+        video = decode(latents)[0, 0].permute(1, 2, 0).float().cpu().numpy()
+    return np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class Walkable:
     """What a dream needs to know besides its weights."""
@@ -173,9 +180,7 @@ class Dream(World):
         held = torch.from_numpy(vector)[None].to(self.device)
         latents = self.system.advance(session, held, step=self.step_pass, timings=timings)
         began = perf_counter()
-        with torch.inference_mode():
-            video = self.decode_latents(latents)[0, 0].permute(1, 2, 0).float().cpu().numpy()
-        frame = np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+        frame = picture(latents, self.decode_latents)
         timings["decode"] = 1000 * (perf_counter() - began)
         where = session.where
         pose = self._reckon(now.pose, action) if where is None else where.pose[0].double().cpu().numpy()

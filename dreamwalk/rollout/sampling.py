@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import Walk, read_walk
+from dreamwalk.rollout.dream import Decode, picture
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.rollout.endless import frames as finished
 from dreamwalk.rollout.execute import Solver
@@ -113,7 +113,7 @@ def guide_of(asked: Sample) -> Guide:
 
 
 def film(
-    system: DreamingSystem, start: Clip, walk: Walk, asked: Sample, *, decode: Callable[[Tensor], Tensor]
+    system: DreamingSystem, start: Clip, walk: Walk, asked: Sample, *, decode: Decode
 ) -> Iterator[np.ndarray]:
     """Frames uint8 `(h, w, 3)` of a walk on a schedule, the first of which is the start itself."""
     yield from start.video[0].permute(0, 2, 3, 1).cpu().numpy()
@@ -124,18 +124,11 @@ def film(
     )  # fmt: skip
     for latents in finished(moments, len(walk)):
         for frame in latents[0].unbind(0):  # frame by frame: one picture in memory
-            yield _picture(frame, decode)
-
-
-def _picture(latents: Tensor, decode: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """uint8 `(h, w, 3)` of latents `(c, h, w)`."""
-    with torch.inference_mode():
-        video = decode(latents[None, None])[0, 0].permute(1, 2, 0).float().cpu().numpy()
-    return np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+            yield picture(frame[None, None], decode)
 
 
 def unfold(
-    system: DreamingSystem, start: Clip, schedule: Schedule, *, decode: Callable[[Tensor], Tensor],
+    system: DreamingSystem, start: Clip, schedule: Schedule, *, decode: Decode,
     seed: int = 0, shown: int = 8, bar: int = 6,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """A stroll on a schedule, row after row, without an end: the latest `shown` frames side by side.
@@ -149,7 +142,7 @@ def unfold(
     tiles = {0: _tile(start.video[0, 0].permute(1, 2, 0).cpu().numpy(), 0.0, bar)}
     for moment in system.moments(start, actions, schedule=schedule, seed=seed):
         for frame, level, x in zip(moment.frames, moment.levels, moment.x[0], strict=True):
-            tiles[frame] = _tile(_picture(x, decode), level / schedule.steps, bar)
+            tiles[frame] = _tile(picture(x[None, None], decode), level / schedule.steps, bar)
         last = max(tiles)
         tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}
         row = [tiles.get(frame, np.zeros_like(tiles[last])) for frame in range(last - shown + 1, last + 1)]
