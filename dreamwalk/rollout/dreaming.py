@@ -116,13 +116,17 @@ class DreamingSystem(nn.Module):
                 "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
             )
         features = self.map(clip.world_from_camera, clip.intrinsics)
-        sketch = (self.codec.loudness * (self.map.sketch(features) - x).square()).mean()
+        sketch = self.error(x, self.map.sketch(features)).mean()
         if self.config.sketching:
             return {"loss": sketch}
         found = (draws.uniform(1) >= self.config.lost)[..., None, None]
         views = found * self.map.to_tokens(features)
         dreamt = self.dream_loss(x, self.actions(clip.actions), views, draws)
         return dreamt | {"loss": dreamt["loss"] + sketch, "sketch": sketch.detach()}
+
+    def error(self, x: Tensor, dreamt: Tensor) -> Tensor:
+        """Squared error of every frame of `dreamt` latents, `(b, t)`, each channel as loud as in pixels."""
+        return (self.codec.loudness * (dreamt - x).square()).mean(dim=(2, 3, 4))
 
     def dream_loss(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws

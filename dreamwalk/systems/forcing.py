@@ -128,8 +128,7 @@ class Forcing(DreamingSystem):
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
         """The weighted loss of frames at `sigma` beside frames of which `seen` is left."""
-        error = self.codec.loudness * (flow.clean(noisy, v, sigma) - x).square()
-        error = error.mean(dim=(2, 3, 4))
+        error = self.error(x, flow.clean(noisy, v, sigma))
         weight = flow.fused_snr_weight(sigma, seen, most=self.config.snr_most, decay=self.config.snr_decay)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 

@@ -115,8 +115,7 @@ class NextFrame(DreamingSystem):
         return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        error = self.codec.loudness * (flow.clean(noisy, v, sigma) - x).square()
-        error = error.mean(dim=(2, 3, 4))
+        error = self.error(x, flow.clean(noisy, v, sigma))
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 
