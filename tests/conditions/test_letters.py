@@ -50,13 +50,13 @@ def test_bytes_are_counted_and_refused(letters: Letters) -> None:
         letters(["é" * 21])
 
 
-def test_it_learns_to_tell_texts_apart(letters: Letters) -> None:
+def test_it_learns_to_tell_texts_apart() -> None:
     texts = ["left", "right", "left left", "", "go left at the wall"]
     torch.manual_seed(1)
     wanted = torch.randn(len(texts), 6)
-    model = Letters(LettersConfig(width=32, heads=2, pooled=6))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(60):
+    model = Letters(LettersConfig(width=16, depth=1, heads=2, pooled=6))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(40):
         loss = (model(texts).pooled - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
