@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from dreamwalk.backbones.inputs import UNGUIDED, check, levels_by_frame
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
 from dreamwalk.layers.patches import Extent, Patch, PatchEmbed, PatchHead, token_extent
-from dreamwalk.layers.pieces import add_gated, in_pieces, modulated
+from dreamwalk.layers.pieces import add_gated, in_pieces, modulated_norm
 from dreamwalk.layers.refiner import Projection, TokenRefiner
 from dreamwalk.layers.rope import rope_tables
-from dreamwalk.layers.streams import Layout, Stream, attend_jointly, norm
+from dreamwalk.layers.streams import Layout, Stream, attend_jointly
 from dreamwalk.layers.words import Words
 
 
@@ -87,8 +87,8 @@ class DualBlock(nn.Module):
         frame, frames = layout.frame, condition[:, : max(1, condition.shape[1] - 1)]
         of_video, of_words = self.video.modulation(frames), self.words.modulation(condition[:, -1:])
         asked = [
-            (self.video, modulated(norm(x), *of_video[:2], frame=frame)),
-            (self.words, modulated(norm(words), *of_words[:2], frame=frame)),
+            (self.video, modulated_norm(x, *of_video[:2], frame=frame)),
+            (self.words, modulated_norm(words, *of_words[:2], frame=frame)),
         ]
         answers = attend_jointly(asked, layout).split([x.shape[1], words.shape[1]], dim=1)
         x = self.video.go_on(x, answers[0], of_video[2:], frame=frame)
@@ -106,7 +106,7 @@ class SingleBlock(nn.Module):
     def forward(self, x: Tensor, words: Tensor, condition: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """As `DualBlock`, but `x` are all tokens, the words behind the video, and `words` has none left."""
         shift, scale, gate = self.all.modulation(condition)
-        y = modulated(norm(x), shift, scale, frame=layout.frame)
+        y = modulated_norm(x, shift, scale, frame=layout.frame)
         answer = in_pieces(self.all.out, attend_jointly([(self.all, y)], layout))
         return add_gated(x, gate, answer + in_pieces(self.all.mlp, y), frame=layout.frame), words
 
@@ -149,8 +149,8 @@ class MMDiT(nn.Module):
         told = self.refiner(words, clip)
         layout = self._layout(extent, video, words)
         h = self._through(video, told, condition, layout)
-        y = norm(h[:, : video.shape[1]])
-        y = modulated(y, *self.modulation(condition[:, -1:]), frame=layout.frame)
+        shift, scale = self.modulation(condition[:, -1:])
+        y = modulated_norm(h[:, : video.shape[1]], shift, scale, frame=layout.frame)
         return self.head(y, extent).to(x.dtype)
 
     def _through(self, x: Tensor, words: Tensor, condition: Tensor, layout: Layout) -> Tensor:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from dreamwalk.layers.modulation import modulate
 
-CACHED = 1024
-"""Tokens that go through at once on a processor: what is made of them should stay in its cache."""
+CACHED, FILLING = 1024, 8192
+"""Tokens that go through at once on a processor, whose cache they should not leave, and on a card, which they
+should fill."""
 
 
 def whole() -> bool:
@@ -23,17 +25,18 @@ def whole() -> bool:
 
 
 def pieces(x: Tensor) -> Iterator[slice]:
-    """Of the tokens of `x` `(b, n, d)`: few enough to stay in a processor's cache, enough to fill a card."""
-    size = 8192 if x.is_cuda else CACHED
+    """The tokens of `x` `(b, n, d)`, a bounded number at a time."""
+    size = max(1, x.shape[1]) if whole() else FILLING if x.is_cuda else CACHED
     for start in range(0, x.shape[1], size):
         yield slice(start, min(start + size, x.shape[1]))
 
 
 def in_pieces(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`layer(x)` for tokens `(b, n, d)` that it treats one by one; overwrites `x` outside autograd."""
-    if whole():
+    parts = list(pieces(x))
+    if len(parts) < 2:
         return layer(x)
-    for piece in pieces(x):
+    for piece in parts:
         x[:, piece] = layer(x[:, piece])
     return x
 
@@ -48,14 +51,22 @@ def modulated(y: Tensor, shift: Tensor, scale: Tensor, *, frame: int) -> Tensor:
     return y
 
 
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, *, frame: int) -> Tensor:
+    """`modulated` of the LayerNorm without weights of `x`; in one kernel where one clip has one level."""
+    if shift[..., 0, 0].numel() == 1 and not whole():
+        return layer_norm(x, x.shape[-1:], 1 + scale.flatten().to(x.dtype), shift.flatten().to(x.dtype), 1e-6)
+    return modulated(layer_norm(x, x.shape[-1:], eps=1e-6), shift, scale, frame=frame)
+
+
 def add_gated(x: Tensor, gate: Tensor, y: Tensor, *, frame: int) -> Tensor:
-    """`x + gate y` of tokens `(b, n, d)`, see `by_level`; overwrites both outside autograd."""
+    """`x + gate y` of tokens `(b, n, d)`, see `by_level`; overwrites `x` outside autograd."""
     if whole():
         parts = [part * by for part, by in by_level(y, gate, frame=frame)]
         return x + torch.cat([part.flatten(1, 2) for part in parts], dim=1)
-    for part, by in by_level(y, gate, frame=frame):
-        part.mul_(by)
-    return x.add_(y)
+    ours, theirs = (by_level(tokens, gate, frame=frame) for tokens in (x, y))
+    for (part, by), (more, _) in zip(ours, theirs, strict=True):
+        part.addcmul_(by, more)
+    return x
 
 
 def by_level(x: Tensor, *given: Tensor, frame: int) -> Iterator[tuple[Tensor, ...]]:

@@ -77,3 +77,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     even, odd = x[..., 0::2], x[..., 1::2]
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return rotated.flatten(-2).to(x.dtype)
+
+
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As `rotate` without autograd, in place where `x` is of single precision or more; in lower precision a
+    new float32 tensor."""
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(cos, sin))
+    return x

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from dreamwalk.layers.attention import attend
 from dreamwalk.layers.modulation import Modulation
-from dreamwalk.layers.norms import RMSNorm
-from dreamwalk.layers.pieces import add_gated, in_pieces, modulated, pieces, whole
-from dreamwalk.layers.rope import rotate
+from dreamwalk.layers.pieces import add_gated, in_pieces, modulated_norm, pieces, whole
+from dreamwalk.layers.rope import rotate, rotate_
 
 
 class Layout(NamedTuple):
@@ -41,6 +40,19 @@ class MLP(nn.Sequential):
         super().__init__(up, nn.GELU(approximate="tanh"), down)
 
 
+class QKNorm(nn.Module):
+    """RMS norm of the queries and the keys of every head, `(b, n, 2, heads, e)`, at once."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2 * width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.view(2, 1, -1).to(x.dtype)
+        y = nn.functional.rms_norm(x, x.shape[-1:], eps=1e-6)
+        return y * weight if whole() else y.mul_(weight)
+
+
 class Stream(nn.Module):
     """The weights of one kind of tokens in one block: modulation, projections of attention, feed-forward."""
 
@@ -49,51 +61,46 @@ class Stream(nn.Module):
         self.heads = heads
         self.modulation = Modulation(width, parts=parts)
         self.qkv = nn.Linear(width, 3 * width)
-        self.norm_q = RMSNorm(width // heads)
-        self.norm_k = RMSNorm(width // heads)
+        self.norm = QKNorm(width // heads)
         self.out = nn.Linear(width, width)
         self.mlp = MLP(width, hidden=hidden, bias=bias)
 
-    def ask(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys (both normalised and turned) and values `(b, n, heads, e)` of tokens `(b, n, d)`."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        q, k = (rotate(part, cos, sin).to(v.dtype) for part in (self.norm_q(q), self.norm_k(k)))
-        return q, k, v
+    def ask(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, normalised and turned, `(b, n, 2, heads, e)`, and values `(b, n, heads, e)`."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        turn = rotate if whole() else rotate_
+        return turn(self.norm(qkv[:, :, :2]), cos[:, :, None], sin[:, :, None]), qkv[:, :, 2]
 
     def go_on(self, x: Tensor, answer: Tensor, parts: tuple[Tensor, ...], *, frame: int) -> Tensor:
         """Tokens `(b, n, d)` after their answers and the feed-forward; overwrites both outside autograd."""
         gate_a, shift, scale, gate_f = parts
         x = add_gated(x, gate_a, in_pieces(self.out, answer), frame=frame)
-        y = in_pieces(self.mlp, modulated(norm(x), shift, scale, frame=frame))
+        y = in_pieces(self.mlp, modulated_norm(x, shift, scale, frame=frame))
         return add_gated(x, gate_f, y, frame=frame)
-
-
-def norm(x: Tensor) -> Tensor:
-    """LayerNorm without weights."""
-    return nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def attend_jointly(streams: Sequence[tuple[Stream, Tensor]], layout: Layout) -> Tensor:
     """The answers `(b, n, d)` to all tokens of all streams, in their order, before `out`."""
-    q, k, v = (part.transpose(1, 2) for part in _asked(streams, layout))
+    qk, v = _asked(streams, layout)
+    q, k, v = (part.transpose(1, 2) for part in (*qk.to(v.dtype).unbind(2), v))
     return attend(q, k, v, layout.mask).transpose(1, 2).flatten(2)
 
 
-def _asked(streams: Sequence[tuple[Stream, Tensor]], layout: Layout) -> Sequence[Tensor]:
-    lengths = [x.shape[1] for _, x in streams]
-    tables = zip(layout.cos.split(lengths, 1), layout.sin.split(lengths, 1), strict=True)
-    if whole():
-        asked = [stream.ask(x, *rope) for (stream, x), rope in zip(streams, tables, strict=True)]
-        return [torch.cat(part, dim=1) if len(part) > 1 else part[0] for part in zip(*asked, strict=True)]
-    room: list[Tensor] = []
-    first = 0
-    for (stream, x), (cos, sin) in zip(streams, tables, strict=True):
+def _asked(streams: Sequence[tuple[Stream, Tensor]], layout: Layout) -> tuple[Tensor, Tensor]:
+    """As `Stream.ask`, of all tokens."""
+    jobs, end = [], 0
+    for stream, x in streams:
         for piece in pieces(x):
-            parts = stream.ask(x[:, piece], cos[:, piece], sin[:, piece])
-            if not room:
-                b, _, *shape = parts[0].shape
-                room = [part.new_empty(b, sum(lengths), *shape) for part in parts]
-            for target, part in zip(room, parts, strict=True):
-                target[:, first + piece.start : first + piece.stop] = part
-        first += x.shape[1]
-    return room
+            rows = slice(end + piece.start, end + piece.stop)
+            jobs.append((rows, stream, x[:, piece], layout.cos[:, rows], layout.sin[:, rows]))
+        end += x.shape[1]
+    asked = (stream.ask(*given) for _, stream, *given in jobs)
+    if whole() or len(jobs) == 1:
+        qk, v = zip(*asked, strict=True)
+        return (qk[0], v[0]) if len(jobs) == 1 else (torch.cat(qk, dim=1), torch.cat(v, dim=1))
+    room = torch.empty(0)
+    for (rows, *_), (qk, v) in zip(jobs, asked, strict=True):
+        if not room.numel():
+            room = v.new_empty(v.shape[0], end, 3, *v.shape[2:])
+        room[:, rows, :2], room[:, rows, 2] = qk, v
+    return room[:, :, :2], room[:, :, 2]
