@@ -36,8 +36,8 @@ class KLCodec(nn.Module):
     def __init__(self, config: KLCodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = _encoder(config)
-        self.decoder = _decoder(config)
+        self.encoder = image_encoder(config)
+        self.decoder = image_decoder(config)
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -56,13 +56,9 @@ class KLCodec(nn.Module):
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unscaled latents."""
-        b, factor = video.shape[0], self.stride[1]
-        if video.shape[-2] % factor or video.shape[-1] % factor:
-            h, w = (max(factor, round(side / factor) * factor) for side in video.shape[-2:])
-            size = f"{video.shape[-2]}x{video.shape[-1]}"
-            raise ValueError(f"frames of {size} do not divide by {factor}: the nearest size is {h}x{w}")
+        require_whole_latents(video, self.stride[1])
         moments = self.encoder(rearrange(video, "b t c h w -> (b t) c h w"))
-        mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=b).chunk(2, dim=2)
+        mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=len(video)).chunk(2, dim=2)
         return mean, log_variance.clamp(-30, 20)
 
     def normalise(self, latents: Tensor) -> Tensor:
@@ -74,6 +70,14 @@ class KLCodec(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         frames = self.decoder(rearrange(latents / self.config.scale, "b t c h w -> (b t) c h w"))
         return rearrange(frames, "(b t) c h w -> b t c h w", b=latents.shape[0])
+
+
+def require_whole_latents(video: Tensor, factor: int) -> None:
+    """ValueError with the nearest size for frames whose sides do not divide by `factor`."""
+    height, width = video.shape[-2:]
+    if height % factor or width % factor:
+        h, w = (max(factor, round(side / factor) * factor) for side in (height, width))
+        raise ValueError(f"frames of {height}x{width} do not divide by {factor}: the nearest size is {h}x{w}")
 
 
 class ResidualBlock(nn.Module):
@@ -126,8 +130,11 @@ def _middle(width: int) -> list[nn.Module]:
     return [ResidualBlock(width, width), PixelAttention(width), ResidualBlock(width, width)]
 
 
-def _encoder(config: KLCodecConfig) -> nn.Sequential:
-    """Attention follows every block of the deepest level, as in KL-16 (its decoder: the middle)."""
+def image_encoder(config: KLCodecConfig) -> nn.Sequential:
+    """Frames `(n, 3, h, w)` to moments `(n, 2 c, h/f, w/f)`.
+
+    Attention follows every block of the deepest level, as in KL-16 (its decoder: the middle).
+    """
     layers: list[nn.Module] = [nn.Conv2d(3, config.width, 3, padding=1)]
     width = config.width
     for level, multiple in enumerate(config.multiples):
@@ -142,7 +149,8 @@ def _encoder(config: KLCodecConfig) -> nn.Sequential:
     return nn.Sequential(*layers, *_middle(width), *head)
 
 
-def _decoder(config: KLCodecConfig) -> nn.Sequential:
+def image_decoder(config: KLCodecConfig) -> nn.Sequential:
+    """`(n, c, h, w)` of unscaled latents to frames; one block a level more than the encoder has."""
     width = config.multiples[-1] * config.width
     first = [nn.Conv2d(config.channels, config.channels, 1), nn.Conv2d(config.channels, width, 3, padding=1)]
     layers: list[nn.Module] = [*first, *_middle(width)]

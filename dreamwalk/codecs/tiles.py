@@ -1,0 +1,192 @@
+"""Tiles: a long or large video through a codec in pieces, blended where they overlap.
+
+Memory is then that of one tile, whatever the video's size. Every tile is cut, coded and weighed in its own
+units: in pixels and frames when decoding, in latents when encoding (blending latents over a number of pixels
+is a bug that has been shipped elsewhere). Weights are trapezoids, one for each axis: they rise and fall
+linearly over what two neighbours share, and sum to one everywhere. The last tile of an axis lies flush with
+the end, so none is a sliver that sees nothing around it.
+
+A tile sees less than the whole, so the result is an approximation; a codec never tiles by itself.
+Movie Gen (arXiv 2410.13720, section 3.1.1) tiles time in 32 frames, with 16 of overlap when decoding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from dreamwalk.codecs.frame import require_whole_latents
+
+Run = Callable[[Tensor], Tensor]
+AXES = (("frames", "time"), ("pixels", "height"), ("pixels", "width"))
+
+
+class VideoCodec(Protocol):
+    """What is needed of a codec. If a first frame has a latent of its own, as causal codecs give it, then
+    `latent_frames(stride[0])` is 2."""
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Frames and pixels a latent."""
+
+    def latent_frames(self, frames: int) -> int:
+        """Latents that so many frames make."""
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """And back."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Size of a tile and of what neighbours share: frames, pixels down, pixels across.
+
+    All are whole latents. Where frame 0 has a latent of its own, every tile takes one latent more before it.
+    """
+
+    tile: tuple[int, int, int] = (32, 256, 256)
+    overlap: tuple[int, int, int] = (16, 64, 64)
+
+
+def tiled_encode(codec: VideoCodec, video: Tensor, tiling: Tiling) -> Tensor:
+    """What `codec.encode` gives, tile by tile; ValueError for tiles or frames that are not whole latents."""
+    t, side = video.shape[1], codec.stride[1]
+    require_whole_latents(video, side)
+    size = codec.latent_frames(t), video.shape[3] // side, video.shape[4] // side
+    axes = [[tile.turned() for tile in axis] for axis in _axes(codec, size, tiling)]
+    return torch.cat(list(_stitched(codec.encode, video, axes)), dim=1)
+
+
+def tiled_decode(codec: VideoCodec, latents: Tensor, tiling: Tiling, *, frames: int | None = None) -> Tensor:
+    """What `codec.decode` gives, tile by tile; ValueError for tiles that are not whole latents."""
+    return torch.cat(list(stream_decode(codec, latents, tiling, frames=frames)), dim=1)
+
+
+def stream_decode(
+    codec: VideoCodec, latents: Tensor, tiling: Tiling, *, frames: int | None = None
+) -> Iterator[Tensor]:
+    """The frames of `tiled_decode` as they are finished, `(b, some, 3, h, w)`.
+
+    Held at any time are the frames of one tile in time and those that it shares with the next.
+    """
+    axes = _axes(codec, (latents.shape[1], *latents.shape[3:]), tiling)
+    left = axes[0][-1].outputs.stop if frames is None else frames
+    for finished in _stitched(codec.decode, latents, axes):
+        count = finished.shape[1]
+        if left > 0:
+            yield finished[:, :left]
+        left -= count
+        del finished  # or it would be held while the next tile is decoded
+
+
+class _Tile(NamedTuple):
+    """A tile along one axis: what goes in, what comes out, and how much of that only leads in."""
+
+    inputs: slice
+    outputs: slice
+    lead: int
+
+    def turned(self) -> _Tile:
+        """The same for the other direction."""
+        return _Tile(self.outputs, self.inputs, self.lead)
+
+    @property
+    def kept(self) -> slice:
+        return slice(self.outputs.start + self.lead, self.outputs.stop)
+
+
+_Weighed = tuple[_Tile, Tensor]
+"""A tile and the weights `(n,)` of its outputs."""
+
+
+def _axes(codec: VideoCodec, size: Sequence[int], tiling: Tiling) -> list[list[_Tile]]:
+    """Tiles for decoding, in time, height and width, of `size` latents."""
+    alone = codec.stride[0] > 1 and codec.latent_frames(codec.stride[0]) > 1
+    axes: list[list[_Tile]] = []
+    for axis, (count, stride) in enumerate(zip(size, codec.stride, strict=True)):
+        tile, overlap = _in_latents(tiling, axis, stride)
+        first = int(alone and axis == 0)
+        starts = range(0, max(count - first - overlap, 1), tile - overlap)
+        axes.append([])
+        for start in (max(0, min(start, count - first - tile)) for start in starts):
+            stop = min(start + tile, count - first)
+            inputs, outputs = slice(start, stop + first), slice(start * stride, stop * stride + first)
+            axes[-1].append(_Tile(inputs, outputs, lead=first if start else 0))
+    return axes
+
+
+def _in_latents(tiling: Tiling, axis: int, stride: int) -> tuple[int, int]:
+    """Size and overlap of tiles along an axis in latents; ValueError with the nearest that are whole."""
+    unit, where = AXES[axis]
+    tile, overlap = tiling.tile[axis], tiling.overlap[axis]
+    if tile < stride or tile % stride:
+        nearest = max(1, round(tile / stride)) * stride
+        raise ValueError(
+            f"tiles of {tile} {unit} in {where} are not whole latents of {stride}: the nearest are {nearest}"
+        )
+    if overlap % stride or not 0 <= overlap < tile:
+        nearest = min(max(0, round(overlap / stride)) * stride, tile - stride)
+        raise ValueError(
+            f"tiles of {tile} {unit} in {where} cannot share {overlap}: with latents of {stride} the nearest "
+            f"is {nearest}"
+        )
+    return tile // stride, overlap // stride
+
+
+@torch.no_grad()
+def _stitched(run: Run, source: Tensor, axes: list[list[_Tile]]) -> Iterator[Tensor]:
+    """Outputs in the order of time, each as soon as no later tile has a share in it."""
+    exact = torch.promote_types(source.dtype, torch.float32)
+    times, rows, columns = (
+        [(tile, weight.to(source.device, exact)) for tile, weight in zip(axis, _weights(axis), strict=True)]
+        for axis in axes
+    )
+    ends = [tile.kept.start for tile, _ in times[1:]] + [times[-1][0].kept.stop]
+    shared: Tensor | None = None
+    for (time, weight), end in zip(times, ends, strict=True):
+        frames = _mosaic(run, source[:, time.inputs], rows, columns, lead=time.lead)
+        frames *= weight[:, None, None, None]
+        if shared is not None:
+            frames[:, : shared.shape[1]] += shared
+        done = end - time.kept.start
+        shared = frames[:, done:].clone()
+        frames = frames[:, :done].to(source.dtype, copy=True)
+        yield frames
+        del frames
+
+
+def _mosaic(run: Run, source: Tensor, rows: list[_Weighed], columns: list[_Weighed], *, lead: int) -> Tensor:
+    """Whole pictures of the frames of one tile in time."""
+    height, width = (side[-1][0].outputs.stop for side in (rows, columns))
+    whole: Tensor | None = None
+    for (row, down), (column, across) in itertools.product(rows, columns):
+        part = run(source[..., row.inputs, column.inputs])[:, lead:]
+        if whole is None:
+            whole = part.new_zeros(*part.shape[:3], height, width, dtype=across.dtype)
+        whole[..., row.outputs, column.outputs] += part * (down[:, None] * across)
+    assert whole is not None
+    return whole
+
+
+def _weights(axis: list[_Tile]) -> list[Tensor]:
+    """Weights of every tile's outputs: together one everywhere, and linear where two share."""
+    kept = [tile.kept for tile in axis]
+    total = torch.zeros(kept[-1].stop, dtype=torch.float64)
+    weights = []
+    for before, span, after in zip([None, *kept[:-1]], kept, [*kept[1:], None], strict=True):
+        place = torch.arange(span.start, span.stop, dtype=torch.float64) + 0.5
+        weight = torch.ones_like(place)
+        if before:
+            weight = torch.minimum(weight, (place - span.start) / (before.stop - span.start))
+        if after:
+            weight = torch.minimum(weight, (span.stop - place) / (span.stop - after.start))
+        total[span] += weight
+        weights.append(weight)
+    return [weight / total[span] for weight, span in zip(weights, kept, strict=True)]
