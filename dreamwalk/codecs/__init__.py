@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
+from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.frame import KLCodec, KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
+from dreamwalk.codecs.tae import TAECodec, TAEConfig
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig
 
 CodecConfig = PatchCodecConfig | KLCodecConfig | ViTCodecConfig
+"""Codecs of frames."""
+VideoCodecConfig = BlockCodecConfig | CausalVAEConfig | TAEConfig
+"""Codecs of videos: several frames are one latent."""
 Codec = PatchCodec | KLCodec | ViTCodec
+VideoCodec = BlockCodec | CausalVAE | TAECodec
 
 
 def build_codec(config: CodecConfig) -> Codec:
-    """The codec that a config describes, with random or identity weights."""
+    """The codec of frames that a config describes, with random or identity weights."""
     match config:
         case PatchCodecConfig():
             return PatchCodec(config)
@@ -19,3 +26,14 @@ def build_codec(config: CodecConfig) -> Codec:
             return KLCodec(config)
         case ViTCodecConfig():
             return ViTCodec(config)
+
+
+def build_video_codec(config: VideoCodecConfig) -> VideoCodec:
+    """The codec of videos that a config describes, with random or identity weights."""
+    match config:
+        case BlockCodecConfig():
+            return BlockCodec(config)
+        case CausalVAEConfig():
+            return CausalVAE(config)
+        case TAEConfig():
+            return TAECodec(config)

@@ -72,6 +72,12 @@ class CausalVAEConfig:
         """Whether no frame sees a later one, nor more than a few before it."""
         return self.norm == "position" and self.attention == "frame"
 
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per latent in time, height and width."""
+        t, h, w = (prod(axis) for axis in zip(*self.strides, strict=True))
+        return t, h * self.patch, w * self.patch
+
 
 class CausalVAE(nn.Module):
     """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, 1 + (t - 1)/4, c, h/8, w/8)`; `decode` goes
@@ -90,8 +96,7 @@ class CausalVAE(nn.Module):
     @property
     def stride(self) -> tuple[int, int, int]:
         """Pixels per latent in time, height and width."""
-        t, h, w = (prod(axis) for axis in zip(*self.config.strides, strict=True))
-        return t, h * self.config.patch, w * self.config.patch
+        return self.config.stride
 
     @property
     def channels(self) -> int:

@@ -42,24 +42,61 @@ class ResidualBlock(nn.Module):
         return x + self.second(nn.functional.silu(self.first(nn.functional.silu(x))))
 
 
-class PatchCodec(nn.Module):
-    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, t, c, h/16, w/16)`; `decode` goes back."""
+class LinearCode(nn.Module):
+    """The principal components of blocks of pixels, found by `fit` and not trained."""
 
     mean: Tensor
     components: Tensor
     scale: Tensor
 
-    def __init__(self, config: PatchCodecConfig) -> None:
+    def __init__(self, pixels: int, channels: int, *, whitening: float) -> None:
+        """`pixels` are the numbers of a block; channel = component / std ** whitening."""
         super().__init__()
-        self.config = config
-        pixels = 3 * config.patch**2
-        if not 0 < config.channels <= pixels:
-            raise ValueError(
-                f"a patch of {config.patch} pixels a side has 1 to {pixels} components, not {config.channels}"
-            )
+        if not 0 < channels <= pixels:
+            raise ValueError(f"a block of {pixels} numbers has 1 to {pixels} components, not {channels}")
+        self.whitening = whitening
         self.register_buffer("mean", torch.zeros(pixels))
-        self.register_buffer("components", torch.eye(pixels)[: config.channels].clone())
-        self.register_buffer("scale", torch.ones(config.channels))
+        self.register_buffer("components", torch.eye(pixels)[:channels].clone())
+        self.register_buffer("scale", torch.ones(channels))
+
+    @property
+    def loudness(self) -> Tensor:
+        """How much a squared error of each channel weighs in pixels, `(c, 1, 1)`, one on average."""
+        weight = self.scale.square()
+        return (weight / weight.mean())[:, None, None]
+
+    @torch.no_grad()
+    def find(self, blocks: Tensor) -> None:
+        """Set the code from many blocks `(n, pixels)`."""
+        blocks = blocks.double()
+        channels = len(self.components)
+        if len(blocks) < channels:
+            raise ValueError(f"{len(blocks)} blocks are too few to find {channels} components")
+        mean = blocks.mean(0)
+        variances, vectors = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
+        variances, vectors = variances.flip(0)[:channels], vectors.flip(1)[:, :channels].T
+        std = variances.clamp(min=1e-8).sqrt()
+        scale = std**self.whitening
+        scale = scale * (std / scale).square().mean().sqrt()  # unit variance over all channels together
+        self.mean.copy_(mean)
+        self.components.copy_(vectors)
+        self.scale.copy_(scale)
+
+    def to_code(self, blocks: Tensor) -> Tensor:
+        """Blocks `(..., pixels)` to codes `(..., channels)`."""
+        return (blocks - self.mean) @ self.components.T / self.scale
+
+    def to_blocks(self, code: Tensor) -> Tensor:
+        """The inverse of `to_code`, but for the components that are not kept."""
+        return (code * self.scale) @ self.components + self.mean
+
+
+class PatchCodec(LinearCode):
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, t, c, h/16, w/16)`; `decode` goes back."""
+
+    def __init__(self, config: PatchCodecConfig) -> None:
+        super().__init__(3 * config.patch**2, config.channels, whitening=config.whitening)
+        self.config = config
         self.refine = self._decoder(config)
 
     @staticmethod
@@ -86,31 +123,9 @@ class PatchCodec(nn.Module):
     def channels(self) -> int:
         return self.config.channels
 
-    @property
-    def loudness(self) -> Tensor:
-        """How much a squared error of each channel weighs in pixels, `(c, 1, 1)`, one on average."""
-        weight = self.scale.square()
-        return (weight / weight.mean())[:, None, None]
-
-    @torch.no_grad()
     def fit(self, video: Tensor) -> None:
         """Set the linear code from frames in [-1, 1] `(b, t, 3, h, w)`."""
-        patches = self._patches(video).flatten(0, -2).double()
-        if len(patches) < self.components.shape[0]:
-            raise ValueError(
-                f"{len(patches)} patches are too few to find {self.components.shape[0]} components"
-            )
-        mean = patches.mean(0)
-        variances, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
-        variances, vectors = variances.flip(0)[: self.channels], vectors.flip(1)[:, : self.channels].T
-        std = variances.clamp(min=1e-8).sqrt()
-        scale = std**self.config.whitening
-        scale = (
-            scale * (std / scale).square().mean().sqrt()
-        )  # latents have unit variance over all channels together
-        self.mean.copy_(mean)
-        self.components.copy_(vectors)
-        self.scale.copy_(scale)
+        self.find(self._patches(video).flatten(0, -2))
 
     def encode(self, video: Tensor) -> Tensor:
         _, _, _, h, w = video.shape
@@ -120,14 +135,13 @@ class PatchCodec(nn.Module):
                 f"frames of {h}x{w} do not divide into patches of {p}: "
                 f"the nearest size is {_nearest(h, p)}x{_nearest(w, p)}"
             )
-        latents = (self._patches(video) - self.mean) @ self.components.T / self.scale
+        latents = self.to_code(self._patches(video))
         return rearrange(latents, "b t h w c -> b t c h w").contiguous()
 
     def decode(self, latents: Tensor) -> Tensor:
         b, p = latents.shape[0], self.config.patch
         code = rearrange(latents, "b t c h w -> (b t) h w c")
-        flat = (code * self.scale) @ self.components + self.mean
-        linear = rearrange(flat, "n h w (c p q) -> n c (h p) (w q)", p=p, q=p)
+        linear = rearrange(self.to_blocks(code), "n h w (c p q) -> n c (h p) (w q)", p=p, q=p)
         residual = self.refine(rearrange(code, "n h w c -> n c h w"))
         return rearrange(linear + residual, "(b t) c h w -> b t c h w", b=b)
 

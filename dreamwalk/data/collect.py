@@ -14,12 +14,12 @@ import numpy as np
 
 from dreamwalk.clip import Clip
 from dreamwalk.data import shards, walkers
+from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.doom import Doom
-from dreamwalk.data.levels import SPLITS, level_for
+from dreamwalk.data.levels import CLIPS_PER_LEVEL, SPLITS, level_for
 from dreamwalk.data.writing import write_clips
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
-CLIPS_PER_LEVEL = 8
 TICS = 3
 
 
@@ -75,7 +75,7 @@ class DoomWalks:
             world_from_camera=poses,
             intrinsics=np.stack([info["intrinsics"] for info in infos]),
             depth=np.stack([info["depth"] for info in infos]),
-            caption=walkers.caption(kind, world.level, poses=poses),
+            caption=caption(world.level, poses, placed=placed_in(np.stack(actions), self.schema), seed=index),
         )
 
 

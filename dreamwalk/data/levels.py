@@ -10,6 +10,8 @@ from dreamwalk.data.scenery import LANDMARKS, PLAYER_START, SKY, Door, Level, Ro
 from dreamwalk.data.udmf import Cell, Panel, Thing, write_wad
 
 SPLITS = ("train", "validation", "test")
+CLIPS_PER_LEVEL = 8
+"""Clips walked in a procedural level before the next one."""
 
 
 @cache

@@ -21,6 +21,7 @@ import numpy as np
 import webdataset
 
 from dreamwalk.clip import Clip
+from dreamwalk.data.captions import narrator
 from dreamwalk.data.h264 import decode_video, encode_video
 from dreamwalk.world import ActionSchema
 
@@ -105,6 +106,7 @@ class Shards:
         self.frames = sum(entry.frames for _, entry in self._entries)
         self._memory, self._used = memory, 0
         self._clips: OrderedDict[int, Clip] = OrderedDict()
+        self._told = narrator(self.manifest, self.schema)
 
     def __len__(self) -> int:
         """Clips in the folder."""
@@ -115,12 +117,17 @@ class Shards:
         return self.window(index, 0, self._entry(index)[1].frames, depth=depth)
 
     def window(self, index: int, start: int, frames: int, *, depth: bool = False) -> Clip:
-        """Frames `start .. start + frames` of a clip; the arrays are views: do not write into them."""
+        """Frames `start .. start + frames` of a clip; the arrays are views: do not write into them.
+
+        The caption is of these frames where the level is known, else that of the whole clip.
+        """
         clip = self._clips.get(index)
         if clip is None or (depth and clip.depth is None):
             clip = self._decode(index, depth)
         self._keep(index, clip)
         window = clip.window(start, frames)
+        if frames < len(clip) and self._told:
+            window = replace(window, caption=self._told(index, window, start))
         return window if depth else replace(window, depth=None)
 
     def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:

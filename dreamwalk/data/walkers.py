@@ -57,15 +57,6 @@ WILD = Mix(
     pitch=12.0,
 )
 MAP = Mix((("keys", 0.35), ("mouse", 0.4), ("return", 0.1), ("look", 0.05), ("place", 0.1)), pitch=12.0)
-WORDS = {
-    "tour": "walking from room to room",
-    "keys": "wandering about",
-    "mouse": "walking and glancing around",
-    "return": "walking ahead, turning around and coming back",
-    "look": "standing and looking around",
-    "push": "walking into walls and along them",
-    "place": "putting down a golden pillar, looking away and coming back to it",
-}
 
 
 def mix_for(level: Level) -> Mix:
@@ -96,18 +87,6 @@ def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float =
     }
     plan = walkers[kind](level, random)
     return _glance(plan, random, pitch) if pitch and kind != "place" else plan
-
-
-def caption(kind: str, level: Level, *, poses: np.ndarray) -> str:
-    """A sentence on a walk: what is done, then the rooms in the order in which they were entered."""
-    seen: list[str] = []
-    for x, y in poses[:, :2, 3]:
-        room = level.room_at(x, y)
-        if room is not None:
-            article = "an" if room.wall[0] in "aeiou" else "a"
-            words = f"{article} {room.wall} room" + (f" with a {room.landmark}" if room.landmark else "")
-            seen += [words] if not seen or seen[-1] != words else []
-    return f"{WORDS[kind]}: {', then '.join(seen)}" if seen else WORDS[kind]
 
 
 def _keys(level: Level, random: np.random.Generator) -> Walker:

@@ -176,6 +176,24 @@ def stitched(grid: Sequence[float], frames: int, *, window: int, overlap: int) -
     return draft.plan()
 
 
+def together(
+    grid: Sequence[float], frames: int, *, known: Iterable[int] = (), begin: int | None = None
+) -> Plan:  # fmt: skip
+    """All frames at once, as a model of whole clips was trained; those of `known` are given, clean.
+
+    With `begin`, a level of the grid, all others are given too, as noisy as that: a clip that is dreamt anew
+    from there on (SDEdit, arXiv 2108.01073).
+    """
+    steps = _steps(grid, frames)
+    start, fixed = steps if begin is None else begin, set(known)
+    _within("the level to begin at", start, 1, steps)
+    if not fixed < set(range(frames)):
+        raise ValueError(f"known frames lie among the {frames} and leave some to dream, got {sorted(fixed)}")
+    draft = _draft(grid, [0 if p in fixed else start for p in range(frames)])
+    draft.descend([p for p in range(frames) if p not in fixed], [range(frames)])
+    return draft.plan()
+
+
 def keyframes(
     grid: Sequence[float], frames: int, *, every: int, known: int = 0, key_sigma: float = 0.0
 ) -> Plan:  # fmt: skip

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.clip import Clip
-from dreamwalk.codecs import CodecConfig, build_codec
-from dreamwalk.codecs.frame import KLCodec
+from dreamwalk.codecs import CodecConfig, VideoCodecConfig, build_codec, build_video_codec
+from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
-from dreamwalk.codecs.vit import ViTCodec
+from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.schedules.draws import Draws
 
 
@@ -29,13 +29,15 @@ from dreamwalk.schedules.draws import Draws
 class AutoencodeConfig:
     """A codec and the weights of its loss."""
 
-    codec: CodecConfig = field(default_factory=PatchCodecConfig)
+    codec: CodecConfig | VideoCodecConfig = field(default_factory=PatchCodecConfig)
     noise: float = 0.05
     """Noise added to latents while the decoder trains, in stds: dreamt latents are never exact."""
     l1: float = 0.5
     """Share of the absolute error in the loss; the rest is squared error; pixels are in [-1, 1]."""
     kl: float = 1e-6
-    """Weight of the KL term (KL autoencoder only)."""
+    """Weight of the KL term, for codecs that learn their encoder."""
+    outliers: float = 0.0
+    """Weight of the outlier penalty of Movie Gen (`codecs/penalties.py`), which puts it at 1e5."""
 
 
 class Autoencode(nn.Module):
@@ -48,7 +50,8 @@ class Autoencode(nn.Module):
     def __init__(self, config: AutoencodeConfig) -> None:
         super().__init__()
         self.config = config
-        self.codec = build_codec(config.codec)
+        codec = config.codec
+        self.codec = build_codec(codec) if isinstance(codec, CodecConfig) else build_video_codec(codec)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -57,32 +60,34 @@ class Autoencode(nn.Module):
 
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Before the first step, set what is computed from data, not learned; `clips` gives a large batch."""
-        if isinstance(self.codec, PatchCodec):
+        if isinstance(self.codec, PatchCodec | BlockCodec):
             self.codec.fit(to_float(clips().video))
 
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the rest is told."""
         video = to_float(clip.video)
         terms: dict[str, Tensor] = {}
-        if isinstance(self.codec, KLCodec | ViTCodec):
+        if isinstance(self.codec, PatchCodec | BlockCodec):
+            latents = self.codec.encode(video)
+            restored = self.codec.decode(latents + self.config.noise * draws.normal(*latents.shape[1:]))
+        else:
             mean, log_variance = self.codec.posterior(video)
             terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
             latents = mean + (0.5 * log_variance).exp() * draws.normal(*mean.shape[1:])
             restored = self.codec.decode(self.codec.normalise(latents))
-        else:
-            latents = self.codec.encode(video)
-            restored = self.codec.decode(latents + self.config.noise * draws.normal(*latents.shape[1:]))
-        error = restored - video
+            if self.config.outliers:
+                terms["outliers"] = outlier_penalty(latents)
+        error = restored[:, : video.shape[1]] - video
         squared, absolute = error.square().mean(), error.abs().mean()
-        loss = (
-            self.config.l1 * absolute + (1 - self.config.l1) * squared + self.config.kl * terms.get("kl", 0.0)
-        )
+        loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
+        loss = loss + self.config.kl * terms.get("kl", 0.0)
+        loss = loss + self.config.outliers * terms.get("outliers", 0.0)
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
 
     @torch.no_grad()
     def preview(self, clip: Clip) -> Tensor:
         """Reconstruction in [-1, 1] `(b, t, 3, h, w)`, for a look during training."""
-        return self.codec.decode(self.codec.encode(to_float(clip.video))).clamp(-1, 1)
+        return self.codec.decode(self.codec.encode(to_float(clip.video)))[:, : len(clip)].clamp(-1, 1)
 
 
 def to_float(video: Tensor) -> Tensor:
@@ -93,3 +98,8 @@ def to_float(video: Tensor) -> Tensor:
 def doom() -> AutoencodeConfig:
     """The frame codec of the shipped dreams: 96x128 pixels to 64 channels on a 6x8 grid."""
     return AutoencodeConfig(codec=PatchCodecConfig(channels=64))
+
+
+def blocks() -> AutoencodeConfig:
+    """The video codec of the shipped clips: 4 frames of 16x16 pixels to 256 channels."""
+    return AutoencodeConfig(codec=BlockCodecConfig())

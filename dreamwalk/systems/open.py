@@ -13,21 +13,24 @@ from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.forcing import Forcing, ForcingConfig
 from dreamwalk.systems.inverse import Inverse, InverseConfig
+from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
-Trainable = Autoencode | Inverse | NextFrame | Forcing
+Trainable = Autoencode | Inverse | NextFrame | Forcing | Moviegen
+Config = AutoencodeConfig | InverseConfig | NextFrameConfig | ForcingConfig | MoviegenConfig
 SYSTEMS: dict[str, tuple[Any, Any]] = {
     "autoencode": (Autoencode, AutoencodeConfig),
     "inverse": (Inverse, InverseConfig),
     "nextframe": (NextFrame, NextFrameConfig),
     "forcing": (Forcing, ForcingConfig),
+    "moviegen": (Moviegen, MoviegenConfig),
 }
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def build(config: AutoencodeConfig | InverseConfig | NextFrameConfig | ForcingConfig) -> Trainable:
+def build(config: Config) -> Trainable:
     """The system that a config describes, with fresh weights."""
     return next(system(config) for system, kind in SYSTEMS.values() if isinstance(config, kind))
 
@@ -86,10 +89,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def take_codec(system: Trainable, name: str | Path) -> None:
     """Give `system` the trained codec of another file, which must be of the same config."""
-    if not isinstance(system, DreamingSystem):
+    if not isinstance(system, DreamingSystem | Moviegen):
         raise ValueError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
-    if not isinstance(other, Autoencode | DreamingSystem):
+    if not isinstance(other, Autoencode | DreamingSystem | Moviegen):
         raise ValueError(f"'{name}' is of the system {other.name}, which has no codec to take")
     if other.config.codec != system.config.codec:
         raise ValueError(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from dreamwalk.systems import autoencode, forcing, inverse, nextframe
+from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.systems.inverse import InverseConfig
+from dreamwalk.systems.moviegen import MoviegenConfig
 from dreamwalk.systems.nextframe import NextFrameConfig
 
-SystemConfig = AutoencodeConfig | NextFrameConfig | ForcingConfig | InverseConfig
+SystemConfig = AutoencodeConfig | NextFrameConfig | ForcingConfig | InverseConfig | MoviegenConfig
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,14 @@ def autoencode_doom() -> Run:
     )  # fmt: skip
 
 
+def autoencode_clips() -> Run:
+    """The video codec of the shipped clips, on two CPU cores: about fifteen minutes."""
+    return Run(
+        name="autoencode.clips", system=autoencode.blocks(), data="data/doom", frames=17, batch=4, steps=500,
+        optim=OptimConfig(lr=1e-3, weight_decay=0.0), ema=0.99, save_every=100,
+    )  # fmt: skip
+
+
 def nextframe_game() -> Run:
     """A dream of any game that was collected: about 75 minutes on two CPU cores."""
     return Run(
@@ -118,6 +127,23 @@ def forcing_doom() -> Run:
     )  # fmt: skip
 
 
+def moviegen_short() -> Run:
+    """The first stage of the shipped clips, on half their frames; needs `autoencode.clips`."""
+    return Run(
+        name="moviegen.short", system=moviegen.doom(), data="data/doom", codec="runs/autoencode.clips",
+        frames=17, batch=8, steps=1500, optim=OptimConfig(method="muon", lr=1.5e-3, decay=0.1), ema=0.995,
+        save_every=100, preview_every=10_000,
+    )  # fmt: skip
+
+
+def moviegen_doom() -> Run:
+    """The shipped clips from words; starts from `moviegen.short`."""
+    return replace(
+        moviegen_short(), name="moviegen.doom", start="runs/moviegen.short", frames=33, steps=1500,
+        optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
+    )  # fmt: skip
+
+
 def inverse_doom() -> Run:
     """The examiner of control, on two CPU cores: about three minutes."""
     return Run(
@@ -128,10 +154,13 @@ def inverse_doom() -> Run:
 
 RUNS = {
     "autoencode.doom": autoencode_doom,
+    "autoencode.clips": autoencode_clips,
     "inverse.doom": inverse_doom,
     "sketch.doom": sketch_doom,
     "nextframe.doom": nextframe_doom,
     "nextframe.game": nextframe_game,
     "forcing.rooms": forcing_rooms,
     "forcing.doom": forcing_doom,
+    "moviegen.short": moviegen_short,
+    "moviegen.doom": moviegen_doom,
 }

@@ -59,7 +59,7 @@ def test_clips_come_back(folder: Path) -> None:
     assert clip.world_from_camera.shape == (6, 4, 4)
     assert clip.actions.shape == (6, data.schema.size)
     assert not clip.actions[0].any()
-    assert " room with a " in clip.caption
+    assert " room" in clip.caption or " hall" in clip.caption
     part = data.window(CLIPS - 1, 2, 3)
     assert np.array_equal(part.video, clip.video[2:5])
     assert part.depth is None

@@ -1,0 +1,204 @@
+"""Captions of walks: what is done, where, and towards what, told from poses and a level that is known.
+
+    walk through a green marble hall, then turn left to a blue torch, then walk into a red room
+
+A caption is made from what truly happened in just these frames, so a window of a clip has its own. The same
+thing is said in several ways, drawn by a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby, pairwise
+from typing import Any, Literal
+
+import numpy as np
+
+from dreamwalk.clip import Clip
+from dreamwalk.data.levels import CLIPS_PER_LEVEL, level_for
+from dreamwalk.data.scenery import Level, Room
+from dreamwalk.world import ActionSchema
+
+Motion = Literal[
+    "ahead", "back", "left", "right", "turn left", "turn right", "bear left", "bear right", "still"
+]
+MOVES = 3.0
+"""Map units a frame from which one walks."""
+TURNS = 2.0
+"""Degrees a frame from which one turns."""
+SMOOTH = 5
+"""Frames over which motion is averaged."""
+SHORTEST = 5
+"""Frames of a phase that is worth telling."""
+MOST = 3
+"""Phases told."""
+SEEN_WITHIN, SEEN_ANGLE = 400.0, 38.0
+"""How near (units) and how far from the middle of the view (degrees) a landmark counts as seen."""
+SAID: dict[Motion, tuple[str, ...]] = {
+    "ahead": ("walk", "walk ahead", "go forward", "move forward"),
+    "back": ("walk backwards", "back away", "step back"),
+    "left": ("step to the left", "sidestep left"),
+    "right": ("step to the right", "sidestep right"),
+    "turn left": ("turn left", "look to the left", "turn to the left"),
+    "turn right": ("turn right", "look to the right", "turn to the right"),
+    "bear left": ("walk ahead and turn left", "walk in a curve to the left", "bear left"),
+    "bear right": ("walk ahead and turn right", "walk in a curve to the right", "bear right"),
+    "still": ("stand still", "stand", "wait"),
+}
+NEAR: dict[Motion, tuple[str, ...]] = {"back": ("away from",), "still": ("in front of", "before")}
+WALLS = {
+    "sandstone": ("sandstone", "orange brick", "brick"),
+    "red metal": ("red metal", "red"),
+    "green marble": ("green marble", "green"),
+    "steel": ("steel", "grey metal"),
+}
+"""Other words for walls."""
+Narrator = Callable[[int, Clip, int], str]
+"""The caption of a window: index of the clip, the window, and where it starts."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Frames `start .. stop` in which the motion is one."""
+
+    motion: Motion
+    start: int
+    stop: int
+
+
+def motions(poses: np.ndarray) -> list[Motion]:
+    """The motion that leads out of each frame but the last, from poses `(t, 4, 4)`."""
+    change = np.diff(poses[:, :2, 3], axis=0)
+    ahead = (change * poses[:-1, :2, 2]).sum(1)
+    aside = (change * poses[:-1, :2, 0]).sum(1)
+    heading = np.unwrap(np.arctan2(poses[:, 1, 2], poses[:, 0, 2]))
+    turn = np.rad2deg(np.diff(heading))
+    kernel = np.ones(SMOOTH)
+    weight = np.convolve(np.ones(len(turn)), kernel, "same")
+    ahead, aside, turn = (np.convolve(x, kernel, "same") / weight for x in (ahead, aside, turn))
+    return [_motion(*step) for step in zip(ahead, aside, turn, strict=True)]
+
+
+def _motion(ahead: float, aside: float, turn: float) -> Motion:
+    if abs(turn) >= TURNS:
+        if ahead >= MOVES:
+            return "bear left" if turn > 0 else "bear right"
+        return "turn left" if turn > 0 else "turn right"
+    if max(abs(ahead), abs(aside)) < MOVES:
+        return "still"
+    if abs(ahead) >= abs(aside):
+        return "ahead" if ahead > 0 else "back"
+    return "right" if aside > 0 else "left"
+
+
+def phases(poses: np.ndarray) -> list[Phase]:
+    """What happens one after another, at most `MOST` phases; the shortest are left to their neighbours."""
+    runs = [(motion, len(list(same))) for motion, same in groupby(motions(poses))]
+    while len(runs) > 1:
+        lengths = [length for _, length in runs]
+        shortest = int(np.argmin(lengths))
+        if lengths[shortest] >= SHORTEST and len(runs) <= MOST:
+            break
+        beside = [k for k in (shortest - 1, shortest + 1) if 0 <= k < len(runs)]
+        taker = max(beside, key=lambda k: lengths[k])
+        runs[taker] = runs[taker][0], lengths[taker] + lengths[shortest]
+        del runs[shortest]
+        groups = [(motion, list(same)) for motion, same in groupby(runs, key=lambda run: run[0])]
+        runs = [(motion, sum(length for _, length in same)) for motion, same in groups]
+    stops = np.cumsum([0, *(length for _, length in runs)])
+    return [Phase(motion, int(a), int(b)) for (motion, _), (a, b) in zip(runs, pairwise(stops), strict=True)]
+
+
+def placed_in(actions: np.ndarray, schema: ActionSchema) -> np.ndarray | None:
+    """In which frames something was put down, `(t,)`; None in a world where that is not done."""
+    return actions[:, schema.buttons.index("place")] > 0.5 if "place" in schema.buttons else None
+
+
+def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None, seed: int = 0) -> str:
+    """A sentence on the frames of `poses` `(t, 4, 4)`; `placed` `(t,)` says in which a pillar was put down."""
+    random = np.random.default_rng(seed)
+    if len(poses) == 1:
+        return _still(level, poses, random)
+    parts, room, mark = [], None, None
+    for phase in phases(poses):
+        words = _pick(random, SAID[phase.motion])
+        now = _rooms(level, poses, phase.stop)
+        if now is not None and now is not room:
+            entered = room is not None or _rooms(level, poses, phase.start) is not now
+            words += f" {_where(phase.motion, entered=entered)} {_named(now, random)}"
+            room = now
+        seen = _seen(level, poses[phase.stop])
+        if seen and seen != mark:
+            towards = NEAR.get(phase.motion, ("to", "towards"))
+            words += f" {_pick(random, towards)} {_article(_pick(random, (seen, seen.split()[-1])))}"
+            mark = seen
+        if placed is not None and placed[phase.start : phase.stop].any():
+            words += " and put down a golden pillar"
+            placed = None
+        parts.append(words)
+    return ", then ".join(parts)
+
+
+def narrator(manifest: dict[str, Any], schema: ActionSchema) -> Narrator | None:
+    """Who tells windows of the clips that a manifest describes; None where the level is not known."""
+    kind = manifest.get("level")
+    if manifest.get("world") != "doom" or not isinstance(kind, str):
+        return None
+
+    @cache
+    def level_of(number: int) -> Level:
+        return level_for(kind, split=manifest["split"], seed=manifest["seed"], number=number)
+
+    def told(index: int, window: Clip, start: int) -> str:
+        level, placed = level_of(index // CLIPS_PER_LEVEL), placed_in(window.actions, schema)
+        return caption(level, window.world_from_camera, placed=placed, seed=start)
+
+    return told
+
+
+def _still(level: Level, poses: np.ndarray, random: np.random.Generator) -> str:
+    """A caption of a picture."""
+    room, seen = _rooms(level, poses, 0), _seen(level, poses[0])
+    words = _named(room, random) if room else "a doorway"
+    return f"{words} with {_article(_pick(random, (seen, seen.split()[-1])))}" if seen else words
+
+
+def _where(motion: Motion, *, entered: bool) -> str:
+    if entered and motion in ("ahead", "bear left", "bear right"):
+        return "into"
+    return "through" if motion in ("ahead", "bear left", "bear right") else "in"
+
+
+def _rooms(level: Level, poses: np.ndarray, at: int) -> Room | None:
+    """The room at frame `at`, or that of the nearest frame before it that was not in a doorway."""
+    inside = (level.room_at(*pose[:2, 3]) for pose in poses[at::-1])
+    return next((room for room in inside if room is not None), None)
+
+
+def _seen(level: Level, pose: np.ndarray) -> str | None:
+    """The landmark of the room that one is in, if it is near and in view."""
+    room = level.room_at(*pose[:2, 3])
+    if room is None or not room.landmark:
+        return None
+    inside = [(x, y) for x, y, _ in level.obstacles if room.x0 <= x <= room.x1 and room.y0 <= y <= room.y1]
+    for x, y in inside:
+        away = np.array([x, y]) - pose[:2, 3]
+        distance = float(np.hypot(*away))
+        if distance < SEEN_WITHIN and away @ pose[:2, 2] > np.cos(np.deg2rad(SEEN_ANGLE)) * distance:
+            return room.landmark
+    return None
+
+
+def _named(room: Room, random: np.random.Generator) -> str:
+    wall = _pick(random, WALLS.get(room.wall, (room.wall,)))
+    return _article(f"{wall} {_pick(random, ('room', 'hall'))}")
+
+
+def _article(words: str) -> str:
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+
+
+def _pick(random: np.random.Generator, choices: tuple[str, ...]) -> str:
+    return choices[random.integers(len(choices))]

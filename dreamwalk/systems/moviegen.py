@@ -1,0 +1,177 @@
+"""Moviegen: a whole clip from words, a picture, or another clip.
+
+Movie Gen (arXiv 2410.13720, section 3) and HunyuanVideo (arXiv 2412.03603): a video codec, text encoders, a
+transformer over all latent frames at once, and flow matching between data and noise. Which of the two it is,
+its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/crossdit.py` with `codecs/tae.py`.
+
+    paper's word                        our word
+    TAE, causal 3D VAE                  codec
+    t (1 data, 0 noise); timestep       sigma = 1 - t; 1000 sigma
+    logit-normal sampling, time shift   `logit_normal`, `shift`
+    text dropout                        `untold`
+    image to video, token replacement   `pictured`: the first latent is shown as it is, at sigma 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.backbones import VideoBackboneConfig, build_video_backbone
+from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.clip import Clip
+from dreamwalk.codecs import VideoCodecConfig, build_video_codec
+from dreamwalk.codecs.blocks import BlockCodecConfig
+from dreamwalk.conditions.letters import Letters, LettersConfig
+from dreamwalk.layers.words import Words
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
+
+
+@dataclass(frozen=True)
+class MoviegenConfig:
+    """The parts of a text-to-video system, and how it is trained and sampled."""
+
+    codec: VideoCodecConfig = field(default_factory=BlockCodecConfig)
+    backbone: VideoBackboneConfig = field(default_factory=MMDiTConfig)
+    letters: LettersConfig = field(default_factory=lambda: LettersConfig(width=128))
+    """The text encoder that is trained along."""
+    predicts: Literal["velocity", "clean"] = "velocity"
+    """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
+    velocity_floor: float = 0.1
+    """Smallest sigma by which a clean prediction is divided."""
+    shift: float = 3.0
+    """How far levels are moved towards noise, in training and in sampling."""
+    untold: float = 0.1
+    """Share of training clips without words, for classifier-free guidance."""
+    pictured: float = 0.3
+    """Share of training clips that go on from their first latent."""
+    frames: int = 33
+    """Frames of a clip, unless asked for otherwise."""
+    size: tuple[int, int] = (96, 128)
+    """Height and width of a clip, unless asked for otherwise."""
+    fps: float = 35 / 3
+    steps: int = 30
+    guidance: float = 4.0
+
+
+class Moviegen(nn.Module):
+    """A frozen video codec, a text encoder, and a transformer over clips."""
+
+    name = "moviegen"
+    about: dict[str, Any] | None = None
+    """Metadata of the file that the weights came from."""
+
+    def __init__(self, config: MoviegenConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = build_video_codec(config.codec).requires_grad_(False)
+        self.letters = Letters(config.letters)
+        self.backbone = build_video_backbone(config.backbone)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """What is sharded, compiled and checkpointed."""
+        return self.backbone.blocks
+
+    def prepare(self, clips: Callable[[], Clip]) -> None:
+        """Nothing is computed from data before the first step: the codec arrives trained."""
+
+    def encode(self, video: Tensor) -> Tensor:
+        """uint8 video `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
+        with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
+            return self.codec.encode(video.float() / 127.5 - 1)
+
+    def read(self, texts: Sequence[str]) -> Words:
+        """What the backbone is told for texts; the empty one tells nothing."""
+        return self.letters(texts)
+
+    def velocity(self, x: Tensor, sigma: Tensor, words: Words) -> Tensor:
+        """`v = eps - x` of noisy latents `(b, t, c, h, w)` at levels `(b,)` or `(b, t)`."""
+        out = self.backbone(x, sigma, words)
+        if self.config.predicts == "velocity":
+            return out
+        return (x - out) / spread(sigma.clamp(min=self.config.velocity_floor), x)
+
+    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
+        """Flow matching (Movie Gen, equations 1 to 4): the squared error of the velocity.
+
+        One level for all frames of a clip, but 0 for the first latent of those that go on from it, which
+        then has no loss.
+        """
+        config, x = self.config, self.encode(clip.video)
+        told = draws.uniform(1)[:, 0] >= config.untold
+        words = self.read([text if tell else "" for text, tell in zip(clip.caption, told, strict=True)])
+        sigma = shift(logit_normal(draws.normal(1)), config.shift).expand(-1, x.shape[1]).clone()
+        going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
+        sigma[going_on, 0] = 0.0
+        eps = draws.normal(*x.shape[1:])
+        v = self.velocity(perturb(x, eps, sigma), sigma, words)
+        error = (self.codec.loudness * (v - (eps - x)).square()).mean(dim=(2, 3, 4))
+        loss = (error * (sigma > 0)).sum() / (sigma > 0).sum()
+        return {
+            "loss": loss,
+            "high": _share(error, sigma > 0.8),
+            "low": _share(error, (sigma > 0) & (sigma < 0.5)),
+        }
+
+    @torch.inference_mode()
+    def preview(self, clip: Clip) -> Tensor:
+        """What the captions of `clip` lead to, in [-1, 1] `(b, t, 3, h, w)`."""
+        from dreamwalk.rollout.clips import Order, film
+
+        order = Order(
+            prompts=tuple(clip.caption), frames=len(clip), size=tuple(clip.video.shape[-2:]), steps=12
+        )
+        return film(self, order)
+
+
+def _share(error: Tensor, chosen: Tensor) -> Tensor:
+    """The mean error of some frames; 0 when there are none."""
+    return (error * chosen).sum().detach() / chosen.sum().clamp(min=1)
+
+
+def tiny() -> MoviegenConfig:
+    """For tests: a toy of every part, for clips of 5 frames of 32x32."""
+    from dreamwalk.codecs.causal import CausalVAEConfig
+
+    codec = CausalVAEConfig(
+        channels=4, widths=(8, 8, 8), blocks=1, norm="position", attention="frame", scale=1.0, patch=2,
+        strides=((2, 2, 2), (2, 2, 2)),
+    )  # fmt: skip
+    backbone = MMDiTConfig(
+        channels=4,
+        width=32,
+        heads=2,
+        dual=1,
+        single=1,
+        refine=1,
+        patch=(1, 2, 2),
+        text=16,
+        pooled=0,
+        axes=(4, 6, 6),
+    )
+    return MoviegenConfig(
+        codec=codec,
+        backbone=backbone,
+        letters=LettersConfig(width=16, heads=2),
+        frames=5,
+        size=(32, 32),
+        steps=3,
+    )
+
+
+def doom() -> MoviegenConfig:
+    """The shipped size: clips of 33 frames of 96x128, 432 tokens."""
+    return MoviegenConfig(
+        codec=BlockCodecConfig(),
+        backbone=MMDiTConfig(
+            channels=256, width=320, heads=5, dual=2, single=6, refine=1, patch=(1, 1, 1), text=128, pooled=0,
+            axes=(16, 24, 24),
+        ),
+        predicts="clean",
+    )  # fmt: skip
