@@ -69,6 +69,11 @@ def add_gated(x: Tensor, gate: Tensor, y: Tensor, *, frame: int) -> Tensor:
     return x
 
 
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """`x + y`; overwrites `x` outside autograd."""
+    return x + y if whole() else x.add_(y)
+
+
 def by_level(x: Tensor, *given: Tensor, frame: int) -> Iterator[tuple[Tensor, ...]]:
     """Pieces of `x` `(b, n, d)` as `(b, levels, tokens, d)`, with the rows of `given` that are theirs.
 
