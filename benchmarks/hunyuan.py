@@ -167,7 +167,8 @@ def diffusers_model(options: Options) -> nn.Module:
     """Theirs, with weights that keep the size of what passes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from diffusers import HunyuanVideoTransformer3DModel
+        from diffusers import HunyuanVideoTransformer3DModel, logging
+    logging.set_verbosity_error()
     torch.manual_seed(0)
     model = HunyuanVideoTransformer3DModel(
         num_attention_heads=options.width // options.head, attention_head_dim=options.head,

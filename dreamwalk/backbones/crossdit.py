@@ -28,7 +28,7 @@ from dreamwalk.layers.attention import SwiGLU, attend
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.patches import Extent, Patch, PatchEmbed, PatchHead, token_extent
-from dreamwalk.layers.pieces import add_gated, in_pieces, modulated
+from dreamwalk.layers.pieces import add, add_gated, in_pieces, modulated
 from dreamwalk.layers.refiner import Projection
 from dreamwalk.layers.words import Words
 
@@ -106,12 +106,12 @@ class CrossBlock(nn.Module):
         frame = x.shape[1] // condition.shape[1]
         parts = (condition + self.table)[:, :, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts
-        x = x + positions
+        x = add(x, positions)
         y = modulated(self.norm_attention(x), shift_a, scale_a, frame=frame)
         q, k, v = self._heads(self.qkv(y), 3)
         x = add_gated(x, gate_a, in_pieces(self.out, self._attend(q, k, v, None)), frame=frame)
         (q,), (k, v) = self._heads(self.ask(self.norm_words(x)), 1), self._heads(self.tell(words), 2)
-        x = x + in_pieces(self.take, self._attend(q, k, v, mask))
+        x = add(x, in_pieces(self.take, self._attend(q, k, v, mask)))
         y = modulated(self.norm_feedforward(x), shift_f, scale_f, frame=frame)
         return add_gated(x, gate_f, in_pieces(self.feedforward, y), frame=frame)
 
@@ -155,7 +155,7 @@ class CrossDiT(nn.Module):
             raise ValueError(UNGUIDED)
         extent, words = token_extent(x, config.patch), words.trimmed()
         inputs = x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=2)
-        levels = levels_by_frame(sigma, config.patch)
+        levels = levels_by_frame(sigma, x, config.patch)
         condition = self.sigma(levels)
         if self.pooled is not None and words.pooled is not None:
             condition = condition + self.pooled(words.pooled.to(condition.dtype))[:, None]

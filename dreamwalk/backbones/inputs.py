@@ -39,6 +39,7 @@ def check(sizes: VideoSizes, x: Tensor, words: Words, *, extra: Tensor | None) -
         raise ValueError(f"`extra` has {sizes.extra} channels here, not {beside}")
 
 
-def levels_by_frame(sigma: Tensor, patch: Patch) -> Tensor:
+def levels_by_frame(sigma: Tensor, x: Tensor, patch: Patch) -> Tensor:
     """Levels `(b, 1)` of clips, or `(b, t)` of frames of tokens: of the frames in a patch, the highest."""
+    assert sigma.shape in (x.shape[:1], x.shape[:2]), f"sigma {tuple(sigma.shape)} of x {tuple(x.shape)}"
     return sigma[:, None] if sigma.ndim == 1 else sigma.unflatten(1, (-1, patch[0])).amax(-1)

@@ -145,8 +145,8 @@ class MMDiT(nn.Module):
         words = words._replace(tokens=words.tokens.to(dtype))
         inputs = x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=2)
         video = self.embed(inputs.to(dtype))
-        clip, condition = self._condition(sigma, words, guidance)
-        told = self.refiner(words, clip)
+        levels = levels_by_frame(sigma, x, self.config.patch)
+        told, condition = self.refiner(words, levels.amax(1)), self._condition(levels, words, guidance)
         layout = self._layout(extent, video, words)
         h = self._through(video, told, condition, layout)
         shift, scale = self.modulation(condition[:, -1:])
@@ -161,18 +161,16 @@ class MMDiT(nn.Module):
             x, words = block(x, words, condition, layout)
         return x
 
-    def _condition(self, sigma: Tensor, words: Words, guidance: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The level of the clip `(b,)`; what modulates, `(b, 1, d)` or `(b, t + 1, d)`."""
-        levels = levels_by_frame(sigma, self.config.patch)
-        clip = levels.amax(1)
-        if sigma.ndim > 1:
-            levels = torch.cat([levels, clip[:, None]], dim=1)
+    def _condition(self, levels: Tensor, words: Words, guidance: Tensor | None) -> Tensor:
+        """What modulates at levels `(b, 1)` or `(b, t)`: `(b, 1, d)`, or `(b, t + 1, d)` with the clip's."""
+        if levels.shape[1] > 1:
+            levels = torch.cat([levels, levels.amax(1, keepdim=True)], dim=1)
         condition = self.sigma(levels)
         if self.guidance is not None and guidance is not None:
             condition = condition + self.guidance(guidance)[:, None] * (levels > 0)[..., None]
         if self.pooled is not None and words.pooled is not None:
             condition = condition + self.pooled(words.pooled.to(condition.dtype))[:, None]
-        return clip, condition
+        return condition
 
     def _layout(self, extent: Extent, video: Tensor, words: Words) -> Layout:
         t, h, w = extent

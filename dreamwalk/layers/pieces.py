@@ -6,7 +6,7 @@ overwritten: of a long clip only its tokens, queries, keys and values exist at o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -44,8 +44,7 @@ def in_pieces(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def modulated(y: Tensor, shift: Tensor, scale: Tensor, *, frame: int) -> Tensor:
     """`(1 + scale) y + shift` of tokens `(b, n, d)`, see `by_level`; overwrites `y` outside autograd."""
     if whole():
-        parts = [modulate(part, *given) for part, *given in by_level(y, shift, scale, frame=frame)]
-        return torch.cat([part.flatten(1, 2) for part in parts], dim=1)
+        return _joined(modulate(part, *given) for part, *given in by_level(y, shift, scale, frame=frame))
     for part, by, factor in by_level(y, shift, scale, frame=frame):
         part.mul_(1 + factor).add_(by)
     return y
@@ -61,12 +60,16 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, *, frame: int) -> Te
 def add_gated(x: Tensor, gate: Tensor, y: Tensor, *, frame: int) -> Tensor:
     """`x + gate y` of tokens `(b, n, d)`, see `by_level`; overwrites `x` outside autograd."""
     if whole():
-        parts = [part * by for part, by in by_level(y, gate, frame=frame)]
-        return x + torch.cat([part.flatten(1, 2) for part in parts], dim=1)
+        return x + _joined(part * by for part, by in by_level(y, gate, frame=frame))
     ours, theirs = (by_level(tokens, gate, frame=frame) for tokens in (x, y))
     for (part, by), (more, _) in zip(ours, theirs, strict=True):
         part.addcmul_(by, more)
     return x
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """`x + y`; overwrites `x` outside autograd."""
+    return x + y if whole() else x.add_(y)
 
 
 def by_level(x: Tensor, *given: Tensor, frame: int) -> Iterator[tuple[Tensor, ...]]:
@@ -84,3 +87,9 @@ def by_level(x: Tensor, *given: Tensor, frame: int) -> Iterator[tuple[Tensor, ..
     yield x[:, :video].unflatten(1, (frames, frame)), *(part[:, :frames] for part in given)
     if video < n:
         yield x[:, None, video:], *(part[:, -1:] for part in given)
+
+
+def _joined(parts: Iterable[Tensor]) -> Tensor:
+    """What `by_level` took apart, `(b, n, d)`."""
+    flat = [part.flatten(1, 2) for part in parts]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)

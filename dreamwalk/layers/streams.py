@@ -95,9 +95,11 @@ def _asked(streams: Sequence[tuple[Stream, Tensor]], layout: Layout) -> tuple[Te
             jobs.append((rows, stream, x[:, piece], layout.cos[:, rows], layout.sin[:, rows]))
         end += x.shape[1]
     asked = (stream.ask(*given) for _, stream, *given in jobs)
-    if whole() or len(jobs) == 1:
-        qk, v = zip(*asked, strict=True)
-        return (qk[0], v[0]) if len(jobs) == 1 else (torch.cat(qk, dim=1), torch.cat(v, dim=1))
+    if len(jobs) == 1:
+        return next(asked)
+    if whole():
+        both, values = zip(*asked, strict=True)
+        return torch.cat(both, dim=1), torch.cat(values, dim=1)
     room = torch.empty(0)
     for (rows, *_), (qk, v) in zip(jobs, asked, strict=True):
         if not room.numel():

@@ -130,23 +130,25 @@ def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
     given = json.loads(path.read_text())
     if given.get("_class_name") != "HunyuanVideoTransformer3DModel":
         raise ValueError(f"'{path}' is of {given.get('_class_name')}, not of HunyuanVideo's transformer")
-    channels, side = given["out_channels"], given["patch_size"]
-    config = MMDiTConfig(
-        channels=channels,
-        extra=given["in_channels"] - channels,
-        width=given["num_attention_heads"] * given["attention_head_dim"],
-        heads=given["num_attention_heads"],
-        dual=given["num_layers"],
-        single=given["num_single_layers"],
-        refine=given["num_refiner_layers"],
-        patch=(given["patch_size_t"], side, side),
-        text=given["text_embed_dim"],
-        pooled=given["pooled_projection_dim"],
-        guidance=given["guidance_embeds"],
-        axes=tuple(given["rope_axes_dim"]),
-        theta=given["rope_theta"],
-        ratio=int(given["mlp_ratio"]),
-    )
+    try:
+        config = MMDiTConfig(
+            channels=given["out_channels"],
+            extra=given["in_channels"] - given["out_channels"],
+            width=given["num_attention_heads"] * given["attention_head_dim"],
+            heads=given["num_attention_heads"],
+            dual=given["num_layers"],
+            single=given["num_single_layers"],
+            refine=given["num_refiner_layers"],
+            patch=(given["patch_size_t"], given["patch_size"], given["patch_size"]),
+            text=given["text_embed_dim"],
+            pooled=given["pooled_projection_dim"],
+            guidance=given["guidance_embeds"],
+            axes=tuple(given["rope_axes_dim"]),
+            theta=given["rope_theta"],
+            ratio=int(given["mlp_ratio"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"'{path}' lacks {error}: download it again") from None
     return config, given.get("image_condition_type")
 
 

@@ -89,6 +89,21 @@ def test_in_pieces_it_is_the_same(backbone: CrossDiT, monkeypatch: pytest.Monkey
         torch.testing.assert_close(backbone(**inputs()), at_once, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("by_frame", [False, True])
+def test_bfloat16(backbone: CrossDiT, autocast: bool, by_frame: bool) -> None:
+    """Weights of lower precision, or the arithmetic alone; the velocity is as precise as the latents."""
+    given = inputs()
+    given["sigma"] = given["sigma"][:, None].repeat(1, 3) if by_frame else given["sigma"]  # type: ignore[index]
+    before = backbone(**given)
+    backbone = backbone if autocast else backbone.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        v = backbone(**given)
+    assert v.dtype == torch.float32
+    assert (v - before).norm() < 0.1 * before.norm()
+
+
 def test_gradients_reach_everything(backbone: CrossDiT) -> None:
     """Apart from rows of positions that the clip does not reach."""
     backbone(**inputs()).square().mean().backward()

@@ -130,9 +130,11 @@ def test_gradients_reach_everything(backbone: MMDiT) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("autocast", [False, True])
-def test_bfloat16(backbone: MMDiT, autocast: bool) -> None:
+@pytest.mark.parametrize("by_frame", [False, True])
+def test_bfloat16(backbone: MMDiT, autocast: bool, by_frame: bool) -> None:
     """Weights of lower precision, or the arithmetic alone; the velocity is as precise as the latents."""
     x, sigma, words = inputs()
+    sigma = sigma[:, None].repeat(1, 3) if by_frame else sigma
     before = backbone(x, sigma, words, guidance=GUIDANCE)
     backbone = backbone if autocast else backbone.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dreamwalk.layers.rope import pixel_tables, rope_tables, rotate, split_axes, time_tables
+from dreamwalk.layers.rope import pixel_tables, rope_tables, rotate, rotate_, split_axes, time_tables
 
 
 def test_published_splits() -> None:
@@ -32,6 +32,18 @@ def test_rotation_keeps_lengths() -> None:
     x = torch.randn(1, 2, 6, 32)
     cos, sin = rope_tables(torch.tensor([7]), grid=(2, 3), axes=split_axes(32), theta=256.0)
     torch.testing.assert_close(rotate(x, cos, sin).norm(dim=-1), x.norm(dim=-1))
+
+
+def test_in_place_it_is_the_same() -> None:
+    """On a slice of something larger too; what is of lower precision is left as it is."""
+    whole = torch.randn(1, 2, 6, 2, 32)
+    x, rope = whole[:, :, :, 1], rope_tables(torch.tensor([7]), grid=(2, 3), axes=(4, 14, 14), theta=256.0)
+    expected, low = rotate(x, *rope), x.bfloat16()
+    assert rotate_(x, *rope) is x
+    torch.testing.assert_close(whole[:, :, :, 1], expected)
+    before = low.clone()
+    torch.testing.assert_close(rotate_(low, *rope), rotate(low.float(), *rope))
+    assert torch.equal(low, before)
 
 
 def test_positions_in_a_picture() -> None:

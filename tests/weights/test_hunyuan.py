@@ -245,6 +245,9 @@ def test_what_is_something_else_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKLHunyuanVideo"}')
     with pytest.raises(ValueError, match="is of AutoencoderKLHunyuanVideo, not of Hunyuan"):
         read_hunyuan(tmp_path)
+    (tmp_path / "config.json").write_text('{"_class_name": "HunyuanVideoTransformer3DModel"}')
+    with pytest.raises(ValueError, match=r"config.json' lacks 'out_channels': download it again"):
+        read_hunyuan(tmp_path)
     with pytest.raises(ValueError, match="is a pickle, which can run code when loaded: convert it to safe"):
         read_hunyuan(tmp_path / "mp_rank_00_model_states.pt")
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
