@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dreamwalk.backbones.crossdit import CrossDiT, CrossDiTConfig
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
+from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig
 
 BackboneConfig = FrameDiTConfig | STDiTConfig
 Backbone = FrameDiT | STDiT
+VideoBackboneConfig = MMDiTConfig | CrossDiTConfig
+VideoBackbone = MMDiT | CrossDiT
+"""Of whole clips, told in words."""
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
@@ -16,3 +21,12 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             return FrameDiT(config)
         case STDiTConfig():
             return STDiT(config)
+
+
+def build_video_backbone(config: VideoBackboneConfig) -> VideoBackbone:
+    """The backbone of whole clips that a config describes, with fresh weights."""
+    match config:
+        case MMDiTConfig():
+            return MMDiT(config)
+        case CrossDiTConfig():
+            return CrossDiT(config)

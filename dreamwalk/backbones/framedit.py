@@ -24,7 +24,7 @@ from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, f
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.norms import RMSNorm
-from dreamwalk.layers.rope import rope_tables
+from dreamwalk.layers.rope import rope_tables, split_axes
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class FrameDiT(FrameBackbone):
 
     def rope(self, times: Tensor) -> Rope:
         config = self.config
-        head_width = config.width // config.heads
-        return rope_tables(times, grid=config.token_grid, head_width=head_width, theta=config.theta)
+        axes = split_axes(config.width // config.heads)
+        return rope_tables(times, grid=config.token_grid, axes=axes, theta=config.theta)
 
     def mask(self, visible: Tensor) -> Mask:
         return frame_mask(visible, tokens=self.config.tokens)

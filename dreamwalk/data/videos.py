@@ -1,14 +1,14 @@
-"""Your own recordings as clips: a folder of videos, each with a file of the actions beside it.
+"""Your own recordings as clips: a folder of videos, each with a file of actions or a caption beside it.
 
     mine/
       schema.json          {"buttons": ["jump"], "axes": ["yaw"], "limits": [30]}; may be left out
       first.mp4            mp4, webm, mkv, avi or mov
       first.actions.csv    or .jsonl or .npy: one row per frame, row i is what was done to get to frame i
-      first.txt            a caption; may be left out
+      first.txt            a caption; may be left out where there are actions
 
 Without `schema.json` the columns of csv and jsonl files are inferred: those that are only ever 0 and 1 are
 buttons, the others are axes whose limits are the largest values seen. Row 0 is not read, for nothing leads
-into frame 0.
+into frame 0. A folder of captioned videos needs no actions at all.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class VideoFolder:
         actions = _vectors(_read_rows(video), self.schema, self.stride, video)
         caption = video.with_suffix(".txt")
         words = caption.read_text().strip() if caption.exists() else ""
-        frames = _frames(video, self.stride, self.size)
+        frames = read_frames(video, stride=self.stride, size=self.size)
         position = 0
         for number in numbers:
             start, end = number * self.clip_frames, (number + 1) * self.clip_frames
@@ -82,9 +82,8 @@ class VideoFolder:
                 if position == end:
                     break
             if len(kept) < self.clip_frames:
-                raise ValueError(
-                    f"'{video}' has fewer frames than '{_actions_of(video)}' has rows: record it again"
-                )
+                rows = f"'{_actions_of(video)}' has rows" if self.schema.size else "it says"
+                raise ValueError(f"'{video}' has fewer frames than {rows}: record it again")
             yield Clip(video=np.stack(kept), actions=actions[start:end], caption=words)
 
 
@@ -104,12 +103,15 @@ def open_folder(
     videos = sorted(file for file in folder.glob("*") if file.suffix.lower() in VIDEOS)
     if not videos:
         raise ValueError(f"'{folder}' holds no videos ({', '.join(VIDEOS)}): give the folder that does")
-    rates = {file.name: _rate(file) for file in videos}
+    rates = {file.name: frame_rate(file) for file in videos}
     if max(rates.values()) > 1.01 * min(rates.values()):
         raise ValueError(f"the videos in '{folder}' have different frame rates, {rates}: make them the same")
     rate = rates[videos[0].name]
     stride = max(1, round(rate / fps)) if fps else 1
     rows = {file: _read_rows(file) for file in videos}
+    still = [file for file in videos if _actions_of(file) is None]
+    if 0 < len(still) < len(videos):
+        raise ValueError(f"'{still[0]}' needs one file of actions beside it, as others in its folder have")
     schema = _schema(folder, list(rows.values()), stride)
     files = tuple((file.name, -(-len(values) // stride)) for file, (_, values) in rows.items())
     source = VideoFolder(folder, files, schema, stride, rate / stride, size, clip_frames, split)
@@ -133,7 +135,8 @@ def collect_videos(
     return write_clips(source, len(source), out, workers=workers)
 
 
-def _rate(video: Path) -> float:
+def frame_rate(video: Path) -> float:
+    """Frames per second; ValueError for a file that is no video."""
     try:
         with av.open(str(video)) as container:
             return float(container.streams.video[0].average_rate or 0) or 30.0
@@ -141,17 +144,27 @@ def _rate(video: Path) -> float:
         raise ValueError(f"'{video}' cannot be read as a video ({error}): remove or convert it") from error
 
 
-def _frames(video: Path, stride: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def count_frames(video: Path) -> int:
+    """Frames of a video, by what it says, or, where it says nothing, by reading it through."""
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+
+
+def read_frames(video: Path, *, stride: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Every `stride`-th frame of a video, uint8 `(h, w, 3)`, made to fit `size`."""
     with av.open(str(video)) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index % stride == 0:
                 yield fit(frame.to_ndarray(format="rgb24"), size)
 
 
-def _actions_of(video: Path) -> Path:
-    """The actions file beside a video."""
+def _actions_of(video: Path) -> Path | None:
+    """The actions file beside a video; None where there is a caption instead."""
     candidates = [video.with_name(f"{video.stem}.actions{ending}") for ending in ACTIONS]
     found = [file for file in candidates if file.exists()]
+    if not found and video.with_suffix(".txt").exists():
+        return None
     if len(found) != 1:
         names = ", ".join(file.name for file in candidates)
         raise ValueError(
@@ -163,6 +176,8 @@ def _actions_of(video: Path) -> Path:
 def _read_rows(video: Path) -> Rows:
     """The actions of a video as they were written."""
     file = _actions_of(video)
+    if file is None:
+        return [], np.zeros((count_frames(video), 0), np.float32)
     try:
         if file.suffix == ".npy":
             return [], np.load(file, allow_pickle=False).astype(np.float32)
@@ -180,6 +195,8 @@ def _read_rows(video: Path) -> Rows:
 
 def _schema(folder: Path, rows: list[Rows], stride: int) -> ActionSchema:
     """What `schema.json` says, or what the columns look like; limits are per frame that is kept."""
+    if all(values.shape[1:] == (0,) for _, values in rows):
+        return ActionSchema(())
     file = folder / "schema.json"
     if file.exists():
         written = json.loads(file.read_text())

@@ -23,24 +23,25 @@ def split_axes(head_width: int) -> tuple[int, int, int]:
 
 
 def rope_tables(
-    times: Tensor, *, grid: tuple[int, int], head_width: int, theta: float
+    times: Tensor, *, grid: tuple[int, int], axes: tuple[int, int, int], theta: float
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines for frames at `times` `(b, t)` or `(t,)` on a grid `(h, w)`.
 
-    Returns two float32 tensors `(b or 1, 1, t*h*w, head_width / 2)`, ready to broadcast over heads.
+    `axes` are the parts of a head that turn with time, height and width. Returns two float32 tensors
+    `(b or 1, 1, t*h*w, sum(axes) / 2)`, ready to broadcast over heads.
     """
     times = times.double().reshape(-1, times.shape[-1])
-    b, t = times.shape
-    h, w = grid
-    axes = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    height, width = (axis.reshape(1, 1, h * w).to(times) for axis in axes)
-    positions = (times[:, :, None], height, width)
-    angles = []
-    for part, position in zip(split_axes(head_width), positions, strict=True):
+    (b, t), (h, w) = times.shape, grid
+    rows, columns = (torch.arange(side, device=times.device).double() for side in grid)
+    positions = times[:, :, None, None], rows[:, None], columns[None]
+    cosines, sines = [], []
+    for part, position in zip(axes, positions, strict=True):
         frequency = theta ** (-torch.arange(0, part, 2, device=times.device, dtype=torch.float64) / part)
-        angles.append((position[..., None] * frequency).expand(b, t, h * w, part // 2))
-    angle = torch.cat(angles, dim=-1).reshape(b, 1, t * h * w, head_width // 2)
-    return angle.cos().float(), angle.sin().float()
+        angle = position[..., None] * frequency
+        cosines.append(angle.cos().float().expand(b, t, h, w, -1))
+        sines.append(angle.sin().float().expand(b, t, h, w, -1))
+    shape = b, 1, t * h * w, sum(axes) // 2
+    return torch.cat(cosines, dim=-1).reshape(shape), torch.cat(sines, dim=-1).reshape(shape)
 
 
 def time_tables(times: Tensor, *, head_width: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
@@ -69,7 +70,18 @@ def pixel_tables(
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate interleaved pairs of `x` `(b, heads, n, head_width)` by the tables of `rope_tables`."""
+    """Rotate interleaved pairs of `x` `(b, heads, n, head_width)` by the tables of `rope_tables`.
+
+    Of another order of axes too, if the tables broadcast to it.
+    """
     even, odd = x[..., 0::2], x[..., 1::2]
     rotated = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     return rotated.flatten(-2).to(x.dtype)
+
+
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As `rotate` without autograd, in place where `x` is of single precision or more; in lower precision a
+    new float32 tensor."""
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(cos, sin))
+    return x

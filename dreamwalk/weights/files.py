@@ -64,13 +64,14 @@ def opened(path: Path | str) -> Iterator[Any]:
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Load tensors into a module, name by name; ValueError with the first name or shape that does not fit."""
-    wanted = module.state_dict()
-    for name, tensor in wanted.items():
+    """Copy tensors into a module, one after another; ValueError with the first name or shape that does not
+    fit."""
+    for name, tensor in module.state_dict().items():
         if name not in tensors:
             raise ValueError(f"{source} lacks '{name}': it belongs to another system or version")
-        if tensors[name].shape != tensor.shape:
+        given = tensors[name]
+        if given.shape != tensor.shape:
             raise ValueError(
-                f"{source} has '{name}' of shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
+                f"{source} has '{name}' of shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
             )
-    module.load_state_dict({name: tensors[name].to(tensor.dtype) for name, tensor in wanted.items()})
+        tensor.copy_(given)

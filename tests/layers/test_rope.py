@@ -17,7 +17,7 @@ def test_a_head_that_does_not_split_is_refused() -> None:
 def scores(times: torch.Tensor) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 12, 32, generator=generator, dtype=torch.float64)
-    cos, sin = (table.double() for table in rope_tables(times, grid=(2, 3), head_width=32, theta=256.0))
+    cos, sin = (table.double() for table in rope_tables(times, grid=(2, 3), axes=split_axes(32), theta=256.0))
     return rotate(q, cos, sin) @ rotate(k, cos, sin).transpose(-1, -2)
 
 
@@ -30,7 +30,7 @@ def test_scores_depend_on_differences_of_time_only(offset: int) -> None:
 
 def test_rotation_keeps_lengths() -> None:
     x = torch.randn(1, 2, 6, 32)
-    cos, sin = rope_tables(torch.tensor([7]), grid=(2, 3), head_width=32, theta=256.0)
+    cos, sin = rope_tables(torch.tensor([7]), grid=(2, 3), axes=split_axes(32), theta=256.0)
     torch.testing.assert_close(rotate(x, cos, sin).norm(dim=-1), x.norm(dim=-1))
 
 

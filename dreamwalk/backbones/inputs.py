@@ -1,0 +1,44 @@
+"""What backbones over whole clips are given, and the one sentence about what does not fit."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from dreamwalk.layers.patches import Patch
+from dreamwalk.layers.words import Words
+
+UNGUIDED = "`guidance` is not an input of this network: guide by a second pass without words"
+
+
+class VideoSizes(Protocol):
+    """The sizes that inputs must have: channels of latents, channels beside them, widths of words."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def extra(self) -> int: ...
+    @property
+    def text(self) -> int: ...
+    @property
+    def pooled(self) -> int: ...
+
+
+def check(sizes: VideoSizes, x: Tensor, words: Words, *, extra: Tensor | None) -> None:
+    """ValueError for the first input that is missing, too much, or of another size."""
+    if x.ndim != 5 or x.shape[2] != sizes.channels:
+        raise ValueError(f"latents are (b, t, {sizes.channels}, h, w) here, not {tuple(x.shape)}")
+    if words.tokens.shape[-1] != sizes.text:
+        raise ValueError(f"words are {sizes.text} wide here, not {words.tokens.shape[-1]}")
+    given = 0 if words.pooled is None else words.pooled.shape[-1]
+    if given != sizes.pooled:
+        raise ValueError(f"the vector of all words, `Words.pooled`, is {sizes.pooled} wide here, not {given}")
+    beside = 0 if extra is None else extra.shape[2]
+    if beside != sizes.extra:
+        raise ValueError(f"`extra` has {sizes.extra} channels here, not {beside}")
+
+
+def levels_by_frame(sigma: Tensor, patch: Patch) -> Tensor:
+    """Levels `(b, 1)` of clips, or `(b, t)` of frames of tokens: of the frames in a patch, the highest."""
+    return sigma[:, None] if sigma.ndim == 1 else sigma.unflatten(1, (-1, patch[0])).amax(-1)

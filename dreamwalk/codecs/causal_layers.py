@@ -1,0 +1,191 @@
+"""Layers of a causal video autoencoder, over a video in pieces.
+
+A piece holds some neighbouring frames, `(b, c, t, h, w)`; a video is its pieces in order. A layer turns
+pieces into pieces, and its convolutions carry their last frames from one to the next, so that it does not
+matter how a video is cut: one piece for training, many to need little space, and one after another, with what
+they carry kept in a `Past`, as a stream. Lists of pieces are given away: a layer replaces them one by one, so
+that a video is never held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+Past = dict[nn.Module, Tensor]
+"""The frames that each convolution still needs, padded as it saw them."""
+NormKind = Literal["group", "position"]
+AttentionKind = Literal["causal", "frame"]
+Strides = tuple[int, int, int]
+
+
+class CausalConv(nn.Module):
+    """Convolution that sees no later frame; borders and what was before the first frame are replicated."""
+
+    def __init__(self, width: int, out: int, *, stride: Strides = (1, 1, 1)) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(width, out, 3, stride=stride)
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+        """One piece for each, but none while there are too few frames for a step of the stride."""
+        kept, stride = None if past is None else past.get(self), self.conv.stride[0]
+        for piece in pieces:
+            before = (2, 0) if kept is None else (0, 0)
+            seen = nn.functional.pad(piece, (1, 1, 1, 1, *before), mode="replicate")
+            seen = seen if kept is None else torch.cat([kept, seen], dim=2)
+            steps = (seen.shape[2] - 3) // stride + 1
+            kept = seen[:, :, steps * stride :].clone()
+            if past is not None:
+                past[self] = kept
+            if steps:
+                yield self.conv(seen)
+
+
+class Upsample(CausalConv):
+    """Repeats pixels and frames, all but the very first frame, and convolves."""
+
+    def __init__(self, width: int, *, factors: Strides) -> None:
+        super().__init__(width, width)
+        self.factors = factors
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+        return super().forward(self._repeated(pieces, begun=past is not None and self in past), past)
+
+    def _repeated(self, pieces: Iterable[Tensor], *, begun: bool) -> Iterator[Tensor]:
+        t, h, w = self.factors
+        for piece in pieces:
+            large = repeat(piece, "b c t h w -> b c (t r) (h p) (w q)", r=t, p=h, q=w)
+            yield large if begun else large[:, :, t - 1 :]
+            begun = True
+
+
+class GroupNorm(nn.Module):
+    """Group norm whose mean and variance are those of all pieces together."""
+
+    def __init__(self, width: int, *, groups: int) -> None:
+        super().__init__()
+        self.groups, self.eps = groups, 1e-6
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, pieces: list[Tensor]) -> Iterator[Tensor]:
+        if len(pieces) == 1:
+            yield nn.functional.group_norm(pieces[0], self.groups, self.weight, self.bias, self.eps)
+            return
+        mean, variance = self._moments(pieces)
+        scale = (variance + self.eps).rsqrt()
+        weight, bias = (p.float().unflatten(0, (self.groups, -1)) for p in (self.weight, self.bias))
+        scale, shift = weight * scale[..., None], bias - weight * (mean * scale)[..., None]
+        scale, shift = (x.flatten(1)[:, :, None, None, None].to(pieces[0].dtype) for x in (scale, shift))
+        for piece in pieces:
+            yield torch.addcmul(shift, piece, scale)
+
+    def _moments(self, pieces: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and variance `(b, groups)`, those of the pieces merged one by one (Chan et al., 1979)."""
+        count, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        for piece in pieces:
+            values = piece.float().unflatten(1, (self.groups, -1)).flatten(2)
+            variance, average = torch.var_mean(values, dim=2, correction=0)
+            size, total = values.shape[2], count + values.shape[2]
+            offset = average - mean.to(average)
+            mean = mean.to(average) + offset * (size / total)
+            squares = squares.to(average) + variance * size + offset.square() * (count * size / total)
+            count = total
+        return mean, squares / count
+
+
+class PositionNorm(nn.Module):
+    """Root-mean-square norm over the channels of each position, so that no position sees another."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, pieces: list[Tensor]) -> Iterator[Tensor]:
+        weight = self.weight[:, None, None, None]
+        for piece in pieces:
+            power = piece.float().square().mean(1, keepdim=True)
+            yield piece * (power + 1e-6).rsqrt().to(piece.dtype) * weight.to(piece.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut."""
+
+    def __init__(self, width: int, out: int, *, norm: NormKind, groups: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = build_norm(norm, width, groups=groups), CausalConv(width, out)
+        self.norm2, self.conv2 = build_norm(norm, out, groups=groups), CausalConv(out, out)
+        self.skip = nn.Identity() if width == out else nn.Conv3d(width, out, 1)
+
+    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+        hidden = []
+        for i, piece in enumerate(self.conv1(activated(self.norm1(x)), past)):
+            hidden.append(piece)
+            x[i] = self.skip(x[i])
+        for i, piece in enumerate(self.conv2(activated(self.norm2(hidden)), past)):
+            x[i] = x[i] + piece
+        return x
+
+
+class FrameAttention(nn.Module):
+    """Single-head attention of every pixel over its own frame and, if `causal`, all frames before it."""
+
+    def __init__(self, width: int, *, norm: NormKind, groups: int, kind: AttentionKind) -> None:
+        super().__init__()
+        self.norm, self.causal = build_norm(norm, width, groups=groups), kind == "causal"
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Frame after frame, so that there is no mask: that of a whole clip would have n x n entries."""
+        if not x:
+            return x
+        h, w = x[0].shape[-2:]
+        tokens = torch.cat([rearrange(piece, "b c t h w -> b (t h w) c") for piece in self.norm(x)], dim=1)
+        q, k, v = (project(tokens)[:, None] for project in (self.q, self.k, self.v))
+        frames = []
+        for start in range(0, tokens.shape[1], h * w):
+            seen = slice(0 if self.causal else start, start + h * w)
+            now = q[:, :, start : start + h * w]
+            frames.append(nn.functional.scaled_dot_product_attention(now, k[:, :, seen], v[:, :, seen]))
+        y = rearrange(self.out(torch.cat(frames, dim=2)[:, 0]), "b (t h w) c -> b c t h w", h=h, w=w)
+        sizes = [piece.shape[2] for piece in x]
+        return [piece + added for piece, added in zip(x, y.split(sizes, dim=2), strict=True)]
+
+
+class Middle(nn.Module):
+    """Attention between two residual blocks."""
+
+    def __init__(self, width: int, *, norm: NormKind, groups: int, attention: AttentionKind) -> None:
+        super().__init__()
+        self.before = ResidualBlock(width, width, norm=norm, groups=groups)
+        self.attention = FrameAttention(width, norm=norm, groups=groups, kind=attention)
+        self.after = ResidualBlock(width, width, norm=norm, groups=groups)
+
+    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+        return self.after(self.attention(self.before(x, past)), past)
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, and the way to the next."""
+
+    def __init__(self, blocks: Iterable[ResidualBlock], resample: CausalConv | None) -> None:
+        super().__init__()
+        self.blocks, self.resample = nn.ModuleList(blocks), resample
+
+    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+        for block in self.blocks:
+            x = block(x, past)
+        return x if self.resample is None else list(self.resample(x, past))
+
+
+def build_norm(kind: NormKind, width: int, *, groups: int) -> GroupNorm | PositionNorm:
+    """The norm of one kind, with weights of one."""
+    return GroupNorm(width, groups=groups) if kind == "group" else PositionNorm(width)
+
+
+def activated(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """SiLU of pieces that nobody else holds."""
+    return (nn.functional.silu(piece, inplace=not torch.is_grad_enabled()) for piece in pieces)

@@ -1,0 +1,160 @@
+"""Latents of captioned clips on disk: a codec encodes each clip once, and training does without the codec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from dreamwalk.clip import batch
+from dreamwalk.data.folders import CaptionedFolder, Piece
+
+HEADER, INDEX = "codec.json", "latents.json"
+
+
+class Encodes(Protocol):
+    """What is asked of a codec here."""
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Video in [-1, 1] `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
+
+
+class Captioned(NamedTuple):
+    """A batch of latents `(b, t, c, h, w)` of one size, and the text of each."""
+
+    latents: Tensor
+    captions: list[str]
+
+
+class Latents:
+    """What `cached_latents` wrote; ValueError when there is none, or not all of it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        index = self.path / INDEX
+        if not index.exists():
+            raise ValueError(f"'{index}' is missing: let `cached_latents` into '{path}' run to its end")
+        self._entries: list[dict[str, Any]] = json.loads(index.read_text())
+        self.buckets: dict[tuple[int, ...], list[int]] = {}
+        """The clips of each size (t, c, h, w)."""
+        for number, entry in enumerate(self._entries):
+            self.buckets.setdefault(tuple(entry["shape"]), []).append(number)
+
+    def __len__(self) -> int:
+        """Clips."""
+        return len(self._entries)
+
+    def latents(self, index: int) -> Tensor:
+        """The latents `(t, c, h, w)` of a clip."""
+        return _load(self.path / self._entries[index]["file"])
+
+    def caption(self, index: int) -> str:
+        return self._entries[index]["caption"]
+
+    def batch(self, rows: Sequence[int], *, seed: int, step: int) -> Captioned:
+        """These rows of the batch of a step, a function of seed and step alone: a bucket, drawn in proportion
+        to its clips, and for each row a clip of it."""
+        sizes = list(self.buckets.values())
+        share = np.array([len(clips) for clips in sizes]) / len(self)
+        clips = sizes[np.random.default_rng([seed, step, 0]).choice(len(sizes), p=share)]
+        drawn = [int(np.random.default_rng([seed, step, row + 1]).choice(clips)) for row in rows]
+        return Captioned(
+            torch.stack([self.latents(index) for index in drawn]), [self.caption(index) for index in drawn]
+        )
+
+
+def cached_latents(
+    codec: Encodes, folder: CaptionedFolder, out: str | Path, *, at_once: int = 1,
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float16,
+) -> Latents:  # fmt: skip
+    """Encode every clip of a folder into `out`, or what is missing there, `at_once` clips at a time.
+
+    The codec must be on `device`. The same call goes on where it was stopped, and takes up what the folder
+    has got since. ValueError when `out` holds latents of another codec or dtype.
+    """
+    path = Path(out)
+    _claim(path, {"codec": fingerprint(codec), "dtype": str(dtype)})
+    files = {piece: path / _name(piece) for piece in folder.pieces}
+    missing = [piece for piece, file in files.items() if not file.exists()]
+    clips, groups = folder.clips(missing), list(_groups(missing, at_once))
+    for group in track(groups, "encoding", console=Console(stderr=True), transient=True):
+        video = batch(list(islice(clips, len(group)))).video.to(device).float() / 127.5 - 1
+        with torch.no_grad():
+            latents = codec.encode(video)
+        for piece, each in zip(group, latents, strict=True):
+            _save(files[piece], each.to("cpu", dtype), piece)
+    entries = [
+        {"file": _name(piece), "shape": list(_load(file).shape), "caption": piece.caption, "fps": piece.fps}
+        for piece, file in files.items()
+    ]
+    _replace(path / INDEX, json.dumps(entries, indent=0).encode())
+    return Latents(path)
+
+
+def fingerprint(codec: Encodes) -> str:
+    """SHA-256 of a codec's class and weights: one encoder, one set of latents."""
+    digest = hashlib.sha256(type(codec).__qualname__.encode())
+    for name, tensor in codec.state_dict().items() if isinstance(codec, nn.Module) else ():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _groups(pieces: Sequence[Piece], at_once: int) -> Iterator[list[Piece]]:
+    """Up to so many neighbours of one bucket."""
+    for _, same in groupby(pieces, lambda piece: piece.bucket):
+        while group := list(islice(same, at_once)):
+            yield group
+
+
+def _name(piece: Piece) -> str:
+    return f"{piece.file}.{piece.number:04d}.{piece.bucket}.{piece.stride}.safetensors"
+
+
+def _claim(path: Path, header: dict[str, str]) -> None:
+    """Say whose latents a folder holds; ValueError when it holds others."""
+    file = path / HEADER
+    if not file.exists():
+        _replace(file, json.dumps(header, indent=1).encode())
+        return
+    written = json.loads(file.read_text())
+    other = [key for key, value in header.items() if written.get(key) != value]
+    if other:
+        raise ValueError(f"'{path}' holds latents of another {' and '.join(other)}: choose another folder")
+
+
+def _save(file: Path, latents: Tensor, piece: Piece) -> None:
+    about = {"caption": piece.caption, "file": piece.file, "fps": str(piece.fps)}
+    _replace(file, safetensors.torch.save({"latents": latents.contiguous()}, metadata=about))
+
+
+def _load(file: Path) -> Tensor:
+    try:
+        return safetensors.torch.load_file(file)["latents"]
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        mend = "delete it and let `cached_latents` make it again"
+        raise ValueError(f"'{file}' is missing or damaged ({error}): {mend}") from None
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Write a file so that it is either the old one or the new one, never half."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)

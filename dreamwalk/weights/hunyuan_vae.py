@@ -1,0 +1,117 @@
+"""The public weights of HunyuanVideo's VAE, in the layout of diffusers.
+
+That is `config.json` and `diffusion_pytorch_model.safetensors`, as in the folder `vae` of
+huggingface.co/hunyuanvideo-community/HunyuanVideo. Tensors have the same names in Tencent's own file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
+from dreamwalk.weights import files
+
+SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
+FILE = "diffusion_pytorch_model.safetensors"
+SIZES = {
+    "latent_channels": "channels",
+    "block_out_channels": "widths",
+    "layers_per_block": "blocks",
+    "norm_num_groups": "groups",
+    "scaling_factor": "scale",
+}
+"""Their sizes and ours."""
+FIXED = {
+    "_class_name": "AutoencoderKLHunyuanVideo",
+    "in_channels": 3,
+    "out_channels": 3,
+    "act_fn": "silu",
+    "spatial_compression_ratio": 8,
+    "temporal_compression_ratio": 4,
+    "mid_block_add_attention": True,
+}
+"""What we know only in one way."""
+WORDS = {
+    "moments.": "quant_conv.",
+    "expand.": "post_quant_conv.",
+    "coder.first.": "coder.conv_in.",
+    "coder.last.": "coder.conv_out.",
+    "coder.norm.": "coder.conv_norm_out.",
+    "encoder.levels.": "encoder.down_blocks.",
+    "decoder.levels.": "decoder.up_blocks.",
+    ".blocks.": ".resnets.",
+    ".middle.before.": ".mid_block.resnets.0.",
+    ".middle.after.": ".mid_block.resnets.1.",
+    ".middle.attention.norm.": ".mid_block.attentions.0.group_norm.",
+    ".middle.attention.out.": ".mid_block.attentions.0.to_out.0.",
+    ".middle.attention.": ".mid_block.attentions.0.to_",
+    ".skip.": ".conv_shortcut.conv.",
+}
+"""Our words and theirs, replaced from first to last."""
+
+
+def public_name(name: str) -> str:
+    """`decoder.levels.0.blocks.1.norm1.weight` is `decoder.up_blocks.0.resnets.1.norm1.weight` to them."""
+    way = "downsamplers" if name.startswith("encoder.") else "upsamplers"
+    for ours, theirs in {**WORDS, ".resample.": f".{way}.0.conv."}.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
+    """Tensors of a `CausalVAE` and its config, from a folder or from a file with `config.json` beside it.
+
+    A file without one is of the published sizes. ValueError with one sentence for a file that is missing or
+    damaged, for a config of another network, and for the first tensor that is missing, too much, or of
+    another shape.
+    """
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
+    described = file.with_name("config.json")
+    config = read_config(described) if described.is_file() else hunyuan()
+    with torch.device("meta"):
+        wanted = CausalVAE(config).state_dict()
+    return _translated(files.foreign(file), wanted, source=f"'{file}'"), config
+
+
+def read_config(path: Path | str) -> CausalVAEConfig:
+    """Our config from their `config.json`; ValueError if it is damaged or of another network."""
+    try:
+        given: dict[str, Any] = json.loads(Path(path).read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise ValueError(f"'{path}' is not JSON: download it again") from None
+    for name, value in FIXED.items():
+        if given.get(name, value) != value:
+            raise ValueError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
+    if len(given.get("block_out_channels", hunyuan().widths)) != 4:
+        raise ValueError(f"'{path}' has {len(given['block_out_channels'])} levels; only 4 can be read")
+    sizes = {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
+    return CausalVAEConfig(**{**sizes, "widths": tuple(sizes.get("widths", hunyuan().widths))})
+
+
+def _translated(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
+    tensors = {}
+    for name, meta in wanted.items():
+        theirs = public_name(name)
+        if theirs not in given:
+            raise ValueError(f"{source} lacks '{theirs}': it is not of the layout of HunyuanVideo's VAE")
+        if given[theirs].shape != meta.shape:
+            found, expected = tuple(given[theirs].shape), tuple(meta.shape)
+            raise ValueError(
+                f"{source} has '{theirs}' of shape {found}, not {expected}: it is of other sizes"
+            )
+        tensors[name] = given[theirs]
+    unknown = sorted(set(given) - {public_name(name) for name in wanted})
+    if unknown:
+        raise ValueError(f"{source} also has '{unknown[0]}', which the layout of HunyuanVideo's VAE has not")
+    return tensors
