@@ -56,7 +56,7 @@ class KLCodec(nn.Module):
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unscaled latents."""
-        require_whole_latents(video, self.stride[1])
+        require_whole_latents(video, self.stride)
         moments = self.encoder(rearrange(video, "b t c h w -> (b t) c h w"))
         mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=len(video)).chunk(2, dim=2)
         return mean, log_variance.clamp(-30, 20)
@@ -72,12 +72,12 @@ class KLCodec(nn.Module):
         return rearrange(frames, "(b t) c h w -> b t c h w", b=latents.shape[0])
 
 
-def require_whole_latents(video: Tensor, factor: int) -> None:
-    """ValueError with the nearest size for frames whose sides do not divide by `factor`."""
-    height, width = video.shape[-2:]
-    if height % factor or width % factor:
-        h, w = (max(factor, round(side / factor) * factor) for side in (height, width))
-        raise ValueError(f"frames of {height}x{width} do not divide by {factor}: the nearest size is {h}x{w}")
+def require_whole_latents(video: Tensor, stride: tuple[int, int, int]) -> None:
+    """ValueError with the nearest size for frames whose sides do not divide by those of `stride`."""
+    (h, w), (_, down, across) = video.shape[-2:], stride
+    if h % down or w % across:
+        near = f"{max(down, round(h / down) * down)}x{max(across, round(w / across) * across)}"
+        raise ValueError(f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}")
 
 
 class ResidualBlock(nn.Module):

@@ -86,7 +86,7 @@ class TAECodec(nn.Module):
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unscaled latents; ValueError for sides that do not divide."""
-        require_whole_latents(video, self.stride[1])
+        require_whole_latents(video, self.stride)
         mean, log_variance = self.encoder(self._whole_groups(video)).chunk(2, dim=2)
         return mean, log_variance.clamp(-30, 20)
 

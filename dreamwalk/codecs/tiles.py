@@ -57,9 +57,9 @@ class Tiling:
 
 def tiled_encode(codec: VideoCodec, video: Tensor, tiling: Tiling) -> Tensor:
     """What `codec.encode` gives, tile by tile; ValueError for tiles or frames that are not whole latents."""
-    t, side = video.shape[1], codec.stride[1]
-    require_whole_latents(video, side)
-    size = codec.latent_frames(t), video.shape[3] // side, video.shape[4] // side
+    require_whole_latents(video, codec.stride)
+    (_, t, _, h, w), (_, down, across) = video.shape, codec.stride
+    size = codec.latent_frames(t), h // down, w // across
     axes = [[tile.turned() for tile in axis] for axis in _axes(codec, size, tiling)]
     return torch.cat(list(_stitched(codec.encode, video, axes)), dim=1)
 

@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused() -> None:
         TAECodec(TAEConfig(image=kl_tiny(), temporal=8))
     with pytest.raises(ValueError, match="nearest that do are 2"):
         TAECodec(TAEConfig(image=kl_tiny(), temporal=3))
-    with pytest.raises(ValueError, match="30x45 do not divide by 4: the nearest size is 32x44"):
+    with pytest.raises(ValueError, match="30x45 do not divide by 4x4: the nearest size is 32x44"):
         TAECodec(tae_tiny()).encode(torch.zeros(1, 5, 3, 30, 45))
     with pytest.raises(ValueError, match="build it for that"):
         inflate(TAECodec(tae_tiny()), KLCodec(replace(kl_tiny(), width=8)))

@@ -34,7 +34,7 @@ class Toy(nn.Module):
         )
 
     def encode(self, video: Tensor) -> Tensor:
-        require_whole_latents(video, 4)
+        require_whole_latents(video, self.stride)
         self.seen.append(tuple(video.shape))
         lead = 3 if self.causal else 0
         surplus = -(lead + video.shape[1]) % 4
@@ -194,5 +194,5 @@ def test_tiles_that_do_not_fit_are_refused(tiling: Tiling, sentence: str) -> Non
 
 
 def test_frames_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="30x32 do not divide by 4: the nearest size is 32x32"):
+    with pytest.raises(ValueError, match="30x32 do not divide by 4x4: the nearest size is 32x32"):
         tiled_encode(Toy(), torch.zeros(1, 8, 3, 30, 32), TILING)
