@@ -1,10 +1,10 @@
-"""Block codec: principal components of blocks of pixels and frames going in, a causal video decoder coming out.
+"""Block codec: principal components of blocks of pixels going in, a causal video decoder coming out.
 
-What `codecs/patch.py` is for frames, this is for video: a code of 4x16x16 pixels that is found in seconds, and
-a decoder that starts as its inverse and learns what the linear code lost. The first frame is a block in time
-by itself, as in the causal codecs (`codecs/causal.py`), and no frame sees a later one, so a stream of latents
-is decoded exactly as the whole. Many channels on a coarse grid are what LTX-Video (arXiv 2501.00103) showed to
-suit a diffusion transformer: one token for each latent pixel.
+What `codecs/patch.py` is for frames, this is for video: a code of 4x16x16 pixels that is found in minutes,
+and a decoder that starts as its inverse and learns what the linear code lost. The first frame is a block in
+time by itself, as in the causal codecs (`codecs/causal.py`), and no frame sees a later one, so a stream of
+latents is decoded exactly as the whole. Many channels on a coarse grid are what LTX-Video (arXiv 2501.00103)
+showed to suit a diffusion transformer: one token for each latent pixel.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class BlockCodecConfig:
 
 
 class BlockCodec(nn.Module):
-    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, 1 + (t - 1)/4, c, h/16, w/16)`; `decode` goes
-    back."""
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, 1 + (t - 1)/4, c, h/16, w/16)`; `decode`
+    goes back."""
 
     causal = True
 

@@ -117,7 +117,7 @@ def placed_in(actions: np.ndarray, schema: ActionSchema) -> np.ndarray | None:
 
 
 def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None, seed: int = 0) -> str:
-    """A sentence on the frames of `poses` `(t, 4, 4)`; `placed` `(t,)` says in which a pillar was put down."""
+    """A sentence on the frames of `poses` `(t, 4, 4)`; `placed` `(t,)`: in which a pillar was put down."""
     random = np.random.default_rng(seed)
     if len(poses) == 1:
         return _still(level, poses, random)

@@ -1,6 +1,8 @@
-"""Grids of noise levels: what one frame goes through from noise to clean."""
+"""Grids of noise levels: what a frame, or a clip, goes through from noise to clean."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,3 +15,30 @@ def sigma_grid(steps: int, *, shift_by: float = 1.0) -> Tensor:
     if steps < 1:
         raise ValueError(f"a frame needs at least one denoising step, got {steps}")
     return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift_by)
+
+
+Spacing = Literal["linear", "shifted", "linear-quadratic"]
+"""How levels are spaced: evenly, moved towards noise, or first in small even steps, then in growing ones."""
+
+
+def linear_quadratic(steps: int, *, emulated: int = 1000) -> Tensor:
+    """`steps + 1` levels from 1 down to 0, float64: the first half are those of a linear grid of `emulated`
+    steps, the second grow quadratically (Movie Gen, arXiv 2410.13720, section 3.4.2, with 25 and 25 steps).
+
+    ValueError for an odd or too small number of steps.
+    """
+    if steps < 2 or steps % 2:
+        raise ValueError(f"a linear-quadratic grid has an even number of steps: take {max(2, steps + 1)}")
+    half, end = steps // 2, steps / 2 / emulated
+    rest = 1 - end * 2
+    i = torch.arange(half + 1, dtype=torch.float64)
+    even = i / emulated
+    growing = end + i / emulated + rest * (i / half) ** 2
+    return 1 - torch.cat([even[:-1], growing])
+
+
+def levels(spacing: Spacing, steps: int, *, shift_by: float) -> list[float]:
+    """A grid by name; `shift_by` moves `shifted` ones."""
+    if spacing == "linear-quadratic":
+        return linear_quadratic(steps).tolist()
+    return sigma_grid(steps, shift_by=shift_by if spacing == "shifted" else 1.0).tolist()

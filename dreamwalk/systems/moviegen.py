@@ -15,10 +15,11 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.backbones import VideoBackboneConfig, build_video_backbone
@@ -28,6 +29,7 @@ from dreamwalk.codecs import VideoCodecConfig, build_video_codec
 from dreamwalk.codecs.blocks import BlockCodecConfig
 from dreamwalk.conditions.letters import Letters, LettersConfig
 from dreamwalk.layers.words import Words
+from dreamwalk.rollout.clips import Order, film
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
 
@@ -81,6 +83,19 @@ class Moviegen(nn.Module):
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
+    def check(self, frames: int, size: tuple[int, int]) -> None:
+        """ValueError with the nearest legal size unless there are clips of these frames and `size` (h, w)."""
+        if frames < 1:
+            raise ValueError(f"a clip has at least one frame, got {frames}")
+        patch = self.config.backbone.patch
+        units = [stride * step for stride, step in zip(self.codec.stride[1:], patch[1:], strict=True)]
+        if any(side < unit or side % unit for side, unit in zip(size, units, strict=True)):
+            near = "x".join(str(max(1, round(s / u)) * u) for s, u in zip(size, units, strict=True))
+            whole = "x".join(map(str, units))
+            raise ValueError(
+                f"clips of {size[0]}x{size[1]} do not divide by {whole}: the nearest size is {near}"
+            )
+
     def encode(self, video: Tensor) -> Tensor:
         """uint8 video `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
         with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
@@ -122,12 +137,20 @@ class Moviegen(nn.Module):
     @torch.inference_mode()
     def preview(self, clip: Clip) -> Tensor:
         """What the captions of `clip` lead to, in [-1, 1] `(b, t, 3, h, w)`."""
-        from dreamwalk.rollout.clips import Order, film
+        height, width = clip.video.shape[-2:]
+        return film(self, Order(tuple(clip.caption), frames=len(clip), size=(height, width), steps=12))
 
-        order = Order(
-            prompts=tuple(clip.caption), frames=len(clip), size=tuple(clip.video.shape[-2:]), steps=12
-        )
-        return film(self, order)
+    def sample(
+        self, prompt: str | Sequence[str], *, frames: int = 0, seed: int = 0, order: Order | None = None,
+        video: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; `order` has the rest of what can be asked.
+
+        `video` uint8 `(b or 1, t, 3, h, w)` are pictures to begin with or a clip, used as `order.use` says.
+        """
+        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        asked = replace(order or Order(prompts), prompts=prompts, frames=frames, seed=seed)
+        return rearrange((film(self, asked, video) + 1) * 127.5, "b t c h w -> b t h w c").round().byte()
 
 
 def _share(error: Tensor, chosen: Tensor) -> Tensor:
