@@ -1,0 +1,100 @@
+"""How much memory decoding takes, counted without computing: for a plan, before anything is loaded."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dreamwalk.codecs.tiles import Tiling, stream_decode
+
+
+def decode_bytes(codec: nn.Module, shape: tuple[int, ...], tiling: Tiling | None = None) -> int:
+    """Most bytes held at once while latents `(b, t, c, h, w)` of that shape are decoded, whole or in tiles.
+
+    Of the tensors that come and go, video included (in tiles: the piece that was last given out); neither
+    weights nor what kernels need for themselves. The codec may be on the meta device.
+    """
+    with torch.no_grad(), FakeTensorMode() as fake:
+        weights = [*codec.parameters(), *codec.buffers()]
+        light = _OncePerShape(
+            copy.deepcopy(codec, {id(weight): fake.from_tensor(weight) for weight in weights})
+        )
+        latents = torch.empty(shape, dtype=weights[0].dtype, device=weights[0].device)
+        if tiling is None:
+            return peak_bytes(lambda: light.decode(latents))
+        return peak_bytes(lambda: deque(stream_decode(light, latents, tiling), maxlen=1))
+
+
+class _OncePerShape:
+    """A codec that decodes once for each shape, and later only takes as much memory."""
+
+    def __init__(self, codec: Any) -> None:
+        self.codec, self.stride, self.latent_frames = codec, codec.stride, codec.latent_frames
+        self.encode = codec.encode
+        self.known: dict[torch.Size, tuple[int, torch.Size]] = {}
+
+    def decode(self, latents: Tensor) -> Tensor:
+        if latents.shape not in self.known:
+            with _Living() as living:
+                video = self.codec.decode(latents)
+            self.known[latents.shape] = living.peak - video.nbytes, video.shape
+            return video
+        beside, shape = self.known[latents.shape]
+        working = latents.new_empty(beside, dtype=torch.uint8)
+        video = latents.new_empty(shape)
+        del working
+        return video
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """Most bytes of tensors made while it runs that lived at the same time."""
+    with _Living() as living:
+        run()
+    return living.peak
+
+
+class _Living(TorchDispatchMode):
+    """Counts storages from the operation that made them to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
+        }
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._born(leaf.untyped_storage(), given)
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _born(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        key = storage._cdata
+        if key not in self.known | given:
+            size = storage.nbytes()
+            self.known.add(key)
+            self.now += size
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
