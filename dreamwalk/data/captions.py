@@ -124,9 +124,9 @@ def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None
     parts, room, mark = [], None, None
     for phase in phases(poses):
         words = _pick(random, SAID[phase.motion])
-        now = _rooms(level, poses, phase.stop)
+        now = room_at(level, poses, phase.stop)
         if now is not None and now is not room:
-            entered = room is not None or _rooms(level, poses, phase.start) is not now
+            entered = room is not None or room_at(level, poses, phase.start) is not now
             words += f" {_where(phase.motion, entered=entered)} {_named(now, random)}"
             room = now
         seen = _seen(level, poses[phase.stop])
@@ -160,7 +160,7 @@ def narrator(manifest: dict[str, Any], schema: ActionSchema) -> Narrator | None:
 
 def _still(level: Level, poses: np.ndarray, random: np.random.Generator) -> str:
     """A caption of a picture."""
-    room, seen = _rooms(level, poses, 0), _seen(level, poses[0])
+    room, seen = room_at(level, poses, 0), _seen(level, poses[0])
     words = _named(room, random) if room else "a doorway"
     return f"{words} with {_article(_pick(random, (seen, seen.split()[-1])))}" if seen else words
 
@@ -171,7 +171,7 @@ def _where(motion: Motion, *, entered: bool) -> str:
     return "through" if motion in ("ahead", "bear left", "bear right") else "in"
 
 
-def _rooms(level: Level, poses: np.ndarray, at: int) -> Room | None:
+def room_at(level: Level, poses: np.ndarray, at: int) -> Room | None:
     """The room at frame `at`, or that of the nearest frame before it that was not in a doorway."""
     inside = (level.room_at(*pose[:2, 3]) for pose in poses[at::-1])
     return next((room for room in inside if room is not None), None)

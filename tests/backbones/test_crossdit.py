@@ -75,7 +75,7 @@ def test_a_text_may_be_empty(backbone: CrossDiT) -> None:
 @torch.no_grad()
 def test_frames_with_levels_of_their_own(backbone: CrossDiT) -> None:
     given = inputs()
-    shared, levels = backbone(**given), given["sigma"][:, None].repeat(1, 3)  # type: ignore[index]
+    shared, levels = backbone(**given), given["sigma"][:, None].repeat(1, 3)  # type: ignore
     torch.testing.assert_close(backbone(**{**given, "sigma": levels}), shared, atol=1e-5, rtol=1e-5)
     levels[:, 0] = 0
     difference = (backbone(**{**given, "sigma": levels}) - shared).abs()
@@ -95,7 +95,7 @@ def test_in_pieces_it_is_the_same(backbone: CrossDiT, monkeypatch: pytest.Monkey
 def test_bfloat16(backbone: CrossDiT, autocast: bool, by_frame: bool) -> None:
     """Weights of lower precision, or the arithmetic alone; the velocity is as precise as the latents."""
     given = inputs()
-    given["sigma"] = given["sigma"][:, None].repeat(1, 3) if by_frame else given["sigma"]  # type: ignore[index]
+    given["sigma"] = given["sigma"][:, None].repeat(1, 3) if by_frame else given["sigma"]  # type: ignore
     before = backbone(**given)
     backbone = backbone if autocast else backbone.bfloat16()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
