@@ -113,8 +113,8 @@ class BlockCodec(nn.Module):
         for piece in latents:
             for latent in piece.split(1, dim=1):
                 begun = bool(past)
-                (refined,) = self.decoder([rearrange(latent, "b t c h w -> b c t h w")], past)
-                yield self._linear(latent, begun=begun) + self._pixels(refined)
+                refined = self.decoder([rearrange(latent, "b t c h w -> b c t h w")], past)
+                yield self._linear(latent, begun=begun) + self._pixels(torch.cat(refined, dim=2))
 
     def _linear(self, latents: Tensor, *, begun: bool) -> Tensor:
         """What the linear codes alone restore."""

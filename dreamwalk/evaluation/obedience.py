@@ -122,13 +122,13 @@ class Readers:
     walking: float
     """Mean probability of `forward` from which a clip walks: halfway between those that do and do not."""
 
-    def yaw(self, video: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.inference_mode()
+    def motion(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Degrees that clips turn to the left, and the mean probability of `forward`, `(b,)` each."""
         buttons, axes = self.examiner.read(video)
         return -self.limit * axes[..., 0].sum(1), buttons[..., 0].sigmoid().mean(1)
 
 
-@torch.inference_mode()
 def readers(shards: Shards, level: Level, examiner: Inverse, *, clips: int = 200) -> Readers:
     """Readers of a level, fitted to windows of the clips that systems were trained on."""
     rooms = _room_reader(shards, level, clips=clips)
@@ -138,7 +138,7 @@ def readers(shards: Shards, level: Level, examiner: Inverse, *, clips: int = 200
     means = []
     for want in (True, False):
         chosen = [clip for clip, walk in zip(windows, walks, strict=True) if walk is want]
-        means.append(float(found.yaw(batch(chosen).video)[1].mean()))
+        means.append(float(found.motion(batch(chosen).video)[1].mean()))
     return replace(found, walking=sum(means) / 2)
 
 
@@ -156,7 +156,7 @@ def held_out(shards: Shards, count: int, *, frames: int, seed: int = 0) -> list[
 @torch.inference_mode()
 def obedience(video: Tensor, told: Sequence[Facts], readers: Readers) -> Obedience:
     """Read uint8 `(b, t, 3, h, w)` against what was said."""
-    yaw, ahead = readers.yaw(video)
+    yaw, ahead = readers.motion(video)
     right = [float(torch.sign(yaw[i]) == fact.turn) for i, fact in enumerate(told) if fact.turn]
     walks = {
         want: [float((ahead[i] > readers.walking) == want) for i, f in enumerate(told) if f.walks is want]

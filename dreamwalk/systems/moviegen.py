@@ -144,12 +144,12 @@ class Moviegen(nn.Module):
         self, prompt: str | Sequence[str], *, frames: int = 0, seed: int = 0, order: Order | None = None,
         video: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; `order` has the rest of what can be asked.
+        """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; an `order` says all but the prompts.
 
         `video` uint8 `(b or 1, t, 3, h, w)` are pictures to begin with or a clip, used as `order.use` says.
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        asked = replace(order or Order(prompts), prompts=prompts, frames=frames, seed=seed)
+        asked = replace(order or Order((), frames=frames, seed=seed), prompts=prompts)
         return rearrange((film(self, asked, video) + 1) * 127.5, "b t c h w -> b t h w c").round().byte()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,12 @@ def locate(name: str | Path) -> Path:
     close = difflib.get_close_matches(text, shipped(), n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'?" if close else f"shipped are: {', '.join(shipped()) or 'none'}"
     raise ValueError(f"there are no weights called '{text}', and no such file or folder; {hint}")
+
+
+def kind_of(name: str | Path) -> str:
+    """The system that a name, a file or a folder holds; ValueErrors as of `load`."""
+    with files.opened(locate(name)) as file:
+        return json.loads((file.metadata() or {}).get("system", '""'))
 
 
 def load(name: str | Path) -> Trainable:

@@ -1,0 +1,156 @@
+"""The examination of systems of clips: captions of held-out walks, dreamt and read back.
+
+dreamwalk evaluate moviegen.doom --data data/home-test --train data/home-train
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.data.levels import level_named
+from dreamwalk.data.shards import Shards
+from dreamwalk.evaluation.obedience import Facts, Obedience, Readers, facts, held_out, obedience, readers
+from dreamwalk.rollout.clips import Order
+from dreamwalk.systems.inverse import Inverse
+from dreamwalk.systems.moviegen import Moviegen
+
+
+@dataclass(frozen=True)
+class EvaluateClips:
+    """Examine a system of clips on the captions of held-out walks."""
+
+    data: str = "data/doom-test"
+    """Clips that were not trained on, as `dreamwalk collect --split test` writes them."""
+    train: str = "data/doom"
+    """Clips that were, to which the readers of rooms and walking are fitted."""
+    out: Path = Path("runs/examination")
+    clips: int = 200
+    """How many captions."""
+    frames: int = 0
+    """Frames of a clip; 0 for those of the system."""
+    steps: int = 0
+    guidance: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    at_once: int = 10
+    examiner: str = "inverse.doom"
+    """Inverse-dynamics model that reads motion."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Captions, what they say, the real frames, and who reads."""
+
+    windows: list[Clip]
+    told: list[Facts]
+    readers: Readers
+
+    @property
+    def truth(self) -> Tensor:
+        """uint8 `(b, t, 3, h, w)`."""
+        return batch(self.windows).video
+
+    def real(self) -> Obedience:
+        """What is read from the real frames."""
+        return obedience(self.truth, self.told, self.readers)
+
+
+def set_exam(asked: EvaluateClips, examiner: Inverse, *, frames: int) -> Exam:
+    """Draw captions and fit readers; ValueError when the level of the data is not known."""
+    test, train = Shards(asked.data), Shards(asked.train)
+    name = str(test.manifest.get("level", ""))
+    if name in ("", "procedural") or test.manifest.get("split") == "train":
+        raise ValueError(
+            f"'{asked.data}' is no held-out walk in a level that is known: collect a test split of one"
+        )
+    level = level_named(name)
+    windows = held_out(test, asked.clips, frames=frames, seed=asked.seed)
+    told = [facts(level, window.world_from_camera) for window in windows]
+    return Exam(windows, told, readers(train, level, examiner))
+
+
+def dream(system: Moviegen, exam: Exam, order: Order, *, at_once: int, precision: str) -> Tensor:
+    """The clips of all captions, uint8 `(b, t, 3, h, w)`."""
+    texts = [str(window.caption) for window in exam.windows]
+    lower = precision == "bfloat16"
+    made = []
+    for first in range(0, len(texts), at_once):
+        with torch.autocast("cpu", torch.bfloat16) if lower else nullcontext():
+            made.append(
+                system.sample(texts[first : first + at_once], order=replace(order, seed=order.seed + first))
+            )
+    return torch.cat(made).permute(0, 1, 4, 2, 3)
+
+
+def examine_clips(
+    system: Moviegen, asked: EvaluateClips, *, name: str, examiner: Inverse
+) -> dict[str, Any]:  # fmt: skip
+    """Whether the words are obeyed; prints the table, writes `report.json` and a contact sheet into `out`."""
+    frames = asked.frames or system.config.frames
+    exam = set_exam(asked, examiner, frames=frames)
+    order = Order((), frames=frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
+    began = perf_counter()
+    video = dream(system, exam, order, at_once=asked.at_once, precision=asked.precision)
+    seconds = (perf_counter() - began) / asked.clips
+    shuffled = [exam.told[i] for i in np.random.default_rng(asked.seed).permutation(len(exam.told))]
+    rows = {
+        "real frames": exam.real(),
+        "dream": obedience(video, exam.told, exam.readers),
+        "dream, others' captions": obedience(video, shuffled, exam.readers),
+    }
+    report = {
+        "name": name, "data": asked.data, "clips": asked.clips, "frames": frames, "seed": asked.seed,
+        "steps": asked.steps or system.config.steps, "machine": platform.processor() or platform.machine(),
+        "guidance": system.config.guidance if asked.guidance is None else asked.guidance,
+        "seconds a clip": round(seconds, 2), "rows": {row: asdict(value) for row, value in rows.items()},
+    }  # fmt: skip
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "report.json").write_text(json.dumps(report, indent=1))
+    captioned_sheet(exam.windows, video, asked.out / "sheet.png")
+    tell(report)
+    return report
+
+
+def tell(report: dict[str, Any]) -> None:
+    """Print a report as a table."""
+    print(f"{report['name']}: {report['clips']} captions of '{report['data']}', {report['frames']} frames, "
+          f"{report['steps']} steps, guidance {report['guidance']}, seed {report['seed']}, "
+          f"{report['seconds a clip']} s a clip")  # fmt: skip
+    for row, value in report["rows"].items():
+        print(f"  {row:24} turns right way {value['turn']:6.1%} of {value['turns']:3}   "
+              f"walks or not {value['walk']:6.1%} of {value['walks']:3}   "
+              f"room {value['room']:6.1%} of {value['rooms']:3}")  # fmt: skip
+
+
+def captioned_sheet(
+    windows: Sequence[Clip], video: Tensor, path: Path, *, clips: int = 10, columns: int = 7
+) -> None:  # fmt: skip
+    """Each caption above the frames that were dreamt, and those above the frames that it was taken from."""
+    moments = np.linspace(0, video.shape[1] - 1, columns).astype(int)
+    rows = [row for window, made in zip(windows[:clips], video, strict=False)
+            for row in _captioned(window, made, moments)]  # fmt: skip
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def _captioned(window: Clip, made: Tensor, moments: np.ndarray) -> Iterator[np.ndarray]:
+    dreamt = np.concatenate(list(made[moments].permute(0, 2, 3, 1).numpy()), axis=1)
+    lines = textwrap.wrap(str(window.caption), dreamt.shape[1] // 6)
+    strip = Image.new("RGB", (dreamt.shape[1], 4 + 14 * len(lines)), "white")
+    ImageDraw.Draw(strip).text((3, 2), "\n".join(lines), fill="black")
+    yield np.asarray(strip)
+    yield dreamt
+    yield np.concatenate(list(window.video[moments]), axis=1)
