@@ -1,0 +1,134 @@
+"""Clips on the executor: what is known stays, guidance is where it should be, windows agree."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreamwalk.layers.words import Words, beside
+from dreamwalk.rollout.clips import Order, Told, Use, Windowed, film, unfold
+from dreamwalk.rollout.execute import Look
+from dreamwalk.schedules.sigmas import levels, linear_quadratic
+from dreamwalk.systems import moviegen
+from dreamwalk.systems.moviegen import Moviegen
+
+ORDER = Order(("walk ahead", "turn left"), steps=3)
+
+
+@pytest.fixture(scope="module")
+def system() -> Moviegen:
+    torch.manual_seed(0)
+    system = Moviegen(moviegen.tiny()).eval()
+    for parameter in system.backbone.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return system
+
+
+def video(frames: int) -> Tensor:
+    return torch.randint(0, 255, (1, frames, 3, 32, 32), dtype=torch.uint8)
+
+
+def last(system: Moviegen, order: Order, given: Tensor | None = None) -> Tensor:
+    with torch.inference_mode():
+        return list(unfold(system, order, given))[-1].latents
+
+
+def test_a_clip_depends_on_its_own_words_and_seed_only(system: Moviegen) -> None:
+    both = last(system, ORDER)
+    alone = last(system, replace(ORDER, prompts=ORDER.prompts[1:], seed=1))
+    assert torch.allclose(both[1:], alone, atol=1e-5)
+    assert not torch.allclose(both[1:], last(system, replace(ORDER, prompts=("walk",), seed=1)), atol=1e-3)
+
+
+@pytest.mark.parametrize(("use", "frames", "given", "known"), [
+    ("first", 9, 1, [0]), ("ends", 9, 2, [0, 2]), ("before", 13, 9, [0, 1, 2]),
+])  # fmt: skip
+def test_what_is_known_stays_bit_for_bit(
+    system: Moviegen, use: Use, frames: int, given: int, known: list[int]
+) -> None:
+    shown = video(given)
+    made = last(system, replace(ORDER, use=use, frames=frames), shown)
+    assert torch.equal(made[:, 0], system.encode(shown.expand(2, -1, -1, -1, -1))[:, 0])
+    free = last(system, replace(ORDER, frames=frames))
+    for index in range(made.shape[1]):
+        assert torch.equal(made[0, index], made[1, index]) == (index in known)
+        assert not torch.equal(made[:, index], free[:, index])
+
+
+def test_dreamt_anew_a_clip_keeps_the_less_the_stronger(system: Moviegen) -> None:
+    shown = video(9)
+    was = system.encode(shown)
+    changes = [
+        (last(system, replace(ORDER, use="anew", frames=9, steps=10, strength=s), shown) - was).abs().mean()
+        for s in (0.3, 0.7, 1.0)
+    ]
+    assert changes[0] < changes[1] < changes[2]
+
+
+def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
+    asked = []
+
+    def velocity(x: Tensor, sigma: Tensor, words: Words) -> Tensor:
+        asked.append(len(x))
+        return words.tokens.amax((1, 2))[:, None, None, None, None] * torch.ones_like(x)
+
+    look = Look(torch.zeros(2, 3, 1, 2, 2), (0.5,) * 3, (0, 1, 2), (0,) * 3)
+    told, untold = Words(torch.full((2, 4, 1), 2.0)), Words(torch.full((2, 1, 1), 0.5))
+    assert torch.allclose(Told(velocity, told)(look), torch.tensor(2.0))
+    assert torch.allclose(Told(velocity, told, untold, weight=3.0)(look), torch.tensor(0.5 + 3 * 1.5))
+    assert asked == [2, 4]
+
+
+def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:
+    look = Look(torch.randn(1, 3, 2, 4, 4), (0.6,) * 3, (0, 1, 2), (0,) * 3)
+    opinions = torch.randn(2, 3, 2, 4, 4)
+    words = Words(torch.zeros(1, 1, 1))
+    v = Told(lambda x, sigma, words: opinions, words, words, weight=5.0, rescale=1.0)(look)
+    assert torch.isclose((look.x - 0.6 * v).std(), (look.x - 0.6 * opinions[:1]).std(), rtol=1e-4)
+
+
+def test_windows_that_agree_change_nothing() -> None:
+    look = Look(torch.randn(1, 11, 2, 4, 4), (0.6,) * 11, tuple(range(11)), (0,) * 11)
+    sizes = []
+
+    def predict(seen: Look) -> Tensor:
+        sizes.append(seen.x.shape[1])
+        return 2 * seen.x
+
+    assert torch.allclose(Windowed(predict, 4, 2)(look), 2 * look.x, atol=1e-6)
+    assert sizes == [4] * 5
+
+
+def test_words_side_by_side_are_padded() -> None:
+    both = beside(Words(torch.ones(1, 3, 2)), Words(torch.ones(1, 1, 2)))
+    assert both.mask is not None and both.mask.tolist() == [[True] * 3, [True, False, False]]
+
+
+def test_movie_gens_grid() -> None:
+    """The figures of section 3.4.2: 25 of 1000 even steps, then 25 growing ones."""
+    clean = 1 - linear_quadratic(50)
+    assert clean[[1, 25, 26, 27, 28]].tolist() == pytest.approx([0.001, 0.025, 0.02752, 0.03308, 0.04168])
+    assert clean[[0, 48, 49, 50]].tolist() == pytest.approx([0, 0.8521, 0.9245, 1], abs=1e-4)
+    assert levels("linear", 4, shift_by=7.0) == [1, 0.75, 0.5, 0.25, 0]
+    assert levels("shifted", 2, shift_by=3.0) == [1, 0.75, 0]
+
+
+@pytest.mark.parametrize(
+    ("order", "given", "sentence"),
+    [
+        (replace(ORDER, size=(32, 40)), None, "nearest size is 32x"),
+        (replace(ORDER, frames=-1), None, "at least one frame"),
+        (replace(ORDER, steps=3, spacing="linear-quadratic"), None, "take 4"),
+        (replace(ORDER, use="before"), video(5), "more frames"),
+        (replace(ORDER, use="anew"), video(9), "make them equal"),
+        (replace(ORDER, use="anew", strength=0.0), video(5), "strength"),
+        (replace(ORDER, size=(48, 48)), video(1), "scale them"),
+        (replace(ORDER, use="ends"), video(2), "three latents"),
+    ],
+)
+def test_impossible_orders_are_refused(
+    system: Moviegen, order: Order, given: Tensor | None, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        film(system, order, given)
