@@ -11,7 +11,7 @@ differ by more than rounding explains, the exit status is 1.
 from __future__ import annotations
 
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -100,8 +100,8 @@ def coders(options: Options, way: Literal["encode", "decode"]) -> Coders:
     given = theirs.state_dict()
     ours.load_state_dict({name: given[public_name(name)] for name in ours.state_dict()})
     kind = torch.float16 if options.device == "cuda" else torch.float32
-    for part in (ours.eval(), theirs.eval()):
-        part.to(options.device, kind)
+    for part in (ours, theirs):
+        (part.half() if options.device == "cuda" else part).eval().to(options.device)
     (h, w), t = options.size, ours.latent_frames(options.frames)
     video = torch.rand(1, options.frames, 3, h, w).to(options.device, kind) * 2 - 1
     latents = torch.randn(1, t, config.channels, h // 8, w // 8).to(options.device, kind)
@@ -133,9 +133,15 @@ def space(code: Callable[[], Tensor], options: Options) -> int:
         before = torch.cuda.memory_allocated()
         code()
         return torch.cuda.max_memory_allocated() - before
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     code()
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return peak() - before
+
+
+def peak() -> int:
+    """Bytes that this process needed at most. (`ru_maxrss` would count those of the process before it.)"""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class CausalVAEConfig:
     attention: AttentionKind = "causal"
     """In the middle: of each frame over itself and all before it (published), or over itself only."""
     strides: tuple[Strides, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
-    """Frames, rows and columns that become one after each level but the last."""
+    """Frames, rows and columns that become one after each level but the last. Decoding repeats them in the
+    same order, as published, not backwards."""
     scale: float = 0.476986
     """Latents are multiplied by this, so that their variance is about one."""
     patch: int = 1
@@ -182,7 +183,6 @@ class CausalVAE(nn.Module):
     def _through(self, coder: Encoder | Decoder, x: Tensor, *, step: int) -> Tensor:
         """All at once if gradients are wanted. If not: piece after piece through all layers where frames are
         coded by themselves, else layer after layer through all pieces."""
-        x = x.contiguous(memory_format=torch.channels_last_3d)
         if torch.is_grad_enabled():
             return coder([x], None)[0]
         pieces = [x[:, :, :1], *x[:, :, 1:].split(step, dim=2)] if x.shape[2] > 1 else [x]
@@ -196,11 +196,11 @@ class CausalVAE(nn.Module):
         return mean, log_variance.clamp(-30, 20)
 
     def _expanded(self, latents: Tensor) -> Tensor:
-        return self.expand(rearrange(latents / self.config.scale, "b t c h w -> b c t h w"))
+        return _laid_out(self.expand(rearrange(latents / self.config.scale, "b t c h w -> b c t h w")))
 
     def _folded(self, video: Tensor) -> Tensor:
         p = self.config.patch
-        return rearrange(video, "b t c (h p) (w q) -> b (c p q) t h w", p=p, q=p)
+        return _laid_out(rearrange(video, "b t c (h p) (w q) -> b (c p q) t h w", p=p, q=p))
 
     def _unfolded(self, x: Tensor) -> Tensor:
         p = self.config.patch
@@ -260,6 +260,11 @@ class Decoder(nn.Module):
         for level in self.levels:
             x = level(x, past)
         return list(self.last(activated(self.norm(x)), past))
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Channels last in memory, as all layers keep them: half as fast again on a processor."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _middle(config: CausalVAEConfig) -> Middle:
