@@ -97,7 +97,10 @@ class TAECodec(nn.Module):
         return self.normalise(self.posterior(video)[0])
 
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
-        """Video of `stride[0]` frames a latent, or its first `frames`."""
+        """Video of `stride[0]` frames a latent, or its first `frames`; ValueError if there are fewer."""
+        decoded = latents.shape[1] * self.config.temporal
+        if frames is not None and not 0 < frames <= decoded:
+            raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
         return self.decoder(latents / self.config.image.scale)[:, :frames]
 
     def _whole_groups(self, video: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Tiles: a long or large video through a codec in pieces, blended where they overlap.
 
-Memory is then that of one tile, whatever the video's size. Every tile is cut, coded and weighed in its own
-units: in pixels and frames when decoding, in latents when encoding (blending latents over a number of pixels
-is a bug that has been shipped elsewhere). Weights are trapezoids, one for each axis: they rise and fall
-linearly over what two neighbours share, and sum to one everywhere. The last tile of an axis lies flush with
-the end, so none is a sliver that sees nothing around it.
+The codec then works on one tile at a time, and of finished pictures two tiles in time are held at most,
+however long the video. Every tile is weighed in the units of what comes out: pixels and frames when decoding,
+latents when encoding. Weights are trapezoids, one for each axis: they rise and fall linearly over what two
+neighbours share, and sum to one everywhere. The last tile of an axis lies flush with the end, so none is a
+sliver that sees nothing around it.
 
 A tile sees less than the whole, so the result is an approximation; a codec never tiles by itself.
 Movie Gen (arXiv 2410.13720, section 3.1.1) tiles time in 32 frames, with 16 of overlap when decoding.
@@ -77,7 +77,10 @@ def stream_decode(
     Held at any time are the frames of one tile in time and those that it shares with the next.
     """
     axes = _axes(codec, (latents.shape[1], *latents.shape[3:]), tiling)
-    left = axes[0][-1].outputs.stop if frames is None else frames
+    decoded = axes[0][-1].outputs.stop
+    if frames is not None and not 0 < frames <= decoded:
+        raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
+    left = frames or decoded
     for finished in _stitched(codec.decode, latents, axes):
         count = finished.shape[1]
         if left > 0:

@@ -2,16 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamwalk.codecs.frame import KLCodec, KLCodecConfig, kl_tiny
+from dreamwalk.codecs.frame import Downsample, KLCodec, KLCodecConfig, kl_tiny
 from dreamwalk.codecs.penalties import outlier_penalty
-from dreamwalk.codecs.tae import TAECodec, TAEConfig, inflate, tae_released, tae_tiny
+from dreamwalk.codecs.tae import Doubled, TAECodec, TAEConfig, inflate, tae_released, tae_tiny
 
 EIGHT = TAEConfig(image=KLCodecConfig(channels=4, width=8, multiples=(1, 1, 2, 2), blocks=1))
 
 
-@pytest.fixture(params=[tae_tiny(), EIGHT], ids=["4x4x4", "8x8x8"])
+@pytest.fixture(params=[tae_tiny(), EIGHT, replace(EIGHT, temporal=2)], ids=["4x4x4", "8x8x8", "2x8x8"])
 def pair(request: pytest.FixtureRequest) -> tuple[TAECodec, KLCodec]:
     """A new TAE and the image codec that it was inflated from, in float64."""
     torch.manual_seed(0)
@@ -85,6 +85,14 @@ def test_frames_are_told_apart_once_trained() -> None:
     assert (difference > 1e-4).all()
 
 
+def test_time_is_coarse_inside_only() -> None:
+    """The halvings nearest to the pixels halve the frames, so most layers see few of them."""
+    tae = TAECodec(replace(EIGHT, temporal=2))
+    down = [layer.time.stride for layer in tae.encoder if isinstance(getattr(layer, "space", 0), Downsample)]
+    up = [type(layer.time) for layer in tae.decoder if isinstance(getattr(layer, "space", 0), nn.Upsample)]
+    assert down == [(2, 1), (1, 1), (1, 1)] and up == [nn.Identity, nn.Identity, Doubled]
+
+
 def test_the_published_sizes() -> None:
     with torch.device("meta"):
         tae, image = TAECodec(tae_released()), KLCodec(tae_released().image)
@@ -103,6 +111,8 @@ def test_what_does_not_fit_is_refused() -> None:
         TAECodec(TAEConfig(image=kl_tiny(), temporal=3))
     with pytest.raises(ValueError, match="30x45 do not divide by 4x4: the nearest size is 32x44"):
         TAECodec(tae_tiny()).encode(torch.zeros(1, 5, 3, 30, 45))
+    with pytest.raises(ValueError, match="2 latents are 1 to 8 frames, not 9"):
+        TAECodec(tae_tiny()).decode(torch.zeros(1, 2, 4, 2, 2), frames=9)
     with pytest.raises(ValueError, match="build it for that"):
         inflate(TAECodec(tae_tiny()), KLCodec(replace(kl_tiny(), width=8)))
 

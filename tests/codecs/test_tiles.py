@@ -193,6 +193,11 @@ def test_tiles_that_do_not_fit_are_refused(tiling: Tiling, sentence: str) -> Non
         tiled_encode(Toy(), torch.zeros(1, 8, 3, 32, 32), tiling)
 
 
+def test_frames_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 latents are 1 to 5 frames, not 6"):
+        tiled_decode(Toy(causal=True), torch.zeros(1, 2, 2, 8, 8), TILING, frames=6)
+
+
 def test_frames_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="30x32 do not divide by 4x4: the nearest size is 32x32"):
         tiled_encode(Toy(), torch.zeros(1, 8, 3, 30, 32), TILING)
