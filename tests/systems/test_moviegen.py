@@ -1,0 +1,80 @@
+"""Moviegen learns which clip belongs to which words, and opens what it wrote."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy import Toy
+
+import dreamwalk
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.blocks import BlockCodecConfig
+from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.evaluation.fidelity import psnr, to_bytes
+from dreamwalk.rollout.clips import Order, film
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems import moviegen
+from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
+from dreamwalk.weights import files
+from dreamwalk.weights.config import to_json
+
+PROMPTS = ("turn left to a red door", "walk into a blue hall")
+
+
+def config() -> MoviegenConfig:
+    decoder = CausalVAEConfig(
+        channels=24, widths=(8, 8), blocks=1, norm="position", attention="frame", scale=1.0, patch=4,
+        strides=((4, 2, 2),),
+    )  # fmt: skip
+    tiny = moviegen.tiny()
+    backbone = replace(tiny.backbone, channels=24, pooled=16, patch=(1, 1, 1))
+    letters = replace(tiny.letters, pooled=16)
+    return replace(tiny, codec=BlockCodecConfig(decoder), backbone=backbone, letters=letters, predicts="clean",
+                   untold=0.0, pictured=0.3, steps=8)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return replace(batch(list(Toy(clip_frames=5).clips(range(2)))), caption=list(PROMPTS))
+
+
+@pytest.fixture(scope="module")
+def learnt(clip: Clip) -> Moviegen:
+    torch.manual_seed(0)
+    system = Moviegen(config())
+    system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
+    optimizer = torch.optim.AdamW(system.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    for step in range(200):
+        system.loss(clip, Draws([(0, step, row) for row in range(2)]))["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return system.eval()
+
+
+def test_words_bring_back_their_clip(learnt: Moviegen, clip: Clip) -> None:
+    size = (clip.video.shape[-2], clip.video.shape[-1])
+    made = to_bytes(film(learnt, Order(PROMPTS, frames=5, size=size, guidance=1.0)))
+    crossed = psnr(made, clip.video.flip(0)).mean()
+    assert psnr(made, clip.video).mean() > max(crossed + 4, 18)
+    shown = Order(PROMPTS, frames=5, size=size, guidance=1.0)
+    going_on = to_bytes(film(learnt, shown, clip.video[:, :1]))
+    assert psnr(going_on, clip.video)[:, 1:].mean() > psnr(going_on, clip.video.flip(0))[:, 1:].mean() + 4
+
+
+def test_a_weight_file_opens_itself(learnt: Moviegen, tmp_path: Path) -> None:
+    metadata = {"system": "moviegen", "config": to_json(learnt.config)}
+    files.save(tmp_path / "m.safetensors", learnt.state_dict(), metadata=metadata)
+    opened = dreamwalk.load(tmp_path / "m.safetensors")
+    order = Order((), frames=5, steps=2)
+    assert torch.equal(opened.sample("walk", order=order), learnt.sample("walk", order=order))
+    assert opened.sample("walk", frames=1).shape == (1, 1, 32, 32, 3)
+
+
+def test_a_first_latent_that_is_shown_has_no_loss(clip: Clip) -> None:
+    torch.manual_seed(0)
+    system = Moviegen(replace(config(), pictured=1.0))
+    draws = [(0, 0, row) for row in range(2)]
+    before = system.loss(clip, Draws(draws))["loss"]
+    system.codec.first.mean.add_(0.5)  # type: ignore[union-attr, union-attr, operator]
+    assert torch.equal(before, system.loss(clip, Draws(draws))["loss"])
