@@ -30,8 +30,10 @@ def config() -> MoviegenConfig:
     tiny = moviegen.tiny()
     backbone = replace(tiny.backbone, channels=24, pooled=16, patch=(1, 1, 1))
     letters = replace(tiny.letters, pooled=16)
-    return replace(tiny, codec=BlockCodecConfig(decoder), backbone=backbone, letters=letters, predicts="clean",
-                   untold=0.0, pictured=0.3, steps=8)  # fmt: skip
+    return replace(
+        tiny, codec=BlockCodecConfig(decoder), backbone=backbone, letters=letters, predicts="clean",
+        untold=0.0, pictured=0.3, steps=8,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
