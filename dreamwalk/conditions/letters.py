@@ -64,6 +64,10 @@ class Letters(nn.Module):
     An empty text is the end alone: what a backbone hears when it is told nothing.
     """
 
+    pace = 0.1
+    """Share of the learning rate: as long as a backbone does not listen, the gradient here is noise, which Adam
+    blows up until all words are alike."""
+
     def __init__(self, config: LettersConfig) -> None:
         super().__init__()
         self.config = config
@@ -89,8 +93,9 @@ class Letters(nn.Module):
         tokens = self.norm(self._through(self.words, x, present))
         if self.to_pooled is None:
             return Words(tokens, present)
-        ends = tokens[torch.arange(len(tokens)), last[:, 0]]
-        return Words(tokens, present, self.to_pooled(ends))
+        share = (numbers <= last).to(tokens)
+        mean = (tokens * share[..., None]).sum(1) / share.sum(1, keepdim=True)
+        return Words(tokens, present, self.to_pooled(mean))
 
     def _mask(self, present: Tensor) -> Tensor | None:
         return None if bool(present.all()) else present.to(self.embed.weight.device)

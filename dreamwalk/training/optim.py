@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def build_optimizers(
     rest = [p for p in trained if p not in matrices]
     fused = rest[0].device.type == "cuda"
     adamw = torch.optim.AdamW(
-        rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
+        _paced(system, rest), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
     )
     if not matrices:
         return [adamw]
@@ -35,6 +36,16 @@ def build_optimizers(
         ordered, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
     return [adamw, muon]
+
+
+def _paced(system: nn.Module, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Parameter groups: those of modules with a `pace` learn at that share of the learning rate."""
+    paces = {p: float(module.pace) for module in system.modules() if hasattr(module, "pace")
+             for p in module.parameters()}  # fmt: skip
+    groups: dict[float, list[Tensor]] = {1.0: []}
+    for p in parameters:
+        groups.setdefault(paces.get(p, 1.0), []).append(p)
+    return [{"params": group, "pace": pace} for pace, group in groups.items() if group]
 
 
 def _matrices(block: nn.Module) -> list[Tensor]:
@@ -55,10 +66,10 @@ def rate(step: int, *, steps: int, config: OptimConfig) -> float:
 
 
 def set_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
-    """Give every parameter group the learning rate `lr`."""
+    """Give every parameter group the learning rate `lr`, or its share of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("pace", 1.0)
 
 
 class Average:
