@@ -65,8 +65,8 @@ class Letters(nn.Module):
     """
 
     pace = 0.1
-    """Share of the learning rate: as long as a backbone does not listen, the gradient here is noise, which Adam
-    blows up until all words are alike."""
+    """Share of the learning rate: as long as a backbone does not listen, the gradient here is noise, which
+    Adam blows up until all words are alike."""
 
     def __init__(self, config: LettersConfig) -> None:
         super().__init__()

@@ -23,7 +23,16 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.levels import level_named
 from dreamwalk.data.shards import Shards
-from dreamwalk.evaluation.obedience import Facts, Obedience, Readers, facts, held_out, obedience, readers
+from dreamwalk.evaluation.obedience import (
+    Facts,
+    Obedience,
+    Readers,
+    distance,
+    facts,
+    held_out,
+    obedience,
+    readers,
+)
 from dreamwalk.rollout.clips import Order
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.moviegen import Moviegen
@@ -116,7 +125,8 @@ def examine_clips(
         "name": name, "data": asked.data, "clips": asked.clips, "frames": frames, "seed": asked.seed,
         "steps": asked.steps or system.config.steps, "machine": platform.processor() or platform.machine(),
         "guidance": system.config.guidance if asked.guidance is None else asked.guidance,
-        "seconds a clip": round(seconds, 2), "rows": {row: asdict(value) for row, value in rows.items()},
+        "seconds a clip": round(seconds, 2), "distance": round(distance(exam.truth, video, examiner), 2),
+        "rows": {row: asdict(value) for row, value in rows.items()},
     }  # fmt: skip
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "report.json").write_text(json.dumps(report, indent=1))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.captions import phases, room_at
@@ -172,3 +173,31 @@ def obedience(video: Tensor, told: Sequence[Facts], readers: Readers) -> Obedien
         turn=float(np.mean(right)), turns=len(right), walk=float(np.mean(kinds)),
         walks=sum(map(len, walks.values())), room=float(np.mean(found)), rooms=len(found),
     )  # fmt: skip
+
+
+class _Seen(nn.Module):
+    """What the examiner sees in pairs of frames, before it names actions."""
+
+    num_features = 256
+
+    def __init__(self, examiner: Inverse) -> None:
+        super().__init__()
+        self.examiner = examiner
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        before, after = (pairs.float() / 127.5 - 1).chunk(2, dim=1)
+        return self.examiner.head[:2](self.examiner.trunk(torch.cat([before, after - before], dim=1)))
+
+
+@torch.inference_mode()
+def distance(real: Tensor, dreamt: Tensor, examiner: Inverse) -> float:
+    """Fréchet distance of neighbouring frames, uint8 `(b, t, 3, h, w)` each, as the examiner sees them.
+
+    What FVD (arXiv 1812.01717) asks of a network trained on films of people, asked of one trained on this
+    world: it compares only systems of the same world.
+    """
+    measure = FrechetInceptionDistance(feature=_Seen(examiner), normalize=False, input_img_size=(6, 96, 128))
+    for video, is_real in ((real, True), (dreamt, False)):
+        for clip in video:
+            measure.update(torch.cat([clip[:-1], clip[1:]], dim=1), real=is_real)
+    return float(measure.compute())
