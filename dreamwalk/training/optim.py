@@ -40,8 +40,10 @@ def build_optimizers(
 
 def _paced(system: nn.Module, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
     """Parameter groups: those of modules with a `pace` learn at that share of the learning rate."""
-    paces = {p: float(module.pace) for module in system.modules() if hasattr(module, "pace")
-             for p in module.parameters()}  # fmt: skip
+    paces: dict[Any, float] = {}
+    for module in system.modules():
+        if isinstance(pace := getattr(module, "pace", None), float):
+            paces |= dict.fromkeys(module.parameters(), pace)
     groups: dict[float, list[Tensor]] = {1.0: []}
     for p in parameters:
         groups.setdefault(paces.get(p, 1.0), []).append(p)
