@@ -47,7 +47,10 @@ class MoviegenConfig:
     velocity_floor: float = 0.1
     """Smallest sigma by which a clean prediction is divided."""
     shift: float = 3.0
-    """How far levels are moved towards noise, in training and in sampling."""
+    """How far levels are moved towards noise when sampling."""
+    training_shift: float = 3.0
+    """How far when training. Where everything is to be decided by the words, nothing else may show through:
+    the larger the clip and the louder its low frequencies, the further."""
     untold: float = 0.1
     """Share of training clips without words, for classifier-free guidance."""
     pictured: float = 0.3
@@ -121,7 +124,7 @@ class Moviegen(nn.Module):
         config, x = self.config, self.encode(clip.video)
         told = draws.uniform(1)[:, 0] >= config.untold
         words = self.read([text if tell else "" for text, tell in zip(clip.caption, told, strict=True)])
-        sigma = shift(logit_normal(draws.normal(1)), config.shift).expand(-1, x.shape[1]).clone()
+        sigma = shift(logit_normal(draws.normal(1)), config.training_shift).expand(-1, x.shape[1]).clone()
         going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
         sigma[going_on, 0] = 0.0
         eps = draws.normal(*x.shape[1:])
@@ -197,5 +200,5 @@ def doom() -> MoviegenConfig:
             pooled=128, axes=(16, 24, 24),
         ),
         letters=LettersConfig(width=128, pooled=128),
-        predicts="clean",
+        predicts="clean", shift=8.0, training_shift=15.0,
     )  # fmt: skip
