@@ -23,7 +23,7 @@ from dreamwalk.codecs.patch import LinearCode
 
 def _decoder() -> CausalVAEConfig:
     return CausalVAEConfig(
-        channels=256, widths=(32, 48, 64, 96), blocks=1, norm="position", attention="frame",
+        channels=256, widths=(32, 48, 64, 64), blocks=1, norm="position", attention="frame",
         strides=((2, 2, 2), (2, 2, 2), (1, 2, 2)), scale=1.0, patch=2,
     )  # fmt: skip
 

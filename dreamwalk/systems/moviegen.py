@@ -196,7 +196,7 @@ def doom() -> MoviegenConfig:
     return MoviegenConfig(
         codec=BlockCodecConfig(),
         backbone=MMDiTConfig(
-            channels=256, width=320, heads=5, dual=2, single=6, refine=1, patch=(1, 1, 1), text=128,
+            channels=256, width=256, heads=4, dual=1, single=7, refine=1, patch=(1, 1, 1), text=128,
             pooled=128, axes=(16, 24, 24),
         ),
         letters=LettersConfig(width=128, pooled=128),
