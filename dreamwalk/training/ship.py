@@ -17,11 +17,12 @@ from torch import Tensor
 from dreamwalk.systems.open import SYSTEMS, locate
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
+from dreamwalk.weights.eight import pack
 
 
 @dataclass(frozen=True)
 class Ship:
-    """Write a run's averaged weights in half precision, with notes."""
+    """Write a run's averaged weights in half precision or less, with notes."""
 
     run: tyro.conf.Positional[Path]
     """Run folder."""
@@ -31,6 +32,8 @@ class Ship:
     """What it was trained on, for the notes."""
     codec: Path | None = None
     """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
+    eight: bool = False
+    """Matrices in eight bits: half the size again."""
     borrow: str = ""
     """Shipped weights that serve this system as well: only its config is written, and their name."""
 
@@ -51,6 +54,8 @@ def ship(order: Ship) -> None:
         + (f", from '{Path(run['start']).name}'" if run["start"] else ""),
         "data": f"walks in the level '{metadata['walkable']['world']}': this model knows it and no other",
     }
+    if order.eight:
+        halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
     print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
 
@@ -70,6 +75,11 @@ def _half(name: str, tensor: Tensor) -> Tensor:
     linear = name in ("codec.mean", "codec.components", "codec.scale")
     exact = linear or name.startswith("walkable.") or tensor.dtype != torch.float32
     return tensor if exact else tensor.half()
+
+
+def _learnt(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is of a network, which has learnt to bear noise; linear codes have not."""
+    return tensor.dtype == torch.float16 and not name.endswith(".components")
 
 
 def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from dreamwalk.weights.eight import unpack
+
 FORMAT = "dreamwalk/1"
 
 
@@ -35,7 +37,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if strings.get("format") != FORMAT:
             raise ValueError(f"'{path}' was not written by dreamwalk, so it does not say which system it is")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return tensors, {name: json.loads(value) for name, value in strings.items() if name != "format"}
+    return unpack(tensors), {name: json.loads(value) for name, value in strings.items() if name != "format"}
 
 
 def foreign(path: Path | str) -> dict[str, Tensor]:
