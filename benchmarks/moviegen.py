@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from dreamwalk.evaluation.clips import EvaluateClips, Exam, dream, set_exam
+from dreamwalk.evaluation.clips import Evaluate, Exam, dream, set_exam
 from dreamwalk.evaluation.obedience import distance, obedience
 from dreamwalk.rollout.clips import Order
 from dreamwalk.schedules.sigmas import Spacing
@@ -24,7 +24,7 @@ from dreamwalk.systems.open import load
 
 
 @dataclass(frozen=True)
-class Options(EvaluateClips):
+class Options(Evaluate):
     """What is swept; each sweep leaves the rest as the system says."""
 
     system: tyro.conf.Positional[str] = "moviegen.doom"

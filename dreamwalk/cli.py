@@ -242,20 +242,20 @@ def sample(words: list[str]) -> None:
 
 
 def evaluate(words: list[str]) -> None:
-    """`dreamwalk evaluate NAME --data DIR`: the flags are in `evaluation/examine.py`."""
-    name, rest = _named(words, "evaluate", ["nextframe.doom"])
-    from dreamwalk.evaluation.examine import Evaluate, examine
+    """`dreamwalk evaluate NAME --data DIR`: the flags are in `evaluation/examine.py`, or `clips.py` there."""
+    name, rest = _named(words, "evaluate", ["nextframe.doom", "moviegen.doom"])
+    from dreamwalk.systems.open import kind_of, load
 
-    asked = _flags(Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
+    if name and kind_of(name) == "moviegen":
+        from dreamwalk.evaluation import clips as module
+    else:
+        from dreamwalk.evaluation import examine as module  # type: ignore[no-redef]
+    asked = _flags(module.Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
     from dreamwalk.data.shards import Shards
 
     _check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
-    system = _load_walkable(name)
-    examine(
-        system, asked.data, out=asked.out, name=name, clips=asked.clips, frames=asked.frames,
-        history=asked.history, seed=asked.seed, examiner=_load_examiner(asked.examiner),
-    )  # fmt: skip
+    module.examine(load(name), asked, name=name, examiner=_load_examiner(asked.examiner))
 
 
 def _load_examiner(name: str) -> Any:

@@ -39,7 +39,7 @@ from dreamwalk.systems.moviegen import Moviegen
 
 
 @dataclass(frozen=True)
-class EvaluateClips:
+class Evaluate:
     """Examine a system of clips on the captions of held-out walks."""
 
     data: str = "data/doom-test"
@@ -78,7 +78,7 @@ class Exam:
         return obedience(self.truth, self.told, self.readers)
 
 
-def set_exam(asked: EvaluateClips, examiner: Inverse, *, frames: int) -> Exam:
+def set_exam(asked: Evaluate, examiner: Inverse, *, frames: int) -> Exam:
     """Draw captions and fit readers; ValueError when the level of the data is not known."""
     test, train = Shards(asked.data), Shards(asked.train)
     name = str(test.manifest.get("level", ""))
@@ -105,10 +105,16 @@ def dream(system: Moviegen, exam: Exam, order: Order, *, at_once: int, precision
     return torch.cat(made).permute(0, 1, 4, 2, 3)
 
 
-def examine_clips(
-    system: Moviegen, asked: EvaluateClips, *, name: str, examiner: Inverse
+def examine(
+    system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None
 ) -> dict[str, Any]:  # fmt: skip
     """Whether the words are obeyed; prints the table, writes `report.json` and a contact sheet into `out`."""
+    if not isinstance(system, Moviegen):
+        raise ValueError(f"'{name}' makes no clips from words, so there are no words to obey")
+    if examiner is None:
+        raise ValueError(
+            "motion is read by an inverse-dynamics model: leave `--examiner` as it is, or train one"
+        )
     frames = asked.frames or system.config.frames
     exam = set_exam(asked, examiner, frames=frames)
     order = Order((), frames=frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)

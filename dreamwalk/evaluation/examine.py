@@ -45,19 +45,21 @@ class Evaluate:
 
 
 def examine(
-    system: DreamingSystem, data: str, *, out: Path, name: str, clips: int = 32, frames: int = 64,
-    history: int = 4, seed: int = 0, examiner: Inverse | None = None,
+    system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None
 ) -> dict[str, Any]:  # fmt: skip
-    """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`."""
+    """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`.
+
+    ValueError for a system that cannot go on frame after frame.
+    """
     if not isinstance(system, DreamingSystem):
         raise ValueError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
-    shards = Shards(data)
-    walks = _walks(shards, clips, history + frames)
+    shards, out, seed, history = Shards(asked.data), asked.out, asked.seed, asked.history
+    walks = _walks(shards, asked.clips, history + asked.frames)
     out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
     report: dict[str, Any] = {
-        "name": name, "data": str(data), "world": shards.manifest.get("level", ""),
+        "name": name, "data": asked.data, "world": shards.manifest.get("level", ""),
         "split": shards.manifest.get("split", ""),
         "walks": len(walks), "history": history, "seed": seed, "steps": system.config.steps,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -70,7 +72,7 @@ def examine(
     if examiner is not None:
         limit = dict(zip(shards.schema.axes, shards.schema.limits, strict=True)).get("yaw")
         if limit is None:
-            raise ValueError(f"'{data}' has no yaw to read back: add `--examiner \"\"`")
+            raise ValueError(f"'{asked.data}' has no yaw to read back: add `--examiner \"\"`")
         report["control"] = _control(examiner, rollout, limit)
     if system.walkable is not None:
         world = system.world(seed=seed)

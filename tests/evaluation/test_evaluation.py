@@ -8,7 +8,7 @@ import torch
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.control import read_back
-from dreamwalk.evaluation.examine import examine
+from dreamwalk.evaluation.examine import Evaluate, examine
 from dreamwalk.evaluation.fidelity import psnr, roll_out, sharpness, ssim
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems import nextframe
@@ -92,7 +92,7 @@ def test_turning_is_read_back(clips: list[Clip]) -> None:
 
 
 def test_the_examination_writes_its_report(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
-    report = examine(system, str(toy_data), out=tmp_path, name="tiny", clips=3, frames=8, history=2)
+    report = examine(system, Evaluate(str(toy_data), tmp_path, clips=3, frames=8, history=2), name="tiny")
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert set(report["psnr"]) == {"ceiling (codec)", "dream", "floor (copy last)"}
     assert list(report["psnr"]["dream"]) == ["1", "2", "4", "8"]
@@ -102,15 +102,14 @@ def test_the_examination_writes_its_report(system: NextFrame, toy_data: Path, tm
 
 def test_what_cannot_be_examined_is_named(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="longest walk has 12 frames and 68 are needed"):
-        examine(system, str(toy_data), out=tmp_path, name="tiny")
+        examine(system, Evaluate(str(toy_data), tmp_path), name="tiny")
     codec = Autoencode(autoencode_doom())
     with pytest.raises(ValueError, match="cannot go on frame after frame"):
-        examine(codec, str(toy_data), out=tmp_path, name="codec")  # type: ignore[arg-type]
+        examine(codec, Evaluate(str(toy_data), tmp_path), name="codec")
 
 
 def test_control_is_told_by_horizon(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
     examiner = Inverse(InverseConfig(buttons=5, axes=2, width=8))
-    report = examine(
-        system, str(toy_data), out=tmp_path, name="tiny", clips=2, frames=8, history=2, examiner=examiner
-    )
+    asked = Evaluate(str(toy_data), tmp_path, clips=2, frames=8, history=2)
+    report = examine(system, asked, name="tiny", examiner=examiner)
     assert set(report["control"]) == {"dream, 4 frames", "real, 4 frames"}
