@@ -51,6 +51,8 @@ class MoviegenConfig:
     training_shift: float = 3.0
     """How far when training. Where everything is to be decided by the words, nothing else may show through:
     the larger the clip and the louder its low frequencies, the further."""
+    training_spread: float = 1.0
+    """Std of the logit of a training level, before it is shifted."""
     untold: float = 0.1
     """Share of training clips without words, for classifier-free guidance."""
     pictured: float = 0.3
@@ -124,7 +126,11 @@ class Moviegen(nn.Module):
         config, x = self.config, self.encode(clip.video)
         told = draws.uniform(1)[:, 0] >= config.untold
         words = self.read([text if tell else "" for text, tell in zip(clip.caption, told, strict=True)])
-        sigma = shift(logit_normal(draws.normal(1)), config.training_shift).expand(-1, x.shape[1]).clone()
+        sigma = (
+            shift(logit_normal(draws.normal(1), std=config.training_spread), config.training_shift)
+            .expand(-1, x.shape[1])
+            .clone()
+        )
         going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
         sigma[going_on, 0] = 0.0
         eps = draws.normal(*x.shape[1:])
@@ -200,5 +206,5 @@ def doom() -> MoviegenConfig:
             pooled=128, axes=(16, 24, 24),
         ),
         letters=LettersConfig(width=128, pooled=128),
-        predicts="clean", shift=8.0, training_shift=15.0,
+        predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6,
     )  # fmt: skip
