@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dreamwalk.codecs.causal import CausalVAEConfig, Decoder
 from dreamwalk.codecs.causal_layers import Past
+from dreamwalk.codecs.frame import require_whole_latents
 from dreamwalk.codecs.patch import LinearCode
 
 
@@ -86,12 +87,8 @@ class BlockCodec(nn.Module):
 
     def encode(self, video: Tensor) -> Tensor:
         """Latents, the last frame repeated up to 4k + 1; ValueError with the nearest size that divides."""
-        (h, w), (t, down, across) = video.shape[-2:], self.stride
-        if h % down or w % across:
-            near = f"{max(down, round(h / down) * down)}x{max(across, round(w / across) * across)}"
-            raise ValueError(
-                f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}"
-            )
+        require_whole_latents(video, self.stride)
+        t = self.stride[0]
         missing = -(video.shape[1] - 1) % t
         video = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else video
         code = self.first.to_code(self._blocks(video[:, :1], 1))
