@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from dreamwalk.serve import Stage
-    from dreamwalk.world import World
+from typing import Any, Literal
 
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
 
@@ -127,65 +123,10 @@ def play(words: list[str]) -> None:
     name, rest = _named(words, "play", ["nextframe.doom", "doom"])
     asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
     from dreamwalk.serve import serve
+    from dreamwalk.stages import game_stage, open_stage
 
-    stage = _game_stage(asked.level) if name == "doom" else _dream_stage(name, asked.device)
+    stage = game_stage(asked.level) if name == "doom" else open_stage(name, asked.device)
     serve(stage, host=asked.host, port=asked.port, open_browser=asked.browser)
-
-
-def _game_stage(level: str) -> Stage:
-    """The game alone, with its gallery of poses."""
-    from contextlib import closing
-
-    from dreamwalk.data.doom import Doom
-    from dreamwalk.serve import Stage, Start
-
-    with closing(Doom(level)) as world:
-        count = max(1, len(world.level.starts))
-        options: list[dict[str, Any]] = [{"start": k} for k in range(count)] if world.level.starts else [{}]
-        starts = [
-            Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
-        ]
-    about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
-    return Stage(title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about)
-
-
-def _dream_stage(name: str, device: str | None) -> Stage:
-    """A dream, with the game that it dreams of as its shadow where there is one."""
-    import math
-
-    from dreamwalk.distributed import pick_device
-    from dreamwalk.serve import Stage, Start
-
-    system = _load_walkable(name).to(pick_device(device))
-    print("preparing the dream ...", flush=True)
-    system.world(seed=0)  # compiles before anyone waits for it
-    walkable, about = system.walkable, system.about or {}
-    starts = []
-    for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
-        heading = math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
-        place = [float(pose[0, 3]), float(pose[1, 3]), heading]
-        starts.append(Start(f"start {k + 1}", picture, {"start": k, "pose": place}))
-    notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
-    notes |= about.get("notes", {})
-    return Stage(
-        title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes,
-        schedules=_schedules(system),
-    )  # fmt: skip
-
-
-def _schedules(system: Any) -> dict[str, Any]:
-    """What the page shows of every schedule: a stroll from a start, row by row."""
-    from functools import partial
-
-    from dreamwalk.rollout.sampling import unfold
-    from dreamwalk.schedules.staircase import NAMED
-
-    def unfolded(schedule: Any, start: int, seed: int) -> Iterator[Any]:
-        world = system.world()
-        clip = world.opening({"start": start}, seed=seed)
-        return unfold(system, clip, schedule, decode=world.decode_latents, seed=seed)
-
-    return {name: partial(unfolded, system.schedule(name, steps=8)) for name in NAMED}
 
 
 def _check_seed(seed: int | None) -> None:
@@ -201,15 +142,6 @@ def _load_walkable(name: str) -> Any:
     if not hasattr(system, "world"):
         raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
     return system
-
-
-def _shadow(level: str) -> Callable[[], World] | None:
-    """The real game on the level that a dream was trained on, if it is one of Doom's."""
-    if not level:
-        return None
-    from dreamwalk.data.doom import Doom
-
-    return lambda: Doom(level)
 
 
 def sample(words: list[str]) -> None:

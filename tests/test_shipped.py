@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import dreamwalk
-from dreamwalk.cli import _dream_stage
 from dreamwalk.data.doom import Doom
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.endless import frames
 from dreamwalk.schedules.staircase import NAMED
 from dreamwalk.serve.scene import Scene
+from dreamwalk.stages import open_stage
 from dreamwalk.systems.open import PRETRAINED, shipped
 
 
@@ -37,7 +37,7 @@ def test_all_weights_that_ship_open_and_travel() -> None:
 
 
 def test_every_start_of_the_page_opens_dream_and_game(world: Dream) -> None:
-    stage = _dream_stage("nextframe.doom", "cpu")
+    stage = open_stage("nextframe.doom", "cpu")
     scene = Scene(replace(stage, dream=lambda: world))
     for start in stage.starts:
         scene.begin(7, start.options)

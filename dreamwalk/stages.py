@@ -1,0 +1,80 @@
+"""What `dreamwalk play` shows: the game, a dream beside its game, or clips from words.
+
+torch is imported only where a system is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from dreamwalk.serve import Stage, Start
+from dreamwalk.world import World
+
+
+def game_stage(level: str) -> Stage:
+    """The game alone, with its gallery of poses."""
+    from dreamwalk.data.doom import Doom
+
+    with closing(Doom(level)) as world:
+        count = max(1, len(world.level.starts))
+        options: list[dict[str, Any]] = [{"start": k} for k in range(count)] if world.level.starts else [{}]
+        starts = [
+            Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
+        ]
+    about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
+    return Stage(title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about)
+
+
+def open_stage(name: str, device: str | None = None) -> Stage:
+    """What the weights called `name` can show; ValueError when they are of a system that shows nothing."""
+    from dreamwalk.distributed import pick_device
+    from dreamwalk.systems.open import load
+
+    system = load(name).to(pick_device(device))
+    if not hasattr(system, "world"):
+        raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+    return _dream_stage(name, system)
+
+
+def _dream_stage(name: str, system: Any) -> Stage:
+    """A dream, with the game that it dreams of as its shadow where there is one."""
+    print("preparing the dream ...", flush=True)
+    system.world(seed=0)  # compiles before anyone waits for it
+    walkable, about = system.walkable, system.about or {}
+    starts = []
+    for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
+        heading = math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
+        place = [float(pose[0, 3]), float(pose[1, 3]), heading]
+        starts.append(Start(f"start {k + 1}", picture, {"start": k, "pose": place}))
+    notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
+    notes |= about.get("notes", {})
+    return Stage(
+        title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes,
+        schedules=_schedules(system),
+    )  # fmt: skip
+
+
+def _schedules(system: Any) -> dict[str, Any]:
+    """What the page shows of every schedule: a stroll from a start, row by row."""
+    from dreamwalk.rollout.sampling import unfold
+    from dreamwalk.schedules.staircase import NAMED
+
+    def unfolded(schedule: Any, start: int, seed: int) -> Iterator[Any]:
+        world = system.world()
+        clip = world.opening({"start": start}, seed=seed)
+        return unfold(system, clip, schedule, decode=world.decode_latents, seed=seed)
+
+    return {name: partial(unfolded, system.schedule(name, steps=8)) for name in NAMED}
+
+
+def _shadow(level: str) -> Callable[[], World] | None:
+    """The real game on the level that a dream was trained on, if it is one of Doom's."""
+    if not level:
+        return None
+    from dreamwalk.data.doom import Doom
+
+    return lambda: Doom(level)
