@@ -26,6 +26,7 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
 
   dreamwalk play nextframe.doom
   dreamwalk sample forcing.doom --schedule pyramid --frames 64 --out walk.mp4
+  dreamwalk sample moviegen.doom --prompt "walk through a brick hall" --out clip.mp4
   dreamwalk evaluate nextframe.doom --data data/doom-test
   dreamwalk collect doom --level home --frames 40000 --out data/doom
   dreamwalk train nextframe.game --data data/mine --out runs/mine
@@ -145,8 +146,13 @@ def _load_walkable(name: str) -> Any:
 
 
 def sample(words: list[str]) -> None:
-    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`."""
-    name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom"])
+    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`, or `ordering.py` there."""
+    name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
+    from dreamwalk.systems.open import kind_of
+
+    if name and kind_of(name) == "moviegen":
+        _sample_clip(name, rest)
+        return
     from dreamwalk.rollout import sampling
 
     asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
@@ -170,6 +176,16 @@ def sample(words: list[str]) -> None:
     else:
         frames = replay(world, walk)
     count = write_film(asked.out, frames, fps=world.fps)
+    print(f"{count} frames: {asked.out}")
+
+
+def _sample_clip(name: str, words: list[str]) -> None:
+    from dreamwalk.rollout.ordering import SampleClip, sample_clip
+    from dreamwalk.systems.open import load
+
+    asked = _flags(SampleClip, words, prog=f"dreamwalk sample {name}")
+    _check_seed(asked.seed)
+    count = sample_clip(load(name), asked)
     print(f"{count} frames: {asked.out}")
 
 

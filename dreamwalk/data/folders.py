@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.pictures import fit
+from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.data.videos import VIDEOS, count_frames, frame_rate, read_frames
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -165,7 +164,7 @@ def _measure(file: Path) -> tuple[int, int, int, float]:
     """Frames, height, width and frames per second of a file."""
     try:
         if file.suffix.lower() in PICTURES:
-            return 1, *_picture(file).shape[:2], 0.0
+            return 1, *read_picture(file).shape[:2], 0.0
         rate = frame_rate(file)
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
@@ -174,17 +173,11 @@ def _measure(file: Path) -> tuple[int, int, int, float]:
         raise ValueError("damaged") from None
 
 
-def _picture(file: Path) -> np.ndarray:
-    """A picture, uint8 `(h, w, 3)`, as its camera was held."""
-    with Image.open(file) as picture:
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-
-
 def _cut(path: Path, pieces: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
     """Each piece of one file with its frames uint8 `(t, h, w, 3)`."""
     frames, size = pieces[0].bucket.frames, pieces[0].bucket[1:]
     if path.suffix.lower() in PICTURES:
-        yield pieces[0], np.stack([fit(_picture(path), size)])
+        yield pieces[0], np.stack([fit(read_picture(path), size)])
         return
     reading, at = read_frames(path, stride=pieces[0].stride, size=size), 0
     for piece in pieces:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodecConfig, vit_l20
+from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files, oasis
@@ -62,7 +62,7 @@ def oasis_system(
     Sizes are the published ones, or those given. ValueErrors as of `weights.oasis.read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    pictures = [picture(path, codec.size) for path in starts] or [horizon(codec.size)]
+    pictures = [fit(read_picture(path), codec.size) for path in starts] or [horizon(codec.size)]
     tensors, about = oasis.read_oasis(folder, backbone=backbone, codec=codec)
     linear = {
         "mlp.0.weight": oasis.played(tensors.pop("actions.weight")),
@@ -87,18 +87,6 @@ def _walkable(starts: np.ndarray) -> Walkable:
         actions=oasis.SCHEMA, fps=oasis.FPS, starts=starts, poses=np.stack([pose] * len(starts)),
         intrinsics=intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2), pace=oasis.PACE,
     )  # fmt: skip
-
-
-def picture(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A picture file as uint8 `(h, w, 3)`; ValueError when it is none."""
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-            return np.asarray(ImageOps.fit(upright, (size[1], size[0])))
-    except FileNotFoundError:
-        raise ValueError(f"there is no picture at '{path}'") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"'{path}' is not a picture that can be read") from None
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:

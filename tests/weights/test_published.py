@@ -14,6 +14,7 @@ from torch import Tensor
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.vit import vit_tiny
+from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.rollout.denoise import Session, Step
 from dreamwalk.rollout.dreaming import Script
 from dreamwalk.rollout.execute import KeyedNoise, execute
@@ -136,7 +137,7 @@ def test_starts_are_cut_to_a_frame(tmp_path: Path) -> None:
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 40:56] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    cut = published.picture(tmp_path / "wide.png", (16, 24))
+    cut = fit(read_picture(tmp_path / "wide.png"), (16, 24))
     assert cut.shape == (16, 24, 3) and cut[:, 11:13].min() > 250 and not cut[:, 0].any()
     assert published.horizon((16, 24)).shape == (16, 24, 3)
 
