@@ -11,8 +11,21 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from dreamwalk.serve import Stage, Start
+import numpy as np
+
+from dreamwalk.serve import Clips, Progress, Stage, Start, Wish
 from dreamwalk.world import World
+
+PREVIEWS = 6
+"""How often a clip under way is shown."""
+PREVIEWED = 3
+"""Latent frames that are shown of it."""
+EXAMPLES = (
+    "walk through a sandstone hall",
+    "turn left in a room of green marble",
+    "walk ahead, then turn to the right in a steel room",
+    "stand still in front of a golden pillar",
+)
 
 
 def game_stage(level: str) -> Stage:
@@ -32,9 +45,12 @@ def game_stage(level: str) -> Stage:
 def open_stage(name: str, device: str | None = None) -> Stage:
     """What the weights called `name` can show; ValueError when they are of a system that shows nothing."""
     from dreamwalk.distributed import pick_device
+    from dreamwalk.systems.moviegen import Moviegen
     from dreamwalk.systems.open import load
 
     system = load(name).to(pick_device(device))
+    if isinstance(system, Moviegen):
+        return _clip_stage(name, system)
     if not hasattr(system, "world"):
         raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
     return _dream_stage(name, system)
@@ -56,6 +72,44 @@ def _dream_stage(name: str, system: Any) -> Stage:
         title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes,
         schedules=_schedules(system),
     )  # fmt: skip
+
+
+def _clip_stage(name: str, system: Any) -> Stage:
+    """Clips from words, and the pictures of the weight file to begin them with."""
+    import torch
+    from einops import rearrange
+
+    from dreamwalk.rollout.clips import Order, unfold
+
+    config, device = system.config, next(system.parameters()).device
+
+    def shown(latents: Any, frames: int | None = None) -> np.ndarray:
+        video = system.codec.decode(latents, frames).clamp(-1, 1)
+        return rearrange((video[0] + 1) * 127.5, "t c h w -> t h w c").round().byte().cpu().numpy()
+
+    @torch.inference_mode()
+    def make(wish: Wish) -> Iterator[Progress]:
+        first = None
+        if wish.picture is not None:
+            first = rearrange(torch.from_numpy(wish.picture.copy()), "h w c -> 1 1 c h w").to(device)
+        order = Order((wish.prompt,), negative=wish.negative, seed=wish.seed, steps=wish.steps)
+        for moment in unfold(system, order, first):
+            step, steps, frames = moment.step, moment.steps, None
+            if step == steps:
+                frames = shown(moment.latents, config.frames)
+            elif step * (PREVIEWS + 1) // steps > (step - 1) * (PREVIEWS + 1) // steps:
+                frames = shown(moment.clean[:, :PREVIEWED])
+            yield Progress(step, steps, frames)
+
+    walkable, about = system.walkable, system.about or {}
+    pictures = [] if walkable is None else list(walkable.starts)
+    starts = [Start(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
+    notes = {"what": "A neural network dreams a whole clip from words, all of its frames at once."}
+    clips = Clips(
+        make, size=config.size, fps=config.fps, steps=config.steps, longest=config.letters.longest,
+        examples=EXAMPLES,
+    )  # fmt: skip
+    return Stage(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
 
 
 def _schedules(system: Any) -> dict[str, Any]:

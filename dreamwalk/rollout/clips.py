@@ -63,6 +63,8 @@ class Moment:
     steps: int
     latents: Tensor
     """`(b, t', c, h', w')`, noisy until the last step."""
+    clean: Tensor
+    """The clip as it is imagined so far: `x - sigma v`, by the last velocity."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,10 @@ def unfold(system: Any, order: Order, video: Tensor | None = None) -> Iterator[M
         predict = Windowed(predict, order.window, order.window // 2)
     state = begin(plan, noise, given)
     for index in rows(plan, state, predict, noise, solver=order.solver):
-        yield Moment(index + 1, len(plan.rows), state.x)
+        clean = state.x.clone()
+        for slot, (v, _) in state.moved.items():
+            clean[:, slot] -= plan.grid[plan.levels[index + 1][slot]] * v
+        yield Moment(index + 1, len(plan.rows), state.x, clean)
 
 
 def prepared(

@@ -1,4 +1,4 @@
-"""The web application: the page, the gallery, the films, and one WebSocket per walk."""
+"""The web application: the page, the gallery, the films, one WebSocket per walk, and clips."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
+from dreamwalk.serve.clips import Studio, parse_wish
 from dreamwalk.serve.connection import Connection, Hall
 from dreamwalk.serve.film import Shelf
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Lobby
-from dreamwalk.serve.protocol import MAX_SEED
-from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED
+from dreamwalk.serve.stage import Clips, Stage
 from dreamwalk.serve.watching import BOUNDARY, watched
 
 PAGE = Path(__file__).parent / "page"
@@ -78,6 +79,8 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         await websocket.accept()
         try:
             _same_origin(websocket)
+            if stage.dream is None and stage.game is None:
+                raise ValueError("there is nothing to walk in here: ask for a clip")
             start, seed = _query(websocket, "start", 10_000), _query(websocket, "seed", MAX_SEED)
         except ValueError as error:
             await websocket.close(1008, str(error)[:120])
@@ -94,6 +97,7 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         Route("/starts/{index:int}.jpg", thumbnail),
         Route("/recordings/{name}", recording),
         Route("/schedules/{name}", partial(_schedule, stage)),
+        *([Route("/clips", partial(_clip, Studio(stage.clips)), methods=["POST"])] if stage.clips else []),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
@@ -116,12 +120,28 @@ async def _schedule(stage: Stage, request: Request) -> Response:
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 
+async def _clip(studio: Studio, request: Request) -> Response:
+    """A clip under way, a line of JSON for whatever happens."""
+    body = b""
+    try:
+        _same_origin(request)
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MAX_MESSAGE:
+                break
+        wish = await asyncio.to_thread(parse_wish, body, studio.clips)
+    except ValueError as error:
+        return PlainTextResponse(str(error), 400)
+    return StreamingResponse(studio.events(wish), media_type="application/x-ndjson")
+
+
 def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
     """What the start screen shows."""
     return {
         "title": stage.title,
         "dream": stage.dream is not None,
         "game": stage.game is not None,
+        "clips": stage.clips and _offer(stage.clips),
         "schedules": list(stage.schedules),
         "starts": [start.name for start in stage.starts],
         "notes": stage.notes,
@@ -131,7 +151,16 @@ def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
     }
 
 
-def _same_origin(websocket: WebSocket) -> None:
+def _offer(clips: Clips) -> dict[str, object]:
+    """What the form of a wish needs to know."""
+    (height, width), examples = clips.size, list(clips.examples)
+    return {
+        "height": height, "width": width, "fps": clips.fps, "steps": clips.steps,
+        "most_steps": clips.most_steps, "longest": clips.longest, "examples": examples,
+    }  # fmt: skip
+
+
+def _same_origin(websocket: HTTPConnection) -> None:
     """ValueError when a browser comes from another site's page. Clients other than browsers send none."""
     origin, host = websocket.headers.get("origin"), websocket.headers.get("host", "")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():

@@ -156,7 +156,8 @@ def _number(content: dict[str, Any], key: str, bound: float = MAX_DEGREES) -> fl
     return float(value)
 
 
-def _whole(content: dict[str, Any], key: str, high: int, default: int | None = None) -> int:
+def read_whole(content: dict[str, Any], key: str, high: int, default: int | None = None) -> int:
+    """A whole number from 0 to `high` of a message; ValueError for anything else."""
     value = content.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= high:
         raise ValueError(f"{key} must be a whole number from 0 to {high}, got {value!r:.40}")
@@ -177,22 +178,23 @@ def _input(content: dict[str, Any]) -> Input:
     moved = {axis: _number(content, axis) for axis in ("yaw", "pitch")}
     turning = {"yaw": _number(content, "turn"), "pitch": _number(content, "tilt")}
     return Input(
-        seq=_whole(content, "seq", 2**32 - 1, 0),
+        seq=read_whole(content, "seq", 2**32 - 1, 0),
         held=tuple(held),
         moved={axis: value for axis, value in moved.items() if value},
         turning={axis: value for axis, value in turning.items() if value},
-        place=_whole(content, "place", 1000, 0),
+        place=read_whole(content, "place", 1000, 0),
     )
 
 
 def _reset(content: dict[str, Any]) -> Reset:
-    seed = None if content.get("seed") is None else _whole(content, "seed", MAX_SEED)
-    start = None if content.get("start") is None else _whole(content, "start", 10_000)
-    image = None if content.get("image") is None else _picture(content["image"])
+    seed = None if content.get("seed") is None else read_whole(content, "seed", MAX_SEED)
+    start = None if content.get("start") is None else read_whole(content, "start", 10_000)
+    image = None if content.get("image") is None else read_picture(content["image"])
     return Reset(seed, start, image)
 
 
-def _picture(value: Any) -> np.ndarray:
+def read_picture(value: Any) -> np.ndarray:
+    """uint8 `(h, w, 3)` of base64 text, perhaps a data URL; ValueError for anything else."""
     if not isinstance(value, str):
         raise ValueError("image must be the base64 text of a PNG, JPEG or WebP picture")
     try:
@@ -218,13 +220,13 @@ def _replay(content: dict[str, Any]) -> Replay:
 
 _READERS: dict[str, Callable[[dict[str, Any]], Message]] = {
     "input": _input,
-    "ack": lambda content: Ack(_whole(content, "serial", 2**32 - 1)),
+    "ack": lambda content: Ack(read_whole(content, "serial", 2**32 - 1)),
     "ping": lambda content: Ping(_number(content, "t", 1e15)),
     "reset": _reset,
     "view": _view,
     "pause": lambda content: Pause(_flag(content, "paused")),
     "step": lambda content: Step(),
-    "steps": lambda content: Steps(_whole(content, "steps", 1000)),
+    "steps": lambda content: Steps(read_whole(content, "steps", 1000)),
     "pace": lambda content: Pace(_flag(content, "unlocked")),
     "record": lambda content: Record(_flag(content, "on")),
     "replay": _replay,

@@ -1,4 +1,4 @@
-"""What one server shows: a dream, the real game or both, and a gallery of places to begin."""
+"""What one server shows: a dream, the real game or both, with places to begin; or clips from words."""
 
 from __future__ import annotations
 
@@ -28,6 +28,48 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """A clip that someone asks for."""
+
+    prompt: str
+    negative: str = ""
+    """What the clip should not show."""
+    seed: int = 0
+    steps: int = 1
+    picture: np.ndarray | None = None
+    """uint8 `(h, w, 3)` of the clip's size: its first frame."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A clip under way, after `step` of `steps`."""
+
+    step: int
+    steps: int
+    frames: np.ndarray | None = None
+    """uint8 `(t, h, w, 3)`: at the last step the whole clip; before it, now and then, some first frames as
+    they are imagined so far."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What makes clips from words."""
+
+    make: Callable[[Wish], Iterator[Progress]]
+    """Called in a thread, for one wish at a time; it is dropped between two steps when nobody waits."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    fps: float
+    steps: int
+    """Denoising steps unless asked for otherwise."""
+    most_steps: int = 100
+    longest: int = 192
+    """Bytes of a prompt, at most."""
+    examples: tuple[str, ...] = ()
+    """Prompts to begin with."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """What one server shows. Each browser tab gets worlds of its own from the two factories."""
 
@@ -42,7 +84,9 @@ class Stage:
     """Lines of the about panel: what this is, minutes of training, hardware."""
     schedules: dict[str, Callable[[int, int], Iterator[np.ndarray]]] = field(default_factory=dict)
     """By name: from the index of a start and a seed to pictures of frames under way, row after row."""
+    clips: Clips | None = None
+    """Clips from words; the starts are then first pictures to choose from."""
 
     def __post_init__(self) -> None:
-        if self.dream is None and self.game is None:
-            raise ValueError("a stage needs a dream, a game or both: there is nothing to show")
+        if self.dream is None and self.game is None and self.clips is None:
+            raise ValueError("a stage needs a dream, a game or clips: there is nothing to show")

@@ -30,6 +30,7 @@ from dreamwalk.codecs.blocks import BlockCodecConfig
 from dreamwalk.conditions.letters import Letters, LettersConfig
 from dreamwalk.layers.words import Words
 from dreamwalk.rollout.clips import Order, film
+from dreamwalk.rollout.dream import Walkable
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
 
@@ -72,6 +73,8 @@ class Moviegen(nn.Module):
     name = "moviegen"
     about: dict[str, Any] | None = None
     """Metadata of the file that the weights came from."""
+    walkable: Walkable | None = None
+    """Of its data: the starts are first pictures to choose from."""
 
     def __init__(self, config: MoviegenConfig) -> None:
         super().__init__()

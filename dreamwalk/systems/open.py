@@ -81,7 +81,7 @@ def load(name: str | Path) -> Trainable:
     made = system(from_json(kind, metadata["config"]))
     files.fill(made, tensors, source=f"'{path}'")
     made.about = metadata
-    if isinstance(made, DreamingSystem) and "walkable" in metadata:
+    if isinstance(made, DreamingSystem | Moviegen) and "walkable" in metadata:
         made.walkable = Walkable.unpack(tensors, metadata["walkable"])
     return made.eval()
 

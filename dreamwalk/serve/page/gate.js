@@ -37,7 +37,7 @@ export class Gate {
   show(stage) {
     const write = (id, words) => (document.getElementById(id).innerHTML = words);
     document.title = `${stage.title} · dreamwalk`;
-    document.body.dataset.view = stage.dream ? "dream" : "game";
+    document.body.dataset.view = stage.dream || stage.clips ? "dream" : "game";
     document.getElementById("kicker").textContent = stage.title;
     write("headline", stage.dream ? "Walk into a <em>dream</em>" : "Walk the <em>real game</em>");
     write("lead", !stage.dream

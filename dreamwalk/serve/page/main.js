@@ -1,5 +1,6 @@
 // The page: from the start screen into a walk and back.
 
+import { Studio } from "./clips.js";
 import { Gate } from "./gate.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
@@ -21,9 +22,10 @@ const input = new Input(send);
 const view = new View();
 const hud = new Hud();
 const gate = new Gate({ begin });
+const studio = new Studio();
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, view, hud, panel }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, view, hud, panel, studio }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
 const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
@@ -221,10 +223,16 @@ listenToMouse(find("theatre"), input, { walking, degrees: () => panel.degrees })
 listenToTouch(find("walk"), input, { stick: find("stick"), place: find("place"), walking });
 listenToPad(input, { command, walking });
 listenToFiles({
-  isDream: () => app.stage.dream,
-  size: () => app.hello || { width: 320, height: 240 },
-  deliver: (message) => send(message) || begin({ start: app.stage.starts.length ? 0 : null, seed: gate.seed.value | 0, first: message }),
+  isDream: () => app.stage.dream || app.stage.clips,
+  size: () => app.hello || app.stage.clips || { width: 320, height: 240 },
+  deliver: (message) => app.stage.clips ? wished(message) : send(message) || begin({ start: app.stage.starts.length ? 0 : null, seed: gate.seed.value | 0, first: message }),
 });
+
+/** A file for a clip: its first picture. */
+function wished({ image }) {
+  if (image) studio.begin(image);
+  else toast("That file is not a picture.", { error: true });
+}
 
 async function loadStage() {
   return (await fetch("api/stage")).json();
@@ -233,5 +241,6 @@ async function loadStage() {
 loadStage().then((stage) => {
   app.stage = stage;
   gate.show(stage);
+  if (stage.clips) studio.show(stage);
   panel.gallery(stage.starts);
 }).catch(() => toast("This page cannot reach its server: is it still running?", { error: true, seconds: 3600 }));

@@ -45,7 +45,10 @@ export function showAbout(stage) {
   for (const [name, words] of Object.entries(stage.notes)) {
     notes.append(element("dt", { words: name }), element("dd", { words }));
   }
-  const how = element("p", { words: stage.dream
+  const how = element("p", { words: stage.clips
+    ? "The clip begins as noise in all of its frames. With every step the network takes a little of it away, told your words, "
+      + "until a clip is left."
+    : stage.dream
     ? "There is no game engine behind the dream. Each frame is drawn by a network from the frames before it and from "
       + "your keys. The real game runs beside it only so that you can compare."
     : "This is the real game. It renders on the server, and every frame travels to this page as a small picture." });
