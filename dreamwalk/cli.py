@@ -30,6 +30,7 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
 
   dreamwalk play nextframe.doom
   dreamwalk sample forcing.doom --schedule pyramid --frames 64 --out walk.mp4
+  dreamwalk sample moviegen.doom --prompt "walk through a brick hall" --out clip.mp4
   dreamwalk evaluate nextframe.doom --data data/doom-test
   dreamwalk collect doom --level home --frames 40000 --out data/doom
   dreamwalk train nextframe.game --data data/mine --out runs/mine
@@ -213,8 +214,10 @@ def _shadow(level: str) -> Callable[[], World] | None:
 
 
 def sample(words: list[str]) -> None:
-    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`."""
+    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py` and `rollout/ordering.py`."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom"])
+    if name and _of_clips(name):
+        return _sample_clip(name, rest)
     from dreamwalk.rollout import sampling
 
     asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
@@ -238,6 +241,25 @@ def sample(words: list[str]) -> None:
     else:
         frames = replay(world, walk)
     count = write_film(asked.out, frames, fps=world.fps)
+    print(f"{count} frames: {asked.out}")
+
+
+def _of_clips(name: str) -> bool:
+    from dreamwalk.systems.open import kind_of
+
+    return kind_of(name) == "moviegen"
+
+
+def _sample_clip(name: str, words: list[str]) -> None:
+    from dreamwalk.rollout.ordering import SampleClips, write_clip
+
+    asked = _flags(SampleClips, words, prog=f"dreamwalk sample {name}")
+    from dreamwalk.distributed import pick_device
+    from dreamwalk.systems.open import load
+
+    _check_seed(asked.seed)
+    asked.check()
+    count = write_clip(asked, load(name).to(pick_device(asked.device)))
     print(f"{count} frames: {asked.out}")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import tyro
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodecConfig, vit_l20
+from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files, oasis
@@ -91,14 +91,7 @@ def _walkable(starts: np.ndarray) -> Walkable:
 
 def picture(path: Path, size: tuple[int, int]) -> np.ndarray:
     """A picture file as uint8 `(h, w, 3)`; ValueError when it is none."""
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
-            return np.asarray(ImageOps.fit(upright, (size[1], size[0])))
-    except FileNotFoundError:
-        raise ValueError(f"there is no picture at '{path}'") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"'{path}' is not a picture that can be read") from None
+    return fit(read_picture(path), size)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:
