@@ -148,11 +148,8 @@ def _load_walkable(name: str) -> Any:
 def sample(words: list[str]) -> None:
     """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`, or `ordering.py` there."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
-    from dreamwalk.systems.open import kind_of
-
-    if name and kind_of(name) == "moviegen":
-        _sample_clip(name, rest)
-        return
+    if name and _of_clips(name):
+        return _sample_clip(name, rest)
     from dreamwalk.rollout import sampling
 
     asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
@@ -179,27 +176,35 @@ def sample(words: list[str]) -> None:
     print(f"{count} frames: {asked.out}")
 
 
+def _of_clips(name: str) -> bool:
+    from dreamwalk.systems.open import kind_of
+
+    return kind_of(name) == "moviegen"
+
+
 def _sample_clip(name: str, words: list[str]) -> None:
-    from dreamwalk.rollout.ordering import SampleClip, sample_clip
+    from dreamwalk.rollout.ordering import SampleClips, write_clip
+
+    asked = _flags(SampleClips, words, prog=f"dreamwalk sample {name}")
+    from dreamwalk.distributed import pick_device
     from dreamwalk.systems.open import load
 
-    asked = _flags(SampleClip, words, prog=f"dreamwalk sample {name}")
     _check_seed(asked.seed)
-    count = sample_clip(load(name), asked)
+    asked.check()
+    count = write_clip(asked, load(name).to(pick_device(asked.device)))
     print(f"{count} frames: {asked.out}")
 
 
 def evaluate(words: list[str]) -> None:
     """`dreamwalk evaluate NAME --data DIR`: the flags are in `evaluation/examine.py`, or `clips.py` there."""
     name, rest = _named(words, "evaluate", ["nextframe.doom", "moviegen.doom"])
-    from dreamwalk.systems.open import kind_of, load
-
-    if name and kind_of(name) == "moviegen":
+    if name and _of_clips(name):
         from dreamwalk.evaluation import clips as module
     else:
         from dreamwalk.evaluation import examine as module  # type: ignore[no-redef]
     asked = _flags(module.Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
     from dreamwalk.data.shards import Shards
+    from dreamwalk.systems.open import load
 
     _check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-from dreamwalk.conditions.text import ClipText, DecoderText, QuotedText, Split, T5Text, TextEncoder
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.conditions.text import ClipText, DecoderText, Encoder, QuotedText, Split, T5Text, TextEncoder
+from dreamwalk.layers.words import Words
 
 TEMPLATE = (
     "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
@@ -19,6 +25,35 @@ TEMPLATE = (
 (pipelines/hunyuan_video/pipeline_hunyuan_video.py, Apache-2.0)."""
 CROP = 95
 """Its tokens before the text."""
+
+
+@dataclass(frozen=True)
+class PublishedWords:
+    """The pair of HunyuanVideo, as it was published: never trained, nor stored with a system."""
+
+    source: str
+    """A folder as diffusers lays it out, or `hf://owner/name`."""
+
+
+class PublishedReader(nn.Module):
+    """What `PublishedWords` describes: texts to `Words`, without a weight in the state dict."""
+
+    here: Tensor
+
+    def __init__(self, config: PublishedWords) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("here", torch.empty(0), persistent=False)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Opened when it is first asked; ValueErrors as of `TextEncoder`."""
+        return hunyuan(self.config.source, device=self.here.device)
+
+    def forward(self, texts: Sequence[str]) -> Words:
+        """`b` texts to tokens `(b, n, d)` of the longest, and pooled `(b, p)`; in float32."""
+        tokens, mask, pooled = self.encoder.encode(texts)
+        return Words(tokens.float(), mask, None if pooled is None else pooled.float())
 
 
 def hunyuan(source: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> Split:

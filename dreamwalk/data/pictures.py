@@ -8,6 +8,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 
+def read_picture(path: Path) -> np.ndarray:
+    """A picture file, upright, as uint8 `(h, w, 3)`; ValueError when it is none."""
+    try:
+        with Image.open(path) as opened:
+            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no picture at '{path}'") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        raise ValueError(f"'{path}' is not a picture that can be read") from None
+
+
 def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A uint8 picture (h, w, 3) cut about its middle to the shape of `size` (h, w) and scaled to it."""
     height, width = size
@@ -22,14 +33,3 @@ def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         (width, height), Image.Resampling.LANCZOS, box
     )
     return np.asarray(image)
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """A picture file, upright, as uint8 `(h, w, 3)`; ValueError when it is none."""
-    try:
-        with Image.open(path) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except FileNotFoundError:
-        raise ValueError(f"there is no picture at '{path}'") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"'{path}' is not a picture that can be read") from None

@@ -144,6 +144,14 @@ def frame_rate(video: Path) -> float:
         raise ValueError(f"'{video}' cannot be read as a video ({error}): remove or convert it") from error
 
 
+def frame_size(video: Path) -> tuple[int, int]:
+    """Height and width of a video's frames; ValueError for a file that is no video."""
+    frame_rate(video)
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        return stream.height, stream.width
+
+
 def count_frames(video: Path) -> int:
     """Frames of a video, by what it says, or, where it says nothing, by reading it through."""
     with av.open(str(video)) as container:

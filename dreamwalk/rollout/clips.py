@@ -1,4 +1,4 @@
-"""Clips from words, pictures and other clips: the plan of a whole clip, and who is asked at each step.
+"""Clips from words, pictures and other clips: the plan of a whole clip, and what is given before it begins.
 
 The plan is one of `schedules.methods.together`, walked by the one executor: frames that are known (a first
 picture, a last one, a clip to go on from) are columns that begin clean, and a clip that is dreamt anew begins
@@ -7,21 +7,20 @@ below pure noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from dreamwalk.layers.words import Words, beside
-from dreamwalk.rollout.execute import KeyedNoise, Look, Predict, Solver, begin, rows
+from dreamwalk.codecs.tiles import Tiling, stream_decode
+from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, Solver, begin, rows
+from dreamwalk.rollout.telling import Told, Windowed
 from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import Spacing, levels
 
-Velocity = Callable[[Tensor, Tensor, Words], Tensor]
-"""`v` of noisy latents at levels, told some words."""
 Use = Literal["first", "ends", "before", "anew"]
 """What a given video is to a clip: its first frame, its first and last, what it goes on from, or what it is
 made of anew."""
@@ -42,6 +41,8 @@ class Order:
     steps: int = 0
     guidance: float | None = None
     """Weight of the words in classifier-free guidance; 1 is none."""
+    embedded: float | None = None
+    """The scale that a backbone is told which was distilled from a guided one."""
     rescale: float = 0.0
     """How far the spread of the guided clean prediction is brought back to that of the told one, 0 to 1."""
     spacing: Spacing = "shifted"
@@ -68,121 +69,128 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Told:
-    """`execute.Predict` of a backbone of whole clips that is told words, and what not to show.
+class Hinted:
+    """`Noise` through which a first latent shines, as HunyuanVideo begins when it is given a picture."""
 
-    Classifier-free guidance (arXiv 2207.12598) asks for both opinions in one batch. `rescale` is that of
-    arXiv 2305.08891, section 3.4, on the clean prediction, not on the velocity.
-    """
+    noise: Noise
+    first: Tensor
+    """`(b, c, h, w)`."""
+    share: float
 
-    velocity: Velocity
-    words: Words
-    against: Words | None = None
-    """Words to be guided away from; None for no guidance."""
-    weight: float = 1.0
-    rescale: float = 0.0
-
-    def __call__(self, look: Look) -> Tensor:
-        sigma = look.sigma[:, 0] if len(set(look.shown)) == 1 else look.sigma
-        if self.against is None:
-            return self.velocity(look.x, sigma, self.words)
-        words = beside(self.words, self.against)
-        told, untold = self.velocity(torch.cat([look.x] * 2), torch.cat([sigma] * 2), words).chunk(2)
-        v = untold + self.weight * (told - untold)
-        return self._rescaled(look, v, told) if self.rescale else v
-
-    def _rescaled(self, look: Look, v: Tensor, told: Tensor) -> Tensor:
-        sigma = look.sigma[:, :, None, None, None]
-        guided, alone = look.x - sigma * v, look.x - sigma * told
-        spread = alone.std((1, 2, 3, 4), keepdim=True) / guided.std((1, 2, 3, 4), keepdim=True).clamp(
-            min=1e-6
-        )
-        scaled = guided * (1 + self.rescale * (spread - 1))
-        return torch.where(sigma > 0, (look.x - scaled) / sigma.clamp(min=1e-6), v)
+    def __call__(self, frame: int, use: int) -> Tensor:
+        return (1 - self.share) * self.noise(frame, use) + self.share * self.first
 
 
 @dataclass(frozen=True)
-class Windowed:
-    """A `Predict` that is asked about overlapping windows in time and hears their weighted mean.
+class Start:
+    """Where a clip begins."""
 
-    MultiDiffusion (arXiv 2302.08113), as Movie Gen's upsampler does it (arXiv 2410.13720, section 3.1.5).
-    """
-
-    predict: Predict
-    window: int
-    overlap: int
-
-    def __call__(self, look: Look) -> Tensor:
-        count = look.x.shape[1]
-        if count <= self.window:
-            return self.predict(look)
-        total, weight = torch.zeros_like(look.x), look.x.new_zeros(count, 1, 1, 1)
-        starts = range(0, count - self.overlap, self.window - self.overlap)
-        for start in sorted({min(start, count - self.window) for start in starts}):
-            ramp = torch.arange(1, self.window + 1, device=look.x.device, dtype=look.x.dtype)
-            share = torch.minimum(ramp, ramp.flip(0)).clamp(max=self.overlap + 1)[:, None, None, None]
-            part = slice(start, start + self.window)
-            seen = Look(
-                look.x[:, part], look.shown[part], tuple(range(self.window)), look.groups[part],
-                moves=look.moves[part],
-            )  # fmt: skip
-            total[:, part] += share * self.predict(seen)
-            weight[part] += share
-        return total / weight
+    plan: Plan
+    noise: Noise
+    given: Tensor | None = None
+    """Of the plan's given slots, `(b, k, c, h', w')`."""
+    extra: Tensor | None = None
+    """What is shown beside the latents, `(b, t', c + 1, h', w')`."""
 
 
-def unfold(system: Any, order: Order, video: Tensor | None = None) -> Iterator[Moment]:
+def unfold(
+    system: Any, order: Order, video: Tensor | None = None, *, noise: Noise | None = None
+) -> Iterator[Moment]:
     """Dream a clip step by step; `video` uint8 `(b or 1, t, 3, h, w)` is used as `order.use` says.
 
-    `system` is one of clips (`systems.moviegen`). ValueErrors as of `prepared`.
+    `system` is one of clips (`systems.moviegen`). `noise` is drawn from the order's seed unless it is given.
+    ValueErrors as of `prepared`.
     """
     config = system.config
-    plan, given, shape = prepared(system, order, video)
-    noise = KeyedNoise(
-        tuple(order.seed + row for row in range(len(order.prompts))), shape[1:], _device(system)
-    )
+    start = prepared(system, order, video, noise=noise)
     weight = config.guidance if order.guidance is None else order.guidance
     against = system.read([order.negative] * len(order.prompts)) if weight != 1 else None
-    predict: Predict = Told(system.velocity, system.read(order.prompts), against, weight, order.rescale)
+    embedded = config.embedded if order.embedded is None else order.embedded
+    predict: Predict = Told(
+        system.velocity, system.read(order.prompts), against, weight, order.rescale, embedded, start.extra
+    )
     if order.window:
         predict = Windowed(predict, order.window, order.window // 2)
-    state = begin(plan, noise, given)
-    for index in rows(plan, state, predict, noise, solver=order.solver):
+    state = begin(start.plan, start.noise, start.given)
+    for index in rows(start.plan, state, predict, start.noise, solver=order.solver):
         clean = state.x.clone()
         for slot, (v, _) in state.moved.items():
-            clean[:, slot] -= plan.grid[plan.levels[index + 1][slot]] * v
-        yield Moment(index + 1, len(plan.rows), state.x, clean)
+            clean[:, slot] -= start.plan.grid[start.plan.levels[index + 1][slot]] * v
+        yield Moment(index + 1, len(start.plan.rows), state.x, clean)
 
 
-def prepared(
-    system: Any, order: Order, video: Tensor | None
-) -> tuple[Plan, Tensor | None, tuple[int, int, int, int]]:  # fmt: skip
-    """The plan of an order, the values of what it is given, and the shape (t', c, h', w') of its latents.
+def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | None = None) -> Start:
+    """The plan of an order, and the values of what it is given.
 
     ValueError with the nearest legal value for a count of frames, a size or a picture that does not fit.
     """
     config, codec = system.config, system.codec
     frames, size = order.frames or config.frames, order.size or config.size
-    system.check(frames, size)
-    count, (_, down, across) = codec.latent_frames(frames), codec.stride
-    shape = count, codec.channels, size[0] // down, size[1] // across
-    grid = levels(
-        order.spacing,
-        order.steps or config.steps,
-        shift_by=config.shift if order.shift is None else order.shift,
-    )
+    check(system, frames, size)
+    _fits(system, order, video, size)
+    count, (_, down, across) = codec.latent_frames(frames + lead(system, video)), codec.stride
+    shape = codec.channels, size[0] // down, size[1] // across
+    seeds = tuple(order.seed + row for row in range(len(order.prompts)))
+    noise = noise or KeyedNoise(seeds, shape, _device(system))
+    moved = config.shift if order.shift is None else order.shift
+    grid = levels(order.spacing, order.steps or config.steps, shift_by=moved)
+    extra = torch.zeros(len(seeds), count, config.backbone.extra, *shape[1:], device=_device(system))
     if video is None:
-        return together(grid, count), None, shape
-    if tuple(video.shape[-2:]) != size:
+        return Start(together(grid, count), noise, None, extra if config.backbone.extra else None)
+    video = video.expand(len(seeds), -1, -1, -1, -1)
+    if order.use == "anew":
+        return _anew(system, order, grid, video, noise)
+    latents, known = _known(system, order.use, video, count)
+    if config.hint:
+        noise = Hinted(noise, latents[:, 0], config.hint)
+    if config.backbone.extra:
+        return Start(together(grid, count), noise, None, shown_beside(latents, count))
+    return Start(together(grid, count, known=known), noise, latents)
+
+
+def check(system: Any, frames: int, size: tuple[int, int]) -> None:
+    """ValueError with the nearest legal size unless there are clips of these frames and `size` (h, w)."""
+    if frames < 1:
+        raise ValueError(f"a clip has at least one frame, got {frames}")
+    units = [a * b for a, b in zip(system.codec.stride[1:], system.config.backbone.patch[1:], strict=True)]
+    if any(side < unit or side % unit for side, unit in zip(size, units, strict=True)):
+        near = "x".join(str(max(1, round(s / u)) * u) for s, u in zip(size, units, strict=True))
+        whole = "x".join(map(str, units))
+        raise ValueError(f"clips of {size[0]}x{size[1]} do not divide by {whole}: the nearest size is {near}")
+
+
+def _fits(system: Any, order: Order, video: Tensor | None, size: tuple[int, int]) -> None:
+    """ValueError for a picture of another size, for one too many, and for one that is missing."""
+    pictured, known = system.config.pictured, video is not None and order.use != "anew"
+    if video is not None and tuple(video.shape[-2:]) != size:
         found = f"{video.shape[-2]}x{video.shape[-1]}"
         raise ValueError(
             f"the given pictures are {found} and the clip is {size[0]}x{size[1]}: scale them to it"
         )
-    video = video.expand(len(order.prompts), -1, -1, -1, -1)
-    if order.use == "anew":
-        return *_anew(system, order, grid, video, frames), shape
-    latents, known = _known(system, order.use, video, count)
-    return together(grid, count, known=known), latents, shape
+    if known and not pictured:
+        raise ValueError("this system was not trained to go on from pictures: leave them out")
+    if not known and pictured == 1:
+        raise ValueError("this system goes on from a picture: give it one")
+    if video is not None and system.config.backbone.extra and order.use != "first":
+        raise ValueError(
+            "this system is shown pictures beside the latents, and was trained with a first one only: "
+            "use the given video as `first`"
+        )
+
+
+def lead(system: Any, video: Tensor | None) -> int:
+    """Frames before the clip that are dreamt and cut off: where a picture is shown beside the latents, the
+    first two latents are not at peace with one another (as published, HunyuanVideo-I2V)."""
+    return system.codec.stride[0] if video is not None and system.config.backbone.extra else 0
+
+
+def shown_beside(latents: Tensor, count: int) -> Tensor:
+    """The first latents `(b, k, c, h, w)` of `count`, zeros after them, and where they are as one channel
+    more: `(b, count, c + 1, h, w)`."""
+    b, k, c, h, w = latents.shape
+    extra = latents.new_zeros(b, count, c + 1, h, w)
+    extra[:, :k, :c], extra[:, :k, c] = latents, 1.0
+    return extra
 
 
 def _known(system: Any, use: Use, video: Tensor, count: int) -> tuple[Tensor, list[int]]:
@@ -202,10 +210,9 @@ def _known(system: Any, use: Use, video: Tensor, count: int) -> tuple[Tensor, li
     return torch.cat([system.encode(video[:, :1]), system.encode(still)[:, -1:]], dim=1), [0, count - 1]
 
 
-def _anew(
-    system: Any, order: Order, grid: list[float], video: Tensor, frames: int
-) -> tuple[Plan, Tensor]:  # fmt: skip
-    """A plan that begins with the given video, as noisy as `strength` says."""
+def _anew(system: Any, order: Order, grid: list[float], video: Tensor, noise: Noise) -> Start:
+    """Begin with the given video, as noisy as `strength` says."""
+    frames = order.frames or system.config.frames
     if video.shape[1] != frames:
         raise ValueError(
             f"the given video has {video.shape[1]} frames and the clip {frames}: make them equal"
@@ -215,20 +222,36 @@ def _anew(
     rising = list(reversed(grid))
     level = min(range(1, len(rising)), key=lambda k: abs(rising[k] - order.strength))
     latents = system.encode(video)
-    noise = KeyedNoise(
-        tuple(order.seed + row for row in range(len(order.prompts))), tuple(latents.shape[2:]), latents.device
-    )
     eps = torch.stack([noise(frame, 0) for frame in range(latents.shape[1])], dim=1)
     plan = together(grid, latents.shape[1], begin=level)
     mixed = (1 - rising[level]) * latents + rising[level] * eps
-    return plan, mixed[:, : sum(plan.given)]
+    return Start(plan, noise, mixed[:, : sum(plan.given)])
+
+
+def frames_of(
+    system: Any, order: Order, latents: Tensor, *, video: Tensor | None = None, tiling: Tiling | None = None
+) -> Iterator[Tensor]:
+    """The frames of a finished clip in [-1, 1], `(b, some, 3, h, w)`, tile by tile or all at once.
+
+    `video` is what `unfold` was given.
+    """
+    cut = lead(system, video)
+    frames = cut + (order.frames or system.config.frames)
+    pieces = (
+        stream_decode(system.codec, latents, tiling, frames=frames)
+        if tiling
+        else iter([system.codec.decode(latents, frames)])
+    )
+    for piece in pieces:
+        yield piece[:, cut:].clamp(-1, 1)
+        cut = max(0, cut - piece.shape[1])
 
 
 @torch.inference_mode()
 def film(system: Any, order: Order, video: Tensor | None = None) -> Tensor:
     """The clips of an order in [-1, 1], `(b, t, 3, h, w)`."""
     *_, last = unfold(system, order, video)
-    return system.codec.decode(last.latents, order.frames or system.config.frames).clamp(-1, 1)
+    return torch.cat(list(frames_of(system, order, last.latents, video=video)), dim=1)
 
 
 def _device(system: Any) -> torch.device:

@@ -1,134 +1,164 @@
-"""The flags of `dreamwalk sample` for systems of clips, and the film that they ask for.
-
-dreamwalk sample moviegen.doom --prompt "walk through a brick hall, then turn left to a torch" --out v.mp4
-"""
+"""Clips from the command line: what `dreamwalk sample` makes of a system of clips."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import av
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.data.pictures import fit, read_picture
-from dreamwalk.data.videos import read_frames
-from dreamwalk.rollout.clips import Moment, Order, Use, unfold
+from dreamwalk.data.videos import frame_rate, frame_size, read_frames
+from dreamwalk.rollout.clips import Order, Use, frames_of, unfold
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.rollout.record import check_film, write_film
 from dreamwalk.schedules.sigmas import Spacing
 
+DEFAULT = Order(())
+
 
 @dataclass(frozen=True)
-class SampleClip:
-    """Make a clip from words, pictures or another clip."""
+class SampleClips:
+    """Dream a clip from words, and perhaps pictures or a video, and write it as a video."""
 
+    out: Path
+    """Where the video goes: an .mp4 file."""
     prompt: str = ""
-    """What is to be seen."""
-    out: Path = Path("clip.mp4")
-    negative: str = ""
-    """What is not."""
+    """What the clip shows."""
+    negative: str = DEFAULT.negative
+    """What it is guided away from."""
     image: tuple[Path, ...] = ()
-    """A picture to begin with; or two, to begin and to end with."""
+    """A picture to begin with, or two: the first frame and the last."""
     video: Path | None = None
-    """A clip to go on from, or with `--strength` to be made anew."""
-    strength: float = 0.0
-    """From which noise level the video is made anew; 0 goes on from it."""
-    frames: int = 0
-    """0 for as many as the system was trained on."""
-    size: tuple[int, int] | None = None
-    """Height and width in pixels."""
+    """A video to go on from or, with `--use anew`, to dream anew."""
+    use: Use | None = None
+    """What the pictures or the video are for; default: as said there."""
     fit: bool = False
-    """Cut and scale pictures and video of another size to that of the clip."""
-    seed: int = 0
-    steps: int = 0
+    """Cut pictures and videos of another size about their middle, and scale them."""
+    frames: int = DEFAULT.frames
+    """Length of the clip; default: the system's, or that of a video that is dreamt anew."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; default: the system's."""
+    seed: int = DEFAULT.seed
+    steps: int = DEFAULT.steps
+    """Denoising passes; default: the system's."""
     guidance: float | None = None
-    """Weight of the words; 1 is no guidance."""
-    rescale: float = 0.0
-    spacing: Spacing = "shifted"
+    """Weight of the words in classifier-free guidance, 1 is none; default: the system's."""
+    embedded: float | None = None
+    """The scale that a backbone is told which was distilled from a guided one; default: the system's."""
+    rescale: float = DEFAULT.rescale
+    """How far guidance may not change the spread of the pictures, 0 to 1."""
+    spacing: Spacing = DEFAULT.spacing
     shift: float | None = None
-    solver: Solver = "euler"
-    window: int = 0
-    """Latent frames seen at once; with 0 all are."""
+    """How far levels are moved towards noise; default: the system's."""
+    solver: Solver = DEFAULT.solver
+    strength: float = DEFAULT.strength
+    """For `--use anew`: how much is dreamt anew, up to 1."""
+    window: int = DEFAULT.window
+    """Latent frames that are denoised at once, in windows that overlap; default: all of them."""
+    tile: int = 0
+    """Decode in tiles of so many pixels a side, 32 frames each; default: all at once."""
+    device: Literal["cuda", "cpu"] | None = None
+    """Default: an NVIDIA card if there is one."""
+
+    def check(self) -> None:
+        """ValueError for what can be refused before anything is opened."""
+        check_film(self.out)
+        if not self.prompt.strip():
+            raise ValueError('say what to dream: `--prompt "walk through a brick hall"`, for instance')
+        if self.image and self.video:
+            raise ValueError("pictures and a video are given: leave out `--image` or `--video`")
+        if len(self.image) > 2:
+            raise ValueError(
+                f"a clip has a first and a last picture, got {len(self.image)}: give two at most"
+            )
+        if self.frames < 0 or self.steps < 0 or self.tile < 0 or self.window < 0 or self.window == 1:
+            raise ValueError("`--frames`, `--steps` and `--tile` are at least 1, and `--window` at least 2")
+
+    @property
+    def purpose(self) -> Use:
+        """What the pictures or the video are for."""
+        return self.use or ("before" if self.video else "ends" if len(self.image) == 2 else "first")
 
 
-def sample_clip(system: Any, asked: SampleClip) -> int:
-    """Make the film, with a progress bar; gives its number of frames. ValueError for what cannot be made."""
-    check_film(asked.out)
-    if not asked.prompt:
-        raise ValueError('a clip needs words: add `--prompt "walk through a brick hall"`')
-    order, video = order_of(asked, system)
-    with torch.inference_mode():
-        moments = unfold(system, order, video)
-        first = next(moments)
-        *_, last = (first, *_tracked(moments, first))
-        made = system.codec.decode(last.latents, order.frames or system.config.frames)[0].clamp(-1, 1)
-        frames = ((made + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return write_film(asked.out, frames, fps=system.config.fps)
+def ordered(asked: SampleClips, system: Any) -> tuple[Order, Tensor | None]:
+    """What `rollout.clips.unfold` needs: an order, and uint8 pictures `(1, t, 3, h, w)` or None.
 
-
-def _tracked(moments: Any, first: Moment) -> Any:
-    return track(moments, "dreaming", total=first.steps - 1, console=Console(stderr=True), transient=True)
-
-
-def order_of(asked: SampleClip, system: Any) -> tuple[Order, Tensor | None]:
-    """What is asked of a system, and the pictures given to it, uint8 `(1, t, 3, h, w)`.
-
-    ValueError for pictures of another size than the clip's, unless they may be cut.
+    ValueErrors as of `given`.
     """
-    size, frames = asked.size or system.config.size, asked.frames or system.config.frames
-    video, use = _given(asked, size, frames)
+    video, frames = given(asked, system), asked.frames
+    if video is not None and asked.purpose == "anew":
+        frames = frames or len(video)
     order = Order(
-        (asked.prompt,), negative=asked.negative, frames=frames, size=size, seed=asked.seed,
-        steps=asked.steps, guidance=asked.guidance, rescale=asked.rescale, spacing=asked.spacing,
-        shift=asked.shift,
-        solver=asked.solver, use=use, strength=asked.strength or 1.0, window=asked.window,
+        (asked.prompt,), negative=asked.negative, frames=frames, size=asked.size, seed=asked.seed,
+        steps=asked.steps, guidance=asked.guidance, embedded=asked.embedded, rescale=asked.rescale,
+        spacing=asked.spacing, shift=asked.shift, solver=asked.solver, use=asked.purpose,
+        strength=asked.strength, window=asked.window,
     )  # fmt: skip
-    return order, video
+    return order, None if video is None else torch.from_numpy(video).permute(0, 3, 1, 2)[None]
 
 
-def _given(asked: SampleClip, size: tuple[int, int], frames: int) -> tuple[Tensor | None, Use]:
-    if asked.image and asked.video:
-        raise ValueError("a clip begins with pictures or with a video: give `--image` or `--video`")
-    if len(asked.image) > 2:
-        raise ValueError(f"a clip has one picture to begin with and one to end with, got {len(asked.image)}")
+def given(asked: SampleClips, system: Any) -> np.ndarray | None:
+    """The pictures or the video of an order, uint8 `(t, h, w, 3)`; a video thinned out to the system's pace.
+
+    Of one to go on from the last frames are taken, as many as are whole latents and half the clip at most.
+    ValueError for files that are missing or of another size.
+    """
+    size = asked.size or system.config.size
     if asked.image:
-        pictures = [_sized(read_picture(path), size, path, asked.fit) for path in asked.image]
-        return _batched(pictures), "ends" if len(pictures) == 2 else "first"
+        pictures = [read_picture(path) for path in asked.image]
+        for path, picture in zip(asked.image, pictures, strict=True):
+            _same_size(path, picture.shape[:2], size, asked.fit)
+        return np.stack([fit(picture, size) for picture in pictures])
     if asked.video is None:
-        return None, "first"
-    pictures = _read_video(asked.video, size, may_fit=asked.fit)
-    anew = asked.strength > 0
-    return _batched(pictures[:frames] if anew else pictures), "anew" if anew else "before"
+        return None
+    _same_size(asked.video, frame_size(asked.video), size, asked.fit)
+    stride = max(1, round(frame_rate(asked.video) / system.config.fps))
+    most = asked.frames or system.config.frames
+    read = read_frames(asked.video, stride=stride, size=size)
+    if asked.purpose != "before":
+        return np.stack(list(islice(read, most)))
+    last = list(deque(read, maxlen=max(1, most // 2)))
+    return np.stack(last[-_whole(len(last), system.codec) :])
 
 
-def _read_video(path: Path, size: tuple[int, int], *, may_fit: bool) -> list[np.ndarray]:
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            found = stream.codec_context.height, stream.codec_context.width
-        if found != size and not may_fit:
-            raise ValueError(_mismatch(path, found, size))
-        return list(read_frames(path, stride=1, size=size))
-    except (av.FFmpegError, IndexError, FileNotFoundError):
-        raise ValueError(f"'{path}' is not a video that can be read") from None
+def _same_size(path: Path, found: Sequence[int], size: tuple[int, int], fitted: bool) -> None:
+    if tuple(found) != size and not fitted:
+        raise ValueError(
+            f"'{path}' is {found[0]}x{found[1]} and the clip {size[0]}x{size[1]}: add `--fit` to cut and "
+            "scale it, or choose a `--size`"
+        )
 
 
-def _sized(picture: np.ndarray, size: tuple[int, int], path: Path, may_fit: bool) -> np.ndarray:
-    if picture.shape[:2] != size and not may_fit:
-        raise ValueError(_mismatch(path, picture.shape[:2], size))
-    return fit(picture, size)
+def _whole(frames: int, codec: Any) -> int:
+    """The most of so many frames that fill their last latent."""
+    return next(n for n in range(frames, 0, -1) if codec.latent_frames(n + 1) > codec.latent_frames(n))
 
 
-def _mismatch(path: Path, found: tuple[int, ...], size: tuple[int, int]) -> str:
-    given, wanted = (f"{height}x{width}" for height, width in (found[:2], size))
-    return f"'{path}' is {given} and the clip is {wanted}: add `--fit` to cut and scale it, or set `--size`"
+@torch.inference_mode()
+def write_clip(asked: SampleClips, system: Any) -> int:
+    """Dream what is asked, tell how far it is, and write it; gives the number of frames."""
+    order, video = ordered(asked, system)
+    if video is not None:
+        video = video.to(next(system.parameters()).device)
+    steps, told = order.steps or system.config.steps, Console(stderr=True)
+    moments = unfold(system, order, video)
+    *_, last = track(moments, total=steps, description="dreaming", console=told, transient=True)
+    overlap = 2 * system.codec.stride[1] * max(1, asked.tile // (8 * system.codec.stride[1]))
+    tiling = Tiling((32, asked.tile, asked.tile), (16, overlap, overlap)) if asked.tile else None
+    pieces = frames_of(system, order, last.latents, video=video, tiling=tiling)
+    return write_film(asked.out, _pictures(pieces), fps=system.config.fps)
 
 
-def _batched(pictures: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)[None]
+def _pictures(pieces: Iterator[Tensor]) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        yield from ((piece[0].permute(0, 2, 3, 1) + 1) * 127.5).round().byte().cpu().numpy()

@@ -9,7 +9,11 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
     t (1 data, 0 noise); timestep       sigma = 1 - t; 1000 sigma
     logit-normal sampling, time shift   `logit_normal`, `shift`
     text dropout                        `untold`
-    image to video, token replacement   `pictured`: the first latent is shown as it is, at sigma 0
+    image to video                      `pictured`, in one of two ways:
+      token replacement                 the first latent is shown as it is, at sigma 0
+      latent concatenation              it is shown beside all latents (`backbone.extra`)
+    embedded guidance, distillation     `embedded`
+    MLLM and CLIP text encoders         `PublishedWords`; that the MLLM also sees the picture is left out
 """
 
 from __future__ import annotations
@@ -27,9 +31,11 @@ from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import VideoCodecConfig, build_video_codec
 from dreamwalk.codecs.blocks import BlockCodecConfig
-from dreamwalk.conditions.letters import Letters, LettersConfig
+from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.conditions import WordsConfig, build_reader
+from dreamwalk.conditions.letters import LettersConfig
 from dreamwalk.layers.words import Words
-from dreamwalk.rollout.clips import Order, film
+from dreamwalk.rollout.clips import Order, film, shown_beside
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
@@ -41,8 +47,8 @@ class MoviegenConfig:
 
     codec: VideoCodecConfig = field(default_factory=BlockCodecConfig)
     backbone: VideoBackboneConfig = field(default_factory=MMDiTConfig)
-    letters: LettersConfig = field(default_factory=lambda: LettersConfig(width=128))
-    """The text encoder that is trained along."""
+    letters: WordsConfig = field(default_factory=lambda: LettersConfig(width=128))
+    """Who reads the words: a text encoder that is trained along, or published ones."""
     predicts: Literal["velocity", "clean"] = "velocity"
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
     velocity_floor: float = 0.1
@@ -57,7 +63,9 @@ class MoviegenConfig:
     untold: float = 0.1
     """Share of training clips without words, for classifier-free guidance."""
     pictured: float = 0.3
-    """Share of training clips that go on from their first latent."""
+    """Share of training clips that go on from their first latent: with 0 none can, with 1 all must."""
+    hint: float = 0.0
+    """How much of its picture's latent shines through the noise that a clip begins as."""
     frames: int = 33
     """Frames of a clip, unless asked for otherwise."""
     size: tuple[int, int] = (96, 128)
@@ -65,6 +73,8 @@ class MoviegenConfig:
     fps: float = 35 / 3
     steps: int = 30
     guidance: float = 4.0
+    embedded: float | None = None
+    """The scale of guidance that a backbone is told which has it as an input."""
 
 
 class Moviegen(nn.Module):
@@ -80,7 +90,7 @@ class Moviegen(nn.Module):
         super().__init__()
         self.config = config
         self.codec = build_video_codec(config.codec).requires_grad_(False)
-        self.letters = Letters(config.letters)
+        self.letters = build_reader(config.letters)
         self.backbone = build_video_backbone(config.backbone)
 
     @property
@@ -91,19 +101,6 @@ class Moviegen(nn.Module):
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
-    def check(self, frames: int, size: tuple[int, int]) -> None:
-        """ValueError with the nearest legal size unless there are clips of these frames and `size` (h, w)."""
-        if frames < 1:
-            raise ValueError(f"a clip has at least one frame, got {frames}")
-        patch = self.config.backbone.patch
-        units = [stride * step for stride, step in zip(self.codec.stride[1:], patch[1:], strict=True)]
-        if any(side < unit or side % unit for side, unit in zip(size, units, strict=True)):
-            near = "x".join(str(max(1, round(s / u)) * u) for s, u in zip(size, units, strict=True))
-            whole = "x".join(map(str, units))
-            raise ValueError(
-                f"clips of {size[0]}x{size[1]} do not divide by {whole}: the nearest size is {near}"
-            )
-
     def encode(self, video: Tensor) -> Tensor:
         """uint8 video `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
         with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
@@ -113,9 +110,12 @@ class Moviegen(nn.Module):
         """What the backbone is told for texts; the empty one tells nothing."""
         return self.letters(texts)
 
-    def velocity(self, x: Tensor, sigma: Tensor, words: Words) -> Tensor:
-        """`v = eps - x` of noisy latents `(b, t, c, h, w)` at levels `(b,)` or `(b, t)`."""
-        out = self.backbone(x, sigma, words)
+    def velocity(
+        self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None = None,
+        extra: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `rollout.clips.Velocity`."""
+        out = self.backbone(x, sigma, words, guidance=guidance, extra=extra)
         if self.config.predicts == "velocity":
             return out
         return (x - out) / spread(sigma.clamp(min=self.config.velocity_floor), x)
@@ -124,20 +124,22 @@ class Moviegen(nn.Module):
         """Flow matching (Movie Gen, equations 1 to 4): the squared error of the velocity.
 
         One level for all frames of a clip, but 0 for the first latent of those that go on from it, which
-        then has no loss.
+        then has no loss, unless it is shown beside all of them.
         """
         config, x = self.config, self.encode(clip.video)
         told = draws.uniform(1)[:, 0] >= config.untold
         words = self.read([text if tell else "" for text, tell in zip(clip.caption, told, strict=True)])
-        sigma = (
-            shift(logit_normal(draws.normal(1), std=config.training_spread), config.training_shift)
-            .expand(-1, x.shape[1])
-            .clone()
-        )
+        drawn = logit_normal(draws.normal(1), std=config.training_spread)
+        sigma = shift(drawn, config.training_shift).expand(-1, x.shape[1]).clone()
         going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
-        sigma[going_on, 0] = 0.0
+        extra = None
+        if config.backbone.extra:
+            extra = shown_beside(x[:, :1], x.shape[1]) * going_on[:, None, None, None, None]
+        else:
+            sigma[going_on, 0] = 0.0
         eps = draws.normal(*x.shape[1:])
-        v = self.velocity(perturb(x, eps, sigma), sigma, words)
+        guidance = None if config.embedded is None else x.new_full((len(x),), config.embedded)
+        v = self.velocity(perturb(x, eps, sigma), sigma, words, guidance=guidance, extra=extra)
         error = (self.codec.loudness * (v - (eps - x)).square()).mean(dim=(2, 3, 4))
         loss = (error * (sigma > 0)).sum() / (sigma > 0).sum()
         return {
@@ -172,32 +174,15 @@ def _share(error: Tensor, chosen: Tensor) -> Tensor:
 
 def tiny() -> MoviegenConfig:
     """For tests: a toy of every part, for clips of 5 frames of 32x32."""
-    from dreamwalk.codecs.causal import CausalVAEConfig
-
     codec = CausalVAEConfig(
         channels=4, widths=(8, 8, 8), blocks=1, norm="position", attention="frame", scale=1.0, patch=2,
         strides=((2, 2, 2), (2, 2, 2)),
     )  # fmt: skip
     backbone = MMDiTConfig(
-        channels=4,
-        width=32,
-        heads=2,
-        dual=1,
-        single=1,
-        refine=1,
-        patch=(1, 2, 2),
-        text=16,
-        pooled=0,
-        axes=(4, 6, 6),
+        channels=4, width=32, heads=2, dual=1, single=1, refine=1, text=16, pooled=0, axes=(4, 6, 6)
     )
-    return MoviegenConfig(
-        codec=codec,
-        backbone=backbone,
-        letters=LettersConfig(width=16, heads=2),
-        frames=5,
-        size=(32, 32),
-        steps=3,
-    )
+    letters = LettersConfig(width=16, heads=2)
+    return MoviegenConfig(codec, backbone, letters, frames=5, size=(32, 32), steps=3)
 
 
 def doom() -> MoviegenConfig:

@@ -62,7 +62,7 @@ def oasis_system(
     Sizes are the published ones, or those given. ValueErrors as of `weights.oasis.read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    pictures = [fit(read_picture(path), codec.size) for path in starts] or [horizon(codec.size)]
+    pictures = [picture(path, codec.size) for path in starts] or [horizon(codec.size)]
     tensors, about = oasis.read_oasis(folder, backbone=backbone, codec=codec)
     linear = {
         "mlp.0.weight": oasis.played(tensors.pop("actions.weight")),
@@ -87,6 +87,11 @@ def _walkable(starts: np.ndarray) -> Walkable:
         actions=oasis.SCHEMA, fps=oasis.FPS, starts=starts, poses=np.stack([pose] * len(starts)),
         intrinsics=intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2), pace=oasis.PACE,
     )  # fmt: skip
+
+
+def picture(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A picture file as uint8 `(h, w, 3)`; ValueError when it is none."""
+    return fit(read_picture(path), size)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dreamwalk.layers.words import Words, beside
-from dreamwalk.rollout.clips import Order, Told, Use, Windowed, film, unfold
+from dreamwalk.rollout.clips import Order, Use, film, unfold
 from dreamwalk.rollout.execute import Look
+from dreamwalk.rollout.telling import Told, Windowed
 from dreamwalk.schedules.sigmas import levels, linear_quadratic
 from dreamwalk.systems import moviegen
 from dreamwalk.systems.moviegen import Moviegen
@@ -69,7 +70,9 @@ def test_dreamt_anew_a_clip_keeps_the_less_the_stronger(system: Moviegen) -> Non
 def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
     asked = []
 
-    def velocity(x: Tensor, sigma: Tensor, words: Words) -> Tensor:
+    def velocity(
+        x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+    ) -> Tensor:
         asked.append(len(x))
         return words.tokens.amax((1, 2))[:, None, None, None, None] * torch.ones_like(x)
 
@@ -84,7 +87,7 @@ def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:
     look = Look(torch.randn(1, 3, 2, 4, 4), (0.6,) * 3, (0, 1, 2), (0,) * 3)
     opinions = torch.randn(2, 3, 2, 4, 4)
     words = Words(torch.zeros(1, 1, 1))
-    v = Told(lambda x, sigma, words: opinions, words, words, weight=5.0, rescale=1.0)(look)
+    v = Told(lambda x, sigma, words, guidance, extra: opinions, words, words, weight=5.0, rescale=1.0)(look)
     assert torch.isclose((look.x - 0.6 * v).std(), (look.x - 0.6 * opinions[:1]).std(), rtol=1e-4)
 
 

@@ -1,0 +1,95 @@
+"""Who is asked at each step of a clip: a backbone that is told words, guided, perhaps window by window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dreamwalk.layers.words import Words, beside
+from dreamwalk.rollout.execute import Look, Predict
+
+
+class Velocity(Protocol):
+    """`v` of noisy latents `(b, t, c, h, w)` at levels `(b,)` or `(b, t)`, told some words and perhaps
+    a scale of guidance `(b,)`, and shown `extra` `(b, t, e, h, w)` beside them."""
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Told:
+    """`execute.Predict` of a backbone of whole clips that is told words, and what not to show.
+
+    Classifier-free guidance (arXiv 2207.12598) asks for both opinions in one batch. `rescale` is that of
+    arXiv 2305.08891, section 3.4, on the clean prediction, not on the velocity.
+    """
+
+    velocity: Velocity
+    words: Words
+    against: Words | None = None
+    """Words to be guided away from; None for no guidance."""
+    weight: float = 1.0
+    rescale: float = 0.0
+    embedded: float | None = None
+    extra: Tensor | None = None
+    """What all frames of the clip are shown beside, `(b, t, e, h, w)`."""
+
+    def __call__(self, look: Look) -> Tensor:
+        if self.against is None:
+            return self._ask(look, self.words)
+        told, untold = self._ask(look, beside(self.words, self.against), opinions=2).chunk(2)
+        v = untold + self.weight * (told - untold)
+        return self._rescaled(look, v, told) if self.rescale else v
+
+    def _ask(self, look: Look, words: Words, *, opinions: int = 1) -> Tensor:
+        sigma = look.sigma[:, 0] if len(set(look.shown)) == 1 else look.sigma
+        x, extra, guidance = torch.cat([look.x] * opinions), None, None
+        if self.extra is not None:
+            extra = torch.cat([self.extra[:, list(look.frames)]] * opinions)
+        if self.embedded is not None:
+            guidance = x.new_full((len(x),), self.embedded)
+        return self.velocity(x, torch.cat([sigma] * opinions), words, guidance=guidance, extra=extra)
+
+    def _rescaled(self, look: Look, v: Tensor, told: Tensor) -> Tensor:
+        sigma = look.sigma[:, :, None, None, None]
+        guided, alone = look.x - sigma * v, look.x - sigma * told
+        spread = alone.std((1, 2, 3, 4), keepdim=True) / guided.std((1, 2, 3, 4), keepdim=True).clamp(
+            min=1e-6
+        )
+        scaled = guided * (1 + self.rescale * (spread - 1))
+        return torch.where(sigma > 0, (look.x - scaled) / sigma.clamp(min=1e-6), v)
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """A `Predict` that is asked about overlapping windows in time and hears their weighted mean.
+
+    MultiDiffusion (arXiv 2302.08113), as Movie Gen's upsampler does it (arXiv 2410.13720, section 3.1.5).
+    """
+
+    predict: Predict
+    window: int
+    overlap: int
+
+    def __call__(self, look: Look) -> Tensor:
+        count = look.x.shape[1]
+        if count <= self.window:
+            return self.predict(look)
+        total, weight = torch.zeros_like(look.x), look.x.new_zeros(count, 1, 1, 1)
+        starts = range(0, count - self.overlap, self.window - self.overlap)
+        for start in sorted({min(start, count - self.window) for start in starts}):
+            ramp = torch.arange(1, self.window + 1, device=look.x.device, dtype=look.x.dtype)
+            share = torch.minimum(ramp, ramp.flip(0)).clamp(max=self.overlap + 1)[:, None, None, None]
+            part = slice(start, start + self.window)
+            seen = Look(
+                look.x[:, part], look.shown[part], look.frames[part], look.groups[part],
+                moves=look.moves[part],
+            )  # fmt: skip
+            total[:, part] += share * self.predict(seen)
+            weight[part] += share
+        return total / weight
