@@ -19,7 +19,7 @@ GREY = f"""index => {{
 class Tab:
     """One browser tab in a profile of its own."""
 
-    def __init__(self, browser: Any, address: str, **settings: Any) -> None:
+    def __init__(self, browser: Any, address: str, *, ready: str = "#enter:enabled", **settings: Any) -> None:
         settings = {"viewport": {"width": 720, "height": 540}, "reduced_motion": "reduce"} | settings
         self.context = browser.new_context(**settings)
         self.page = self.context.new_page()
@@ -27,7 +27,7 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda said: said.type == "error" and self.complaints.append(said.text))
         self.page.goto(address)
-        self.page.wait_for_selector("#enter:enabled")
+        self.page.wait_for_selector(ready)
 
     def look(self, script: str) -> Any:
         return self.page.evaluate(script)

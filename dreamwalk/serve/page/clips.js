@@ -1,6 +1,7 @@
 // Clips from words: the wish, the clip getting clearer, and what one does with it.
 
 import { drawSeed, readSeed } from "./gate.js";
+import { pickPicture } from "./pictures.js";
 import { element, toast } from "./words.js";
 
 const find = (id) => document.getElementById(id);
@@ -11,6 +12,7 @@ export class Studio {
   constructor() {
     this.offer = null;
     this.image = null; // data URL of the first picture, in the clip's size
+    this.film = null; // object URL of the clip that is shown
     this.last = null; // data URL of the last frame of the newest clip
     this.under = null; // AbortController of the clip under way
     this.prompt = find("prompt");
@@ -31,6 +33,7 @@ export class Studio {
     });
     this.prompt.oninput = () => this.count();
     find("wish-dice").onclick = () => (find("wish-seed").value = drawSeed());
+    find("own-picture").onclick = pickPicture;
     find("no-picture").onclick = () => this.begin(null);
     find("once-more").onclick = () => {
       find("wish-seed").value = drawSeed();
@@ -88,8 +91,9 @@ export class Studio {
     find("own-picture").ariaPressed = String(Boolean(image) && !card);
     find("own-picture").replaceChildren(image && !card ? Object.assign(new Image(), { src: image, alt: "Your first picture" })
       : document.importNode(find("picture-sign").content, true));
-    if (!this.under && image) this.still(image);
-    else if (!this.under && !this.last) this.state("idle");
+    if (this.under || this.film) return;
+    if (image) this.still(image);
+    else this.state("idle");
   }
 
   async still(url) {

@@ -1,0 +1,259 @@
+"""Clips from words: what may be asked, what comes back, who waits, and the page."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from rooms import some_picture, thumbnails
+from starlette.testclient import TestClient
+from tabs import Tab
+
+from dreamwalk.serve import Clips, Progress, Stage, Wish, build_app
+
+SIZE = (48, 64)
+
+
+class Maker:
+    """Clips of one grey, the seed: five frames that begin with the picture; `go` lets each step happen."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.wishes: list[Wish] = []
+        self.pause, self.steps_done, self.ended = pause, 0, 0
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, wish: Wish) -> Iterator[Progress]:
+        self.wishes.append(wish)
+        try:
+            if wish.prompt == "refuse":
+                raise ValueError("there is no such dream")
+            if wish.prompt == "break":
+                raise RuntimeError("out of paint")
+            for step in range(1, wish.steps + 1):
+                assert self.go.wait(10)
+                time.sleep(self.pause)
+                self.steps_done += 1
+                count = 5 if step == wish.steps else 2
+                frames = np.full((count, *SIZE, 3), wish.seed % 256, np.uint8)
+                if wish.picture is not None:
+                    frames[0] = wish.picture
+                yield Progress(step, wish.steps, frames if step % 2 == 0 or step == wish.steps else None)
+        finally:
+            self.ended += 1
+
+
+def stage_of(maker: Maker) -> Stage:
+    clips = Clips(maker, size=SIZE, fps=10.0, steps=4, longest=40, examples=("a red hall", "a green hall"))
+    return Stage("clips.test", starts=thumbnails(), clips=clips)
+
+
+def ask(client: TestClient, **wish: Any) -> list[dict[str, Any]]:
+    answer = client.post("/clips", json=wish)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def data_of(url: str) -> bytes:
+    return base64.b64decode(url.partition(",")[2])
+
+
+@pytest.fixture
+def maker() -> Maker:
+    return Maker()
+
+
+@pytest.fixture
+def client(maker: Maker) -> Iterator[TestClient]:
+    with TestClient(build_app(stage_of(maker))) as client:
+        yield client
+
+
+def test_a_wish_becomes_a_film(client: TestClient, maker: Maker) -> None:
+    events = ask(client, prompt="  a red\n hall ", seed=90, steps=3)
+    assert [event["type"] for event in events] == ["progress"] * 4 + ["done"]
+    assert [(event["step"], len(event["pictures"])) for event in events[:-1]] == [
+        (0, 0), (1, 0), (2, 2), (3, 0),
+    ]  # fmt: skip
+    assert events[0]["left"] is None and events[3]["left"] == 0
+    shown = Image.open(io.BytesIO(data_of(events[2]["pictures"][0])))
+    assert (shown.format, shown.size) == ("JPEG", SIZE[::-1])
+    assert maker.wishes == [Wish("a red hall", seed=90, steps=3)]
+    done = events[-1]
+    with av.open(io.BytesIO(data_of(done["film"]))) as film:
+        assert float(film.streams.video[0].average_rate or 0) == 10.0
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(film.streams.video[0])]
+    assert len(frames) == done["frames"] == 5 and abs(frames[0].mean() - 90) < 3
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data_of(done["last"])))), np.full((*SIZE, 3), 90))
+
+
+def test_defaults_and_a_first_picture_cut_to_size(client: TestClient, maker: Maker) -> None:
+    ask(client, prompt="walk", image=some_picture((300, 100)))
+    wish = maker.wishes[0]
+    assert (wish.steps, wish.seed, wish.negative) == (4, 0, "")
+    assert wish.picture is not None and wish.picture.shape == (*SIZE, 3)
+    offer = client.get("/api/stage").json()["clips"]
+    assert (offer["height"], offer["width"], offer["longest"], offer["steps"]) == (*SIZE, 40, 4)
+    assert offer["examples"] == ["a red hall", "a green hall"]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[]", "is a JSON object"),
+        (b"{}", "prompt is empty"),
+        (b'{"prompt": " \\n"}', "prompt is empty"),
+        (b'{"prompt": 3}', "prompt must be text"),
+        (b'{"prompt": "\\ud800"}', "half a character"),
+        (json.dumps({"prompt": "ä" * 21}).encode(), "prompt has 42 bytes and at most 40"),
+        (b'{"prompt": "a", "negative": ["b"]}', "negative must be text"),
+        (b'{"prompt": "a", "steps": 0}', "steps must be a whole number from 1 to 100"),
+        (b'{"prompt": "a", "steps": 101}', "steps must be a whole number from 0 to 100"),
+        (b'{"prompt": "a", "steps": true}', "steps must be a whole number"),
+        (b'{"prompt": "a", "seed": -1}', "seed must be a whole number"),
+        (b'{"prompt": "a", "seed": 1.5}', "seed must be a whole number"),
+        (b'{"prompt": "a", "image": 7}', "image must be the base64"),
+        (b'{"prompt": "a", "image": "QUJD"}', "cannot be read"),
+        (b" " * (5 * 2**20), "too long"),
+    ],
+)
+def test_what_makes_no_sense_gets_one_sentence(
+    client: TestClient, maker: Maker, body: bytes, sentence: str
+) -> None:
+    answer = client.post("/clips", content=body)
+    assert answer.status_code == 400 and sentence in answer.text and "\n" not in answer.text
+    assert not maker.wishes
+
+
+def test_other_sites_and_other_stages_are_refused(client: TestClient, make_stage: Callable) -> None:
+    answer = client.post("/clips", json={"prompt": "a"}, headers={"origin": "http://evil.example"})
+    assert answer.status_code == 400 and "other sites" in answer.text
+    with TestClient(build_app(make_stage())) as walks:
+        assert walks.post("/clips", json={"prompt": "a"}).status_code in (404, 405)
+        assert walks.get("/api/stage").json()["clips"] is None
+    with pytest.raises(ValueError, match="nothing to show"):
+        Stage("empty")
+
+
+def test_what_fails_is_said_and_the_next_one_is_made(client: TestClient) -> None:
+    assert ask(client, prompt="refuse")[-1] == {"type": "error", "message": "there is no such dream"}
+    assert "out of paint" in ask(client, prompt="break")[-1]["message"]
+    assert ask(client, prompt="a")[-1]["type"] == "done"
+
+
+def opened(address: str, **wish: Any) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.request("POST", "/clips", json.dumps({"prompt": "a"} | wish))
+    return connection, connection.getresponse()
+
+
+def event_of(answer: http.client.HTTPResponse) -> dict[str, Any]:
+    return json.loads(answer.readline())
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 8
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[..., str]) -> None:
+    maker = Maker(pause=0.01)
+    maker.go.clear()
+    address = serve_stage(stage_of(maker))
+    first, one = opened(address, steps=100, seed=1)
+    assert event_of(one)["step"] == 0
+    second, two = opened(address, seed=2)
+    assert event_of(two) == {"type": "queued", "position": 1}
+    third, three = opened(address, seed=3)
+    assert event_of(three) == {"type": "queued", "position": 2}
+    for part in (two, second):  # the next in line hangs up
+        part.close()
+    assert event_of(three) == {"type": "queued", "position": 1}
+    for part in (one, first):  # and then whoever is being served
+        part.close()
+    time.sleep(0.3)
+    maker.go.set()
+    events = [event_of(three)]
+    while events[-1]["type"] != "done":
+        events.append(event_of(three))
+    third.close()
+    assert [wish.seed for wish in maker.wishes] == [1, 3]
+    wait_for(lambda: maker.ended == 2)
+    assert maker.steps_done < 50, "the clip that nobody waits for is not made to its end"
+
+
+def test_a_real_system_makes_clips(tmp_path: Path) -> None:
+    import torch
+
+    from dreamwalk.stages import open_stage
+    from dreamwalk.systems.moviegen import tiny
+    from dreamwalk.systems.open import build, load
+    from dreamwalk.weights import files
+    from dreamwalk.weights.config import to_json
+
+    torch.manual_seed(0)
+    system, config = build(tiny()), tiny()
+    metadata = {"system": "moviegen", "config": to_json(config)}
+    files.save(tmp_path / "weights.safetensors", system.state_dict(), metadata=metadata)
+    stage = open_stage(str(tmp_path), "cpu")
+    assert stage.dream is None and stage.clips is not None and stage.clips.size == config.size
+    picture = np.full((*config.size, 3), 200, np.uint8)
+    wish = Wish("turn left", seed=3, steps=5, picture=picture)
+    seen = list(stage.clips.make(wish))
+    assert [(moment.step, moment.steps) for moment in seen] == [(k, 5) for k in range(1, 6)]
+    assert all(moment.frames is not None and moment.frames.shape[0] == 5 for moment in seen)
+    film = load(tmp_path).sample("turn left", seed=3, video=torch.full((1, 1, 3, 32, 32), 200).byte())
+    whole = [m.frames for m in stage.clips.make(Wish("turn left", seed=3, steps=3, picture=picture))]
+    assert np.abs(film[0].numpy().astype(int) - whole[-1]).max() <= 1
+
+
+@pytest.mark.browser
+def test_the_page_dreams_a_clip(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str], tmp_path: Path
+) -> None:
+    maker = Maker(pause=0.03)
+    page = tab(address=serve_stage(stage_of(maker)), ready="#prompt")
+    done, state = "Number(document.querySelector('#clip-bar').ariaValueNow)", "dreamwalk.studio.film"
+    assert page.page.locator("h1:visible").inner_text() == "Say a dream"
+    assert page.page.locator("#dream").is_disabled()
+    page.page.click("#examples button:has-text('a green hall')")
+    page.page.fill("#wish-seed", "120")
+    page.page.fill("#wish-steps", "20")
+    page.page.keyboard.press("Enter")
+    page.until(f"{done} > 20 && {done} < 90")
+    assert "step" in page.page.locator("#clip-step").inner_text()
+    page.until(f"{state} && document.querySelector('#clip-video').videoWidth > 0")
+    assert page.page.locator("#clip-video").is_visible() and page.page.locator("#clip-after").is_visible()
+    assert "Your clip is here" in page.page.locator("#clip-said").inner_text()
+    with page.page.expect_download() as download:
+        page.page.click("#clip-save")
+    assert download.value.suggested_filename == "a-green-hall-seed120.mp4"
+    page.page.click("#go-on")
+    page.until("dreamwalk.studio.under !== null")
+    page.page.keyboard.press("Escape")
+    page.until("dreamwalk.studio.under === null")
+    wait_for(lambda: maker.ended == 2)
+    follow = maker.wishes[-1].picture
+    assert follow is not None and (follow == 120).all(), "it goes on from the last frame, to the pixel"
+    Image.new("RGB", (400, 100), (250, 10, 10)).save(tmp_path / "red.png")
+    page.page.set_input_files("#pick-picture", tmp_path / "red.png")
+    page.until("dreamwalk.studio.image?.startsWith('data:image/png')")
+    page.page.fill("#prompt", "x" * 41)
+    assert page.page.locator("#dream").is_disabled()
