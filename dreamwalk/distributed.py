@@ -95,7 +95,7 @@ def any_process(flag: bool) -> bool:
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of a scalar over all processes."""
     value = value.detach().clone()
-    if dist.get_world_size() > 1:
+    if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(value, op=dist.ReduceOp.SUM)
         value /= dist.get_world_size()
     return value

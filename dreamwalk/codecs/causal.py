@@ -35,6 +35,7 @@ from dreamwalk.codecs.causal_layers import (
     activated,
     build_norm,
 )
+from dreamwalk.codecs.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class CausalVAEConfig:
     strides: tuple[Strides, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
     """Frames, rows and columns that become one after each level but the last. Decoding repeats them in the
     same order, as published, not backwards."""
-    scale: float = 0.476986
-    """Latents are multiplied by this, so that their variance is about one."""
+    scale: float | None = 0.476986
+    """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
     patch: int = 1
     """Pixels a side that are one position, in their own channels, before the first convolution."""
 
@@ -94,6 +95,7 @@ class CausalVAE(nn.Module):
         self.moments = nn.Conv3d(2 * config.channels, 2 * config.channels, 1)
         self.expand = nn.Conv3d(config.channels, config.channels, 1)
         self.decoder = Decoder(config)
+        self.scale = Scale(config.scale)
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -121,7 +123,7 @@ class CausalVAE(nn.Module):
         return self._moments(self._through(self.encoder, self._folded(whole), step=SLICE))
 
     def normalise(self, latents: Tensor) -> Tensor:
-        return latents * self.config.scale
+        return self.scale(latents)
 
     def encode(self, video: Tensor) -> Tensor:
         return self.normalise(self.posterior(video)[0])
@@ -196,7 +198,7 @@ class CausalVAE(nn.Module):
         return mean, log_variance.clamp(-30, 20)
 
     def _expanded(self, latents: Tensor) -> Tensor:
-        return _laid_out(self.expand(rearrange(latents / self.config.scale, "b t c h w -> b c t h w")))
+        return _laid_out(self.expand(rearrange(self.scale.undo(latents), "b t c h w -> b c t h w")))
 
     def _folded(self, video: Tensor) -> Tensor:
         p = self.config.patch
@@ -285,7 +287,7 @@ def small(channels: int = 16) -> CausalVAEConfig:
     """Strict, and small enough to train on a processor in minutes: 5.4 million parameters."""
     widths, strides = (48, 64, 96), ((2, 1, 1), (2, 2, 2))
     return CausalVAEConfig(
-        channels, widths, 1, 16, norm="position", attention="frame", strides=strides, scale=1.0, patch=4
+        channels, widths, 1, 16, norm="position", attention="frame", strides=strides, scale=None, patch=4
     )
 
 

@@ -13,6 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.codecs.scale import Scale
+
 
 @dataclass(frozen=True)
 class KLCodecConfig:
@@ -26,8 +28,8 @@ class KLCodecConfig:
     """Width multiple of each level; every level but the last halves the resolution."""
     blocks: int = 2
     """Residual blocks a level (one more when decoding)."""
-    scale: float = 0.2325
-    """Latents are multiplied by this, so that their variance is about one."""
+    scale: float | None = 0.2325
+    """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
 
 
 class KLCodec(nn.Module):
@@ -38,6 +40,7 @@ class KLCodec(nn.Module):
         self.config = config
         self.encoder = image_encoder(config)
         self.decoder = image_decoder(config)
+        self.scale = Scale(config.scale)
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -62,13 +65,13 @@ class KLCodec(nn.Module):
         return mean, log_variance.clamp(-30, 20)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        return latents * self.config.scale
+        return self.scale(latents)
 
     def encode(self, video: Tensor) -> Tensor:
         return self.normalise(self.posterior(video)[0])
 
     def decode(self, latents: Tensor) -> Tensor:
-        frames = self.decoder(rearrange(latents / self.config.scale, "b t c h w -> (b t) c h w"))
+        frames = self.decoder(rearrange(self.scale.undo(latents), "b t c h w -> (b t) c h w"))
         return rearrange(frames, "(b t) c h w -> b t c h w", b=latents.shape[0])
 
 
@@ -170,4 +173,4 @@ def kl16() -> KLCodecConfig:
 
 def kl_tiny() -> KLCodecConfig:
     """Small enough for a test: 4x smaller a side."""
-    return KLCodecConfig(channels=4, width=16, multiples=(1, 1, 2), blocks=1, scale=1.0)
+    return KLCodecConfig(channels=4, width=16, multiples=(1, 1, 2), blocks=1, scale=None)

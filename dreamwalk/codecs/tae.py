@@ -34,6 +34,7 @@ from dreamwalk.codecs.frame import (
     kl_tiny,
     require_whole_latents,
 )
+from dreamwalk.codecs.scale import Scale
 from dreamwalk.layers.norms import RMSNorm
 
 
@@ -64,6 +65,7 @@ class TAECodec(nn.Module):
         self.encoder = _inflated(image_encoder(config.image), first=0, last=halvings)
         doublings = len(config.image.multiples) - 1
         self.decoder = _inflated(image_decoder(config.image), first=doublings - halvings, last=doublings)
+        self.scale = Scale(config.image.scale)
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -91,7 +93,7 @@ class TAECodec(nn.Module):
         return mean, log_variance.clamp(-30, 20)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        return latents * self.config.image.scale
+        return self.scale(latents)
 
     def encode(self, video: Tensor) -> Tensor:
         return self.normalise(self.posterior(video)[0])
@@ -101,7 +103,7 @@ class TAECodec(nn.Module):
         decoded = latents.shape[1] * self.config.temporal
         if frames is not None and not 0 < frames <= decoded:
             raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
-        return self.decoder(latents / self.config.image.scale)[:, :frames]
+        return self.decoder(self.scale.undo(latents))[:, :frames]
 
     def _whole_groups(self, video: Tensor) -> Tensor:
         """The last frame repeated up to a whole latent; not a lone one, which gives the same by itself."""
@@ -114,7 +116,7 @@ def inflate(tae: TAECodec, image_codec: KLCodec) -> None:
     """Copy the image autoencoder's weights into a new `tae`; ValueError if it has other sizes."""
     if tae.config.image != image_codec.config:
         raise ValueError(f"the TAE inflates {tae.config.image}, not {image_codec.config}: build it for that")
-    spatial = {name.replace(".space", ""): p for name, p in tae.state_dict().items() if ".space" in name}
+    spatial = {name.replace(".space", ""): p for name, p in tae.state_dict().items() if ".time" not in name}
     given = image_codec.state_dict()
     assert spatial.keys() == given.keys()
     for name, tensor in spatial.items():
@@ -141,8 +143,12 @@ class TemporalConv(nn.Conv2d):
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(rearrange(x, "b t c h w -> b c t (h w)"))
-        return rearrange(y, "b c t (h w) -> b t c h w", h=x.shape[3])
+        """As a product at every pixel, of the channels of three frames: frames need not be moved apart."""
+        padded = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
+        stride, (b, t) = self.stride[0], x.shape[:2]
+        seen = torch.cat([padded[:, k : k + t : stride] for k in range(3)], dim=2).flatten(0, 1)
+        weight = rearrange(self.weight, "o c k one -> o (k c) one 1")
+        return nn.functional.conv2d(seen, weight, self.bias).unflatten(0, (b, -1))
 
 
 class TemporalAttention(nn.Module):

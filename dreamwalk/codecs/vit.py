@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.codecs.scale import Scale
 from dreamwalk.layers.attention import BiasedAttention
 from dreamwalk.layers.rope import pixel_tables
 
@@ -34,8 +35,9 @@ class ViTCodecConfig:
     """Blocks of the encoder."""
     decoder: int = 12
     """Blocks of the decoder."""
-    scale: float = 0.07843137254901961
-    """Latents are multiplied by this, 20/255, so that their variance is about one."""
+    scale: float | None = 0.07843137254901961
+    """Latents are multiplied by this, 20/255, so that their variance is about one; None: as training
+    measures it."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -78,6 +80,7 @@ class ViTCodec(nn.Module):
         self.decoder = nn.ModuleList(ViTBlock(config) for _ in range(config.decoder))
         self.norm_decoder = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, pixels)
+        self.scale = Scale(config.scale)
 
     @property
     def stride(self) -> tuple[int, int, int]:
@@ -108,14 +111,14 @@ class ViTCodec(nn.Module):
         return mean, log_variance.clamp(-30, 20)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        return latents * self.config.scale
+        return self.scale(latents)
 
     def encode(self, video: Tensor) -> Tensor:
         return self.normalise(self.posterior(video)[0])
 
     def decode(self, latents: Tensor) -> Tensor:
         b, (rows, _), p = len(latents), self.config.grid, self.config.patch
-        x = self.expand(rearrange(latents / self.config.scale, "b t c h w -> (b t) (h w) c"))
+        x = self.expand(rearrange(self.scale.undo(latents), "b t c h w -> (b t) (h w) c"))
         x = self.head(self.norm_decoder(self._through(self.decoder, x)))
         return rearrange(x, "(b t) (h w) (c p q) -> b t c (h p) (w q)", b=b, h=rows, p=p, q=p)
 

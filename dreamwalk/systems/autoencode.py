@@ -1,17 +1,24 @@
 """Autoencode: the codec as a system of its own, trained before the systems that dream in its latents.
 
-The patch codec (`codecs/patch.py`) sets its linear code from data and trains its decoder; the KL autoencoder
-(`codecs/frame.py`, LDM, arXiv 2112.10752) trains both sides with a small KL term on its bottleneck.
+The patch codec (`codecs/patch.py`) sets its linear code from data and trains its decoder. The KL autoencoder
+(`codecs/frame.py`, LDM, arXiv 2112.10752), the causal one of HunyuanVideo (`codecs/causal.py`, arXiv
+2412.03603, section 4.1) and the temporal one of Movie Gen (`codecs/tae.py`, arXiv 2410.13720, section 3.1.1)
+train both sides with a small KL term on their bottleneck. To the error of pixels come, where they are asked
+for, the perceptual distance, the adversarial term and the outlier penalty of these papers.
 
     paper's word             our word
     first-stage model        codec
     latent z                 latents
+    discriminator            critic
+    scaling factor           `codec.scale`, measured while the codec trains
+    OPL                      `outliers`
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,9 +27,15 @@ from torch import Tensor, nn
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig, VideoCodecConfig, build_codec, build_video_codec
 from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
+from dreamwalk.codecs.causal import small, small_published
+from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
+from dreamwalk.codecs.frame import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
 from dreamwalk.codecs.penalties import outlier_penalty
+from dreamwalk.codecs.perceptual import Perceptual
+from dreamwalk.codecs.tae import TAEConfig
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.weights.vgg import read_perceptual
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,14 @@ class AutoencodeConfig:
     """Weight of the KL term, for codecs that learn their encoder."""
     outliers: float = 0.0
     """Weight of the outlier penalty of Movie Gen (`codecs/penalties.py`), which puts it at 1e5."""
+    perceptual: str = ""
+    """A .safetensors file of VGG16 (`weights/vgg.py`) whose distance of frames joins the loss; only training
+    needs it."""
+    perceptual_weight: float = 0.1
+    critic: CriticConfig | None = None
+    """A critic that learns along, with the same optimizer, and whose verdict joins the loss."""
+    adversarial: float = 0.05
+    """Weight of its verdict."""
 
 
 class Autoencode(nn.Module):
@@ -52,11 +73,17 @@ class Autoencode(nn.Module):
         self.config = config
         codec = config.codec
         self.codec = build_codec(codec) if isinstance(codec, CodecConfig) else build_video_codec(codec)
+        self.critic = Critic(config.critic) if config.critic else None
 
     @property
     def blocks(self) -> list[nn.Module]:
         """What is sharded, compiled and checkpointed."""
         return []
+
+    @cached_property
+    def perceptual(self) -> Perceptual:
+        """The perceptual distance, read when it is first needed; not a part of the system or its weights."""
+        return read_perceptual(self.config.perceptual)
 
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Before the first step, set what is computed from data, not learned; `clips` gives a large batch."""
@@ -66,23 +93,35 @@ class Autoencode(nn.Module):
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the rest is told."""
         video = to_float(clip.video)
+        restored, terms = self._restored(video, draws)
+        error = restored - video
+        squared, absolute = error.square().mean(), error.abs().mean()
+        loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
+        if self.config.perceptual:
+            terms["perceptual"] = self.perceptual.to(video.device)(restored, video)
+            loss = loss + self.config.perceptual_weight * terms["perceptual"]
+        if self.critic:
+            terms["verdict"], terms["critic"] = adversarial(self.critic, video, restored)
+            loss = loss + self.config.adversarial * terms["verdict"] + terms["critic"]
+        loss = loss + self.config.kl * terms.get("kl", 0.0)
+        loss = loss + self.config.outliers * terms.get("outliers", 0.0)
+        return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
+
+    def _restored(self, video: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """`video` coded, shaken and decoded, and the terms of the loss that are of its latents."""
         terms: dict[str, Tensor] = {}
         if isinstance(self.codec, PatchCodec | BlockCodec):
             latents = self.codec.encode(video)
             restored = self.codec.decode(latents + self.config.noise * draws.normal(*latents.shape[1:]))
         else:
             mean, log_variance = self.codec.posterior(video)
+            self.codec.scale.measure(mean)
             terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
             latents = mean + (0.5 * log_variance).exp() * draws.normal(*mean.shape[1:])
             restored = self.codec.decode(self.codec.normalise(latents))
             if self.config.outliers:
                 terms["outliers"] = outlier_penalty(latents)
-        error = restored[:, : video.shape[1]] - video
-        squared, absolute = error.square().mean(), error.abs().mean()
-        loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
-        loss = loss + self.config.kl * terms.get("kl", 0.0)
-        loss = loss + self.config.outliers * terms.get("outliers", 0.0)
-        return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
+        return restored[:, : video.shape[1]], terms
 
     @torch.no_grad()
     def preview(self, clip: Clip) -> Tensor:
@@ -103,3 +142,27 @@ def doom() -> AutoencodeConfig:
 def blocks() -> AutoencodeConfig:
     """The video codec of the shipped clips: 4 frames of 16x16 pixels to 256 channels."""
     return AutoencodeConfig(codec=BlockCodecConfig())
+
+
+def hunyuan() -> AutoencodeConfig:
+    """The layout of HunyuanVideo's VAE, 4x8x8 pixels to 16 channels, small: 5.4 million parameters."""
+    return AutoencodeConfig(codec=small_published())
+
+
+def causal() -> AutoencodeConfig:
+    """Of the size of `hunyuan`, and strictly causal, so that it codes streams."""
+    return AutoencodeConfig(codec=small())
+
+
+def image() -> AutoencodeConfig:
+    """The image autoencoder that `tae` inflates: 8x8 pixels to 16 channels."""
+    return AutoencodeConfig(
+        codec=KLCodecConfig(channels=16, width=8, multiples=(1, 4, 8, 12), blocks=1, scale=None)
+    )
+
+
+def tae() -> AutoencodeConfig:
+    """The layout of Movie Gen's TAE, 8x8x8 pixels to 16 channels, small; without its outlier penalty."""
+    config = image().codec
+    assert isinstance(config, KLCodecConfig)
+    return AutoencodeConfig(codec=TAEConfig(config))

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from dreamwalk.codecs import KLCodec, TAECodec
+from dreamwalk.codecs.tae import inflate
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
@@ -109,7 +111,14 @@ def take_codec(system: Trainable, name: str | Path) -> None:
 
 
 def fill_from(system: Trainable, name: str | Path) -> None:
-    """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh."""
+    """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh.
+
+    A TAE also starts from the image autoencoder that it inflates.
+    """
+    if isinstance(system.codec if isinstance(system, Autoencode) else None, TAECodec):
+        image = load(name)
+        if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
+            return inflate(system.codec, image.codec)
     tensors = _read(locate(name))[0]
     parts = {tensor.split(".")[0] for tensor in tensors}
     fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}

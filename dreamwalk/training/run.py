@@ -85,6 +85,36 @@ def autoencode_clips() -> Run:
     )  # fmt: skip
 
 
+def autoencode_hunyuan() -> Run:
+    """A video codec of HunyuanVideo's layout, on two CPU cores: about fifteen minutes."""
+    return Run(
+        name="autoencode.hunyuan", system=autoencode.hunyuan(), data="data/doom", frames=17, batch=4,
+        steps=600, optim=OptimConfig(lr=1e-3, weight_decay=0.0, warmup=20), ema=0.98, save_every=100,
+        preview_every=600,
+    )  # fmt: skip
+
+
+def autoencode_causal() -> Run:
+    """The same for streams: no frame sees a later one."""
+    return replace(autoencode_hunyuan(), name="autoencode.causal", system=autoencode.causal())
+
+
+def autoencode_image() -> Run:
+    """An image codec for `autoencode.tae` to start from, which sees as many frames a step."""
+    return replace(
+        autoencode_hunyuan(), name="autoencode.image", system=autoencode.image(), frames=1, batch=16
+    )
+
+
+def autoencode_tae() -> Run:
+    """A video codec of Movie Gen's layout, inflated from `autoencode.image`: one clip of two
+    latents a step. `--system.outliers 1e5` adds its outlier penalty."""
+    return replace(
+        autoencode_hunyuan(), name="autoencode.tae", system=autoencode.tae(), start="runs/autoencode.image",
+        frames=16, batch=1,
+    )  # fmt: skip
+
+
 def nextframe_game() -> Run:
     """A dream of any game that was collected: about 75 minutes on two CPU cores."""
     return Run(
@@ -155,6 +185,10 @@ def inverse_doom() -> Run:
 RUNS = {
     "autoencode.doom": autoencode_doom,
     "autoencode.clips": autoencode_clips,
+    "autoencode.hunyuan": autoencode_hunyuan,
+    "autoencode.causal": autoencode_causal,
+    "autoencode.image": autoencode_image,
+    "autoencode.tae": autoencode_tae,
     "inverse.doom": inverse_doom,
     "sketch.doom": sketch_doom,
     "nextframe.doom": nextframe_doom,
