@@ -115,10 +115,11 @@ def fill_from(system: Trainable, name: str | Path) -> None:
 
     A TAE also starts from the image autoencoder that it inflates.
     """
-    if isinstance(system.codec if isinstance(system, Autoencode) else None, TAECodec):
+    codec = system.codec if isinstance(system, Autoencode) else None
+    if isinstance(codec, TAECodec):
         image = load(name)
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
-            return inflate(system.codec, image.codec)
+            return inflate(codec, image.codec)
     tensors = _read(locate(name))[0]
     parts = {tensor.split(".")[0] for tensor in tensors}
     fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}
