@@ -214,9 +214,11 @@ def _shadow(level: str) -> Callable[[], World] | None:
 
 
 def sample(words: list[str]) -> None:
-    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py` and `rollout/ordering.py`."""
+    """`dreamwalk sample NAME --out v.mp4`: flags of `rollout/sampling.py`, of clips `rollout/ordering.py`."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom"])
-    if name and _of_clips(name):
+    from dreamwalk.systems.open import is_of_clips
+
+    if is_of_clips(name):
         return _sample_clip(name, rest)
     from dreamwalk.rollout import sampling
 
@@ -244,12 +246,6 @@ def sample(words: list[str]) -> None:
     print(f"{count} frames: {asked.out}")
 
 
-def _of_clips(name: str) -> bool:
-    from dreamwalk.systems.open import kind_of
-
-    return kind_of(name) == "moviegen"
-
-
 def _sample_clip(name: str, words: list[str]) -> None:
     from dreamwalk.rollout.ordering import SampleClips, write_clip
 
@@ -270,27 +266,15 @@ def evaluate(words: list[str]) -> None:
 
     asked = _flags(Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
     from dreamwalk.data.shards import Shards
+    from dreamwalk.systems.open import load_examiner
 
     _check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
     system = _load_walkable(name)
     examine(
         system, asked.data, out=asked.out, name=name, clips=asked.clips, frames=asked.frames,
-        history=asked.history, seed=asked.seed, examiner=_load_examiner(asked.examiner),
+        history=asked.history, seed=asked.seed, examiner=load_examiner(asked.examiner),
     )  # fmt: skip
-
-
-def _load_examiner(name: str) -> Any:
-    """The inverse-dynamics model called `name`; None for an empty name."""
-    if not name:
-        return None
-    from dreamwalk.systems.inverse import Inverse
-    from dreamwalk.systems.open import load
-
-    examiner = load(name)
-    if not isinstance(examiner, Inverse):
-        raise ValueError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
-    return examiner
 
 
 def bring_in(words: list[str]) -> None:

@@ -149,10 +149,19 @@ def write_clip(asked: SampleClips, system: Any) -> int:
     steps, told = order.steps or system.config.steps, Console(stderr=True)
     moments = unfold(system, order, video)
     *_, last = track(moments, total=steps, description="dreaming", console=told, transient=True)
-    overlap = 2 * system.codec.stride[1] * max(1, asked.tile // (8 * system.codec.stride[1]))
-    tiling = Tiling((32, asked.tile, asked.tile), (16, overlap, overlap)) if asked.tile else None
-    pieces = frames_of(system, order, last.latents, video=video, tiling=tiling)
+    pieces = frames_of(system, order, last.latents, video=video, tiling=_tiling(asked.tile, system.codec))
     return write_film(asked.out, _pictures(pieces), fps=system.config.fps)
+
+
+def _tiling(side: int, codec: Any) -> Tiling | None:
+    """Square tiles that share a quarter, in whole latents."""
+    time, down, across = codec.stride
+    frames = max(1, 16 // time) * time
+    return (
+        Tiling((2 * frames, side, side), (frames, side // 4 // down * down, side // 4 // across * across))
+        if side
+        else None
+    )
 
 
 def _pictures(pieces: Iterator[Tensor]) -> Iterator[np.ndarray]:
