@@ -278,13 +278,18 @@ def evaluate(words: list[str]) -> None:
 
 
 def bring_in(words: list[str]) -> None:
-    """`dreamwalk import oasis DIR --out FILE`: the flags are in `training/published.py`."""
-    name, rest = _named(words, "import", ["oasis"])
-    if name not in ("", "oasis"):
-        raise ValueError(f"there are no published weights called '{name}'" + _suggest(name, ["oasis"]))
-    from dreamwalk.training import published
+    """`dreamwalk import NAME DIR --out FILE`: flags of `training/published.py` and `training/hunyuan.py`."""
+    known = ["oasis", "hunyuanvideo"]
+    name, rest = _named(words, "import", known)
+    if name not in ("", *known):
+        raise ValueError(f"there are no published weights called '{name}'" + _suggest(name, known))
+    from dreamwalk.training import hunyuan, published
 
-    published.bring_in(_flags(published.Import, rest, prog=f"dreamwalk import {name or 'NAME'}"))
+    prog = f"dreamwalk import {name or 'NAME'}"
+    if name == "hunyuanvideo":
+        hunyuan.bring_in(_flags(hunyuan.ImportHunyuan, rest, prog=prog))
+    else:
+        published.bring_in(_flags(published.Import, rest, prog=prog))
 
 
 def collect(words: list[str]) -> None:
