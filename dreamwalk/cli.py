@@ -148,7 +148,9 @@ def _load_walkable(name: str) -> Any:
 def sample(words: list[str]) -> None:
     """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`, or `ordering.py` there."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
-    if name and _of_clips(name):
+    from dreamwalk.systems.open import is_of_clips
+
+    if is_of_clips(name):
         return _sample_clip(name, rest)
     from dreamwalk.rollout import sampling
 
@@ -176,12 +178,6 @@ def sample(words: list[str]) -> None:
     print(f"{count} frames: {asked.out}")
 
 
-def _of_clips(name: str) -> bool:
-    from dreamwalk.systems.open import kind_of
-
-    return kind_of(name) == "moviegen"
-
-
 def _sample_clip(name: str, words: list[str]) -> None:
     from dreamwalk.rollout.ordering import SampleClips, write_clip
 
@@ -198,40 +194,33 @@ def _sample_clip(name: str, words: list[str]) -> None:
 def evaluate(words: list[str]) -> None:
     """`dreamwalk evaluate NAME --data DIR`: the flags are in `evaluation/examine.py`, or `clips.py` there."""
     name, rest = _named(words, "evaluate", ["nextframe.doom", "moviegen.doom"])
-    if name and _of_clips(name):
+    from dreamwalk.systems.open import is_of_clips, load, load_examiner
+
+    if is_of_clips(name):
         from dreamwalk.evaluation import clips as module
     else:
         from dreamwalk.evaluation import examine as module  # type: ignore[no-redef]
     asked = _flags(module.Evaluate, rest, prog=f"dreamwalk evaluate {name or 'NAME'}")
     from dreamwalk.data.shards import Shards
-    from dreamwalk.systems.open import load
 
     _check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
-    module.examine(load(name), asked, name=name, examiner=_load_examiner(asked.examiner))
-
-
-def _load_examiner(name: str) -> Any:
-    """The inverse-dynamics model called `name`; None for an empty name."""
-    if not name:
-        return None
-    from dreamwalk.systems.inverse import Inverse
-    from dreamwalk.systems.open import load
-
-    examiner = load(name)
-    if not isinstance(examiner, Inverse):
-        raise ValueError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
-    return examiner
+    module.examine(load(name), asked, name=name, examiner=load_examiner(asked.examiner))
 
 
 def bring_in(words: list[str]) -> None:
-    """`dreamwalk import oasis DIR --out FILE`: the flags are in `training/published.py`."""
-    name, rest = _named(words, "import", ["oasis"])
-    if name not in ("", "oasis"):
-        raise ValueError(f"there are no published weights called '{name}'" + _suggest(name, ["oasis"]))
-    from dreamwalk.training import published
+    """`dreamwalk import NAME DIR --out FILE`: flags of `training/published.py` and `training/hunyuan.py`."""
+    known = ["oasis", "hunyuanvideo"]
+    name, rest = _named(words, "import", known)
+    if name not in ("", *known):
+        raise ValueError(f"there are no published weights called '{name}'" + _suggest(name, known))
+    from dreamwalk.training import hunyuan, published
 
-    published.bring_in(_flags(published.Import, rest, prog=f"dreamwalk import {name or 'NAME'}"))
+    prog = f"dreamwalk import {name or 'NAME'}"
+    if name == "hunyuanvideo":
+        hunyuan.bring_in(_flags(hunyuan.ImportHunyuan, rest, prog=prog))
+    else:
+        published.bring_in(_flags(published.Import, rest, prog=prog))
 
 
 def collect(words: list[str]) -> None:

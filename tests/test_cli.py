@@ -47,11 +47,15 @@ REFUSED = {
     "no such game": (["collect", "game", "--id", "Nope-v0", "--out", "c"], "no game called 'Nope-v0'"),
     "unknown published weights": (
         ["import", "genie", "empty", "--out", "o.safetensors"],
-        "no published weights called 'genie': known are oasis",
+        "no published weights called 'genie': known are oasis, hunyuanvideo",
     ),
     "no published files": (
         ["import", "oasis", "empty", "--out", "o.safetensors"],
         "'empty' lacks oasis500m.safetensors: download it there",
+    ),
+    "no published transformer": (
+        ["import", "hunyuanvideo", "empty", "--out", "o.safetensors"],
+        "'empty' holds no transformer of HunyuanVideo",
     ),
     "weights of another kind": (
         ["import", "oasis", "empty", "--out", "o.pt"],

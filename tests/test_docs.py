@@ -54,6 +54,7 @@ def test_flags_exist() -> None:
     from dreamwalk import cli
     from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
     from dreamwalk.evaluation.examine import Evaluate
+    from dreamwalk.rollout.ordering import SampleClips
     from dreamwalk.rollout.sampling import Sample
     from dreamwalk.training.command import Train, defaults
     from dreamwalk.training.published import Import
@@ -72,6 +73,7 @@ def test_flags_exist() -> None:
         if words[1:2] == ["--check"]:
             continue
         kind = kinds.get(words[1] if words[0] == "collect" else words[0], Train)
+        kind = SampleClips if kind is Sample and words[1].startswith("moviegen.") else kind
         default = defaults(words[1]) if kind is Train else None
         try:
             cli._flags(kind, flags, prog=page, default=default)

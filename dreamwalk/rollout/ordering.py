@@ -110,7 +110,7 @@ def ordered(asked: SampleClips, system: Any) -> tuple[Order, Tensor | None]:
 def given(asked: SampleClips, system: Any) -> np.ndarray | None:
     """The pictures or the video of an order, uint8 `(t, h, w, 3)`; a video thinned out to the system's pace.
 
-    Of one to go on from the last frames are taken, as many as are whole latents and half the clip at most.
+    Of one to go on from the last frames are taken, as many as are whole latents and leave one to dream.
     ValueError for files that are missing or of another size.
     """
     size = asked.size or system.config.size
@@ -127,7 +127,7 @@ def given(asked: SampleClips, system: Any) -> np.ndarray | None:
     read = read_frames(asked.video, stride=stride, size=size)
     if asked.purpose != "before":
         return np.stack(list(islice(read, most)))
-    last = list(deque(read, maxlen=max(1, most // 2)))
+    last = list(deque(read, maxlen=max(1, most - system.codec.stride[0])))
     return np.stack(last[-_whole(len(last), system.codec) :])
 
 
@@ -153,10 +153,19 @@ def write_clip(asked: SampleClips, system: Any) -> int:
     steps, told = order.steps or system.config.steps, Console(stderr=True)
     moments = unfold(system, order, video)
     *_, last = track(moments, total=steps, description="dreaming", console=told, transient=True)
-    overlap = 2 * system.codec.stride[1] * max(1, asked.tile // (8 * system.codec.stride[1]))
-    tiling = Tiling((32, asked.tile, asked.tile), (16, overlap, overlap)) if asked.tile else None
-    pieces = frames_of(system, order, last.latents, video=video, tiling=tiling)
+    pieces = frames_of(system, order, last.latents, video=video, tiling=_tiling(asked.tile, system.codec))
     return write_film(asked.out, _pictures(pieces), fps=system.config.fps)
+
+
+def _tiling(side: int, codec: Any) -> Tiling | None:
+    """Square tiles that share a quarter, in whole latents."""
+    time, down, across = codec.stride
+    frames = max(1, 16 // time) * time
+    return (
+        Tiling((2 * frames, side, side), (frames, side // 4 // down * down, side // 4 // across * across))
+        if side
+        else None
+    )
 
 
 def _pictures(pieces: Iterator[Tensor]) -> Iterator[np.ndarray]:

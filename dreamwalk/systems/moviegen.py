@@ -75,6 +75,8 @@ class MoviegenConfig:
     guidance: float = 4.0
     embedded: float | None = None
     """The scale of guidance that a backbone is told which has it as an input."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the backbone's weights; the codec's are float32."""
 
 
 class Moviegen(nn.Module):
@@ -91,7 +93,7 @@ class Moviegen(nn.Module):
         self.config = config
         self.codec = build_video_codec(config.codec).requires_grad_(False)
         self.letters = build_reader(config.letters)
-        self.backbone = build_video_backbone(config.backbone)
+        self.backbone = build_video_backbone(config.backbone).to(getattr(torch, config.precision))
 
     @property
     def blocks(self) -> nn.ModuleList:

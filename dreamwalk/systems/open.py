@@ -67,6 +67,14 @@ def kind_of(name: str | Path) -> str:
         return json.loads((file.metadata() or {}).get("system", '""'))
 
 
+def is_of_clips(name: str | Path) -> bool:
+    """Whether a name, a file or a folder holds a system that dreams whole clips."""
+    try:
+        return kind_of(name) == Moviegen.name
+    except ValueError:  # `load` says what is wrong
+        return False
+
+
 def load(name: str | Path) -> Trainable:
     """A system with its weights, ready to dream, on the CPU and in evaluation mode.
 
@@ -94,6 +102,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if "borrows" in metadata:
         tensors = files.read(locate(metadata["borrows"]))[0]
     return tensors, metadata
+
+
+def load_examiner(name: str) -> Inverse | None:
+    """The inverse-dynamics model called `name`, None for an empty name; ValueError for another system."""
+    if not name:
+        return None
+    examiner = load(name)
+    if not isinstance(examiner, Inverse):
+        raise ValueError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
+    return examiner
 
 
 def take_codec(system: Trainable, name: str | Path) -> None:

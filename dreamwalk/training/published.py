@@ -39,10 +39,7 @@ class Import:
 
 def bring_in(order: Import) -> None:
     """Read the two files of Oasis and write one of ours; ValueError with a sentence for what is wrong."""
-    if order.out.suffix != ".safetensors":
-        raise ValueError(
-            f"weights are written as .safetensors: name it '{order.out.with_suffix('')}.safetensors'"
-        )
+    files.check_name(order.out)
     tensors, metadata = oasis_system(order.folder, starts=order.start)
     files.save(order.out, tensors, metadata=metadata)
     print(

@@ -30,6 +30,12 @@ def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
     os.replace(partial, path)
 
 
+def check_name(path: Path) -> None:
+    """ValueError unless weights can be written under this name; worth asking before long work."""
+    if path.suffix != ".safetensors":
+        raise ValueError(f"weights are written as .safetensors: name it '{path.with_suffix('')}.safetensors'")
+
+
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file that `save` wrote; ValueError with one sentence for anything else."""
     with opened(path) as file:

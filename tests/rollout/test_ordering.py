@@ -1,95 +1,117 @@
-"""What is asked on the command line becomes an order, or one sentence."""
+"""Clips from the command line: what is asked becomes an order, and what is impossible a sentence."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dreamwalk.cli import main
-from dreamwalk.data.h264 import decode_video
+from dreamwalk.data.h264 import VideoWriter
+from dreamwalk.rollout.clips import film
 from dreamwalk.rollout.ordering import SampleClips, ordered, write_clip
-from dreamwalk.rollout.record import write_film
 from dreamwalk.systems import moviegen
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
+ASKED = SampleClips(Path("o.mp4"), prompt="walk ahead", steps=2)
+
 
 @pytest.fixture(scope="module")
 def system() -> Moviegen:
     torch.manual_seed(0)
-    return Moviegen(moviegen.tiny()).eval()
+    return Moviegen(replace(moviegen.tiny(), fps=10.0)).eval()
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    Image.new("RGB", (32, 32), "green").save(tmp_path / "green.png")
-    return tmp_path / "green.png"
-
-
-@pytest.fixture
-def wide(tmp_path: Path) -> Path:
-    Image.new("RGB", (64, 32), "green").save(tmp_path / "wide.png")
-    return tmp_path / "wide.png"
-
-
-def test_the_command_makes_a_film(
-    system: Moviegen, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights, out = tmp_path / "m.safetensors", tmp_path / "v.mp4"
-    metadata = {"system": "moviegen", "config": to_json(system.config)}
-    files.save(weights, system.state_dict(), metadata=metadata)
-    asked = ["sample", str(weights), "--prompt", "walk ahead", "--out", str(out), "--image", str(picture)]
-    main(asked)
-    assert capsys.readouterr().out == f"5 frames: {out}\n"
-    assert decode_video(out.read_bytes()).shape == (5, 32, 32, 3)
-    with pytest.raises(SystemExit) as ended:
-        main([*asked[:2], *asked[4:]])
-    assert ended.value.code == 2
-    assert "--prompt" in capsys.readouterr().err
-
-
-def test_pictures_and_videos_say_what_they_are_for(system: Moviegen, tmp_path: Path, picture: Path) -> None:
-    film = tmp_path / "film.mp4"
-    write_film(film, np.zeros((9, 32, 32, 3), np.uint8), fps=10)
-    asked = SampleClips(Path("v.mp4"), "walk")
-    for changes, use, frames in (
-        ({"image": (picture,)}, "first", 1), ({"image": (picture, picture)}, "ends", 2),
-        ({"video": film}, "before", 1), ({"video": film, "use": "anew", "strength": 0.5}, "anew", 5),
-    ):  # fmt: skip
-        order, video = ordered(replace(asked, **changes), system)  # type: ignore[arg-type]
-        assert order.use == use and video is not None and video.shape == (1, frames, 3, 32, 32)
-    order, video = ordered(asked, system)
-    assert video is None and order.frames == 0 and order.size is None
-
-
-def test_no_size_is_changed_in_silence(system: Moviegen, wide: Path) -> None:
-    asked = SampleClips(Path("v.mp4"), "walk", image=(wide,))
-    with pytest.raises(ValueError, match=r"wide.png' is 32x64 and the clip 32x32: add `--fit`"):
-        ordered(asked, system)
-    video = ordered(replace(asked, fit=True), system)[1]
-    assert video is not None and video.shape[-2:] == (32, 32)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with pictures of two sizes and a video of 20 frames a second."""
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("small", (32, 32)), ("large", (80, 60))):
+        Image.new("RGB", size, "red").save(f"{name}.png")
+    writer = VideoWriter(tmp_path / "v.mp4", size=(32, 32), fps=20, options={})
+    for level in range(0, 240, 20):
+        writer.add(np.full((32, 32, 3), level, np.uint8))
+    writer.finish()
+    (tmp_path / "letter.txt").write_text("dear reader")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("asked", "use", "frames"),
     [
-        ({"prompt": ""}, "`--prompt "),
-        ({"out": Path("v.gif")}, "written as .mp4"),
-        ({"image": (Path("nowhere.png"),)}, "there is no picture at 'nowhere.png'"),
-        ({"image": (Path(__file__),)}, "is not a picture"),
-        ({"video": Path(__file__)}, "video"),
-        ({"video": Path("nowhere.mp4")}, "video"),
-        ({"image": (Path("a"), Path("b"), Path("c"))}, "got 3"),
-        ({"image": (Path("a"),), "video": Path("b")}, "leave out `--image` or `--video`"),
-        ({"size": (30, 40)}, "nearest size is 32x"),
+        (ASKED, "first", 0),
+        (replace(ASKED, image=(Path("small.png"),)), "first", 1),
+        (replace(ASKED, image=(Path("small.png"),) * 2), "ends", 2),
+        (replace(ASKED, video=Path("v.mp4"), frames=9), "before", 5),
+        (replace(ASKED, video=Path("v.mp4")), "before", 1),
+        (replace(ASKED, video=Path("v.mp4"), use="anew", frames=9), "anew", 6),
+        (replace(ASKED, image=(Path("large.png"),), fit=True), "first", 1),
     ],
 )
-def test_bad_input_gets_one_sentence(system: Moviegen, changes: dict[str, object], sentence: str) -> None:
+def test_what_is_given_says_what_it_is_for(
+    system: Moviegen, folder: Path, asked: SampleClips, use: str, frames: int
+) -> None:
+    order, video = ordered(asked, system)
+    assert order.use == use and order.prompts == ("walk ahead",)
+    assert (0 if video is None else video.shape[1]) == frames
+    assert video is None or video.shape[2:] == (3, 32, 32)
+
+
+def test_a_video_keeps_its_end_to_go_on_from_and_its_pace(system: Moviegen, folder: Path) -> None:
+    _, video = ordered(replace(ASKED, video=Path("v.mp4"), frames=9), system)
+    assert video is not None
+    assert (video.float().mean((0, 2, 3, 4)) - torch.arange(1, 6) * 40).abs().max() < 6
+
+
+@pytest.mark.parametrize("tile", [0, 24])
+def test_the_film_is_the_clip_that_was_dreamt(system: Moviegen, folder: Path, tile: int) -> None:
+    asked = replace(ASKED, image=(Path("small.png"),), tile=tile)
+    assert write_clip(asked, system) == 5
+    with av.open("o.mp4") as container:
+        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    expected = (film(system, *ordered(asked, system))[0].permute(0, 2, 3, 1).numpy() + 1) * 127.5
+    assert np.abs((shown - expected) @ (0.299, 0.587, 0.114)).mean() < 4
+
+
+REFUSED: dict[str, tuple[Callable[[SampleClips], SampleClips], str]] = {
+    "no picture": (lambda a: replace(a, image=(Path("none.png"),)), "there is no picture at 'none.png'"),
+    "a letter": (lambda a: replace(a, image=(Path("letter.txt"),)), "not a picture that can be read"),
+    "a large one": (
+        lambda a: replace(a, image=(Path("large.png"),)),
+        "'large.png' is 60x80 and the clip 32x32",
+    ),
+    "no video": (lambda a: replace(a, video=Path("none.mp4")), "'none.mp4' cannot be read as a video"),
+    "a short one": (lambda a: replace(a, video=Path("v.mp4"), use="anew", frames=9), "make them equal"),
+    "a size": (lambda a: replace(a, size=(32, 30)), "the nearest size is 32x32"),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), REFUSED.values(), ids=list(REFUSED))
+def test_impossible_orders(
+    system: Moviegen, folder: Path, change: Callable[[SampleClips], SampleClips], sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
-        asked = replace(SampleClips(Path("v.mp4"), "walk"), **changes)  # type: ignore[arg-type]
-        asked.check()
-        write_clip(asked, system)
+        write_clip(change(ASKED), system)
+
+
+def test_the_command(system: Moviegen, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metadata = {"system": "moviegen", "config": to_json(system.config)}
+    files.save("m.safetensors", system.state_dict(), metadata=metadata)
+    words = ["sample", "m.safetensors", "--out", "o.mp4", "--steps", "1", "--device", "cpu"]
+    main([*words, "--prompt", "walk", "--image", "small.png"])
+    assert "5 frames: o.mp4" in capsys.readouterr().out
+    for flags, sentence in (
+        ([], 'say what to dream: `--prompt "walk'),
+        (["--prompt", "walk", "--image", *["small.png"] * 3], "got 3: give two at most"),
+        (["--prompt", "walk", "--frames", "-1"], "are at least 1"),
+        (["--prompt", "walk", "--image", "small.png", "--video", "v.mp4"], "leave out `--image` or"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *flags])
+        assert stop.value.code == 2 and sentence in capsys.readouterr().err

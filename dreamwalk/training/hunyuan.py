@@ -1,0 +1,115 @@
+"""The published HunyuanVideo as one weight file of the system `moviegen`: `dreamwalk import hunyuanvideo`.
+
+Its text encoders stay where they are, and the file names them. HunyuanVideo-I2V also shows its picture to the
+language model among them; that is left out, so its words are those of the text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.conditions.published import PublishedWords
+from dreamwalk.layers.patches import Extent
+from dreamwalk.systems.moviegen import MoviegenConfig
+from dreamwalk.weights import files
+from dreamwalk.weights.config import from_json, to_json
+from dreamwalk.weights.hunyuan import read_hunyuan
+from dreamwalk.weights.hunyuan_vae import read_vae
+
+HUB = "hf://hunyuanvideo-community/HunyuanVideo"
+Image = Literal["latent_concat", "token_replace"]
+PARTS = {"img_in.proj.weight": "transformer", "quant_conv.weight": "VAE"}
+"""By which tensor its authors' files are told apart."""
+
+
+@dataclass(frozen=True)
+class ImportHunyuan:
+    """Make one weight file of dreamwalk from HunyuanVideo's files, in the layout of diffusers or as
+    safetensors under its authors' names."""
+
+    folder: tyro.conf.Positional[Path]
+    """Where the downloaded files lie."""
+    out: Path
+    """Weight file to write, a .safetensors file."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the transformer, in the file and when it dreams; the VAE stays as it is."""
+    words: str = ""
+    """Folder of the text encoders as diffusers lays them out, or `hf://owner/name`; default: beside the
+    transformer, or diffusers' repository."""
+    image: Image | None = None
+    """How its authors' file is shown a picture, which it does not say when it is `token_replace`."""
+
+
+def bring_in(order: ImportHunyuan) -> None:
+    """Read the published files and write one of ours; ValueError with a sentence for what is wrong."""
+    files.check_name(order.out)
+    tensors, metadata = hunyuan_system(order.folder, words=order.words, image=order.image, dtype=order.dtype)
+    files.save(order.out, tensors, metadata=metadata)
+    print(
+        f"{order.out}: {order.out.stat().st_size / 1e9:.2f} GB; `dreamwalk sample {order.out} --prompt ...`"
+    )
+
+
+def hunyuan_system(
+    folder: Path | str, *, words: str = "", image: Image | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32", axes: Extent = (16, 56, 56),
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
+    """Tensors and metadata of a weight file of the system `moviegen`.
+
+    `axes` are read by nobody but from diffusers' config. ValueErrors as of `read_hunyuan` and `read_vae`.
+    """
+    folder = Path(folder)
+    if (folder / "transformer").is_dir():
+        transformer, vae = folder / "transformer", folder / "vae"
+        words = words or str(folder.resolve())
+    else:
+        transformer, vae = _parts(folder)
+        words = words or HUB
+    tensors, about = read_hunyuan(transformer, axes=axes)
+    codec_tensors, codec = read_vae(vae)
+    backbone = from_json(MMDiTConfig, about["backbone"])
+    config = replace(published(backbone, codec, words=words, image=about["image"] or image), precision=dtype)
+    named = _named("backbone", tensors, getattr(torch, dtype)) | _named("codec", codec_tensors, None)
+    notes = {"trained": "by its authors: HunyuanVideo", "licence": "Tencent Hunyuan Community License"}
+    return named, {"system": "moviegen", "config": to_json(config), "notes": notes}
+
+
+def published(
+    backbone: MMDiTConfig, codec: CausalVAEConfig, *, words: str, image: str | None
+) -> MoviegenConfig:  # fmt: skip
+    """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for pictures."""
+    beside = backbone.extra > 0
+    return MoviegenConfig(
+        codec=codec, backbone=backbone, letters=PublishedWords(words), shift=7.0,
+        pictured=1.0 if image else 0.0, hint=0.001 if image else 0.0, frames=125 if beside else 129,
+        size=(720, 1280), fps=24.0, steps=50, guidance=1.0, embedded=6.0 if backbone.guidance else None,
+    )  # fmt: skip
+
+
+def _named(part: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    return {f"{part}.{name}": tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _parts(folder: Path) -> tuple[Path, Path]:
+    """Its authors' two files; ValueError for one that is missing."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        with files.opened(path) as file:
+            names = set(file.keys())
+        found |= {part: path for name, part in PARTS.items() if name in names}
+    for part in PARTS.values():
+        if part not in found:
+            raise ValueError(
+                f"'{folder}' holds no {part} of HunyuanVideo as .safetensors, and no folder `transformer` as "
+                "diffusers has: download all of it, and convert what is a pickle"
+            )
+    return found["transformer"], found["VAE"]
