@@ -1,6 +1,6 @@
 """The VAE of HunyuanVideo here against that of diffusers, with the same weights and the same video.
 
-    python benchmarks/hunyuan_vae.py [--full] [--device cpu|cuda] [--json out.json]
+    python benchmarks/hunyuan_vae.py [--full | --widths 16 16 32 32] [--device cpu|cuda] [--json out.json]
 
 Both code the whole video at once: diffusers' tiles, which change the result, are off. Seconds are medians of
 runs that take turns, as is their ratio; the space is what a process of its own needs at most beyond what it
@@ -29,14 +29,15 @@ from torch import Tensor
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
 from dreamwalk.weights.hunyuan_vae import public_name
 
-SMALL = CausalVAEConfig(widths=(32, 64, 128, 128))
 Coders = dict[str, Callable[[], Tensor]]
 
 
 @dataclass(frozen=True)
 class Options:
     full: bool = False
-    """The published sizes, not quarter widths. For a card."""
+    """The published sizes. For a card."""
+    widths: tuple[int, ...] = (32, 64, 128, 128)
+    """Channels of the levels, if not of the published sizes."""
     device: Literal["cpu", "cuda"] = "cpu"
     frames: int = 17
     size: tuple[int, int] = (192, 256)
@@ -47,6 +48,11 @@ class Options:
     """Only print the bytes that one way of one of them needs."""
     json: Path | None = None
     """Also write the rows there."""
+
+    @property
+    def config(self) -> CausalVAEConfig:
+        groups = min(32, *self.widths)
+        return hunyuan() if self.full else CausalVAEConfig(widths=self.widths, groups=groups)
 
 
 def main(options: Options) -> None:
@@ -61,7 +67,7 @@ def main(options: Options) -> None:
     )
     rows = [row(way, options) for way in ("encode", "decode")]
     if options.json:
-        about = {"hardware": name, "config": str(hunyuan() if options.full else SMALL)}
+        about = {"hardware": name, "config": str(options.config)}
         sizes = {"frames": options.frames, "size": options.size}
         options.json.write_text(json.dumps({**about, **sizes, "rows": rows}, indent=2) + "\n")
     if max(float(row["difference"]) for row in rows) > (0.05 if card else 1e-3):
@@ -78,6 +84,7 @@ def row(way: Literal["encode", "decode"], options: Options) -> dict[str, float |
             seconds[who].append(timed(code))
     ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds["theirs"], strict=True)]
     again = [sys.executable, __file__, *(["--full"] if options.full else []), "--device", options.device]
+    again += ["--widths", *map(str, options.widths)]
     again += ["--frames", str(options.frames), "--size", *map(str, options.size), "--way", way, "--alone"]
     bytes_ = {who: int(subprocess.check_output([*again, who]).split()[-1]) for who in both}
     found: dict[str, float | str] = {"way": way}
@@ -91,11 +98,12 @@ def row(way: Literal["encode", "decode"], options: Options) -> dict[str, float |
 
 def coders(options: Options, way: Literal["encode", "decode"]) -> Coders:
     """What is run: without arguments, to a tensor `b t c h w`."""
-    config = hunyuan() if options.full else SMALL
+    config = options.config
     ours = CausalVAE(config)
     theirs = AutoencoderKLHunyuanVideo(
-        latent_channels=config.channels, block_out_channels=config.widths, layers_per_block=config.blocks
-    )
+        latent_channels=config.channels, block_out_channels=config.widths, layers_per_block=config.blocks,
+        norm_num_groups=config.groups,
+    )  # fmt: skip
     theirs.use_framewise_encoding = theirs.use_framewise_decoding = False
     given = theirs.state_dict()
     ours.load_state_dict({name: given[public_name(name)] for name in ours.state_dict()})

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.codecs.causal import CausalVAEConfig, Decoder
-from dreamwalk.codecs.causal_layers import Past
+from dreamwalk.codecs.causal_layers import Past, frames_of_a_piece, laid_out
 from dreamwalk.codecs.frame import require_whole_latents
 from dreamwalk.codecs.patch import LinearCode
 
@@ -98,20 +98,23 @@ class BlockCodec(nn.Module):
 
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
         """Video of all frames, or of the first `frames` if the last ones were only repeated for coding."""
-        if not torch.is_grad_enabled():
-            return torch.cat(list(self.stream_decode([latents])), dim=1)[:, :frames]
-        refined = self.decoder([rearrange(latents, "b t c h w -> b c t h w")], None)[0]
-        return (self._linear(latents, begun=False) + self._pixels(refined))[:, :frames]
+        t, h, w = self.stride
+        step = max(1, frames_of_a_piece(h * latents.shape[3], w * latents.shape[4]) // t)
+        past, pieces = (None, [latents]) if torch.is_grad_enabled() else (Past(), latents.split(step, dim=1))
+        return torch.cat([self._decoded(piece, past) for piece in pieces], dim=1)[:, :frames]
 
     @torch.no_grad()
     def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Video piece by piece: one frame of the first latent, four of each that follows; as `decode`."""
-        past: Past = {}
+        past = Past()
         for piece in latents:
             for latent in piece.split(1, dim=1):
-                begun = bool(past)
-                refined = self.decoder([rearrange(latent, "b t c h w -> b c t h w")], past)
-                yield self._linear(latent, begun=begun) + self._pixels(torch.cat(refined, dim=2))
+                yield self._decoded(latent, past)
+
+    def _decoded(self, latents: Tensor, past: Past | None) -> Tensor:
+        linear = self._linear(latents, begun=bool(past))
+        refined = self.decoder([laid_out(rearrange(latents, "b t c h w -> b c t h w"))], past)
+        return linear + self._pixels(torch.cat(refined, dim=2))
 
     def _linear(self, latents: Tensor, *, begun: bool) -> Tensor:
         """What the linear codes alone restore."""

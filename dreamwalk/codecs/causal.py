@@ -22,7 +22,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.codecs.causal_layers import (
-    SLICE,
     AttentionKind,
     CausalConv,
     Level,
@@ -34,6 +33,9 @@ from dreamwalk.codecs.causal_layers import (
     Upsample,
     activated,
     build_norm,
+    convolve,
+    frames_of_a_piece,
+    laid_out,
 )
 from dreamwalk.codecs.scale import Scale
 
@@ -120,7 +122,8 @@ class CausalVAE(nn.Module):
         self._check(video)
         missing = -(video.shape[1] - 1) % self.stride[0]
         whole = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else video
-        return self._moments(self._through(self.encoder, self._folded(whole), step=SLICE))
+        step = frames_of_a_piece(*video.shape[-2:])
+        return self._moments(self._through(self.encoder, self._folded(whole), step=step))
 
     def normalise(self, latents: Tensor) -> Tensor:
         return self.scale(latents)
@@ -133,7 +136,9 @@ class CausalVAE(nn.Module):
         decoded = 1 + (latents.shape[1] - 1) * self.stride[0]
         if frames is not None and not 0 < frames <= decoded:
             raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
-        return self._unfolded(self._through(self.decoder, self._expanded(latents), step=1))[:, :frames]
+        t, h, w = self.stride
+        step = max(1, frames_of_a_piece(h * latents.shape[3], w * latents.shape[4]) // t)
+        return self._unfolded(self._through(self.decoder, self._expanded(latents), step=step))[:, :frames]
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Latents `(b, 1, c, h, w)` one by one as soon as their frames are there: one, then four for each.
@@ -194,15 +199,16 @@ class CausalVAE(nn.Module):
         return torch.cat([out for piece in pieces for out in coder([piece], past)], dim=2)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = rearrange(self.moments(x), "b c t h w -> b t c h w").chunk(2, dim=2)
+        mean, log_variance = rearrange(convolve(self.moments, x), "b c t h w -> b t c h w").chunk(2, dim=2)
         return mean, log_variance.clamp(-30, 20)
 
     def _expanded(self, latents: Tensor) -> Tensor:
-        return _laid_out(self.expand(rearrange(self.scale.undo(latents), "b t c h w -> b c t h w")))
+        x = laid_out(rearrange(self.scale.undo(latents), "b t c h w -> b c t h w"))
+        return convolve(self.expand, x)
 
     def _folded(self, video: Tensor) -> Tensor:
         p = self.config.patch
-        return _laid_out(rearrange(video, "b t c (h p) (w q) -> b (c p q) t h w", p=p, q=p))
+        return laid_out(rearrange(video, "b t c (h p) (w q) -> b (c p q) t h w", p=p, q=p))
 
     def _unfolded(self, x: Tensor) -> Tensor:
         p = self.config.patch
@@ -262,11 +268,6 @@ class Decoder(nn.Module):
         for level in self.levels:
             x = level(x, past)
         return list(self.last(activated(self.norm(x)), past))
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """Channels last in memory, as all layers keep them: half as fast again on a processor."""
-    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _middle(config: CausalVAEConfig) -> Middle:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan, small, small_published
-from dreamwalk.codecs.causal_layers import CausalConv, GroupNorm, Past
+from dreamwalk.codecs.causal_layers import CausalConv, GroupNorm, Past, convolve, frames_of_a_piece
 
 STRICT = CausalVAEConfig(4, (8, 8, 16, 16), 1, 4, "position", "frame")
 PUBLISHED = replace(STRICT, norm="group", attention="causal")
@@ -67,9 +67,12 @@ def test_any_number_of_frames(config: CausalVAEConfig, frames: int) -> None:
 
 
 @CONFIGS
-@pytest.mark.parametrize("frames", [1, 2, 9])
-def test_pieces_equal_the_whole(config: CausalVAEConfig, frames: int) -> None:
+@pytest.mark.parametrize(("frames", "positions"), [(1, 1), (2, 1), (9, 1), (9, 2**18)])
+def test_pieces_equal_the_whole(
+    config: CausalVAEConfig, frames: int, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gradients are wanted of the whole; without, it is coded in pieces. What is coded is not changed."""
+    monkeypatch.setattr("dreamwalk.codecs.causal_layers.POSITIONS", positions)
     codec, video = build(config).double(), film(frames, b=2).double()
     kept = video.clone()
     moments = torch.stack(codec.posterior(video))
@@ -80,6 +83,19 @@ def test_pieces_equal_the_whole(config: CausalVAEConfig, frames: int) -> None:
         torch.testing.assert_close(codec.decode(latents), decoded, atol=1e-12, rtol=1e-9)
         assert (codec.float().decode(latents.float()) - decoded).abs().max() < 2e-5
     assert torch.equal(video, kept)
+
+
+def test_small_frames_are_coded_many_at_a_time() -> None:
+    assert frames_of_a_piece(720, 1280) == 2 and frames_of_a_piece(64, 128) == 32
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@torch.no_grad()
+def test_a_convolution_is_that_of_torch(size: int) -> None:
+    """Of few positions and of many, on whose number it depends which of torch's loops runs."""
+    for side in (4, 40):
+        conv, x = torch.nn.Conv3d(64, 16, size, stride=(1, 2, 2)), torch.randn(1, 64, 4, side, side)
+        torch.testing.assert_close(convolve(conv, x), conv(x), atol=1e-5, rtol=1e-5)
 
 
 @CONFIGS
