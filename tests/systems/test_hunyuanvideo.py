@@ -1,0 +1,186 @@
+"""The published system as a whole against the pipelines of diffusers: imported, loaded and sampled."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_hunyuan import KINDS, as_tencent, published
+from torch import Tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    import diffusers
+
+import dreamwalk
+from dreamwalk.cli import main
+from dreamwalk.conditions.text import Encoder, Widths
+from dreamwalk.layers.words import Words
+from dreamwalk.rollout.clips import Order, film, frames_of, unfold
+from dreamwalk.systems.moviegen import Moviegen
+from dreamwalk.training.hunyuan import hunyuan_system
+from dreamwalk.weights import files
+from dreamwalk.weights.config import to_json
+
+STEPS, SIZE = 3, (16, 32)
+ORDER = Order(("", ""), frames=9, size=SIZE, steps=STEPS)
+
+
+class Learnt(Encoder):
+    """Texts to words that were drawn before: of two texts the second is shorter."""
+
+    widths = Widths(12, 8)
+
+    def __init__(self) -> None:
+        draw = torch.Generator().manual_seed(1)
+        self.words = {
+            text: Words(
+                torch.randn(2, 7, 12, generator=draw),
+                torch.arange(7) < torch.tensor([[longest], [3]]),
+                torch.randn(2, 8, generator=draw),
+            )
+            for text, longest in (("", 7), ("ugly", 5))
+        }
+
+    def describe(self) -> Any:
+        return "drawn"
+
+    def encode(self, texts: Sequence[str]) -> Words:
+        return self.words[texts[0]].trimmed()
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=str)
+def pipeline(request: pytest.FixtureRequest) -> Any:
+    transformer = published(request.param)
+    for name, parameter in transformer.named_parameters():
+        if name.startswith("proj_out"):  # velocities of the size of noise
+            parameter.data *= 0.2
+    vae = diffusers.AutoencoderKLHunyuanVideo(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+    )
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
+    kind = diffusers.HunyuanVideoImageToVideoPipeline if request.param else diffusers.HunyuanVideoPipeline
+    encoders = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    if request.param:
+        encoders["image_processor"] = None
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    made = kind(**encoders, transformer=transformer, vae=vae.eval(), scheduler=scheduler)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def system(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Moviegen:
+    folder = saved(pipeline, tmp_path_factory.mktemp("published"))
+    main(["import", "hunyuanvideo", str(folder), "--out", str(folder / "h.safetensors")])
+    opened = dreamwalk.load(folder / "h.safetensors")
+    assert not any(name.startswith("letters") for name in opened.state_dict())
+    opened.letters.encoder = Learnt()
+    return opened
+
+
+def saved(pipeline: Any, folder: Path) -> Path:
+    pipeline.transformer.save_pretrained(folder / "transformer")
+    pipeline.vae.save_pretrained(folder / "vae")
+    return folder
+
+
+def kind_of(pipeline: Any) -> str | None:
+    return pipeline.transformer.config.image_condition_type
+
+
+def asked(pipeline: Any, noise: Tensor, picture: Tensor, guidance: float) -> dict[str, Any]:
+    """What the pipelines are called with."""
+    words = Learnt().words
+    call: dict[str, Any] = {"latents": noise.transpose(1, 2), "height": SIZE[0], "width": SIZE[1],
+                            "num_inference_steps": STEPS, "guidance_scale": 6.0,
+                            "true_cfg_scale": guidance}  # fmt: skip
+    for name, key in (("", ""), ("ugly", "negative_")):
+        tokens, mask, pooled = words[name]
+        call |= {f"{key}prompt_embeds": tokens, f"{key}pooled_prompt_embeds": pooled}
+        call |= {f"{key}prompt_attention_mask": mask.float()}
+    if kind_of(pipeline):
+        call["image"] = (picture.float() / 255)[:, 0]
+    return call | {"num_frames": 1 + 4 * (noise.shape[1] - 1)}
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_the_whole_loop(pipeline: Any, system: Moviegen, guidance: float) -> None:
+    concat = int(kind_of(pipeline) == "latent_concat")
+    noise = torch.randn(2, 3 + concat, 4, 2, 4)
+    picture = torch.randint(0, 256, (2, 1, 3, *SIZE), dtype=torch.uint8)
+    path: list[Tensor] = []
+
+    def watch(pipeline: Any, step: int, time: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        path.append(given["latents"].transpose(1, 2))
+        return {}
+
+    with torch.no_grad():
+        call = asked(pipeline, noise, picture, guidance)
+        video = pipeline(**call, output_type="pt", callback_on_step_end=watch).frames
+    order = replace(ORDER, negative="ugly", guidance=guidance)
+    given = picture if kind_of(pipeline) else None
+    with torch.inference_mode():
+        moments = [
+            moment.latents.clone()
+            for moment in unfold(system, order, given, noise=lambda frame, use: noise[:, frame])
+        ]
+        (ours,) = frames_of(system, order, moments[-1], video=given)
+    assert len(path) == len(moments) == STEPS and path[-1].std() > 0.3 and video.std() > 0.01
+    for theirs, mine in zip(path, moments, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
+    torch.testing.assert_close((ours + 1) / 2, video, atol=1e-4, rtol=0)
+
+
+def test_pictures_are_asked_for_where_they_were_trained(pipeline: Any, system: Moviegen) -> None:
+    picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8)
+    given, sentence = (None, "goes on from a picture") if kind_of(pipeline) else (picture, "leave them out")
+    with pytest.raises(ValueError, match=sentence):
+        film(system, ORDER, given)
+
+
+def test_the_scale_of_embedded_guidance_can_be_ordered(pipeline: Any, system: Moviegen) -> None:
+    picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8) if kind_of(pipeline) else None
+    strong = replace(ORDER, embedded=9.0, steps=1)
+    if kind_of(pipeline) == "latent_concat":
+        with pytest.raises(ValueError, match="`guidance` is not an input"):
+            film(system, strong, picture)
+    else:
+        usual = film(system, replace(ORDER, steps=1), picture)
+        assert torch.equal(usual, film(system, replace(strong, embedded=6.0), picture))
+        assert not torch.equal(usual, film(system, strong, picture))
+
+
+def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen, tmp_path: Path) -> None:
+    for name, tensors in (("t", as_tencent(pipeline.transformer)), ("v", pipeline.vae.state_dict())):
+        (tmp_path / name).mkdir()
+        safetensors.torch.save_file(tensors, tmp_path / name / "model.safetensors")
+    pipeline.vae.save_config(tmp_path / "v")
+    image = "token_replace" if kind_of(pipeline) == "token_replace" else None
+    tensors, metadata = hunyuan_system(
+        tmp_path,
+        image="token_replace" if image == "token_replace" else None,
+        words="encoders",
+        axes=(4, 6, 6),
+    )
+    assert metadata["config"]["letters"] == {"kind": "PublishedWords", "source": "encoders"}
+    expected = to_json(system.config) | {"letters": metadata["config"]["letters"]}
+    assert metadata["config"] == expected
+    for name, tensor in system.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
+def test_in_bfloat16(pipeline: Any, tmp_path: Path) -> None:
+    tensors, metadata = hunyuan_system(saved(pipeline, tmp_path), dtype="bfloat16")
+    files.save(tmp_path / "h.safetensors", tensors, metadata=metadata)
+    system = dreamwalk.load(tmp_path / "h.safetensors")
+    dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
+    assert dtypes == {"backbone": torch.bfloat16, "codec": torch.float32}
+    system.letters.encoder = Learnt()
+    picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8) if kind_of(pipeline) else None
+    assert film(system, replace(ORDER, steps=1), picture).isfinite().all()
