@@ -123,7 +123,7 @@ def test_defaults_and_a_first_picture_cut_to_size(client: TestClient, maker: Mak
         (json.dumps({"prompt": "ä" * 21}).encode(), "prompt has 42 bytes and at most 40"),
         (b'{"prompt": "a", "negative": ["b"]}', "negative must be text"),
         (b'{"prompt": "a", "steps": 0}', "steps must be a whole number from 1 to 100"),
-        (b'{"prompt": "a", "steps": 101}', "steps must be a whole number from 0 to 100"),
+        (b'{"prompt": "a", "steps": 101}', "steps must be a whole number from 1 to 100"),
         (b'{"prompt": "a", "steps": true}', "steps must be a whole number"),
         (b'{"prompt": "a", "seed": -1}', "seed must be a whole number"),
         (b'{"prompt": "a", "seed": 1.5}', "seed must be a whole number"),
