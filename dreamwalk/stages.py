@@ -23,7 +23,7 @@ PREVIEWED = 3
 EXAMPLES = (
     "walk through a sandstone hall",
     "turn left in a room of green marble",
-    "walk ahead, then turn to the right in a steel room",
+    "walk ahead, then turn to the right",
     "stand still in front of a golden pillar",
 )
 

@@ -58,15 +58,12 @@ def parse_wish(text: bytes, clips: Clips) -> Wish:
     prompt = _text(content, "prompt", clips.longest)
     if not prompt:
         raise ValueError("prompt is empty: say what the clip shows")
-    steps = read_whole(content, "steps", clips.most_steps, clips.steps)
-    if steps < 1:
-        raise ValueError(f"steps must be a whole number from 1 to {clips.most_steps}, got 0")
     image = content.get("image")
     return Wish(
         prompt,
         negative=_text(content, "negative", clips.longest),
         seed=read_whole(content, "seed", MAX_SEED, 0),
-        steps=steps,
+        steps=read_whole(content, "steps", clips.most_steps, clips.steps, low=1),
         picture=None if image is None else fit(read_picture(image), *clips.size),
     )
 

@@ -156,11 +156,13 @@ def _number(content: dict[str, Any], key: str, bound: float = MAX_DEGREES) -> fl
     return float(value)
 
 
-def read_whole(content: dict[str, Any], key: str, high: int, default: int | None = None) -> int:
-    """A whole number from 0 to `high` of a message; ValueError for anything else."""
+def read_whole(
+    content: dict[str, Any], key: str, high: int, default: int | None = None, *, low: int = 0
+) -> int:  # fmt: skip
+    """A whole number from `low` to `high` of a message; ValueError for anything else."""
     value = content.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= high:
-        raise ValueError(f"{key} must be a whole number from 0 to {high}, got {value!r:.40}")
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{key} must be a whole number from {low} to {high}, got {value!r:.40}")
     return value
 
 

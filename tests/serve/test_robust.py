@@ -237,7 +237,7 @@ def test_other_names_for_the_loopback_are_refused(make_stage: Make) -> None:
 
 
 def test_stages_without_anything_are_refused(make_stage: Make) -> None:
-    with pytest.raises(ValueError, match="needs a dream, a game or both"):
+    with pytest.raises(ValueError, match="needs a dream, a game or clips"):
         Stage(title="nothing")
     with pytest.raises(ValueError, match="max_sessions must be at least 1"):
         build_app(make_stage(), max_sessions=0)

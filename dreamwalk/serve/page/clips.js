@@ -46,14 +46,15 @@ export class Studio {
   }
 
   /** The form of a stage that makes clips. */
-  show({ clips, starts, title }) {
+  show({ clips, starts }) {
     this.offer = clips;
-    this.title = title;
     find("studio").hidden = false;
     document.querySelectorAll(".hero, .shelf").forEach((part) => (part.hidden = true));
     document.querySelectorAll('[data-do="replay"], [data-do="help"], [data-do="picture"]').forEach((part) => (part.hidden = true));
     document.documentElement.style.setProperty("--clip", clips.width / clips.height);
-    find("clip-kicker").textContent = title;
+    find("wish").before(find("kicker"), find("headline"), find("lead"));
+    find("headline").innerHTML = "Say a <em>dream</em>";
+    find("lead").textContent = "A neural network imagines a whole clip from your words, all of its frames at once, out of noise.";
     find("wish-seed").value = drawSeed();
     Object.assign(find("wish-steps"), { value: clips.steps, max: clips.most_steps });
     find("examples").replaceChildren(...clips.examples.map((words) => {

@@ -92,7 +92,7 @@ def test_a_wish_becomes_a_film(client: TestClient, maker: Maker) -> None:
     assert (shown.format, shown.size) == ("JPEG", SIZE[::-1])
     assert maker.wishes == [Wish("a red hall", seed=90, steps=3)]
     done = events[-1]
-    with av.open(io.BytesIO(data_of(done["film"]))) as film:
+    with av.open(io.BytesIO(data_of(done["film"])), "r") as film:
         assert float(film.streams.video[0].average_rate or 0) == 10.0
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(film.streams.video[0])]
     assert len(frames) == done["frames"] == 5 and abs(frames[0].mean() - 90) < 3
@@ -123,7 +123,7 @@ def test_defaults_and_a_first_picture_cut_to_size(client: TestClient, maker: Mak
         (json.dumps({"prompt": "ä" * 21}).encode(), "prompt has 42 bytes and at most 40"),
         (b'{"prompt": "a", "negative": ["b"]}', "negative must be text"),
         (b'{"prompt": "a", "steps": 0}', "steps must be a whole number from 1 to 100"),
-        (b'{"prompt": "a", "steps": 101}', "steps must be a whole number from 0 to 100"),
+        (b'{"prompt": "a", "steps": 101}', "steps must be a whole number from 1 to 100"),
         (b'{"prompt": "a", "steps": true}', "steps must be a whole number"),
         (b'{"prompt": "a", "seed": -1}', "seed must be a whole number"),
         (b'{"prompt": "a", "seed": 1.5}', "seed must be a whole number"),
