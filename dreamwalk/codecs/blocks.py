@@ -98,8 +98,8 @@ class BlockCodec(nn.Module):
 
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
         """Video of all frames, or of the first `frames` if the last ones were only repeated for coding."""
-        t, h, w = self.stride
-        step = max(1, frames_of_a_piece(h * latents.shape[3], w * latents.shape[4]) // t)
+        (t, h, w), p = self.stride, self.config.decoder.patch
+        step = max(1, frames_of_a_piece(h * latents.shape[3] // p, w * latents.shape[4] // p) // t)
         past, pieces = (None, [latents]) if torch.is_grad_enabled() else (Past(), latents.split(step, dim=1))
         return torch.cat([self._decoded(piece, past) for piece in pieces], dim=1)[:, :frames]
 

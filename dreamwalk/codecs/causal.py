@@ -122,7 +122,8 @@ class CausalVAE(nn.Module):
         self._check(video)
         missing = -(video.shape[1] - 1) % self.stride[0]
         whole = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else video
-        step = frames_of_a_piece(*video.shape[-2:])
+        p = self.config.patch
+        step = frames_of_a_piece(video.shape[3] // p, video.shape[4] // p)
         return self._moments(self._through(self.encoder, self._folded(whole), step=step))
 
     def normalise(self, latents: Tensor) -> Tensor:
@@ -136,8 +137,8 @@ class CausalVAE(nn.Module):
         decoded = 1 + (latents.shape[1] - 1) * self.stride[0]
         if frames is not None and not 0 < frames <= decoded:
             raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
-        t, h, w = self.stride
-        step = max(1, frames_of_a_piece(h * latents.shape[3], w * latents.shape[4]) // t)
+        (t, h, w), p = self.stride, self.config.patch
+        step = max(1, frames_of_a_piece(h * latents.shape[3] // p, w * latents.shape[4] // p) // t)
         return self._unfolded(self._through(self.decoder, self._expanded(latents), step=step))[:, :frames]
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -23,8 +23,8 @@ AttentionKind = Literal["causal", "frame"]
 Strides = tuple[int, int, int]
 SLICE = 2
 """Frames of a piece where few copies of a video are to be held, if the frames are large."""
-POSITIONS = 2**18
-"""If they are small, a piece may have more frames, but no more positions: handling it takes time too."""
+POSITIONS = 2**16
+"""If they are small, a piece may have more frames, but no more positions: every piece takes time too."""
 
 
 class CausalConv(nn.Module):
@@ -213,7 +213,7 @@ def build_norm(kind: NormKind, width: int, *, groups: int) -> GroupNorm | Positi
 
 
 def frames_of_a_piece(height: int, width: int) -> int:
-    """How many frames of that size are coded at a time where few copies of a video are to be held."""
+    """How many frames of so many positions are coded at a time where few copies of a video are to be held."""
     return max(SLICE, POSITIONS // (height * width))
 
 
