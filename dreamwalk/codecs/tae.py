@@ -143,7 +143,11 @@ class TemporalConv(nn.Conv2d):
         nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """As a product at every pixel, of the channels of three frames: frames need not be moved apart."""
+        """With gradients as a product at every pixel, of the channels of three frames, which is quicker and
+        takes three times the room."""
+        if not torch.is_grad_enabled():
+            y = super().forward(rearrange(x, "b t c h w -> b c t (h w)"))
+            return rearrange(y, "b c t (h w) -> b t c h w", h=x.shape[3])
         padded = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
         stride, (b, t) = self.stride[0], x.shape[:2]
         seen = torch.cat([padded[:, k : k + t : stride] for k in range(3)], dim=2).flatten(0, 1)

@@ -75,7 +75,7 @@ def motions(poses: np.ndarray) -> list[Motion]:
     aside = (change * poses[:-1, :2, 0]).sum(1)
     heading = np.unwrap(np.arctan2(poses[:, 1, 2], poses[:, 0, 2]))
     turn = np.rad2deg(np.diff(heading))
-    kernel = np.ones(SMOOTH)
+    kernel = np.ones(max(1, min(SMOOTH, len(turn))))
     weight = np.convolve(np.ones(len(turn)), kernel, "same")
     ahead, aside, turn = (np.convolve(x, kernel, "same") / weight for x in (ahead, aside, turn))
     return [_motion(*step) for step in zip(ahead, aside, turn, strict=True)]
