@@ -53,10 +53,12 @@ def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
     from dreamwalk import cli
     from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
+    from dreamwalk.evaluation.clips import Evaluate as EvaluateClips
     from dreamwalk.evaluation.examine import Evaluate
     from dreamwalk.rollout.ordering import SampleClips
     from dreamwalk.rollout.sampling import Sample
     from dreamwalk.training.command import Train, defaults
+    from dreamwalk.training.hunyuan import ImportHunyuan
     from dreamwalk.training.published import Import
 
     kinds = {
@@ -73,7 +75,9 @@ def test_flags_exist() -> None:
         if words[1:2] == ["--check"]:
             continue
         kind = kinds.get(words[1] if words[0] == "collect" else words[0], Train)
-        kind = SampleClips if kind is Sample and words[1].startswith("moviegen.") else kind
+        of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
+        other = {Sample: SampleClips, Evaluate: EvaluateClips, Import: ImportHunyuan}
+        kind = other.get(kind, kind) if of_clips else kind
         default = defaults(words[1]) if kind is Train else None
         try:
             cli._flags(kind, flags, prog=page, default=default)
