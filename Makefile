@@ -38,18 +38,20 @@ $(VENV)/.developed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# The recipe of the shipped weights, in order. On two CPU cores not quite three hours; with an NVIDIA card the same
+# The recipe of the shipped weights, in order. On two CPU cores five hours; with an NVIDIA card the same
 # model is trained far longer in that time. CPUs without bfloat16 arithmetic need twice the time.
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && echo card),card)
 FRAMES := 200000
 SKETCH := --steps 6000
 DREAM := --batch 128 --frames 16 --system.window 15 --steps 12000 --compile-blocks
 FORCING := --batch 128 --frames 16 --system.window 15 --steps 4000 --compile-blocks
+CLIPS := --batch 128 --steps 10000 --compile-blocks
 else
 FRAMES := 80000
 SKETCH := --precision bfloat16
 DREAM := --precision bfloat16
 FORCING := --precision bfloat16
+CLIPS := --precision bfloat16
 endif
 
 weights: $(VENV)/.installed
@@ -60,10 +62,17 @@ weights: $(VENV)/.installed
 	$(BIN)/dreamwalk train sketch.doom --data data/home-train --codec runs/autoencode.doom $(SKETCH)
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train $(DREAM)
 	$(BIN)/dreamwalk train forcing.doom --data data/home-train $(FORCING)
+	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
+	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
+	$(BIN)/dreamwalk train moviegen.doom --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --examiner runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --examiner runs/inverse.doom
-	for name in autoencode inverse forcing; do \
+	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --examiner runs/inverse.doom
+	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.ship runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
+	$(BIN)/python -m dreamwalk.training.ship runs/forcing.doom --eight --out dreamwalk/pretrained/forcing.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.ship runs/moviegen.doom --eight \
+	  --out dreamwalk/pretrained/moviegen.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.ship runs/nextframe.doom --borrow forcing.doom \
 	  --out dreamwalk/pretrained/nextframe.doom.safetensors
 

@@ -224,7 +224,12 @@ def bring_in(words: list[str]) -> None:
 
 
 def collect(words: list[str]) -> None:
-    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`."""
+    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`; flags of `latents` are in
+    `training/encoding.py`."""
+    if words[:1] == ["latents"]:
+        from dreamwalk.training.encoding import CollectLatents, collect_latents
+
+        return collect_latents(_flags(CollectLatents, words[1:], prog="dreamwalk collect latents"))
     from dreamwalk.data.collect import run_collect
 
     run_collect(words)

@@ -21,9 +21,9 @@ class Clip:
     has zeros.
     """
 
-    video: Any
+    video: Any = None
     """uint8 `(t, h, w, 3)`; batched: uint8 tensor `(b, t, 3, h, w)`."""
-    actions: Any
+    actions: Any = None
     """float32 `(t, a)`, the vector form of an `ActionSchema`."""
     world_from_camera: Any = None
     """float32 `(t, 4, 4)` or None."""
@@ -32,6 +32,8 @@ class Clip:
     depth: Any = None
     """float32 `(t, h, w)` planar depth in world units, 0 where unknown, or None."""
     caption: str | list[str] = ""
+    latents: Any = None
+    """What a video codec made of the video, `(t', c, h', w')`, or None; with it the rest may be left out."""
 
     def __len__(self) -> int:
         """Frames in the clip (of each clip, when batched)."""

@@ -21,10 +21,10 @@ PREVIEWS = 6
 PREVIEWED = 3
 """Latent frames that are shown of it."""
 EXAMPLES = (
-    "walk through a sandstone hall",
-    "turn left in a room of green marble",
-    "walk ahead, then turn to the right",
-    "stand still in front of a golden pillar",
+    "walk through a brick hall, then turn left to a torch",
+    "turn right in a red metal room",
+    "walk ahead into a stone room",
+    "walk backwards in a green marble hall",
 )
 
 

@@ -13,8 +13,7 @@ from dreamwalk.training.run import RUNS
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 VERBS = {"play", "sample", "evaluate", "collect", "train", "import"}
-COLLECTED = {"doom", "videos", "game", "--check"}
-"""Files that a release adds; they are not part of a fresh checkout until then."""
+COLLECTED = {"doom", "videos", "game", "latents", "--check"}
 
 
 def commands(*, whole: bool) -> Iterator[tuple[str, list[str]]]:
@@ -58,6 +57,7 @@ def test_flags_exist() -> None:
     from dreamwalk.rollout.ordering import SampleClips
     from dreamwalk.rollout.sampling import Sample
     from dreamwalk.training.command import Train, defaults
+    from dreamwalk.training.encoding import CollectLatents
     from dreamwalk.training.hunyuan import ImportHunyuan
     from dreamwalk.training.published import Import
 
@@ -68,6 +68,7 @@ def test_flags_exist() -> None:
         "doom": CollectDoom,
         "videos": CollectVideos,
         "game": CollectGame,
+        "latents": CollectLatents,
         "import": Import,
     }
     for page, words in commands(whole=True):

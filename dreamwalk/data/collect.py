@@ -185,7 +185,7 @@ def run_collect(words: list[str]) -> None:
         _report(Path(words[1]))
         return
     if not words or words[0] not in kinds:
-        usage = "dreamwalk collect doom|videos|game --out DIR, or dreamwalk collect --check DIR"
+        usage = "dreamwalk collect doom|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
         raise ValueError(f"say what to collect: {usage}")
     asked = tyro.cli(kinds[words[0]], args=words[1:], prog=f"dreamwalk collect {words[0]}")
     flags = dict(vars(asked))

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from dreamwalk.clip import batch
+from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
 
 HEADER, INDEX = "codec.json", "latents.json"
@@ -32,13 +32,6 @@ class Encodes(Protocol):
         """Video in [-1, 1] `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
 
 
-class Captioned(NamedTuple):
-    """A batch of latents `(b, t, c, h, w)` of one size, and the text of each."""
-
-    latents: Tensor
-    captions: list[str]
-
-
 class Latents:
     """What `cached_latents` wrote; ValueError when there is none, or not all of it."""
 
@@ -48,6 +41,8 @@ class Latents:
         if not index.exists():
             raise ValueError(f"'{index}' is missing: let `cached_latents` into '{path}' run to its end")
         self._entries: list[dict[str, Any]] = json.loads(index.read_text())
+        self.codec: str = json.loads((self.path / HEADER).read_text())["codec"]
+        """The `fingerprint` of the codec."""
         self.buckets: dict[tuple[int, ...], list[int]] = {}
         """The clips of each size (t, c, h, w)."""
         for number, entry in enumerate(self._entries):
@@ -64,16 +59,15 @@ class Latents:
     def caption(self, index: int) -> str:
         return self._entries[index]["caption"]
 
-    def batch(self, rows: Sequence[int], *, seed: int, step: int) -> Captioned:
-        """These rows of the batch of a step, a function of seed and step alone: a bucket, drawn in proportion
-        to its clips, and for each row a clip of it."""
+    def batch(self, rows: Sequence[int], *, seed: int, step: int) -> Clip:
+        """These rows of the batch of a step, latents and captions, a function of seed and step alone: a
+        bucket, drawn in proportion to its clips, and for each row a clip of it."""
         sizes = list(self.buckets.values())
         share = np.array([len(clips) for clips in sizes]) / len(self)
         clips = sizes[np.random.default_rng([seed, step, 0]).choice(len(sizes), p=share)]
         drawn = [int(np.random.default_rng([seed, step, row + 1]).choice(clips)) for row in rows]
-        return Captioned(
-            torch.stack([self.latents(index) for index in drawn]), [self.caption(index) for index in drawn]
-        )
+        latents = torch.stack([self.latents(index) for index in drawn])
+        return Clip(latents=latents, caption=[self.caption(index) for index in drawn])
 
 
 def cached_latents(

@@ -128,7 +128,8 @@ class Moviegen(nn.Module):
         One level for all frames of a clip, but 0 for the first latent of those that go on from it, which
         then has no loss, unless it is shown beside all of them.
         """
-        config, x = self.config, self.encode(clip.video)
+        config = self.config
+        x = self.encode(clip.video) if clip.latents is None else clip.latents.float()
         told = draws.uniform(1)[:, 0] >= config.untold
         words = self.read([text if tell else "" for text, tell in zip(clip.caption, told, strict=True)])
         drawn = logit_normal(draws.normal(1), std=config.training_spread)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -28,13 +25,15 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 from torch.utils.flop_counter import FlopCounterMode
 
 from dreamwalk import distributed
-from dreamwalk.clip import Clip, batch
+from dreamwalk.clip import Clip
+from dreamwalk.data.latents import Latents
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
 from dreamwalk.training import checkpoint
+from dreamwalk.training.batches import batches, check_latents, gathered, looked_at, open_data, rows
 from dreamwalk.training.journal import Journal
 from dreamwalk.training.optim import Average, build_optimizers, rate, set_rate
 from dreamwalk.training.run import Run
@@ -94,14 +93,14 @@ def fit(
             f"'{folder}' already holds a run at step {found}: add `--resume`, or choose another `--out`"
         )
     place = distributed.start(device)
-    shards = Shards(run.data)
-    training = _build(run, shards, place, fresh=found is None)
+    data = open_data(run)
+    training = _build(run, data, place, fresh=found is None)
     if found is not None:
         training.restore(folder, found)
     journal = Journal(folder, run, wandb=wandb, device=place.device) if place.first else None
     deadline = time.monotonic() + 60 * minutes
     try:
-        _loop(run, training, shards, place=place, journal=journal, folder=folder, deadline=deadline)
+        _loop(run, training, data, place=place, journal=journal, folder=folder, deadline=deadline)
         distributed.wait_for_all()
     finally:
         if journal is not None:
@@ -110,20 +109,20 @@ def fit(
     return folder / "weights.safetensors"
 
 
-def _build(run: Run, shards: Shards, place: Place, *, fresh: bool) -> Training:
+def _build(run: Run, data: Shards | Latents, place: Place, *, fresh: bool) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = build(run.system)
-    if isinstance(system, DreamingSystem):
-        system.suit(shards.schema.size, shards.size)
+    if isinstance(system, DreamingSystem) and isinstance(data, Shards):
+        system.suit(data.schema.size, data.size)
     if run.codec:
         take_codec(system, run.codec)
     if run.start:
         fill_from(system, run.start)
+    if isinstance(data, Latents):
+        check_latents(data, system)
     else:
-        system.prepare(lambda: _gather(shards, run, range(16)))
-    if fresh and isinstance(system, DreamingSystem) and system.config.map and not system.odometer.fitted:
-        system.odometer.fit(*paths(shards, system.config.map), steps=system.config.map.odometer_steps)
+        _prepare(run, data, system, fresh=fresh)
     system.to(place.device)
     for block in system.blocks:
         if run.checkpoint_blocks:
@@ -136,6 +135,14 @@ def _build(run: Run, shards: Shards, place: Place, *, fresh: bool) -> Training:
     return Training(system, optimizers, Average(trained, decay=run.ema))
 
 
+def _prepare(run: Run, shards: Shards, system: Trainable, *, fresh: bool) -> None:
+    """Set what is computed from clips, not learnt along."""
+    if not run.start:
+        system.prepare(lambda: gathered(run, shards, range(16)))
+    if fresh and isinstance(system, DreamingSystem) and system.config.map and not system.odometer.fitted:
+        system.odometer.fit(*paths(shards, system.config.map), steps=system.config.map.odometer_steps)
+
+
 def _recompute(block: nn.Module) -> None:
     """Keep only the block's inputs and compute its activations again when going back."""
     forward = block.forward
@@ -145,19 +152,19 @@ def _recompute(block: nn.Module) -> None:
 def _loop(
     run: Run,
     training: Training,
-    shards: Shards,
+    data: Shards | Latents,
     *,
     place: Place,
     journal: Journal | None,
     folder: Path,
     deadline: float,
 ) -> None:
-    starts, about = walkable(shards).pack() if place.first else ({}, {})
+    starts, about = walkable(data).pack() if place.first and isinstance(data, Shards) else ({}, {})
     began, since, told = time.monotonic(), training.step, {}
     flops = 0.0
     if training.step == 0 and journal:
-        _preview(run, training, shards, place, journal)
-    for clip in _batches(run, shards, place, first=training.step):
+        _preview(run, training, data, place, journal)
+    for clip in batches(run, data, place, first=training.step):
         with FlopCounterMode(display=False) if not flops else nullcontext() as counter:
             told = _step(run, training, clip.to(place.device), place, folder)
         if counter is not None:
@@ -172,15 +179,15 @@ def _loop(
             checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
             _export(run, training, folder, place, starts=starts, about=about)
         if journal and (training.step % run.preview_every == 0 or last):
-            _preview(run, training, shards, place, journal)
+            _preview(run, training, data, place, journal)
         if last:
             return
 
 
 def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) -> dict[str, float]:
     """One step of gradient descent; returns what was measured, averaged over processes."""
-    rows = _rows(run, place)
-    draws = Draws([(run.seed, training.step, row) for row in rows], device=place.device)
+    mine = rows(run, place)
+    draws = Draws([(run.seed, training.step, row) for row in mine], device=place.device)
     card = place.device.type == "cuda"
     lower = run.precision == "bfloat16" or (run.precision == "auto" and card)
     with torch.autocast(place.device.type, torch.bfloat16, enabled=lower):
@@ -203,47 +210,6 @@ def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) 
     training.step += 1
     training.average.update(training.trained, step=training.step)
     return told | {"gradient": float(norm), "rate": share}
-
-
-def _rows(run: Run, place: Place) -> range:
-    """The rows of the global batch that this process computes."""
-    if run.batch % place.world:
-        raise ValueError(f"a batch of {run.batch} does not divide over {place.world} processes")
-    share = run.batch // place.world
-    return range(place.rank * share, (place.rank + 1) * share)
-
-
-def _batches(run: Run, shards: Shards, place: Place, *, first: int) -> Iterator[Clip]:
-    """Batches of the steps from `first` on, each read while the one before is trained on."""
-    rows = _rows(run, place)
-
-    def read(step: int) -> Clip:
-        return batch([_draw(run, shards, step, row) for row in rows])
-
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, first)
-        for step in range(first, run.steps):
-            ready = coming.result()
-            if step + 1 < run.steps:
-                coming = reader.submit(read, step + 1)
-            yield ready
-
-
-def _draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
-    """The clip of a row of a step: a window drawn from all windows of the data."""
-    draw = np.random.default_rng([run.seed, step, row])
-    index = int(draw.integers(len(shards)))
-    length = shards.frames_of(index)
-    if length < run.frames:
-        raise ValueError(
-            f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
-        )
-    return shards.window(index, int(draw.integers(length - run.frames + 1)), run.frames)
-
-
-def _gather(shards: Shards, run: Run, steps: range) -> Clip:
-    """A larger batch than one step's, from drawn windows."""
-    return batch([_draw(run, shards, step, row) for step in steps for row in range(min(run.batch, 16))])
 
 
 def _averaged(training: Training) -> dict[str, Tensor]:
@@ -270,19 +236,20 @@ def _export(
         "run": to_json(run),
         "step": training.step,
     }
-    files.save(folder / "weights.safetensors", tensors | starts, metadata=metadata | {"walkable": about})
+    if about:
+        metadata["walkable"] = about
+    files.save(folder / "weights.safetensors", tensors | starts, metadata=metadata)
 
 
-def _preview(run: Run, training: Training, shards: Shards, place: Place, journal: Journal) -> None:
+def _preview(run: Run, training: Training, data: Shards | Latents, place: Place, journal: Journal) -> None:
     """A sample video from the averaged weights (on one process: a sharded system is not gathered for it)."""
     if place.world > 1:
         return
-    clips = [shards.window(i % len(shards), 0, min(shards.frames_of(i % len(shards)), 24)) for i in range(4)]
-    truth = batch(clips).to(place.device)
+    clip, truth = looked_at(run, data, training.system)
     own = {name: p.detach().clone() for name, p in training.trained.items()}
     with torch.no_grad():
         for name, p in training.trained.items():
             p.copy_(training.average.values[name])
-        journal.show(training.step, truth.video.float() / 127.5 - 1, training.system.preview(truth))
+        journal.show(training.step, truth, training.system.preview(clip))
         for name, p in training.trained.items():
             p.copy_(own[name])

@@ -71,10 +71,9 @@ def _lend(order: Ship, metadata: dict[str, Any]) -> None:
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
-    """Half precision for weights; pictures, poses and the codec's linear code stay as they are."""
-    linear = name in ("codec.mean", "codec.components", "codec.scale")
-    exact = linear or name.startswith("walkable.") or tensor.dtype != torch.float32
-    return tensor if exact else tensor.half()
+    """Half precision for weights; pictures, poses, means and scales stay as they are."""
+    exact = name.endswith((".mean", ".scale")) or name.startswith("walkable.")
+    return tensor if exact or tensor.dtype != torch.float32 else tensor.half()
 
 
 def _learnt(name: str, tensor: Tensor) -> bool:
@@ -83,12 +82,14 @@ def _learnt(name: str, tensor: Tensor) -> bool:
 
 
 def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    for name in ("codec.mean", "codec.components", "codec.scale"):
+    code = (".mean", ".components", ".scale")
+    for name in (name for name in tensors if name.startswith("codec.") and name.endswith(code)):
         if name not in other or not torch.equal(tensors[name], other[name]):
             raise ValueError(
                 f"'{source}' has another encoder ('{name}' differs): its decoder cannot read these latents"
             )
-    return {name: tensor for name, tensor in other.items() if name.startswith("codec.refine.")}
+    learnt = {name for name in other if name.startswith("codec.") and not name.endswith(code)}
+    return {name: other[name] for name in learnt & set(tensors)}
 
 
 def _minutes(folder: Path, run: dict[str, int]) -> float:

@@ -183,14 +183,14 @@ def test_a_batch_is_a_function_of_seed_and_step(mine: Path, tmp_path: Path) -> N
     whole = data.batch(range(4), seed=1, step=7)
     again = Latents(tmp_path / "out").batch(range(2, 4), seed=1, step=7)
     assert torch.equal(whole.latents[2:], again.latents)
-    assert whole.captions[2:] == again.captions
+    assert whole.caption[2:] == again.caption
     drawn = [data.batch(range(4), seed=0, step=step) for step in range(60)]
     sizes = Counter(tuple(each.latents.shape[1:]) for each in drawn)
     assert set(sizes) == set(data.buckets)
     assert abs(sizes[(3, 3, 4, 8)] / 60 - 3 / 5) < 0.2
-    told = [each.captions for each in drawn if each.latents.shape[3:] == (4, 8)]
-    assert {caption for captions in told for caption in captions} == {"wide", "small"}
-    assert len({tuple(captions) for captions in told}) > 3
+    told = [each.caption for each in drawn if each.latents.shape[3:] == (4, 8)]
+    assert {caption for texts in told for caption in texts} == {"wide", "small"}
+    assert len({tuple(texts) for texts in told}) > 3
 
 
 def test_captioned_videos_without_actions_become_shards(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""The batches of a run, from clips or from latents: functions of its seed and the step alone, read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.data.latents import INDEX, Latents, fingerprint
+from dreamwalk.data.shards import Shards
+from dreamwalk.distributed import Place
+from dreamwalk.systems.moviegen import Moviegen
+from dreamwalk.systems.open import Trainable
+from dreamwalk.training.run import Run
+
+
+def open_data(run: Run) -> Shards | Latents:
+    """The folder that a run trains on; ValueErrors as of both kinds."""
+    return Latents(run.data) if (Path(run.data) / INDEX).exists() else Shards(run.data)
+
+
+def check_latents(data: Latents, system: Trainable) -> None:
+    """ValueError unless `system` trains on latents, and these are of its codec."""
+    if not isinstance(system, Moviegen):
+        raise ValueError(
+            f"'{data.path}' holds latents, and the system {system.name} trains on clips: collect clips"
+        )
+    if data.codec != fingerprint(system.codec):
+        raise ValueError(
+            f"'{data.path}' holds latents of another codec than this run's: give `--codec` the one that "
+            "`dreamwalk collect latents` was given"
+        )
+
+
+def batches(run: Run, data: Shards | Latents, place: Place, *, first: int) -> Iterator[Clip]:
+    """Batches of the steps from `first` on, each read while the one before is trained on."""
+    mine = rows(run, place)
+
+    def read(step: int) -> Clip:
+        if isinstance(data, Latents):
+            return data.batch(mine, seed=run.seed, step=step)
+        return batch([draw(run, data, step, row) for row in mine])
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, first)
+        for step in range(first, run.steps):
+            ready = coming.result()
+            if step + 1 < run.steps:
+                coming = reader.submit(read, step + 1)
+            yield ready
+
+
+def rows(run: Run, place: Place) -> range:
+    """The rows of the global batch that this process computes."""
+    if run.batch % place.world:
+        raise ValueError(f"a batch of {run.batch} does not divide over {place.world} processes")
+    share = run.batch // place.world
+    return range(place.rank * share, (place.rank + 1) * share)
+
+
+def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
+    """The clip of a row of a step: a window drawn from all windows of the data."""
+    random = np.random.default_rng([run.seed, step, row])
+    index = int(random.integers(len(shards)))
+    length = shards.frames_of(index)
+    if length < run.frames:
+        raise ValueError(
+            f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
+        )
+    return shards.window(index, int(random.integers(length - run.frames + 1)), run.frames)
+
+
+def gathered(run: Run, shards: Shards, steps: range) -> Clip:
+    """A larger batch than one step's, from drawn windows."""
+    return batch([draw(run, shards, step, row) for step in steps for row in range(min(run.batch, 16))])
+
+
+@torch.no_grad()
+def looked_at(run: Run, data: Shards | Latents, system: Trainable) -> tuple[Clip, Tensor]:
+    """Four clips to preview a system on, and what they show, in [-1, 1] `(b, t, 3, h, w)`."""
+    device = next(system.parameters()).device
+    if isinstance(data, Latents):
+        assert isinstance(system, Moviegen)
+        clip = data.batch(range(4), seed=run.seed, step=0).to(device)
+        video = system.codec.decode(clip.latents.float()).clamp(-1, 1)
+        return replace(clip, video=((video + 1) * 127.5).byte()), video
+    picked = [index % len(data) for index in range(4)]
+    clip = batch([data.window(index, 0, min(data.frames_of(index), 24)) for index in picked]).to(device)
+    return clip, clip.video.float() / 127.5 - 1
