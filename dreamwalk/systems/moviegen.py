@@ -203,7 +203,8 @@ def _share(error: Tensor, chosen: Tensor) -> Tensor:
 def upsampler(config: MoviegenConfig, *, enlarges: int = 2) -> MoviegenConfig:
     """Of a system of clips from words, the one that makes its clips so many times as high and wide.
 
-    It starts from that one's weights (`systems.open.fill_from`) and at first gives what that one gives.
+    It starts from that one's weights (`systems.open.fill_from`) and at first gives what that one gives, but
+    where positions are tables, which are interpolated.
     ValueError for a system that is shown something beside its latents already, or for less than twice.
     """
     backbone, (height, width) = config.backbone, config.size
