@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamwalk.layers.patches import Patch
 from dreamwalk.layers.words import Words
@@ -13,7 +15,8 @@ UNGUIDED = "`guidance` is not an input of this network: guide by a second pass w
 
 
 class VideoSizes(Protocol):
-    """The sizes that inputs must have: channels of latents, channels beside them, widths of words."""
+    """The sizes that inputs must have: channels of latents, channels beside them, widths of words; and
+    how many latents are a token."""
 
     @property
     def channels(self) -> int: ...
@@ -23,6 +26,8 @@ class VideoSizes(Protocol):
     def text(self) -> int: ...
     @property
     def pooled(self) -> int: ...
+    @property
+    def patch(self) -> Patch: ...
 
 
 def check(sizes: VideoSizes, x: Tensor, words: Words, *, extra: Tensor | None) -> None:
@@ -43,3 +48,15 @@ def levels_by_frame(sigma: Tensor, x: Tensor, patch: Patch) -> Tensor:
     """Levels `(b, 1)` of clips, or `(b, t)` of frames of tokens: of the frames in a patch, the highest."""
     assert sigma.shape in (x.shape[:1], x.shape[:2]), f"sigma {tuple(sigma.shape)} of x {tuple(x.shape)}"
     return sigma[:, None] if sigma.ndim == 1 else sigma.unflatten(1, (-1, patch[0])).amax(-1)
+
+
+def widened(tensors: Mapping[str, Tensor], sizes: VideoSizes) -> dict[str, Tensor]:
+    """Weights of a backbone with nothing beside its latents, for one that has `extra` channels there: their
+    inputs weigh nothing, so at first it gives the same (Movie Gen, arXiv 2410.13720, section 3.1.5)."""
+    alone, beside = (channels * math.prod(sizes.patch) for channels in (sizes.channels, sizes.extra))
+    return {
+        name: nn.functional.pad(tensor, (0, beside))
+        if f".{name}".endswith(".embed.project.weight") and tensor.shape[1] == alone
+        else tensor
+        for name, tensor in tensors.items()
+    }

@@ -116,13 +116,18 @@ def _axes(codec: VideoCodec, size: Sequence[int], tiling: Tiling) -> list[list[_
     for axis, (count, stride) in enumerate(zip(size, codec.stride, strict=True)):
         tile, overlap = _in_latents(tiling, axis, stride)
         first = int(alone and axis == 0)
-        starts = range(0, max(count - first - overlap, 1), tile - overlap)
         axes.append([])
-        for start in (max(0, min(start, count - first - tile)) for start in starts):
-            stop = min(start + tile, count - first)
+        for span in spans(count - first, tile=tile, overlap=overlap):
+            start, stop = span.start, span.stop
             inputs, outputs = slice(start, stop + first), slice(start * stride, stop * stride + first)
             axes[-1].append(_Tile(inputs, outputs, lead=first if start else 0))
     return axes
+
+
+def spans(count: int, *, tile: int, overlap: int) -> list[slice]:
+    """Where on an axis of `count` places tiles lie of which neighbours share `overlap`, the last more."""
+    starts = [max(0, min(start, count - tile)) for start in range(0, max(count - overlap, 1), tile - overlap)]
+    return [slice(start, min(start + tile, count)) for start in starts]
 
 
 def _in_latents(tiling: Tiling, axis: int, stride: int) -> tuple[int, int]:
@@ -179,8 +184,11 @@ def _mosaic(run: Run, source: Tensor, rows: list[_Weighed], columns: list[_Weigh
 
 
 def _weights(axis: list[_Tile]) -> list[Tensor]:
-    """Weights of every tile's outputs: together one everywhere, and linear where two share."""
-    kept = [tile.kept for tile in axis]
+    return trapezoids([tile.kept for tile in axis])
+
+
+def trapezoids(kept: Sequence[slice]) -> list[Tensor]:
+    """Weights of overlapping spans, float64: together one everywhere, and linear where two share."""
     total = torch.zeros(kept[-1].stop, dtype=torch.float64)
     weights = []
     for before, span, after in zip([None, *kept[:-1]], kept, [*kept[1:], None], strict=True):

@@ -9,51 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dreamwalk.codecs.tiles import Tiling, stream_decode
-from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, Solver, begin, rows
-from dreamwalk.rollout.telling import Told, Windowed
+from dreamwalk.rollout.enlarging import resized
+from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, begin, rows
+from dreamwalk.rollout.orders import Order, Use, check, extent, token
+from dreamwalk.rollout.telling import Tiled, Told, Velocity, Windowed
 from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
-from dreamwalk.schedules.sigmas import Spacing, levels
-
-Use = Literal["first", "ends", "before", "anew"]
-"""What a given video is to a clip: its first frame, its first and last, what it goes on from, or what it is
-made of anew."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is asked of a system of clips; None and 0 leave it to the system."""
-
-    prompts: tuple[str, ...]
-    negative: str = ""
-    """What to be guided away from."""
-    frames: int = 0
-    size: tuple[int, int] | None = None
-    """Height and width in pixels."""
-    seed: int = 0
-    """Row i of the clips has the seed `seed + i`."""
-    steps: int = 0
-    guidance: float | None = None
-    """Weight of the words in classifier-free guidance; 1 is none."""
-    embedded: float | None = None
-    """The scale that a backbone is told which was distilled from a guided one."""
-    rescale: float = 0.0
-    """How far the spread of the guided clean prediction is brought back to that of the told one, 0 to 1."""
-    spacing: Spacing = "shifted"
-    shift: float | None = None
-    solver: Solver = "euler"
-    use: Use = "first"
-    """What the given video is for."""
-    strength: float = 0.7
-    """For `anew`: the level from which the given video is dreamt anew, 1 forgets it."""
-    window: int = 0
-    """Latent frames that the backbone sees at once, in windows that overlap by half; 0 is all of them."""
+from dreamwalk.schedules.sigmas import levels
 
 
 @dataclass(frozen=True)
@@ -90,7 +58,7 @@ class Start:
     given: Tensor | None = None
     """Of the plan's given slots, `(b, k, c, h', w')`."""
     extra: Tensor | None = None
-    """What is shown beside the latents, `(b, t', c + 1, h', w')`."""
+    """What is shown beside the latents, `(b, t', e, h', w')`."""
 
 
 def unfold(
@@ -106,8 +74,9 @@ def unfold(
     weight = config.guidance if order.guidance is None else order.guidance
     against = system.read([order.negative] * len(order.prompts)) if weight != 1 else None
     embedded = config.embedded if order.embedded is None else order.embedded
+    velocity = _tiled(system, order.area) if order.area else system.velocity
     predict: Predict = Told(
-        system.velocity, system.read(order.prompts), against, weight, order.rescale, embedded, start.extra
+        velocity, system.read(order.prompts), against, weight, order.rescale, embedded, start.extra
     )
     if order.window:
         predict = Windowed(predict, order.window, order.window // 2)
@@ -122,12 +91,11 @@ def unfold(
 def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | None = None) -> Start:
     """The plan of an order, and the values of what it is given.
 
-    ValueError with the nearest legal value for a count of frames, a size or a picture that does not fit.
+    ValueError for what cannot be had, as of `rollout.orders.check`.
     """
     config, codec = system.config, system.codec
-    frames, size = order.frames or config.frames, order.size or config.size
-    check(system, frames, size)
-    _fits(system, order, video, size)
+    check(system, order, video)
+    frames, size = extent(system, order, video)
     count, (_, down, across) = codec.latent_frames(frames + lead(system, video)), codec.stride
     shape = codec.channels, size[0] // down, size[1] // across
     seeds = tuple(order.seed + row for row in range(len(order.prompts)))
@@ -138,6 +106,8 @@ def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | 
     if video is None:
         return Start(together(grid, count), noise, None, extra if config.backbone.extra else None)
     video = video.expand(len(seeds), -1, -1, -1, -1)
+    if order.use == "larger":
+        return Start(together(grid, count), noise, None, system.encode(resized(video, size)))
     if order.use == "anew":
         return _anew(system, order, grid, video, noise)
     latents, known = _known(system, order.use, video, count)
@@ -148,40 +118,19 @@ def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | 
     return Start(together(grid, count, known=known), noise, latents)
 
 
-def check(system: Any, frames: int, size: tuple[int, int]) -> None:
-    """ValueError with the nearest legal size unless there are clips of these frames and `size` (h, w)."""
-    if frames < 1:
-        raise ValueError(f"a clip has at least one frame, got {frames}")
-    units = [a * b for a, b in zip(system.codec.stride[1:], system.config.backbone.patch[1:], strict=True)]
-    if any(side < unit or side % unit for side, unit in zip(size, units, strict=True)):
-        near = "x".join(str(max(1, round(s / u)) * u) for s, u in zip(size, units, strict=True))
-        whole = "x".join(map(str, units))
-        raise ValueError(f"clips of {size[0]}x{size[1]} do not divide by {whole}: the nearest size is {near}")
-
-
-def _fits(system: Any, order: Order, video: Tensor | None, size: tuple[int, int]) -> None:
-    """ValueError for a picture of another size, for one too many, and for one that is missing."""
-    pictured, known = system.config.pictured, video is not None and order.use != "anew"
-    if video is not None and tuple(video.shape[-2:]) != size:
-        found = f"{video.shape[-2]}x{video.shape[-1]}"
-        raise ValueError(
-            f"the given pictures are {found} and the clip is {size[0]}x{size[1]}: scale them to it"
-        )
-    if known and not pictured:
-        raise ValueError("this system was not trained to go on from pictures: leave them out")
-    if not known and pictured == 1:
-        raise ValueError("this system goes on from a picture: give it one")
-    if video is not None and system.config.backbone.extra and order.use != "first":
-        raise ValueError(
-            "this system is shown pictures beside the latents, and was trained with a first one only: "
-            "use the given video as `first`"
-        )
+def _tiled(system: Any, area: tuple[int, int]) -> Velocity:
+    """The system's velocity, tile by tile; neighbours share a quarter, in whole tokens, but one at least."""
+    _, p, q = system.config.backbone.patch
+    counts = [side // unit for side, unit in zip(area, token(system), strict=True)]
+    shared = [min(-(-n // 4), n - 1) for n in counts]
+    return Tiled(system.velocity, (counts[0] * p, counts[1] * q), (shared[0] * p, shared[1] * q))
 
 
 def lead(system: Any, video: Tensor | None) -> int:
     """Frames before the clip that are dreamt and cut off: where a picture is shown beside the latents, the
     first two latents are not at peace with one another (as published, HunyuanVideo-I2V)."""
-    return system.codec.stride[0] if video is not None and system.config.backbone.extra else 0
+    beside = system.config.backbone.extra and system.config.enlarges == 1
+    return system.codec.stride[0] if video is not None and beside else 0
 
 
 def shown_beside(latents: Tensor, count: int) -> Tensor:
@@ -212,11 +161,6 @@ def _known(system: Any, use: Use, video: Tensor, count: int) -> tuple[Tensor, li
 
 def _anew(system: Any, order: Order, grid: list[float], video: Tensor, noise: Noise) -> Start:
     """Begin with the given video, as noisy as `strength` says."""
-    frames = order.frames or system.config.frames
-    if video.shape[1] != frames:
-        raise ValueError(
-            f"the given video has {video.shape[1]} frames and the clip {frames}: make them equal"
-        )
     if not 0 < order.strength <= 1:
         raise ValueError(f"the strength lies above 0 and up to 1, got {order.strength}")
     rising = list(reversed(grid))
@@ -236,7 +180,7 @@ def frames_of(
     `video` is what `unfold` was given.
     """
     cut = lead(system, video)
-    frames = cut + (order.frames or system.config.frames)
+    frames = cut + extent(system, order, video)[0]
     pieces = (
         stream_decode(system.codec, latents, tiling, frames=frames)
         if tiling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -39,13 +39,13 @@ class SampleClips:
     image: tuple[Path, ...] = ()
     """A picture to begin with, or two: the first frame and the last."""
     video: Path | None = None
-    """A video to go on from or, with `--use anew`, to dream anew."""
+    """A video to go on from or, with `--use anew`, to dream anew; an upsampler makes it larger."""
     use: Use | None = None
     """What the pictures or the video are for; default: as said there."""
     fit: bool = False
     """Cut pictures and videos of another size about their middle, and scale them."""
     frames: int = DEFAULT.frames
-    """Length of the clip; default: the system's, or that of a video that is dreamt anew."""
+    """Length of the clip; default: the system's, or that of a video that is dreamt anew or made larger."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; default: the system's."""
     seed: int = DEFAULT.seed
@@ -65,6 +65,8 @@ class SampleClips:
     """For `--use anew`: how much is dreamt anew, up to 1."""
     window: int = DEFAULT.window
     """Latent frames that are denoised at once, in windows that overlap; default: all of them."""
+    area: tuple[int, int] | None = None
+    """Height and width in pixels that are denoised at once, in tiles that share a quarter; default: all."""
     tile: int = 0
     """Decode in tiles of so many pixels a side, 32 frames each; default: all at once."""
     device: Literal["cuda", "cpu"] | None = None
@@ -95,14 +97,16 @@ def ordered(asked: SampleClips, system: Any) -> tuple[Order, Tensor | None]:
 
     ValueErrors as of `given`.
     """
+    if system.config.enlarges > 1 and asked.use is None:
+        asked = replace(asked, use="larger")
     video, frames = given(asked, system), asked.frames
-    if video is not None and asked.purpose == "anew":
+    if video is not None and asked.purpose in ("anew", "larger"):
         frames = frames or len(video)
     order = Order(
         (asked.prompt,), negative=asked.negative, frames=frames, size=asked.size, seed=asked.seed,
         steps=asked.steps, guidance=asked.guidance, embedded=asked.embedded, rescale=asked.rescale,
         spacing=asked.spacing, shift=asked.shift, solver=asked.solver, use=asked.purpose,
-        strength=asked.strength, window=asked.window,
+        strength=asked.strength, window=asked.window, area=asked.area,
     )  # fmt: skip
     return order, None if video is None else torch.from_numpy(video).permute(0, 3, 1, 2)[None]
 
@@ -113,7 +117,7 @@ def given(asked: SampleClips, system: Any) -> np.ndarray | None:
     Of one to go on from the last frames are taken, as many as are whole latents and leave one to dream.
     ValueError for files that are missing or of another size.
     """
-    size = asked.size or system.config.size
+    size = _given_size(asked, system)
     if asked.image:
         pictures = [read_picture(path) for path in asked.image]
         for path, picture in zip(asked.image, pictures, strict=True):
@@ -123,12 +127,27 @@ def given(asked: SampleClips, system: Any) -> np.ndarray | None:
         return None
     _same_size(asked.video, frame_size(asked.video), size, asked.fit)
     stride = max(1, round(frame_rate(asked.video) / system.config.fps))
-    most = asked.frames or system.config.frames
     read = read_frames(asked.video, stride=stride, size=size)
+    if asked.purpose == "larger":
+        return np.stack(list(islice(read, asked.frames or None)))
+    most = asked.frames or system.config.frames
     if asked.purpose != "before":
         return np.stack(list(islice(read, most)))
     last = list(deque(read, maxlen=max(1, most - system.codec.stride[0])))
     return np.stack(last[-_whole(len(last), system.codec) :])
+
+
+def _given_size(asked: SampleClips, system: Any) -> tuple[int, int]:
+    """Height and width that pictures must have: the clip's, or of one that is made larger its own."""
+    if asked.purpose != "larger":
+        return asked.size or system.config.size
+    if asked.size:
+        height, width = (side // system.config.enlarges for side in asked.size)
+    elif asked.image:
+        height, width = read_picture(asked.image[0]).shape[:2]
+    else:
+        height, width = frame_size(asked.video) if asked.video else system.config.size
+    return height, width
 
 
 def _same_size(path: Path, found: Sequence[int], size: tuple[int, int], fitted: bool) -> None:

@@ -1,13 +1,16 @@
-"""Who is asked at each step of a clip: a backbone that is told words, guided, perhaps window by window."""
+"""Who is asked at each step of a clip: a backbone that is told words, guided, perhaps window by window and
+tile by tile."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dreamwalk.codecs.tiles import spans, trapezoids
 from dreamwalk.layers.words import Words, beside
 from dreamwalk.rollout.execute import Look, Predict
 
@@ -77,19 +80,44 @@ class Windowed:
     overlap: int
 
     def __call__(self, look: Look) -> Tensor:
-        count = look.x.shape[1]
-        if count <= self.window:
-            return self.predict(look)
-        total, weight = torch.zeros_like(look.x), look.x.new_zeros(count, 1, 1, 1)
-        starts = range(0, count - self.overlap, self.window - self.overlap)
-        for start in sorted({min(start, count - self.window) for start in starts}):
-            ramp = torch.arange(1, self.window + 1, device=look.x.device, dtype=look.x.dtype)
-            share = torch.minimum(ramp, ramp.flip(0)).clamp(max=self.overlap + 1)[:, None, None, None]
-            part = slice(start, start + self.window)
+        total = torch.zeros_like(look.x)
+        for part, share in _shared(look.x, 1, self.window, self.overlap):
             seen = Look(
                 look.x[:, part], look.shown[part], look.frames[part], look.groups[part],
                 moves=look.moves[part],
             )  # fmt: skip
-            total[:, part] += share * self.predict(seen)
-            weight[part] += share
-        return total / weight
+            total[:, part] += share[:, None, None, None] * self.predict(seen)
+        return total
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A `Velocity` that is asked about overlapping tiles of height and width and hears their weighted mean.
+
+    MultiDiffusion (arXiv 2302.08113), with weights that fall towards the edges of a tile. Every tile is told
+    all words, and does not know where in the picture it lies.
+    """
+
+    velocity: Velocity
+    tile: tuple[int, int]
+    """Rows and columns of latents."""
+    overlap: tuple[int, int]
+
+    def __call__(
+        self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+    ) -> Tensor:
+        total = torch.zeros_like(x)
+        rows, columns = (_shared(x, axis - 2, self.tile[axis], self.overlap[axis]) for axis in (0, 1))
+        for (row, down), (column, across) in itertools.product(rows, columns):
+            beside = None if extra is None else extra[..., row, column]
+            v = self.velocity(x[..., row, column], sigma, words, guidance=guidance, extra=beside)
+            total[..., row, column] += down[:, None] * across * v
+        return total
+
+
+def _shared(x: Tensor, axis: int, tile: int, overlap: int) -> list[tuple[slice, Tensor]]:
+    """Tiles along an axis of `x`, and the weight of each place in them."""
+    parts = spans(x.shape[axis], tile=tile, overlap=overlap)
+    return [
+        (part, weight.to(x.dtype).to(x.device)) for part, weight in zip(parts, trapezoids(parts), strict=True)
+    ]

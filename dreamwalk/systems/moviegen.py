@@ -13,7 +13,12 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
       token replacement                 the first latent is shown as it is, at sigma 0
       latent concatenation              it is shown beside all latents (`backbone.extra`)
     embedded guidance, distillation     `embedded`
+    spatial upsampler                   `upsampler`, `enlarges`
     MLLM and CLIP text encoders         `PublishedWords`; that the MLLM also sees the picture is left out
+
+The upsampler (Movie Gen, section 3.1.5) is shown, beside all latents, those of the small clip made larger in
+pixels. Both come from the system's codec, so that each latent has the latent of the very same frames beside
+it, whatever the stride in time. The paper codes both by frames, as an inflated `TAEConfig(temporal=1)` does.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.backbones import VideoBackboneConfig, build_video_backbone
+from dreamwalk.backbones.crossdit import CrossDiTConfig
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import VideoCodecConfig, build_video_codec
@@ -37,6 +43,7 @@ from dreamwalk.conditions.letters import LettersConfig
 from dreamwalk.layers.words import Words
 from dreamwalk.rollout.clips import Order, film, shown_beside
 from dreamwalk.rollout.dream import Walkable
+from dreamwalk.rollout.enlarging import degraded, resized
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
 
@@ -64,6 +71,8 @@ class MoviegenConfig:
     """Share of training clips without words, for classifier-free guidance."""
     pictured: float = 0.3
     """Share of training clips that go on from their first latent: with 0 none can, with 1 all must."""
+    enlarges: int = 1
+    """How many times as high and wide a given clip becomes, which is then shown beside the latents."""
     hint: float = 0.0
     """How much of its picture's latent shines through the noise that a clip begins as."""
     frames: int = 33
@@ -77,6 +86,14 @@ class MoviegenConfig:
     """The scale of guidance that a backbone is told which has it as an input."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the backbone's weights; the codec's are float32."""
+
+    def __post_init__(self) -> None:
+        channels, extra = self.backbone.channels, self.backbone.extra
+        if self.enlarges < 1 or (self.enlarges > 1 and extra != channels):
+            raise ValueError(
+                f"`enlarges` is {self.enlarges}, and {extra} channels are beside {channels}: take the config "
+                "that `moviegen.upsampler` gives"
+            )
 
 
 class Moviegen(nn.Module):
@@ -104,7 +121,7 @@ class Moviegen(nn.Module):
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
     def encode(self, video: Tensor) -> Tensor:
-        """uint8 video `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
+        """Video in 0 to 255 `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
         with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
             return self.codec.encode(video.float() / 127.5 - 1)
 
@@ -126,7 +143,8 @@ class Moviegen(nn.Module):
         """Flow matching (Movie Gen, equations 1 to 4): the squared error of the velocity.
 
         One level for all frames of a clip, but 0 for the first latent of those that go on from it, which
-        then has no loss, unless it is shown beside all of them.
+        then has no loss, unless it is shown beside all of them. An upsampler is shown the clip, made
+        small and large again.
         """
         config = self.config
         x = self.encode(clip.video) if clip.latents is None else clip.latents.float()
@@ -136,7 +154,10 @@ class Moviegen(nn.Module):
         sigma = shift(drawn, config.training_shift).expand(-1, x.shape[1]).clone()
         going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
         extra = None
-        if config.backbone.extra:
+        if config.enlarges > 1:
+            small = degraded(clip.video, draws, enlarges=config.enlarges)
+            extra = self.encode(resized(small, clip.video.shape[-2:]))
+        elif config.backbone.extra:
             extra = shown_beside(x[:, :1], x.shape[1]) * going_on[:, None, None, None, None]
         else:
             sigma[going_on, 0] = 0.0
@@ -155,7 +176,12 @@ class Moviegen(nn.Module):
     def preview(self, clip: Clip) -> Tensor:
         """What the captions of `clip` lead to, in [-1, 1] `(b, t, 3, h, w)`."""
         height, width = clip.video.shape[-2:]
-        return film(self, Order(tuple(clip.caption), frames=len(clip), size=(height, width), steps=12))
+        order = Order(tuple(clip.caption), frames=len(clip), size=(height, width), steps=12)
+        if self.config.enlarges == 1:
+            return film(self, order)
+        draws = Draws([(row,) for row in range(len(clip.video))], device=clip.video.device)
+        small = degraded(clip.video, draws, enlarges=self.config.enlarges)
+        return film(self, replace(order, use="larger"), small)
 
     def sample(
         self, prompt: str | Sequence[str], *, frames: int = 0, seed: int = 0, order: Order | None = None,
@@ -173,6 +199,25 @@ class Moviegen(nn.Module):
 def _share(error: Tensor, chosen: Tensor) -> Tensor:
     """The mean error of some frames; 0 when there are none."""
     return (error * chosen).sum().detach() / chosen.sum().clamp(min=1)
+
+
+def upsampler(config: MoviegenConfig, *, enlarges: int = 2) -> MoviegenConfig:
+    """Of a system of clips from words, the one that makes its clips so many times as high and wide.
+
+    It starts from that one's weights (`systems.open.fill_from`) and at first gives what that one gives, but
+    where positions are tables, which are interpolated.
+    ValueError for a system that is shown something beside its latents already, or for less than twice.
+    """
+    backbone, (height, width) = config.backbone, config.size
+    if backbone.extra or enlarges < 2:
+        raise ValueError("an upsampler makes clips 2 or more times as large, and starts from an `extra` of 0")
+    if isinstance(backbone, CrossDiTConfig):
+        t, h, w = backbone.extent
+        backbone = replace(backbone, extent=(t, enlarges * h, enlarges * w))
+    return replace(
+        config, backbone=replace(backbone, extra=backbone.channels), enlarges=enlarges, pictured=0.0,
+        hint=0.0, size=(enlarges * height, enlarges * width), steps=20,
+    )  # fmt: skip
 
 
 def tiny() -> MoviegenConfig:

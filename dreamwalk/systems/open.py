@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
+from dreamwalk.backbones.inputs import widened
 from dreamwalk.codecs import KLCodec, TAECodec
 from dreamwalk.codecs.tae import inflate
 from dreamwalk.rollout.dream import Walkable
@@ -131,7 +133,8 @@ def take_codec(system: Trainable, name: str | Path) -> None:
 def fill_from(system: Trainable, name: str | Path) -> None:
     """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh.
 
-    A TAE also starts from the image autoencoder that it inflates.
+    A TAE also starts from the image autoencoder that it inflates. What is shown something beside its latents
+    starts from what is not, and positions are interpolated.
     """
     codec = system.codec if isinstance(system, Autoencode) else None
     if isinstance(codec, TAECodec):
@@ -139,6 +142,11 @@ def fill_from(system: Trainable, name: str | Path) -> None:
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
             return inflate(codec, image.codec)
     tensors = _read(locate(name))[0]
+    if isinstance(system, Moviegen):
+        backbone = system.config.backbone
+        tensors = widened(tensors, backbone)
+        if isinstance(backbone, CrossDiTConfig):
+            tensors = grown(tensors, backbone.extent)
     parts = {tensor.split(".")[0] for tensor in tensors}
     fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")

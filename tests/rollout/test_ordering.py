@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -69,6 +70,29 @@ def test_a_video_keeps_its_end_to_go_on_from_and_its_pace(system: Moviegen, fold
     assert (video.float().mean((0, 2, 3, 4)) - torch.arange(1, 6) * 40).abs().max() < 6
 
 
+@pytest.mark.parametrize(
+    ("change", "size", "frames"),
+    [
+        ({"video": Path("v.mp4")}, (32, 32), 6),
+        ({"video": Path("v.mp4"), "frames": 3}, (32, 32), 3),
+        ({"image": (Path("small.png"),)}, (32, 32), 1),
+        ({"video": Path("v.mp4"), "size": (32, 64), "fit": True}, (16, 32), 6),
+    ],
+)
+def test_an_upsampler_takes_what_it_is_given(
+    system: Moviegen, folder: Path, change: dict[str, Any], size: tuple[int, int], frames: int
+) -> None:
+    larger = Moviegen(moviegen.upsampler(system.config)).eval()
+    asked = replace(ASKED, steps=1, area=(32, 32), **change)
+    order, video = ordered(asked, larger)
+    assert video is not None and video.shape == (1, frames, 3, *size)
+    assert order.use == "larger" and order.frames == frames and order.area == (32, 32)
+    assert write_clip(asked, larger) == frames
+    with av.open("o.mp4") as container:
+        shown = container.streams.video[0]
+        assert (shown.height, shown.width) == (2 * size[0], 2 * size[1])
+
+
 @pytest.mark.parametrize("tile", [0, 24])
 def test_the_film_is_the_clip_that_was_dreamt(system: Moviegen, folder: Path, tile: int) -> None:
     asked = replace(ASKED, image=(Path("small.png"),), tile=tile)
@@ -88,6 +112,11 @@ REFUSED: dict[str, tuple[Callable[[SampleClips], SampleClips], str]] = {
     ),
     "no video": (lambda a: replace(a, video=Path("none.mp4")), "'none.mp4' cannot be read as a video"),
     "a short one": (lambda a: replace(a, video=Path("v.mp4"), use="anew", frames=9), "make them equal"),
+    "one to make larger": (
+        lambda a: replace(a, video=Path("v.mp4"), use="larger"),
+        "was not trained to make",
+    ),
+    "an area": (lambda a: replace(a, area=(32, 30)), "tiles of 32x30 .* the nearest size is 32x32"),
     "a size": (lambda a: replace(a, size=(32, 30)), "the nearest size is 32x32"),
 }
 

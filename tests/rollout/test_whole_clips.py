@@ -9,7 +9,7 @@ from torch import Tensor
 from dreamwalk.layers.words import Words, beside
 from dreamwalk.rollout.clips import Order, Use, film, unfold
 from dreamwalk.rollout.execute import Look
-from dreamwalk.rollout.telling import Told, Windowed
+from dreamwalk.rollout.telling import Tiled, Told, Windowed
 from dreamwalk.schedules.sigmas import levels, linear_quadratic
 from dreamwalk.systems import moviegen
 from dreamwalk.systems.moviegen import Moviegen
@@ -103,6 +103,43 @@ def test_windows_that_agree_change_nothing() -> None:
     assert sizes == [4] * 5
 
 
+def test_tiles_that_agree_change_nothing() -> None:
+    """Where a velocity knows only its own place, asking tile by tile changes nothing, what is shown beside it
+    included."""
+    x, extra = torch.randn(2, 2, 3, 2, 7, 11, dtype=torch.float64)
+    sizes = []
+
+    def velocity(
+        x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+    ) -> Tensor:
+        assert extra is not None
+        sizes.append(tuple(x.shape[3:]))
+        return x.sin() + extra
+
+    words = Words(torch.zeros(2, 1, 1))
+    tiled = Tiled(velocity, (4, 5), (1, 2))
+    made = tiled(x, torch.ones(2), words, guidance=None, extra=extra)
+    torch.testing.assert_close(made, x.sin() + extra, rtol=0, atol=1e-14)
+    assert sizes == [(4, 5)] * 6
+
+
+def test_tiles_blend_where_they_share() -> None:
+    """Of two that disagree the answer goes from one to the other, evenly and about the middle."""
+    calls = iter((0.0, 1.0))
+    tiled = Tiled(lambda x, *_, **__: torch.full_like(x, next(calls)), (1, 6), (0, 4))
+    made = tiled(
+        torch.zeros(1, 1, 1, 1, 8), torch.ones(1), Words(torch.zeros(1, 1, 1)), guidance=None, extra=None
+    )
+    assert made.flatten().tolist() == pytest.approx([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
+
+
+@pytest.mark.parametrize("area", [(32, 64), (64, 128)])
+def test_an_area_that_covers_all_changes_nothing(system: Moviegen, area: tuple[int, int]) -> None:
+    order = replace(ORDER, size=(32, 64))
+    assert torch.equal(last(system, replace(order, area=area)), last(system, order))
+    assert not torch.equal(last(system, replace(order, area=(16, 32))), last(system, order))
+
+
 def test_words_side_by_side_are_padded() -> None:
     both = beside(Words(torch.ones(1, 3, 2)), Words(torch.ones(1, 1, 2)))
     assert both.mask is not None and both.mask.tolist() == [[True] * 3, [True, False, False]]
@@ -122,6 +159,7 @@ def test_movie_gens_grid() -> None:
     [
         (replace(ORDER, size=(32, 40)), None, "nearest size is 32x"),
         (replace(ORDER, frames=-1), None, "at least one frame"),
+        (replace(ORDER, area=(4, 30)), None, "tiles of 4x30 .* nearest size is"),
         (replace(ORDER, steps=3, spacing="linear-quadratic"), None, "take 4"),
         (replace(ORDER, use="before"), video(5), "more frames"),
         (replace(ORDER, use="anew"), video(9), "make them equal"),

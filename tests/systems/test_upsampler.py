@@ -1,0 +1,173 @@
+"""An upsampler begins as the system that it starts from, and learns to heed the small clip."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy import Toy
+
+from dreamwalk.backbones import crossdit
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.tae import TAECodec, tae_tiny
+from dreamwalk.rollout.clips import Order, Use, film, unfold
+from dreamwalk.rollout.enlarging import degraded, resized
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems import moviegen
+from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
+from dreamwalk.systems.open import fill_from
+from dreamwalk.weights import files
+from dreamwalk.weights.config import to_json
+
+ORDER = Order(("walk ahead", "turn left"), steps=2, use="larger")
+
+
+def crossed() -> MoviegenConfig:
+    return replace(moviegen.tiny(), backbone=replace(crossdit.tiny(), text=16))
+
+
+def small(frames: int, *, h: int = 16, w: int = 32) -> Tensor:
+    return torch.randint(0, 256, (1, frames, 3, h, w), dtype=torch.uint8)
+
+
+def built(config: MoviegenConfig) -> Moviegen:
+    """With no layer at zero, so that all that is shown matters."""
+    torch.manual_seed(0)
+    system = Moviegen(config).eval()
+    for parameter in system.backbone.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return system
+
+
+def started(base: Moviegen, config: MoviegenConfig, folder: Path) -> Moviegen:
+    metadata = {"system": "moviegen", "config": to_json(base.config)}
+    files.save(folder / "base.safetensors", base.state_dict(), metadata=metadata)
+    torch.manual_seed(1)
+    system = Moviegen(config)
+    fill_from(system, folder / "base.safetensors")
+    return system.eval()
+
+
+@pytest.mark.parametrize("config", [moviegen.tiny(), crossed()], ids=["mmdit", "crossdit"])
+def test_at_first_it_answers_as_its_base_bit_for_bit(config: MoviegenConfig, tmp_path: Path) -> None:
+    base, larger = built(config), moviegen.upsampler(config)
+    backbone = replace(config.backbone, extra=config.backbone.channels)  # positions as the base has them
+    system = started(base, replace(larger, backbone=backbone), tmp_path)
+    x, extra, sigma = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 4, 4, 4), torch.tensor([0.3, 0.9])
+    with torch.inference_mode():
+        expected = base.velocity(x, sigma, base.read(ORDER.prompts))
+        found = system.velocity(x, sigma, system.read(ORDER.prompts), extra=extra)
+        assert expected.std() > 0.01 and torch.equal(found, expected)
+        columns = system.backbone.embed.project.weight
+        columns.data[:, columns.shape[1] // 2 :] += 0.1
+        assert not torch.equal(system.velocity(x, sigma, system.read(ORDER.prompts), extra=extra), expected)
+
+
+def test_positions_grow_with_the_clip(tmp_path: Path) -> None:
+    system = started(built(crossed()), moviegen.upsampler(crossed(), enlarges=3), tmp_path)
+    assert system.config.backbone.extent == (4, 12, 12)  # type: ignore[union-attr]
+    assert film(system, ORDER, small(5, h=16, w=16)).shape == (2, 5, 3, 48, 48)
+
+
+def test_weights_of_other_channels_are_still_refused(tmp_path: Path) -> None:
+    config = moviegen.upsampler(moviegen.tiny())
+    other = replace(config, backbone=replace(config.backbone, channels=8, extra=8))
+    with pytest.raises(ValueError, match=r"'backbone\.embed\.project\.weight' of shape"):
+        started(built(moviegen.tiny()), other, tmp_path)
+
+
+def test_it_learns_to_heed_the_small_clip(tmp_path: Path) -> None:
+    clip = replace(batch(list(Toy(clip_frames=5).clips(range(2)))), caption=["", ""])
+    config = moviegen.tiny()
+    system = started(built(config), moviegen.upsampler(config), tmp_path).train()
+    optimizer = torch.optim.AdamW(system.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(12):
+        loss = system.loss(clip, Draws([(0, 0, row) for row in range(2)]))["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    assert system.backbone.embed.project.weight[:, 16:].abs().sum() > 0
+    made = system.preview(Clip(clip.video[:1], clip.actions, caption=clip.caption[:1]))
+    other = system.preview(Clip(clip.video[1:], clip.actions, caption=clip.caption[1:]))
+    assert made.shape == other.shape == (1, 5, 3, 32, 32) and not torch.equal(made, other)
+
+
+def test_what_it_is_shown_is_the_latent_of_the_same_frames() -> None:
+    system = built(moviegen.upsampler(moviegen.tiny()))
+    shown: list[Tensor] = []
+    system.backbone.register_forward_pre_hook(
+        lambda _, inputs, named: shown.append(named["extra"]), with_kwargs=True
+    )
+    given = small(9)
+    with torch.inference_mode():
+        *_, last = unfold(system, replace(ORDER, guidance=1.0), given)
+        expected = system.encode(resized(given, (32, 64)))
+    assert last.latents.shape == (2, 3, 4, 4, 8)
+    assert len(shown) == 2
+    torch.testing.assert_close(shown[1], expected.expand(2, -1, -1, -1, -1))
+
+
+@pytest.mark.parametrize("change", [{}, {"window": 2}, {"area": (16, 32)}, {"window": 2, "area": (16, 16)}])
+def test_a_clip_comes_out_twice_as_large(change: dict[str, Any]) -> None:
+    system = built(moviegen.upsampler(moviegen.tiny()))
+    order = replace(ORDER, **change)
+    made = system.sample(ORDER.prompts, order=order, video=small(13))
+    assert made.shape == (2, 13, 32, 64, 3)
+    picture = system.sample("a wall", order=order, video=small(1))
+    assert picture.shape == (1, 1, 32, 64, 3)
+
+
+def test_frame_by_frame_as_in_the_paper() -> None:
+    """An inflated TAE of one frame a latent codes every frame as an image."""
+    codec = replace(tae_tiny(), temporal=1)
+    base = replace(moviegen.tiny(), codec=codec)
+    base = replace(base, backbone=replace(base.backbone, channels=codec.image.channels))
+    system = built(moviegen.upsampler(base))
+    assert isinstance(system.codec, TAECodec)
+    video = small(3, h=32)
+    alone = torch.cat([system.encode(frame) for frame in video.split(1, dim=1)], dim=1)
+    torch.testing.assert_close(system.encode(video), alone)
+    assert film(system, replace(ORDER, window=2), small(3)).shape == (2, 3, 3, 32, 64)
+
+
+def test_small_clips_to_learn_from() -> None:
+    plain = torch.full((2, 3, 3, 16, 24), 100, dtype=torch.uint8)
+    made = degraded(plain, Draws([(0,), (1,)]), enlarges=2)
+    assert made.shape == (2, 3, 3, 8, 12) and made.dtype == torch.uint8
+    noise = (made.float() - 100).flatten(1).std(dim=1)
+    assert noise[0] != noise[1] and noise.max() < 4.5
+    assert torch.equal(made[1:], degraded(plain[1:], Draws([(1,)]), enlarges=2))
+    ramp = torch.arange(16).mul(10).to(torch.uint8).expand(1, 1, 3, 16, 16)
+    inner = resized(ramp, (32, 32))[0, 0, 0, 4, 1:-1]
+    torch.testing.assert_close(inner, torch.arange(30) * 5 + 2.5)
+
+
+@pytest.mark.parametrize(
+    ("order", "given", "sentence"),
+    [
+        (ORDER, None, "only makes clips larger"),
+        (replace(ORDER, use="first"), small(1), "only makes clips larger"),
+        (ORDER, small(5, h=20, w=16), "clips of 40x32 .* nearest size is 32x32"),
+        (replace(ORDER, size=(32, 32)), small(5), "16x32 and the clip of 32x32 needs 16x16"),
+        (replace(ORDER, frames=9), small(5), "make them equal"),
+        (replace(ORDER, area=(20, 20)), small(5), "tiles of 20x20 .* nearest size is 16x16"),
+    ],
+)
+def test_impossible_orders_are_refused(order: Order, given: Tensor | None, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        film(built(moviegen.upsampler(moviegen.tiny())), order, given)
+
+
+def test_systems_that_cannot_make_clips_larger() -> None:
+    use: Use = "larger"
+    with pytest.raises(ValueError, match="was not trained to make clips larger"):
+        film(built(moviegen.tiny()), replace(ORDER, use=use), small(5, h=32))
+    with pytest.raises(ValueError, match=r"`moviegen\.upsampler` gives"):
+        replace(moviegen.tiny(), enlarges=2)
+    with pytest.raises(ValueError, match="2 or more times as large"):
+        moviegen.upsampler(moviegen.upsampler(moviegen.tiny()))
