@@ -36,7 +36,7 @@ class LettersConfig:
     word_depth: int = 1
     """Blocks that read words."""
     heads: int = 4
-    longest: int = 192
+    longest: int = 384
     """Bytes of a text, at most."""
     pooled: int | None = None
     """Size of the vector for a whole text; None for none."""

@@ -31,6 +31,8 @@ def check_latents(data: Latents, system: Trainable) -> None:
         raise ValueError(
             f"'{data.path}' holds latents, and the system {system.name} trains on clips: collect clips"
         )
+    if system.config.enlarges > 1:
+        raise ValueError(f"'{data.path}' holds latents, and an upsampler learns from pixels: collect clips")
     if data.codec != fingerprint(system.codec):
         raise ValueError(
             f"'{data.path}' holds latents of another codec than this run's: give `--codec` the one that "

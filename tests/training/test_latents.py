@@ -1,5 +1,6 @@
 """A folder of captioned videos becomes latents, and a system of clips trains on them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,9 @@ def test_latents_of_another_codec_are_refused(mine: Path, tmp_path: Path) -> Non
     run = Run(name="mine", system=config, data=out, codec=other, frames=5, batch=2, steps=1)
     with pytest.raises(ValueError, match="latents of another codec than this run's: give `--codec`"):
         fit(run, tmp_path / "run")
+    larger = replace(run, system=moviegen.upsampler(config), codec=codec)
+    with pytest.raises(ValueError, match="an upsampler learns from pixels"):
+        fit(larger, tmp_path / "larger")
     with pytest.raises(ValueError, match="the system nextframe trains on clips: collect clips"):
         fit(Run(name="mine", system=nextframe.tiny(), data=out), tmp_path / "frames")
     with pytest.raises(ValueError, match="the system autoencode trains on clips"):
