@@ -43,12 +43,16 @@ class PublishedReader(nn.Module):
     def __init__(self, config: PublishedWords) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("here", torch.empty(0), persistent=False)
+        self.register_buffer("here", torch.empty(0, device="cpu"), persistent=False)
 
     @cached_property
     def encoder(self) -> Encoder:
         """Opened when it is first asked; ValueErrors as of `TextEncoder`."""
         return hunyuan(self.config.source, device=self.here.device)
+
+    def close(self) -> None:
+        """Give back the memory of the encoders; they are opened anew when they are asked again."""
+        self.__dict__.pop("encoder", None)
 
     def forward(self, texts: Sequence[str]) -> Words:
         """`b` texts to tokens `(b, n, d)` of the longest, and pooled `(b, p)`; in float32."""

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
@@ -90,12 +91,23 @@ def load(name: str | Path) -> Trainable:
             f"'{path}' is of the system '{metadata.get('system')}', which this version does not know"
         )
     system, kind = SYSTEMS[metadata["system"]]
-    made = system(from_json(kind, metadata["config"]))
-    files.fill(made, tensors, source=f"'{path}'")
+    config = from_json(kind, metadata["config"])
+    if system is Moviegen:  # large ones are not to be held twice
+        made = outline(config)
+        files.become(made, tensors, source=f"'{path}'")
+    else:
+        made = system(config)
+        files.fill(made, tensors, source=f"'{path}'")
     made.about = metadata
     if isinstance(made, DreamingSystem | Moviegen) and "walkable" in metadata:
         made.walkable = Walkable.unpack(tensors, metadata["walkable"])
     return made.eval()
+
+
+def outline(config: MoviegenConfig) -> Moviegen:
+    """A system of clips on the meta device: shapes and precisions, and no memory."""
+    with torch.device("meta"):
+        return Moviegen(config)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -74,6 +74,23 @@ def opened(path: Path | str) -> Iterator[Any]:
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Copy tensors into a module, one after another; ValueError with the first name or shape that does not
     fit."""
+    for _, tensor, given in _matched(module, tensors, source=source):
+        tensor.copy_(given)
+
+
+def become(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Give a module on the meta device these tensors for its own, in its precision.
+
+    ValueErrors as of `fill`.
+    """
+    own = {name: given.to(t.dtype) for name, t, given in _matched(module, tensors, source=source)}
+    module.load_state_dict(own, assign=True)
+
+
+def _matched(
+    module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each tensor of a module, by name, and the one that is given for it."""
     for name, tensor in module.state_dict().items():
         if name not in tensors:
             raise ValueError(f"{source} lacks '{name}': it belongs to another system or version")
@@ -82,4 +99,4 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str)
             raise ValueError(
                 f"{source} has '{name}' of shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
             )
-        tensor.copy_(given)
+        yield name, tensor, given
