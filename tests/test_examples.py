@@ -22,6 +22,7 @@ SMALL: dict[str, tuple[list[str], str]] = {
         ["--train", "3", "--pairs", "2", "--plans", "0", "40", "1", "4", "40", "2", "--png", "ways.png"],
         "lag 4, weight and samples [40.0, 2]",
     ),
+    "06_words_to_video.py": (["--frames", "5", "--steps", "2"], "2 clips of 5 frames"),
 }
 
 

@@ -9,6 +9,7 @@ import torch
 import dreamwalk
 from dreamwalk.data.doom import Doom
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
+from dreamwalk.rollout.clips import Order
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.endless import frames
 from dreamwalk.schedules.staircase import NAMED
@@ -30,7 +31,9 @@ def film(world: Dream, steps: int, **turn: float) -> torch.Tensor:
 
 
 def test_all_weights_that_ship_open_and_travel() -> None:
-    assert {"autoencode.doom", "inverse.doom", "nextframe.doom", "forcing.doom"} <= set(shipped())
+    assert {"autoencode.doom", "inverse.doom", "nextframe.doom", "forcing.doom", "moviegen.doom"} <= set(
+        shipped()
+    )
     for name in shipped():
         assert dreamwalk.load(name).about["notes"]["trained"]
     assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) < 40e6
@@ -103,3 +106,11 @@ def test_every_schedule_shows_the_same_place(name: str) -> None:
         films.append(to_bytes(system.codec.decode(torch.cat(list(frames(moments, 12)), 1))))
     assert sharpness(films[0]).mean() > 0.8 * sharpness(films[1]).mean() > 2
     assert psnr(*films).mean() > 22
+
+
+def test_clips_show_the_rooms_that_words_name() -> None:
+    """By their colour, from four seeds each."""
+    prompts = ["turn left in a red metal room", "walk through a green marble hall"] * 4
+    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=Order((), frames=9, steps=8, seed=3))
+    colours = clips.float().mean(dim=(1, 2, 3))
+    assert (colours.argmax(1) == torch.tensor([0, 1] * 4)).float().mean() > 0.8

@@ -72,11 +72,13 @@ def psnr(video: Tensor, truth: Tensor) -> np.ndarray:
 
 
 def ssim(video: Tensor, truth: Tensor) -> np.ndarray:
-    """SSIM (11x11 Gaussian window) of every frame, `(b, t)`."""
-    flat = [v.flatten(0, 1).float() / 255 for v in (video, truth)]
-    values = structural_similarity_index_measure(flat[0], flat[1], data_range=1.0, reduction="none")
-    assert isinstance(values, Tensor)
-    return values.reshape(video.shape[:2]).numpy()
+    """SSIM (11x11 Gaussian window) of every frame, `(b, t)`; clip by clip, since it takes much memory."""
+    pairs = zip(video.float() / 255, truth.float() / 255, strict=True)
+    values = [
+        structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
+        for one, other in pairs
+    ]
+    return np.stack([np.atleast_1d(value) for value in values])
 
 
 def sharpness(video: Tensor) -> np.ndarray:

@@ -126,7 +126,8 @@ class Readers:
     @torch.inference_mode()
     def motion(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Degrees that clips turn to the left, and the mean probability of `forward`, `(b,)` each."""
-        buttons, axes = self.examiner.read(video)
+        read = [self.examiner.read(clip[None]) for clip in video]
+        buttons, axes = (torch.cat(part) for part in zip(*read, strict=True))
         return -self.limit * axes[..., 0].sum(1), buttons[..., 0].sigmoid().mean(1)
 
 

@@ -242,5 +242,5 @@ def doom() -> MoviegenConfig:
             pooled=128, axes=(16, 24, 24),
         ),
         letters=LettersConfig(width=128, pooled=128),
-        predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6,
+        predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6, steps=16, guidance=2.0,
     )  # fmt: skip
