@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dreamwalk.codecs import KLCodec, TAECodec
@@ -81,6 +82,13 @@ def load(name: str | Path) -> Trainable:
     `name`: shipped weights (`nextframe.doom`), a .safetensors file that dreamwalk wrote, a run folder, or
     `hf://owner/repository`. ValueError says in one sentence what is wrong with anything else.
     """
+    made = mapped(name)
+    files.settle(made)
+    return made
+
+
+def mapped(name: str | Path) -> Trainable:
+    """The system of `load`; weights of one of clips stay in the file until they are used or moved."""
     path = locate(name)
     tensors, metadata = _read(path)
     if metadata.get("system") not in SYSTEMS:
@@ -88,12 +96,28 @@ def load(name: str | Path) -> Trainable:
             f"'{path}' is of the system '{metadata.get('system')}', which this version does not know"
         )
     system, kind = SYSTEMS[metadata["system"]]
-    made = system(from_json(kind, metadata["config"]))
-    files.fill(made, tensors, source=f"'{path}'")
+    config = from_json(kind, metadata["config"])
+    if system is Moviegen:  # large ones are not to be held twice
+        made = outline(config)
+        files.become(made, tensors, source=f"'{path}'")
+    else:
+        made = system(config)
+        files.fill(made, tensors, source=f"'{path}'")
     made.about = metadata
     if isinstance(made, DreamingSystem | Moviegen) and "walkable" in metadata:
         made.walkable = Walkable.unpack(tensors, metadata["walkable"])
     return made.eval()
+
+
+def outline(config: MoviegenConfig) -> Moviegen:
+    """A system of clips on the meta device: shapes and precisions, and no memory."""
+    with torch.device("meta"):
+        return Moviegen(config)
+
+
+def outline_of(name: str | Path) -> Moviegen:
+    """The outline of a system of clips that `load` opens; ValueErrors as there."""
+    return outline(from_json(MoviegenConfig, files.metadata(locate(name))["config"]))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
