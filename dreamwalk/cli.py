@@ -180,14 +180,21 @@ def sample(words: list[str]) -> None:
 
 def _sample_clip(name: str, words: list[str]) -> None:
     from dreamwalk.rollout.ordering import SampleClips, write_clip
+    from dreamwalk.rollout.room import placed, require_room, shortage_told
 
     asked = _flags(SampleClips, words, prog=f"dreamwalk sample {name}")
     from dreamwalk.distributed import pick_device
-    from dreamwalk.systems.open import load
+    from dreamwalk.systems.open import mapped, outline_of
+    from dreamwalk.weights.files import settle
 
     _check_seed(asked.seed)
     asked.check()
-    count = write_clip(asked, load(name).to(pick_device(asked.device)))
+    device = pick_device(asked.device)
+    require_room(asked, outline_of(name), device)
+    with shortage_told(asked):
+        system = placed(asked, mapped(name), device)
+        settle(system)
+        count = write_clip(asked, system)
     print(f"{count} frames: {asked.out}")
 
 

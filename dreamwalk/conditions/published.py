@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ TEMPLATE = (
 (pipelines/hunyuan_video/pipeline_hunyuan_video.py, Apache-2.0)."""
 CROP = 95
 """Its tokens before the text."""
+LANGUAGE, CLIP = "text_encoder", "text_encoder_2"
+"""Where the weights lie in a folder of diffusers."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class PublishedWords:
 
     source: str
     """A folder as diffusers lays it out, or `hf://owner/name`."""
+    longest: ClassVar[int] = 256
+    """Tokens of a text, at most."""
 
 
 class PublishedReader(nn.Module):
@@ -44,27 +50,44 @@ class PublishedReader(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("here", torch.empty(0, device="cpu"), persistent=False)
+        self._known: dict[tuple[str, ...], Words] = {}
 
     @cached_property
     def encoder(self) -> Encoder:
         """Opened when it is first asked; ValueErrors as of `TextEncoder`."""
         return hunyuan(self.config.source, device=self.here.device)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the encoders' weights, by the size of their files; 0 for those on the hub."""
+        parts = (Path(self.config.source) / part for part in (LANGUAGE, CLIP))
+        return sum(path.stat().st_size for part in parts for path in part.glob("*.safetensors"))
+
     def close(self) -> None:
         """Give back the memory of the encoders; they are opened anew when they are asked again."""
         self.__dict__.pop("encoder", None)
 
+    def read_ahead(self, batches: Sequence[Sequence[str]]) -> None:
+        """Read and remember batches of texts, and close the encoders: what comes next has their memory."""
+        self._known = {tuple(texts): self(texts) for texts in batches}
+        self.close()
+
     def forward(self, texts: Sequence[str]) -> Words:
         """`b` texts to tokens `(b, n, d)` of the longest, and pooled `(b, p)`; in float32."""
-        tokens, mask, pooled = self.encoder.encode(texts)
-        return Words(tokens.float(), mask, None if pooled is None else pooled.float())
+        tokens, mask, pooled = self._known.get(tuple(texts)) or self.encoder.encode(texts)
+        here = self.here.device
+        return Words(
+            tokens.to(here, torch.float32),
+            None if mask is None else mask.to(here),
+            None if pooled is None else pooled.to(here, torch.float32),
+        )
 
 
 def hunyuan(source: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> Split:
     """The pair of HunyuanVideo (arXiv 2412.03603) in a folder or `hf://` repository as diffusers lays it
     out: tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide."""
-    llama = DecoderText(source, template=TEMPLATE, crop=CROP, model="text_encoder", tokenizer="tokenizer")
-    clip = ClipText(source, model="text_encoder_2", tokenizer="tokenizer_2")
+    llama = DecoderText(source, template=TEMPLATE, crop=CROP, model=LANGUAGE, tokenizer="tokenizer")
+    clip = ClipText(source, model=CLIP, tokenizer="tokenizer_2")
     return Split(
         TextEncoder(llama, device=device, dtype=dtype), TextEncoder(clip, device=device, dtype=dtype)
     )

@@ -27,70 +27,68 @@ class MemoryPlan:
 
     weights: int
     """Of network and codec; with offloading of what is not in blocks, and of two blocks."""
-    host: int
-    """Of blocks that are kept in host memory."""
     step: int
     """Of tensors that come and go in one step, latents included."""
     decode: int
     """Of tensors that come and go in decoding, while the network is there."""
+    readers: int = 0
+    """Of published text encoders, which are gone before the network comes."""
+    host: int = 0
+    """In host memory: of blocks that are kept there, or before them of text encoders."""
 
     @property
     def peak(self) -> int:
         """Most at once."""
-        return self.weights + max(self.step, self.decode)
+        return max(self.readers, self.weights + max(self.step, self.decode))
 
-    def show(self, room: int | None = None) -> str:
-        """The plan as text; with the bytes that there are, whether it fits and what to ask for if not."""
-        parts = {"weights": self.weights, "a step": self.step, "decoding": self.decode, "peak": self.peak}
-        lines = [f"{name:10} {size / GIB:8.2f} GiB" for name, size in parts.items()]
-        if self.host:
-            lines.append(f"{'host':10} {self.host / GIB:8.2f} GiB")
-        if room is not None:
-            lines.append(self.verdict(room))
-        return "\n".join(lines)
-
-    def verdict(self, room: int) -> str:
-        """One sentence: does it fit into `room` bytes, and if not, what to ask for."""
-        there = f"{room / GIB:.1f} GiB"
-        if self.peak <= room:
-            return f"this fits into {there}"
-        if self.decode > self.step and self.weights + self.step <= room:
-            return f"decoding does not fit into {there}: decode in tiles, `--tile 16 256 256`"
-        if not self.host:
-            return f"the weights do not fit into {there}: keep blocks in host memory, `--offload`"
-        return f"this does not fit into {there}: ask for fewer frames or a smaller size"
+    def show(self) -> str:
+        """The plan as text, a line for each part."""
+        parts = {"encoders": self.readers, "weights": self.weights, "a step": self.step,
+                 "decoding": self.decode, "peak": self.peak, "host": self.host}  # fmt: skip
+        return "\n".join(f"{name:10} {size / GIB:8.2f} GiB" for name, size in parts.items() if size)
 
 
 def memory_plan(
-    backbone: VideoBackbone, codec: VideoCodec, *, latents: tuple[int, ...], words: int,
-    offload: bool = False, eight: bool = False, tiling: Tiling | None = None,
+    backbone: VideoBackbone, codec: VideoCodec, *, latents: tuple[int, ...], words: int, opinions: int = 1,
+    window: int = 0, tiling: Tiling | None = None, readers: int = 0,
 ) -> MemoryPlan:  # fmt: skip
     """The plan of a clip of `latents` (t, c, h, w) told so many words; both parts may be on the meta device.
 
-    Weights count in the precision that they have; with `eight`, blocks in host memory in eight bits.
+    `opinions` are asked for in one batch, of `window` latent frames at once or of all. `readers`: bytes of
+    text encoders. Weights count in the precision that they have.
     """
-    blocks = [_bytes(block) for block in backbone.blocks]
-    whole = _bytes(backbone) + _bytes(codec)
-    there = whole - sum(blocks) + 2 * max(blocks) if offload else whole
-    size = 1 if eight else next(backbone.parameters()).element_size()
-    host = sum(p.numel() for p in backbone.blocks.parameters()) * size if offload else 0
+    seen = min(window or latents[0], latents[0])
     return MemoryPlan(
-        weights=there, host=host, step=step_bytes(backbone, latents, words=words),
+        weights=_bytes(backbone) + _bytes(codec),
+        step=step_bytes(backbone, (seen, *latents[1:]), words=words, opinions=opinions),
         decode=decode_bytes(codec, (1, *latents), tiling),
-    )  # fmt: skip
+        readers=readers,
+    )
 
 
-def step_bytes(backbone: VideoBackbone, latents: tuple[int, ...], *, words: int) -> int:
+def offloaded(plan: MemoryPlan, backbone: VideoBackbone, *, eight: bool) -> MemoryPlan:
+    """A plan whose blocks, perhaps in eight bits, and text encoders are in host memory."""
+    blocks = [_bytes(block) for block in backbone.blocks]
+    size = 1 if eight else next(backbone.parameters()).element_size()
+    host = sum(p.numel() for p in backbone.blocks.parameters()) * size
+    weights = plan.weights - sum(blocks) + 2 * max(blocks)
+    return replace(plan, weights=weights, readers=0, host=max(host, plan.readers))
+
+
+def step_bytes(backbone: VideoBackbone, latents: tuple[int, ...], *, words: int, opinions: int = 1) -> int:
     """Most bytes held at once in one step on latents `(t, c, h, w)`, counted without computing."""
     config, dtype = backbone.config, next(backbone.parameters()).dtype
     with torch.no_grad(), FakeTensorMode():
         light = _built(_shallow(config), dtype)
-        x = torch.empty(1, *latents, dtype=dtype)
-        pooled = torch.empty(1, config.pooled, dtype=dtype) if config.pooled else None
-        told = Words(torch.empty(1, words, config.text, dtype=dtype), None, pooled)
-        extra = torch.empty(1, latents[0], config.extra, *latents[2:], dtype=dtype) if config.extra else None
-        guidance = torch.ones(1) if getattr(config, "guidance", False) else None
-        return x.nbytes + peak_bytes(lambda: light(x, torch.ones(1), told, guidance=guidance, extra=extra))
+        x = torch.empty(opinions, *latents, dtype=dtype)
+        pooled = torch.empty(opinions, config.pooled, dtype=dtype) if config.pooled else None
+        told = Words(torch.empty(opinions, words, config.text, dtype=dtype), None, pooled)
+        extra = None
+        if config.extra:
+            extra = torch.empty(opinions, latents[0], config.extra, *latents[2:], dtype=dtype)
+        sigma = torch.ones(opinions)
+        guidance = torch.ones(opinions) if getattr(config, "guidance", False) else None
+        return x.nbytes + peak_bytes(lambda: light(x, sigma, told, guidance=guidance, extra=extra))
 
 
 def _built(config: VideoBackboneConfig, dtype: torch.dtype) -> VideoBackbone:

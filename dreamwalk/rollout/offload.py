@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+Offloading = Literal["none", "blocks", "blocks8"]
+"""What is kept in host memory: nothing, blocks, or blocks in eight bits."""
 EIGHT = torch.float8_e4m3fn
 LARGEST = 448.0
 """Of `float8_e4m3fn`."""

@@ -20,6 +20,7 @@ from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.data.videos import frame_rate, frame_size, read_frames
 from dreamwalk.rollout.clips import Order, Use, frames_of, unfold
 from dreamwalk.rollout.execute import Solver
+from dreamwalk.rollout.offload import Offloading
 from dreamwalk.rollout.record import check_film, write_film
 from dreamwalk.schedules.sigmas import Spacing
 
@@ -69,6 +70,8 @@ class SampleClips:
     """Height and width in pixels that are denoised at once, in tiles that share a quarter; default: all."""
     tile: int = 0
     """Decode in tiles of so many pixels a side, 32 frames each; default: all at once."""
+    offload: Offloading = "none"
+    """Keep the network's blocks in host memory, as they are or in eight bits, and bring them one by one."""
     device: Literal["cuda", "cpu"] | None = None
     """Default: an NVIDIA card if there is one."""
 
@@ -172,12 +175,12 @@ def write_clip(asked: SampleClips, system: Any) -> int:
     steps, told = order.steps or system.config.steps, Console(stderr=True)
     moments = unfold(system, order, video)
     *_, last = track(moments, total=steps, description="dreaming", console=told, transient=True)
-    pieces = frames_of(system, order, last.latents, video=video, tiling=_tiling(asked.tile, system.codec))
+    pieces = frames_of(system, order, last.latents, video=video, tiling=tiles(asked.tile, system.codec))
     return write_film(asked.out, _pictures(pieces), fps=system.config.fps)
 
 
-def _tiling(side: int, codec: Any) -> Tiling | None:
-    """Square tiles that share a quarter, in whole latents."""
+def tiles(side: int, codec: Any) -> Tiling | None:
+    """Square tiles of 32 frames that share a quarter, in whole latents; None for a side of 0."""
     time, down, across = codec.stride
     frames = max(1, 16 // time) * time
     return (
@@ -189,4 +192,5 @@ def _tiling(side: int, codec: Any) -> Tiling | None:
 
 def _pictures(pieces: Iterator[Tensor]) -> Iterator[np.ndarray]:
     for piece in pieces:
-        yield from ((piece[0].permute(0, 2, 3, 1) + 1) * 127.5).round().byte().cpu().numpy()
+        for frame in piece[0]:
+            yield ((frame.permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()

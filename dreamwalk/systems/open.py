@@ -84,6 +84,13 @@ def load(name: str | Path) -> Trainable:
     `name`: shipped weights (`nextframe.doom`), a .safetensors file that dreamwalk wrote, a run folder, or
     `hf://owner/repository`. ValueError says in one sentence what is wrong with anything else.
     """
+    made = mapped(name)
+    files.settle(made)
+    return made
+
+
+def mapped(name: str | Path) -> Trainable:
+    """The system of `load`; weights of one of clips stay in the file until they are used or moved."""
     path = locate(name)
     tensors, metadata = _read(path)
     if metadata.get("system") not in SYSTEMS:
@@ -108,6 +115,11 @@ def outline(config: MoviegenConfig) -> Moviegen:
     """A system of clips on the meta device: shapes and precisions, and no memory."""
     with torch.device("meta"):
         return Moviegen(config)
+
+
+def outline_of(name: str | Path) -> Moviegen:
+    """The outline of a system of clips that `load` opens; ValueErrors as there."""
+    return outline(from_json(MoviegenConfig, files.metadata(locate(name))["config"]))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

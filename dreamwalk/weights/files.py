@@ -17,6 +17,8 @@ from torch import Tensor
 from dreamwalk.weights.eight import unpack
 
 FORMAT = "dreamwalk/1"
+ALIGNED = 64
+"""Bytes."""
 
 
 def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, Any]) -> None:
@@ -37,13 +39,27 @@ def check_name(path: Path) -> None:
 
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that `save` wrote; ValueError with one sentence for anything else."""
+    """Tensors and metadata of a file that `save` wrote; ValueError with one sentence for anything else.
+
+    Tensors that are not packed are read from the disk when they are first used.
+    """
     with opened(path) as file:
-        strings = file.metadata() or {}
-        if strings.get("format") != FORMAT:
-            raise ValueError(f"'{path}' was not written by dreamwalk, so it does not say which system it is")
+        about = _about(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return unpack(tensors), {name: json.loads(value) for name, value in strings.items() if name != "format"}
+    return unpack(tensors), about
+
+
+def metadata(path: Path | str) -> dict[str, Any]:
+    """Of a file that `save` wrote; ValueErrors as of `read`."""
+    with opened(path) as file:
+        return _about(file, path)
+
+
+def _about(file: Any, path: Path | str) -> dict[str, Any]:
+    strings = file.metadata() or {}
+    if strings.get("format") != FORMAT:
+        raise ValueError(f"'{path}' was not written by dreamwalk, so it does not say which system it is")
+    return {name: json.loads(value) for name, value in strings.items() if name != "format"}
 
 
 def foreign(path: Path | str) -> dict[str, Tensor]:
@@ -79,12 +95,21 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str)
 
 
 def become(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Give a module on the meta device these tensors for its own, in its precision.
+    """Give a module on the meta device these tensors for its own, in its precision; no copy is made of what
+    has it.
 
     ValueErrors as of `fill`.
     """
     own = {name: given.to(t.dtype) for name, t, given in _matched(module, tensors, source=source)}
     module.load_state_dict(own, assign=True)
+
+
+def settle(module: torch.nn.Module) -> None:
+    """Copy weights that lie in a file, so that they are aligned as torch aligns its own: those that are not
+    lead to other last bits on the CPU."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
 
 
 def _matched(
