@@ -50,17 +50,18 @@ class MemoryPlan:
 
 def memory_plan(
     backbone: VideoBackbone, codec: VideoCodec, *, latents: tuple[int, ...], words: int, opinions: int = 1,
-    window: int = 0, tiling: Tiling | None = None, readers: int = 0,
+    seen: tuple[int, ...] = (0, 0, 0), tiling: Tiling | None = None, readers: int = 0,
 ) -> MemoryPlan:  # fmt: skip
     """The plan of a clip of `latents` (t, c, h, w) told so many words; both parts may be on the meta device.
 
-    `opinions` are asked for in one batch, of `window` latent frames at once or of all. `readers`: bytes of
+    `opinions` are asked for in one batch, of `seen` (t, h, w) latents at once; 0 is all. `readers`: bytes of
     text encoders. Weights count in the precision that they have.
     """
-    seen = min(window or latents[0], latents[0])
+    t, channels, *sides = latents
+    at_once = [min(part or whole, whole) for part, whole in zip(seen, (t, *sides), strict=True)]
     return MemoryPlan(
         weights=_bytes(backbone) + _bytes(codec),
-        step=step_bytes(backbone, (seen, *latents[1:]), words=words, opinions=opinions),
+        step=step_bytes(backbone, (at_once[0], channels, *at_once[1:]), words=words, opinions=opinions),
         decode=decode_bytes(codec, (1, *latents), tiling),
         readers=readers,
     )

@@ -13,10 +13,11 @@ from typing import Any, get_args
 import torch
 
 from dreamwalk.conditions.published import PublishedReader
-from dreamwalk.rollout.clips import check, lead
+from dreamwalk.rollout.clips import lead
 from dreamwalk.rollout.memory import GIB, MemoryPlan, memory_plan, offloaded
 from dreamwalk.rollout.offload import Offload, Offloading
 from dreamwalk.rollout.ordering import SampleClips, ordered, tiles
+from dreamwalk.rollout.orders import check, extent
 
 HOST = torch.device("cpu")
 LARGE = 2 * GIB
@@ -31,7 +32,7 @@ SIGNS = ("can't allocate memory", "out of memory")
 def require_room(asked: SampleClips, system: Any, device: torch.device) -> None:
     """Show on stderr what a large clip takes; ValueError that names what mends it for one without room.
 
-    `system` may be on the meta device. ValueErrors as of `ordered` and `rollout.clips.check`.
+    `system` may be on the meta device. ValueErrors as of `ordered` and `orders.check`.
     """
     whole = whole_plan(asked, system)
     plan = kept(whole, system, asked.offload)
@@ -45,14 +46,15 @@ def whole_plan(asked: SampleClips, system: Any) -> MemoryPlan:
     """The plan of a clip that has all blocks on the device."""
     order, video = ordered(asked, system)
     config, codec = system.config, system.codec
-    (height, width), frames = order.size or config.size, order.frames or config.frames
-    check(system, frames, (height, width))
+    check(system, order, video)
+    frames, (height, width) = extent(system, order, video)
     count, (_, down, across) = codec.latent_frames(frames + lead(system, video)), codec.stride
     guided = (config.guidance if order.guidance is None else order.guidance) != 1
     reader, latents = system.letters, (count, codec.channels, height // down, width // across)
+    seen = order.window, *(a // b for a, b in zip(order.area or (0, 0), codec.stride[1:], strict=True))
     return memory_plan(
         system.backbone, codec, latents=latents, words=config.letters.longest, opinions=1 + guided,
-        window=order.window, tiling=tiles(asked.tile, codec),
+        seen=seen, tiling=tiles(asked.tile, codec),
         readers=reader.nbytes if isinstance(reader, PublishedReader) else 0,
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamwalk.backbones.mmdit import MMDiT, hunyuan_13b, tiny
-from dreamwalk.codecs.causal import CausalVAE, hunyuan
+from dreamwalk.codecs.causal import CausalVAE, hunyuan, small
 from dreamwalk.codecs.footprint import peak_bytes
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.layers.words import Words
@@ -44,3 +44,14 @@ def test_encoders_and_network_are_not_there_together() -> None:
     assert replace(plan, readers=GIB).peak == 6 * GIB
     away = offloaded(plan, MMDiT(tiny()), eight=False)
     assert away.peak < 6 * GIB and away.host == 9 * GIB
+
+
+def test_what_is_seen_at_once_is_what_a_step_takes() -> None:
+    network, codec = MMDiT(tiny()), CausalVAE(small(4))
+    plans = [
+        memory_plan(network, codec, latents=(9, 4, 32, 32), words=6, seen=seen)
+        for seen in ((0, 0, 0), (5, 0, 0), (5, 16, 16), (99, 99, 99))
+    ]
+    steps = [plan.step for plan in plans]
+    assert steps[0] > steps[1] > 3 * steps[2]
+    assert steps[3] == steps[0]
