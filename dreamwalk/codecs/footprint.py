@@ -16,13 +16,21 @@ from torch.utils._pytree import tree_leaves
 
 from dreamwalk.codecs.tiles import Tiling, stream_decode
 
+LONG = 64
+"""Latent frames."""
+
 
 def decode_bytes(codec: nn.Module, shape: tuple[int, ...], tiling: Tiling | None = None) -> int:
     """Most bytes held at once while latents `(b, t, c, h, w)` of that shape are decoded, whole or in tiles.
 
     Of the tensors that come and go, video included (in tiles: the piece that was last given out); neither
-    weights nor what kernels need for themselves. The codec may be on the meta device.
+    weights nor what kernels need for themselves. The codec may be on the meta device. What a long video takes
+    beyond `LONG` latent frames is taken to grow evenly, as it does where it is decoded in pieces.
     """
+    b, t, *rest = shape
+    if t > LONG:
+        half, whole = (decode_bytes(codec, (b, n, *rest), tiling) for n in (LONG // 2, LONG))
+        return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
     with torch.no_grad(), FakeTensorMode() as fake:
         weights = [*codec.parameters(), *codec.buffers()]
         light = _OncePerShape(

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dreamwalk.backbones import VideoBackbone, VideoBackboneConfig, build_video_backbone
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.codecs import VideoCodec
-from dreamwalk.codecs.footprint import decode_bytes, peak_bytes
+from dreamwalk.codecs.footprint import LONG, decode_bytes, peak_bytes
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.layers.words import Words
 
@@ -77,7 +77,16 @@ def offloaded(plan: MemoryPlan, backbone: VideoBackbone, *, eight: bool) -> Memo
 
 
 def step_bytes(backbone: VideoBackbone, latents: tuple[int, ...], *, words: int, opinions: int = 1) -> int:
-    """Most bytes held at once in one step on latents `(t, c, h, w)`, counted without computing."""
+    """Most bytes held at once in one step on latents `(t, c, h, w)`, counted without computing.
+
+    What is beyond `LONG` latent frames is taken to grow evenly.
+    """
+    t, *rest = latents
+    if t > LONG:
+        half, whole = (
+            step_bytes(backbone, (n, *rest), words=words, opinions=opinions) for n in (LONG // 2, LONG)
+        )
+        return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
     config, dtype = backbone.config, next(backbone.parameters()).dtype
     with torch.no_grad(), FakeTensorMode():
         light = _built(_shallow(config), dtype)

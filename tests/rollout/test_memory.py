@@ -55,3 +55,10 @@ def test_what_is_seen_at_once_is_what_a_step_takes() -> None:
     steps = [plan.step for plan in plans]
     assert steps[0] > steps[1] > 3 * steps[2]
     assert steps[3] == steps[0]
+
+
+def test_long_clips_are_counted_as_quickly_as_short_ones() -> None:
+    network, codec = MMDiT(tiny()), CausalVAE(small(4))
+    plans = [memory_plan(network, codec, latents=(t, 4, 4, 4), words=6) for t in (64, 80, 100_000)]
+    assert plans[0].step < plans[1].step < plans[2].step / 1000
+    assert plans[0].decode < plans[1].decode < plans[2].decode / 1000
