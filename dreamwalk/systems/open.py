@@ -66,7 +66,7 @@ def locate(name: str | Path) -> Path:
 
 def kind_of(name: str | Path) -> str:
     """The system that a name, a file or a folder holds; ValueErrors as of `load`."""
-    with files.opened(locate(name)) as file:
+    with files.opened(locate(name), header=True) as file:
         return json.loads((file.metadata() or {}).get("system", '""'))
 
 

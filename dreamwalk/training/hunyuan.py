@@ -103,7 +103,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
     """Its authors' two files; ValueError for one that is missing."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        with files.opened(path) as file:
+        with files.opened(path, header=True) as file:
             names = set(file.keys())
         found |= {part: path for name, part in PARTS.items() if name in names}
     for part in PARTS.values():

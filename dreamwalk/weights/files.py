@@ -51,7 +51,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def metadata(path: Path | str) -> dict[str, Any]:
     """Of a file that `save` wrote; ValueErrors as of `read`."""
-    with opened(path) as file:
+    with opened(path, header=True) as file:
         return _about(file, path)
 
 
@@ -69,8 +69,11 @@ def foreign(path: Path | str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def opened(path: Path | str) -> Iterator[Any]:
-    """A safetensors file to read from; whatever is wrong with it becomes a ValueError of one sentence."""
+def opened(path: Path | str, *, header: bool = False) -> Iterator[Any]:
+    """A safetensors file to read from; whatever is wrong with it becomes a ValueError of one sentence.
+
+    With `header` only names, shapes and metadata are asked for, which needs no memory for the tensors.
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no weight file at '{path}'")
@@ -79,11 +82,19 @@ def opened(path: Path | str) -> Iterator[Any]:
             f"'{path}' is not a .safetensors file; other formats can run code when loaded, so none is read"
         )
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="np" if header else "pt") as file:
             yield file
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"'{path}' is damaged or not a safetensors file ({error}): fetch or train it again"
+        ) from None
+    except RuntimeError as error:  # of torch, when a file is larger than what memory and swap can ever hold
+        if "unable to mmap" not in str(error):
+            raise
+        size = path.stat().st_size / 2**30
+        raise ValueError(
+            f"'{path}' of {size:.1f} GiB is larger than memory and swap of this machine: import it in "
+            "bfloat16, or add swap"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """What has no room is refused in one sentence, before anything is loaded; what has some is dreamt as ever."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -220,3 +221,23 @@ def test_what_is_opened_is_whole_and_the_same_to_the_last_bit(saved: Path) -> No
     for p in mapped(saved).parameters():
         p.data += 1
     assert all(map(torch.equal, load(saved).parameters(), filled.parameters()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts pages as Linux does")
+def test_weights_stay_in_their_file_until_they_are_used(tmp_path: Path) -> None:
+    def held() -> int:
+        """Bytes in memory that are of no file."""
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+        return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+    small = moviegen.tiny()
+    backbone = replace(small.backbone, width=512, heads=16, axes=(8, 12, 12))
+    wide = replace(small, backbone=backbone, precision="bfloat16")
+    tensors = {n: torch.zeros(t.shape, dtype=t.dtype) for n, t in outline(wide).state_dict().items()}
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    files.save(tmp_path / "m.safetensors", tensors, metadata={"system": "moviegen", "config": to_json(wide)})
+    before = held()
+    opened = mapped(tmp_path / "m.safetensors")
+    assert held() - before < size / 4 and size > 2**24
+    files.settle(opened)
+    assert 0.8 * size < held() - before < 1.5 * size

@@ -1,6 +1,8 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors
 import torch
 
 from dreamwalk.codecs.frame import kl_tiny
@@ -95,3 +97,19 @@ def test_a_codec_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no weights\.safetensors"):
         load(tmp_path)
+
+
+def test_a_file_that_no_memory_can_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metadata can be read all the same."""
+    path, opens = tmp_path / "w.safetensors", safetensors.safe_open
+    files.save(path, {"x": torch.zeros(3)}, metadata={"system": "none"})
+
+    def narrow(path: Path, framework: str) -> Any:
+        if framework == "pt":
+            raise RuntimeError(f"unable to mmap 9 bytes from file <{path}>: Cannot allocate memory (12)")
+        return opens(path, framework=framework)
+
+    monkeypatch.setattr(safetensors, "safe_open", narrow)
+    assert files.metadata(path) == {"system": "none"}
+    with pytest.raises(ValueError, match="is larger than memory and swap of this machine"):
+        files.read(path)
