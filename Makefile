@@ -63,6 +63,7 @@ weights: $(VENV)/.installed
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train $(DREAM)
 	$(BIN)/dreamwalk train forcing.doom --data data/home-train $(FORCING)
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
+	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.doom --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --examiner runs/inverse.doom

@@ -1,6 +1,6 @@
 """Block codec: principal components of blocks of pixels going in, a causal video decoder coming out.
 
-What `codecs/patch.py` is for frames, this is for video: a code of 4x16x16 pixels that is found in minutes,
+What `codecs/patch.py` is for frames, this is for video: a code of 2x16x16 pixels that is found in minutes,
 and a decoder that starts as its inverse and learns what the linear code lost. The first frame is a block in
 time by itself, as in the causal codecs (`codecs/causal.py`), and no frame sees a later one, so a stream of
 latents is decoded exactly as the whole. Many channels on a coarse grid are what LTX-Video (arXiv 2501.00103)
@@ -24,8 +24,8 @@ from dreamwalk.codecs.patch import LinearCode
 
 def _decoder() -> CausalVAEConfig:
     return CausalVAEConfig(
-        channels=256, widths=(32, 48, 64, 64), blocks=1, norm="position", attention="frame",
-        strides=((2, 2, 2), (2, 2, 2), (1, 2, 2)), scale=1.0, patch=2,
+        channels=128, widths=(32, 48, 64, 64), blocks=1, norm="position", attention="frame",
+        strides=((1, 2, 2), (2, 2, 2), (1, 2, 2)), scale=1.0, patch=2,
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class BlockCodecConfig:
 
 
 class BlockCodec(nn.Module):
-    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, 1 + (t - 1)/4, c, h/16, w/16)`; `decode`
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, 1 + (t - 1)/2, c, h/16, w/16)`; `decode`
     goes back."""
 
     causal = True
@@ -76,7 +76,7 @@ class BlockCodec(nn.Module):
         return self.rest.loudness
 
     def latent_frames(self, frames: int) -> int:
-        """Latents of so many frames: one of the first, and one of every four after it."""
+        """Latents of so many frames: one of the first, and one of every stride after it."""
         return 1 + -(-(frames - 1) // self.stride[0])
 
     def fit(self, video: Tensor) -> None:
@@ -86,7 +86,7 @@ class BlockCodec(nn.Module):
         self.rest.find(self._blocks(video[:, :whole], self.stride[0]).flatten(0, -2))
 
     def encode(self, video: Tensor) -> Tensor:
-        """Latents, the last frame repeated up to 4k + 1; ValueError with the nearest size that divides."""
+        """Latents, the last frame repeated until it divides; ValueError with the nearest size."""
         require_whole_latents(video, self.stride)
         t = self.stride[0]
         missing = -(video.shape[1] - 1) % t
@@ -105,7 +105,7 @@ class BlockCodec(nn.Module):
 
     @torch.no_grad()
     def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Video piece by piece: one frame of the first latent, four of each that follows; as `decode`."""
+        """Video piece by piece: one frame of the first latent, a stride of each that follows; as `decode`."""
         past = Past()
         for piece in latents:
             for latent in piece.split(1, dim=1):

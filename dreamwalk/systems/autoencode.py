@@ -140,7 +140,7 @@ def doom() -> AutoencodeConfig:
 
 
 def blocks() -> AutoencodeConfig:
-    """The video codec of the shipped clips: 4 frames of 16x16 pixels to 256 channels."""
+    """The video codec of the shipped clips: 2 frames of 16x16 pixels to 128 channels."""
     return AutoencodeConfig(codec=BlockCodecConfig())
 
 

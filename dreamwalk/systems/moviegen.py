@@ -70,7 +70,7 @@ class MoviegenConfig:
     untold: float = 0.1
     """Share of training clips without words, for classifier-free guidance."""
     pictured: float = 0.3
-    """Share of training clips that go on from their first latent: with 0 none can, with 1 all must."""
+    """Share of training clips that go on from their first latents: with 0 none can, with 1 all must."""
     enlarges: int = 1
     """How many times as high and wide a given clip becomes, which is then shown beside the latents."""
     hint: float = 0.0
@@ -142,8 +142,9 @@ class Moviegen(nn.Module):
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
         """Flow matching (Movie Gen, equations 1 to 4): the squared error of the velocity.
 
-        One level for all frames of a clip, but 0 for the first latent of those that go on from it, which
-        then has no loss, unless it is shown beside all of them. An upsampler is shown the clip, made
+        One level for all frames of a clip, but 0 for the first latents of those that go on from them, often
+        one and at most all but one, which then have no loss. Where a first latent is shown beside all of them
+        instead, it has. An upsampler is shown the clip, made
         small and large again.
         """
         config = self.config
@@ -160,7 +161,8 @@ class Moviegen(nn.Module):
         elif config.backbone.extra:
             extra = shown_beside(x[:, :1], x.shape[1]) * going_on[:, None, None, None, None]
         else:
-            sigma[going_on, 0] = 0.0
+            known = (draws.uniform(1).square() * (x.shape[1] - 1)).ceil().clamp(min=1)
+            sigma[going_on[:, None] & (torch.arange(x.shape[1], device=x.device) < known)] = 0.0
         eps = draws.normal(*x.shape[1:])
         guidance = None if config.embedded is None else x.new_full((len(x),), config.embedded)
         v = self.velocity(perturb(x, eps, sigma), sigma, words, guidance=guidance, extra=extra)
@@ -234,13 +236,14 @@ def tiny() -> MoviegenConfig:
 
 
 def doom() -> MoviegenConfig:
-    """The shipped size: clips of 33 frames of 96x128, 432 tokens."""
+    """The shipped size: clips of 33 frames of 96x128, 816 tokens."""
     return MoviegenConfig(
         codec=BlockCodecConfig(),
         backbone=MMDiTConfig(
-            channels=256, width=256, heads=4, dual=1, single=7, refine=1, patch=(1, 1, 1), text=128,
+            channels=128, width=256, heads=4, dual=1, single=7, refine=1, patch=(1, 1, 1), text=128,
             pooled=128, axes=(16, 24, 24),
         ),
         letters=LettersConfig(width=128, pooled=128),
-        predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6, steps=16, guidance=2.0,
+        predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6, pictured=0.5, steps=16,
+        guidance=2.0,
     )  # fmt: skip

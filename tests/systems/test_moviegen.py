@@ -80,3 +80,19 @@ def test_a_first_latent_that_is_shown_has_no_loss(clip: Clip) -> None:
     before = system.loss(clip, Draws(draws))["loss"]
     system.codec.first.mean.add_(0.5)  # type: ignore[union-attr, union-attr, operator]
     assert torch.equal(before, system.loss(clip, Draws(draws))["loss"])
+
+
+def test_a_clip_goes_on_from_one_latent_or_from_several(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = Moviegen(replace(config(), pictured=1.0))
+    told = replace(clip, latents=torch.randn(64, 6, 24, 8, 8), caption=list(PROMPTS) * 32)
+    seen: list[torch.Tensor] = []
+
+    def velocity(x: torch.Tensor, sigma: torch.Tensor, words: object, **_: object) -> torch.Tensor:
+        seen.append(sigma)
+        return x
+
+    monkeypatch.setattr(system, "velocity", velocity)
+    system.loss(told, Draws([(0, 0, row) for row in range(64)]))
+    given = seen[0] == 0
+    assert set(given.sum(1).tolist()) == {1, 2, 3, 4, 5}
+    assert torch.equal(given, given.sort(dim=1, descending=True).values)
