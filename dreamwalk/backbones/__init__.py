@@ -5,12 +5,13 @@ from __future__ import annotations
 from dreamwalk.backbones.crossdit import CrossDiT, CrossDiTConfig
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
+from dreamwalk.backbones.mmdit_kinds import KindsMMDiT, KindsMMDiTConfig
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig
 
 BackboneConfig = FrameDiTConfig | STDiTConfig
 Backbone = FrameDiT | STDiT
-VideoBackboneConfig = MMDiTConfig | CrossDiTConfig
-VideoBackbone = MMDiT | CrossDiT
+VideoBackboneConfig = MMDiTConfig | KindsMMDiTConfig | CrossDiTConfig
+VideoBackbone = MMDiT | KindsMMDiT | CrossDiT
 """Of whole clips, told in words."""
 
 
@@ -26,6 +27,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 def build_video_backbone(config: VideoBackboneConfig) -> VideoBackbone:
     """The backbone of whole clips that a config describes, with fresh weights."""
     match config:
+        case KindsMMDiTConfig():
+            return KindsMMDiT(config)
         case MMDiTConfig():
             return MMDiT(config)
         case CrossDiTConfig():

@@ -141,17 +141,22 @@ class MMDiT(nn.Module):
         check(self.config, x, words, extra=extra)
         if (guidance is not None) != self.config.guidance:
             raise ValueError(UNGUIDED if guidance is not None else "`guidance` is missing: 6.0, for instance")
-        extent, words = token_extent(x, self.config.patch), words.trimmed()
-        words = words._replace(tokens=words.tokens.to(dtype))
+        extent = token_extent(x, self.config.patch)
         inputs = x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=2)
         video = self.embed(inputs.to(dtype))
         levels = levels_by_frame(sigma, x, self.config.patch)
-        told, condition = self.refiner(words, levels.amax(1)), self._condition(levels, words, guidance)
-        layout = self._layout(extent, video, words)
-        h = self._through(video, told, condition, layout)
+        told, condition = self.told(words, levels.amax(1)), self._condition(levels, words, guidance)
+        layout = self._layout(extent, video, told)
+        h = self._through(video, told.tokens, condition, layout)
         shift, scale = self.modulation(condition[:, -1:])
         y = modulated_norm(h[:, : video.shape[1]], shift, scale, frame=layout.frame)
         return self.head(y, extent).to(x.dtype)
+
+    def told(self, words: Words, sigma: Tensor) -> Words:
+        """Words as the tokens `(b, n, d)` that stand behind the video, at the clip's levels `(b,)`."""
+        words = words.trimmed()
+        words = words._replace(tokens=words.tokens.to(self.embed.project.weight.dtype))
+        return words._replace(tokens=self.refiner(words, sigma))
 
     def _through(self, x: Tensor, words: Tensor, condition: Tensor, layout: Layout) -> Tensor:
         """All tokens, video before words, after all blocks."""

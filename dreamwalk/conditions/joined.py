@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dreamwalk.conditions.text import Widths
 from dreamwalk.layers.words import Words
@@ -33,15 +33,9 @@ class Joined(nn.Module):
         """Words of the same `b` texts, in the order of `widths`, to tokens `(b, n1 + n2 + ..., width)`."""
         like = next(self.parameters())
         tokens = [part(each.tokens.to(like)) for part, each in zip(self.tokens, words, strict=True)]
-        present = [_present(each).to(like.device) for each in words]
+        present = [each.present.to(like.device) for each in words]
         vectors = [each.pooled.to(like) for each in words if each.pooled is not None]
         pooled = torch.cat(vectors, dim=-1) if vectors else None
         if self.pooled is not None:
             pooled = self.pooled(pooled)
         return Words(torch.cat(tokens, dim=1), torch.cat(present, dim=1), pooled).trimmed()
-
-
-def _present(words: Words) -> Tensor:
-    if words.mask is not None:
-        return words.mask
-    return torch.ones(words.tokens.shape[:2], dtype=torch.bool, device=words.tokens.device)

@@ -74,13 +74,8 @@ class PublishedReader(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Words:
         """`b` texts to tokens `(b, n, d)` of the longest, and pooled `(b, p)`; in float32."""
-        tokens, mask, pooled = self._known.get(tuple(texts)) or self.encoder.encode(texts)
-        here = self.here.device
-        return Words(
-            tokens.to(here, torch.float32),
-            None if mask is None else mask.to(here),
-            None if pooled is None else pooled.to(here, torch.float32),
-        )
+        words = self._known.get(tuple(texts)) or self.encoder.encode(texts)
+        return words.to(self.here.device, torch.float32)
 
 
 def hunyuan(source: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> Split:

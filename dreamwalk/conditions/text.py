@@ -203,8 +203,7 @@ class Split:
         return {"tokens": self.tokens.describe(), "pooled": self.pooled.describe()}
 
     def encode(self, texts: Sequence[str]) -> Words:
-        tokens, mask, _ = self.tokens.encode(texts)
-        return Words(tokens, mask, self.pooled.encode(texts).pooled)
+        return self.tokens.encode(texts)._replace(pooled=self.pooled.encode(texts).pooled)
 
 
 def quoted(text: str) -> str:

@@ -17,6 +17,24 @@ class Words(NamedTuple):
     """bool `(b, n)`, True where a text has a token; None where all of them do."""
     pooled: Tensor | None = None
     """`(b, p)`, one vector for a whole text, for the modulation."""
+    others: tuple[Words, ...] = ()
+    """What other encoders give for the same texts, each of a width of its own."""
+
+    @property
+    def present(self) -> Tensor:
+        """`mask`, of ones where there is none."""
+        if self.mask is not None:
+            return self.mask
+        return torch.ones(self.tokens.shape[:2], dtype=torch.bool, device=self.tokens.device)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Words:
+        """The same on a device, and its vectors in a precision."""
+        return Words(
+            self.tokens.to(device, dtype),
+            None if self.mask is None else self.mask.to(device),
+            None if self.pooled is None else self.pooled.to(device, dtype),
+            tuple(other.to(device, dtype) for other in self.others),
+        )
 
     def trimmed(self) -> Words:
         """Without the columns that no text has a token in, and without a mask that hides nothing."""
@@ -24,7 +42,7 @@ class Words(NamedTuple):
             return self
         used = torch.nonzero(self.mask.any(0)).flatten()
         tokens, mask = self.tokens[:, used], self.mask[:, used]
-        return Words(tokens, None if bool(mask.all()) else mask, self.pooled)
+        return self._replace(tokens=tokens, mask=None if bool(mask.all()) else mask)
 
 
 def beside(first: Words, second: Words) -> Words:
@@ -32,11 +50,11 @@ def beside(first: Words, second: Words) -> Words:
     longest = max(first.tokens.shape[1], second.tokens.shape[1])
     tokens, masks = [], []
     for words in (first, second):
-        b, n, _ = words.tokens.shape
-        mask = words.tokens.new_ones(b, n, dtype=torch.bool) if words.mask is None else words.mask
-        tokens.append(torch.nn.functional.pad(words.tokens, (0, 0, 0, longest - n)))
-        masks.append(torch.nn.functional.pad(mask, (0, longest - n)))
+        missing = longest - words.tokens.shape[1]
+        tokens.append(torch.nn.functional.pad(words.tokens, (0, 0, 0, missing)))
+        masks.append(torch.nn.functional.pad(words.present, (0, missing)))
     pooled = None
     if first.pooled is not None and second.pooled is not None:
         pooled = torch.cat([first.pooled, second.pooled])
-    return Words(torch.cat(tokens), torch.cat(masks), pooled).trimmed()
+    others = tuple(beside(*each) for each in zip(first.others, second.others, strict=True))
+    return Words(torch.cat(tokens), torch.cat(masks), pooled, others).trimmed()

@@ -3,6 +3,7 @@
     for words                    hunyuanvideo-community/HunyuanVideo, tencent/HunyuanVideo
     images, latent_concat        hunyuanvideo-community/HunyuanVideo-I2V-33ch
     images, token_replace        hunyuanvideo-community/HunyuanVideo-I2V, tencent/HunyuanVideo-I2V
+    1.5, words or images         hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and its kin
 
 Diffusers' is a folder with `config.json` and safetensors, perhaps in shards with an index. The authors' is
 one pickled file, which is not opened: as safetensors, under the same names, it is. Its sizes are read from
@@ -21,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
+from dreamwalk.backbones import build_video_backbone
+from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.layers.patches import Extent
-from dreamwalk.weights import files
+from dreamwalk.weights import files, hunyuan15
 from dreamwalk.weights.config import to_json
 from dreamwalk.weights.hunyuan_names import BLOCKS, DIFFUSERS, TENCENT, public_parts
 
@@ -33,7 +35,7 @@ class Renamed(Mapping[str, Tensor]):
 
     def __init__(self, config: MMDiTConfig, places: Mapping[str, Path], *, layout: int, source: str) -> None:
         with torch.device("meta"):
-            wanted = MMDiT(config).state_dict()
+            wanted = build_video_backbone(config).state_dict()
         self.shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
         self.parts = {name: public_parts(name, config, layout) for name in wanted}
         self.places = places
@@ -128,9 +130,12 @@ def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
     if not path.is_file():
         raise ValueError(f"'{folder}' lacks config.json: it is not a folder of diffusers")
     given = json.loads(path.read_text())
-    if given.get("_class_name") != "HunyuanVideoTransformer3DModel":
+    known = "HunyuanVideoTransformer3DModel", hunyuan15.TRANSFORMER
+    if given.get("_class_name") not in known:
         raise ValueError(f"'{path}' is of {given.get('_class_name')}, not of HunyuanVideo's transformer")
     try:
+        if given["_class_name"] == hunyuan15.TRANSFORMER:
+            return hunyuan15.transformer_config(given, source=f"'{path}'")
         config = MMDiTConfig(
             channels=given["out_channels"],
             extra=given["in_channels"] - given["out_channels"],

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 
 QKV = "attn.to_q attn.to_k attn.to_v"
 ROOT = {
@@ -44,6 +46,20 @@ ROOT = {
     "modulation.project": ("norm_out.linear[d:] norm_out.linear[:d]", "final_layer.adaLN_modulation.1"),
     "head.project": ("proj_out", "final_layer.linear"),
 }
+KINDS = {
+    "sigma.mlp.0": ("time_embed.timestep_embedder.linear_1",),
+    "sigma.mlp.2": ("time_embed.timestep_embedder.linear_2",),
+    "letters.0": ("context_embedder_2.norm",),
+    "letters.1": ("context_embedder_2.linear_1",),
+    "letters.3": ("context_embedder_2.linear_2",),
+    "letters.5": ("context_embedder_2.linear_3",),
+    "picture.0": ("image_embedder.norm_in",),
+    "picture.1": ("image_embedder.linear_1",),
+    "picture.3": ("image_embedder.linear_2",),
+    "picture.4": ("image_embedder.norm_out",),
+    "kinds": ("cond_type_embed",),
+}
+"""What HunyuanVideo-1.5 has besides, or under another name; at diffusers' only."""
 REFINER = {
     "norm_attention": ("norm1", "norm1"),
     "qkv": (QKV, "self_attn_qkv"),
@@ -103,7 +119,8 @@ class Part(NamedTuple):
 def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
     """Where a tensor of ours is at diffusers' (layout 0) or theirs (1)."""
     layer, kind = name.rsplit(".", 1)
-    table, prefix = ROOT, ""
+    table: Mapping[str, tuple[str, ...]] = ROOT | KINDS if isinstance(config, KindsMMDiTConfig) else ROOT
+    prefix = ""
     if match := re.fullmatch(r"(refiner\.)?blocks\.(\d+)\.(.+)", layer):
         index, layer = int(match[2]), match[3]
         if match[1]:

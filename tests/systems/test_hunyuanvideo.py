@@ -101,7 +101,7 @@ def asked(pipeline: Any, noise: Tensor, picture: Tensor, guidance: float) -> dic
                             "num_inference_steps": STEPS, "guidance_scale": 6.0,
                             "true_cfg_scale": guidance}  # fmt: skip
     for name, key in (("", ""), ("ugly", "negative_")):
-        tokens, mask, pooled = words[name]
+        tokens, mask, pooled = words[name][:3]
         call |= {f"{key}prompt_embeds": tokens, f"{key}pooled_prompt_embeds": pooled}
         call |= {f"{key}prompt_attention_mask": mask.float()}
     if kind_of(pipeline):
