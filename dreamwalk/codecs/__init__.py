@@ -6,15 +6,16 @@ from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.frame import KLCodec, KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
+from dreamwalk.codecs.shuffle import ShuffleVAE, ShuffleVAEConfig
 from dreamwalk.codecs.tae import TAECodec, TAEConfig
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig
 
 CodecConfig = PatchCodecConfig | KLCodecConfig | ViTCodecConfig
 """Codecs of frames."""
-VideoCodecConfig = BlockCodecConfig | CausalVAEConfig | TAEConfig
+VideoCodecConfig = BlockCodecConfig | CausalVAEConfig | ShuffleVAEConfig | TAEConfig
 """Codecs of videos: several frames are one latent."""
 Codec = PatchCodec | KLCodec | ViTCodec
-VideoCodec = BlockCodec | CausalVAE | TAECodec
+VideoCodec = BlockCodec | CausalVAE | ShuffleVAE | TAECodec
 
 
 def build_codec(config: CodecConfig) -> Codec:
@@ -35,5 +36,7 @@ def build_video_codec(config: VideoCodecConfig) -> VideoCodec:
             return BlockCodec(config)
         case CausalVAEConfig():
             return CausalVAE(config)
+        case ShuffleVAEConfig():
+            return ShuffleVAE(config)
         case TAEConfig():
             return TAECodec(config)

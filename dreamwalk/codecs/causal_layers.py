@@ -17,8 +17,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 Past = dict[nn.Module, Tensor]
-"""The frames that each convolution still needs, padded as it saw them."""
-NormKind = Literal["group", "position"]
+"""The frames that each convolution still needs, padded as it saw them, and what attention over all frames
+has seen."""
+NormKind = Literal["group", "position", "length"]
 AttentionKind = Literal["causal", "frame"]
 Strides = tuple[int, int, int]
 SLICE = 2
@@ -126,15 +127,15 @@ class GroupNorm(nn.Module):
 class PositionNorm(nn.Module):
     """Root-mean-square norm over the channels of each position, so that no position sees another."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, eps: float) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
+        self.eps, self.weight = eps, nn.Parameter(torch.ones(width))
 
     def forward(self, pieces: list[Tensor]) -> Iterator[Tensor]:
         weight = self.weight[:, None, None, None]
         for piece in pieces:
             power = precise(piece).square().mean(1, keepdim=True)
-            yield piece * (power + 1e-6).rsqrt().to(piece.dtype) * weight.to(piece.dtype)
+            yield piece * (power + self.eps).rsqrt().to(piece.dtype) * weight.to(piece.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -164,16 +165,19 @@ class FrameAttention(nn.Module):
         self.norm, self.causal = build_norm(norm, width, groups=groups), kind == "causal"
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: list[Tensor]) -> list[Tensor]:
+    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
         """Frame after frame, so that there is no mask: that of a whole clip would have n x n entries."""
         if not x:
             return x
         h, w = x[0].shape[-2:]
         tokens = torch.cat([rearrange(piece, "b c t h w -> b (t h w) c") for piece in self.norm(x)], dim=1)
         q, k, v = (project(tokens)[:, None] for project in (self.q, self.k, self.v))
-        frames = []
+        if self.causal and past is not None:
+            both = torch.stack([k, v])
+            k, v = past[self] = torch.cat([past[self], both], dim=3) if self in past else both
+        frames, before = [], k.shape[2] - q.shape[2]
         for start in range(0, tokens.shape[1], h * w):
-            seen = slice(0 if self.causal else start, start + h * w)
+            seen = slice(0 if self.causal else start, before + start + h * w)
             now = q[:, :, start : start + h * w]
             frames.append(nn.functional.scaled_dot_product_attention(now, k[:, :, seen], v[:, :, seen]))
         y = rearrange(self.out(torch.cat(frames, dim=2)[:, 0]), "b (t h w) c -> b c t h w", h=h, w=w)
@@ -191,13 +195,13 @@ class Middle(nn.Module):
         self.after = ResidualBlock(width, width, norm=norm, groups=groups)
 
     def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
-        return self.after(self.attention(self.before(x, past)), past)
+        return self.after(self.attention(self.before(x, past), past), past)
 
 
 class Level(nn.Module):
     """Residual blocks at one resolution, and the way to the next."""
 
-    def __init__(self, blocks: Iterable[ResidualBlock], resample: CausalConv | None) -> None:
+    def __init__(self, blocks: Iterable[ResidualBlock], resample: nn.Module | None) -> None:
         super().__init__()
         self.blocks, self.resample = nn.ModuleList(blocks), resample
 
@@ -208,8 +212,11 @@ class Level(nn.Module):
 
 
 def build_norm(kind: NormKind, width: int, *, groups: int) -> GroupNorm | PositionNorm:
-    """The norm of one kind, with weights of one."""
-    return GroupNorm(width, groups=groups) if kind == "group" else PositionNorm(width)
+    """The norm of one kind, with weights of one; `length` adds nothing to the mean square of `position` that
+    would show."""
+    if kind == "group":
+        return GroupNorm(width, groups=groups)
+    return PositionNorm(width, eps=1e-6 if kind == "position" else 1e-24)
 
 
 def frames_of_a_piece(height: int, width: int) -> int:

@@ -1,13 +1,56 @@
-"""The published configs of HunyuanVideo-1.5, in the layout of diffusers."""
+"""The published parts of HunyuanVideo-1.5, in the layout of diffusers: the folders `transformer` and `vae` of
+huggingface.co/hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and its kin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
+from dreamwalk.codecs.shuffle import ShuffleVAE, ShuffleVAEConfig
+from dreamwalk.weights import files
+from dreamwalk.weights.hunyuan_vae import FILE, described, translated
 
 TRANSFORMER = "HunyuanVideo15Transformer3DModel"
+SIZES = {
+    "latent_channels": "channels",
+    "block_out_channels": "widths",
+    "layers_per_block": "blocks",
+    "scaling_factor": "scale",
+}
+"""Sizes of the VAE, theirs and ours."""
+FIXED = {
+    "_class_name": "AutoencoderKLHunyuanVideo15",
+    "in_channels": 3,
+    "out_channels": 3,
+    "spatial_compression_ratio": 16,
+    "temporal_compression_ratio": 4,
+    "downsample_match_channel": True,
+    "upsample_match_channel": True,
+}
+"""What we know only in one way."""
+WORDS = {
+    "coder.first.": "coder.conv_in.",
+    "coder.last.": "coder.conv_out.",
+    "coder.norm.": "coder.norm_out.",
+    "encoder.levels.": "encoder.down_blocks.",
+    "decoder.levels.": "decoder.up_blocks.",
+    ".blocks.": ".resnets.",
+    ".middle.before.": ".mid_block.resnets.0.",
+    ".middle.after.": ".mid_block.resnets.1.",
+    ".middle.attention.norm.": ".mid_block.attentions.0.norm.",
+    ".middle.attention.out.": ".mid_block.attentions.0.proj_out.",
+    ".middle.attention.": ".mid_block.attentions.0.to_",
+    ".norm1.weight": ".norm1.gamma",
+    ".norm2.weight": ".norm2.gamma",
+    ".norm.weight": ".norm.gamma",
+    ".norm_out.weight": ".norm_out.gamma",
+}
+"""Our words of the VAE and theirs, replaced from first to last."""
 
 
 def transformer_config(given: Mapping[str, Any], *, source: str) -> tuple[KindsMMDiTConfig, str | None]:
@@ -39,3 +82,26 @@ def transformer_config(given: Mapping[str, Any], *, source: str) -> tuple[KindsM
         picture=given["image_embed_dim"],
     )
     return config, "latent_concat" if given["task_type"] == "i2v" else None
+
+
+def public_name(name: str) -> str:
+    """`decoder.levels.0.blocks.1.norm1.weight` is `decoder.up_blocks.0.resnets.1.norm1.gamma` to them."""
+    way = "downsamplers" if name.startswith("encoder.") else "upsamplers"
+    for ours, theirs in {**WORDS, ".resample.": f".{way}.0."}.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+def read_vae(path: Path | str) -> tuple[dict[str, Tensor], ShuffleVAEConfig]:
+    """Tensors of a `ShuffleVAE` and its config, from the folder; ValueErrors as of `hunyuan_vae.read_vae`."""
+    path = Path(path)
+    for file in (path / "config.json", path / FILE):
+        if not file.is_file():
+            raise ValueError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
+    given = described(path / "config.json", fixed=FIXED)
+    sizes = {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
+    config = ShuffleVAEConfig(**{**sizes, "widths": tuple(sizes.get("widths", ShuffleVAEConfig.widths))})
+    with torch.device("meta"):
+        wanted = ShuffleVAE(config).state_dict()
+    source = f"'{path / FILE}'"
+    return translated(files.foreign(path / FILE), wanted, name=public_name, source=source), config

@@ -7,7 +7,7 @@ huggingface.co/hunyuanvideo-community/HunyuanVideo. Tensors have the same names 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,43 +75,51 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
-    described = file.with_name("config.json")
-    config = read_config(described) if described.is_file() else hunyuan()
+    beside = file.with_name("config.json")
+    config = read_config(beside) if beside.is_file() else hunyuan()
     with torch.device("meta"):
         wanted = CausalVAE(config).state_dict()
-    return _translated(files.foreign(file), wanted, source=f"'{file}'"), config
+    return translated(files.foreign(file), wanted, name=public_name, source=f"'{file}'"), config
 
 
 def read_config(path: Path | str) -> CausalVAEConfig:
     """Our config from their `config.json`; ValueError if it is damaged or of another network."""
-    try:
-        given: dict[str, Any] = json.loads(Path(path).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"'{path}' is not JSON: download it again") from None
-    for name, value in FIXED.items():
-        if given.get(name, value) != value:
-            raise ValueError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
+    given = described(path, fixed=FIXED)
     if len(given.get("block_out_channels", hunyuan().widths)) != 4:
         raise ValueError(f"'{path}' has {len(given['block_out_channels'])} levels; only 4 can be read")
     sizes = {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
     return CausalVAEConfig(**{**sizes, "widths": tuple(sizes.get("widths", hunyuan().widths))})
 
 
-def _translated(
-    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
+def described(path: Path | str, *, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` says; ValueError if it is damaged, or differs in what is known in one way only."""
+    try:
+        given: dict[str, Any] = json.loads(Path(path).read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise ValueError(f"'{path}' is not JSON: download it again") from None
+    for name, value in fixed.items():
+        if given.get(name, value) != value:
+            raise ValueError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
+    return given
+
+
+def translated(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, name: Callable[[str], str], source: str
 ) -> dict[str, Tensor]:
+    """Tensors under our names and in our shapes, which may lack last axes of one; `name` gives theirs.
+
+    ValueError for the first that is missing, too much, or of another shape.
+    """
     tensors = {}
-    for name, meta in wanted.items():
-        theirs = public_name(name)
+    for ours, meta in wanted.items():
+        theirs, shape = name(ours), tuple(meta.shape)
         if theirs not in given:
             raise ValueError(f"{source} lacks '{theirs}': it is not of the layout of HunyuanVideo's VAE")
-        if given[theirs].shape != meta.shape:
-            found, expected = tuple(given[theirs].shape), tuple(meta.shape)
-            raise ValueError(
-                f"{source} has '{theirs}' of shape {found}, not {expected}: it is of other sizes"
-            )
-        tensors[name] = given[theirs]
-    unknown = sorted(set(given) - {public_name(name) for name in wanted})
+        found = tuple(given[theirs].shape)
+        if found != shape + (1,) * (len(found) - len(shape)):
+            raise ValueError(f"{source} has '{theirs}' of shape {found}, not {shape}: it is of other sizes")
+        tensors[ours] = given[theirs].reshape(shape)
+    unknown = sorted(set(given) - {name(ours) for ours in wanted})
     if unknown:
         raise ValueError(f"{source} also has '{unknown[0]}', which the layout of HunyuanVideo's VAE has not")
     return tensors

@@ -1,0 +1,228 @@
+"""Causal video autoencoder that moves pixels into channels: that of HunyuanVideo-1.5 (arXiv 2511.18870).
+
+Four frames and 16x16 pixels become one latent, the first frame one by itself. Where a level ends,
+neighbouring frames, rows and columns become channels of one position, or go back, as learnt by a convolution
+and beside it by a shortcut that learns nothing: it averages channels, or repeats them (DC-AE, arXiv
+2410.10733). The same shortcut leads past the layers next to the latents. Norms are of each position and
+attention looks back, so no frame sees a later one: a stream is coded exactly, in space that grows by the
+attention's keys and values only. `hunyuan15()` has the published sizes (1,260,634,115 parameters);
+`weights.hunyuan15` reads what was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from dreamwalk.codecs.causal_coding import CausalCodec
+from dreamwalk.codecs.causal_layers import (
+    CausalConv,
+    Level,
+    Middle,
+    Past,
+    ResidualBlock,
+    Strides,
+    activated,
+    build_norm,
+)
+
+
+@dataclass(frozen=True)
+class ShuffleVAEConfig:
+    """Sizes of a causal video autoencoder that moves pixels into channels."""
+
+    channels: int = 32
+    """Latent channels."""
+    widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)
+    """Channels of each level, from pixels to latents."""
+    blocks: int = 2
+    """Residual blocks a level (one more when decoding)."""
+    strides: tuple[Strides, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
+    """Frames, rows and columns that become one after each level but the last; decoding goes backwards."""
+    scale: float | None = 1.03682
+    """Latents are multiplied by this; None: as training measures it."""
+    patch: int = 1
+    """Pixels a side that are one position, in their own channels, before the first convolution."""
+    strict = True
+    """No frame sees a later one."""
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.widths) - 1:
+            levels, needed = len(self.widths), len(self.widths) - 1
+            raise ValueError(f"{levels} levels need {needed} strides between them, not {len(self.strides)}")
+        for (a, b), (t, h, w) in zip(pairwise(self.widths), self.strides, strict=True):
+            if h * w * a % b or b % (t * h * w):
+                raise ValueError(
+                    f"{b} channels cannot follow {a} where {t}x{h}x{w} become one: take a multiple of "
+                    f"{t * h * w} that divides {h * w * a}"
+                )
+        if self.widths[-1] % (2 * self.channels):
+            raise ValueError(f"the last width, {self.widths[-1]}, is no multiple of {2 * self.channels}")
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per latent in time, height and width."""
+        t, h, w = (prod(axis) for axis in zip(*self.strides, strict=True))
+        return t, h * self.patch, w * self.patch
+
+
+class ShuffleVAE(CausalCodec):
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, 1 + (t - 1)/4, c, h/16, w/16)`; `decode`
+    goes back."""
+
+    def __init__(self, config: ShuffleVAEConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+
+class Shuffle(nn.Module):
+    """A video at another resolution: what a convolution makes of it, beside a shortcut; the first frame by
+    itself."""
+
+    def __init__(self, width: int, out: int, *, made: int, factors: Strides, frames: int) -> None:
+        super().__init__()
+        self.conv = CausalConv(width, made)
+        self.out, self.factors, self.frames = out, factors, frames
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+        """The first frame, and one piece for each that completes a number of `frames`."""
+        begun = past is not None and self in past
+        whole = list(self._whole(pieces, past))
+        for i, (x, y) in enumerate(zip(whole, self.conv(whole, past), strict=True)):
+            moved = self.moved(x, y, frames=self.factors[0] if i or begun else 1)
+            yield rearrange(moved, "b t h w c -> b c t h w")
+
+    def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
+        """`x` and what the convolution made of it, added, as `(b, t, h, w, c)`."""
+        raise NotImplementedError
+
+    def _whole(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+        """The same frames: the first, and then whole numbers of `frames`; the rest waits in `past`."""
+        rest = None if past is None else past.get(self)
+        for piece in pieces:
+            if rest is None:
+                yield piece[:, :, :1]
+                rest = piece[:, :, 1:]
+            else:
+                rest = torch.cat([rest, piece], dim=2) if rest.shape[2] else piece
+            count = rest.shape[2] // self.frames * self.frames
+            if count:
+                yield rest[:, :, :count]
+            rest = rest[:, :, count:].clone()
+            if past is not None:
+                past[self] = rest
+
+
+class Down(Shuffle):
+    """Frames, rows and columns become channels; the shortcut averages groups of them."""
+
+    def __init__(self, width: int, out: int, *, factors: Strides) -> None:
+        super().__init__(width, out, made=out // prod(factors), factors=factors, frames=factors[0])
+
+    def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
+        """A first frame stands for all that would become one."""
+        short, new = (self._packed(part, frames) for part in (x, y))
+        return new.repeat(1, 1, 1, 1, self.out // new.shape[-1]) + averaged(short, self.out)
+
+    def _packed(self, x: Tensor, frames: int) -> Tensor:
+        _, h, w = self.factors
+        pattern = "b c (t r) (h p) (w q) -> b t h w (r p q c)"
+        return rearrange(x, pattern, r=frames, p=h, q=w)
+
+
+class Up(Shuffle):
+    """Channels become frames, rows and columns; the shortcut repeats them."""
+
+    def __init__(self, width: int, out: int, *, factors: Strides) -> None:
+        super().__init__(width, out, made=out * prod(factors), factors=factors, frames=1)
+
+    def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
+        """Of a first frame, which becomes one, some of what was made is not needed."""
+        short, new = (self._unpacked(part, frames) for part in (x, y))
+        return new[..., : self.out] + repeated(short, self.out)
+
+    def _unpacked(self, x: Tensor, frames: int) -> Tensor:
+        _, h, w = self.factors
+        pattern = "b (r p q c) t h w -> b (t r) (h p) (w q) c"
+        return rearrange(x, pattern, r=frames, p=h, q=w)
+
+
+class Encoder(nn.Module):
+    """Pixels `(b, c, t, h, w)` in pieces to moments in pieces."""
+
+    def __init__(self, config: ShuffleVAEConfig) -> None:
+        super().__init__()
+        widths, self.out = config.widths, 2 * config.channels
+        self.first = CausalConv(3 * config.patch**2, widths[0])
+        ways = [
+            Down(a, b, factors=stride)
+            for (a, b), stride in zip(pairwise(widths), config.strides, strict=True)
+        ]
+        self.levels = _levels(widths, ways, blocks=config.blocks)
+        self.middle = _middle(widths[-1])
+        self.norm = build_norm("length", widths[-1], groups=1)
+        self.last = CausalConv(widths[-1], self.out)
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+        x = list(self.first(pieces, past))
+        for level in self.levels:
+            x = level(x, past)
+        x = self.middle(x, past)
+        new = self.last(activated(self.norm(x)), past)
+        return [y + averaged(piece, self.out, dim=1) for piece, y in zip(x, new, strict=True)]
+
+
+class Decoder(nn.Module):
+    """Latents `(b, c, t, h, w)` in pieces to pixels in pieces."""
+
+    def __init__(self, config: ShuffleVAEConfig) -> None:
+        super().__init__()
+        widths, strides = config.widths[::-1], config.strides[::-1]
+        self.first = CausalConv(config.channels, widths[0])
+        self.middle = _middle(widths[0])
+        ways = [Up(a, b, factors=stride) for (a, b), stride in zip(pairwise(widths), strides, strict=True)]
+        self.levels = _levels(widths, ways, blocks=config.blocks + 1)
+        self.norm = build_norm("length", widths[-1], groups=1)
+        self.last = CausalConv(widths[-1], 3 * config.patch**2)
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+        given = list(pieces)
+        new = zip(given, self.first(given, past), strict=True)
+        x = self.middle([y + repeated(piece, y.shape[1], dim=1) for piece, y in new], past)
+        for level in self.levels:
+            x = level(x, past)
+        return list(self.last(activated(self.norm(x)), past))
+
+
+def averaged(x: Tensor, width: int, *, dim: int = -1) -> Tensor:
+    """Channels to fewer, each the mean of neighbours."""
+    return x.unflatten(dim, (width, -1)).mean(dim + 1 if dim >= 0 else dim)
+
+
+def repeated(x: Tensor, width: int, *, dim: int = -1) -> Tensor:
+    """Channels to more, each as often."""
+    return x.repeat_interleave(width // x.shape[dim], dim)
+
+
+def _levels(widths: tuple[int, ...], ways: list[Down] | list[Up], *, blocks: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        Level([ResidualBlock(width, width, norm="length", groups=1) for _ in range(blocks)], way)
+        for width, way in zip(widths, [*ways, None], strict=True)
+    )
+
+
+def _middle(width: int) -> Middle:
+    return Middle(width, norm="length", groups=1, attention="causal")
+
+
+def hunyuan15() -> ShuffleVAEConfig:
+    """The VAE of HunyuanVideo-1.5: 32 channels, 4 frames and 16x16 pixels a latent; 1,260,634,115
+    parameters."""
+    return ShuffleVAEConfig()
