@@ -64,8 +64,9 @@ class KindsMMDiT(MMDiT):
             tokens = getattr(self, name)(given.tokens.to(kinds[0].tokens))
             kinds.append(given._replace(tokens=tokens))
         tokens = [each.tokens + mark for each, mark in zip(kinds, self.kinds.weight, strict=False)]
-        present = torch.cat([each.present for each in kinds], dim=1)
-        return Words(torch.cat(tokens, dim=1), None if bool(present.all()) else present)
+        masked = any(each.mask is not None for each in kinds)
+        mask = torch.cat([each.present for each in kinds], dim=1) if masked else None
+        return Words(torch.cat(tokens, dim=1), mask)
 
 
 def hunyuan_8b() -> KindsMMDiTConfig:

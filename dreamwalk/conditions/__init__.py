@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dreamwalk.conditions.kinds import KindsReader, PublishedKinds
 from dreamwalk.conditions.letters import Letters, LettersConfig
 from dreamwalk.conditions.published import PublishedReader, PublishedWords
 
-WordsConfig = LettersConfig | PublishedWords
+WordsConfig = LettersConfig | PublishedWords | PublishedKinds
 """Of what reads the words: trained along, or published."""
 
 
@@ -14,5 +15,7 @@ def build_reader(config: WordsConfig) -> Letters | PublishedReader:
     match config:
         case LettersConfig():
             return Letters(config)
+        case PublishedKinds():
+            return KindsReader(config)
         case PublishedWords():
             return PublishedReader(config)

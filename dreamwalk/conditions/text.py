@@ -63,6 +63,10 @@ class QuotedText:
     """Bytes."""
     model: str = ""
 
+    def shown(self, text: str) -> str:
+        """What is read of a text; nothing where a picture is to show no letters."""
+        return quoted(text)
+
 
 @dataclass(frozen=True)
 class DecoderText:
@@ -179,7 +183,7 @@ class TextEncoder:
     def _symbols(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text; none for one in which a picture is to show no letters."""
         if isinstance(self.config, QuotedText):
-            shown = [quoted(text) for text in texts]
+            shown = [self.config.shown(text) for text in texts]
             return [self._tokens(text) if text else [] for text in shown]
         if isinstance(self.config, DecoderText):
             return [self._tokens(self.config.template.replace("{}", text)) for text in texts]

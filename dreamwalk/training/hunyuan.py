@@ -15,12 +15,16 @@ import torch
 import tyro
 from torch import Tensor
 
+from dreamwalk.backbones import VideoBackboneConfig
 from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions.published import PublishedWords
 from dreamwalk.layers.patches import Extent
 from dreamwalk.systems.moviegen import MoviegenConfig
+from dreamwalk.training import hunyuan15
 from dreamwalk.weights import files
+from dreamwalk.weights import hunyuan15 as weights15
 from dreamwalk.weights.config import from_json, to_json
 from dreamwalk.weights.hunyuan import read_hunyuan
 from dreamwalk.weights.hunyuan_vae import read_vae
@@ -75,9 +79,19 @@ def hunyuan_system(
         transformer, vae = _parts(folder)
         words = words or HUB
     tensors, about = read_hunyuan(transformer, axes=axes)
-    codec_tensors, codec = read_vae(vae)
-    backbone = from_json(MMDiTConfig, about["backbone"])
-    config = replace(published(backbone, codec, words=words, image=about["image"] or image), precision=dtype)
+    backbone = from_json(VideoBackboneConfig, about["backbone"])
+    if isinstance(backbone, KindsMMDiTConfig):
+        if about["image"]:
+            raise ValueError(
+                f"'{folder}' is HunyuanVideo-1.5 for pictures, whose encoder of pictures is not read: take "
+                "the one for words, with `t2v` in its name"
+            )
+        codec_tensors, second = weights15.read_vae(vae)
+        config = hunyuan15.published(folder, backbone, second, words=words)
+    else:
+        codec_tensors, first = read_vae(vae)
+        config = published(backbone, first, words=words, image=about["image"] or image)
+    config = replace(config, precision=dtype)
     named = _named("backbone", tensors, getattr(torch, dtype)) | _named("codec", codec_tensors, None)
     notes = {"trained": "by its authors: HunyuanVideo", "licence": "Tencent Hunyuan Community License"}
     return named, {"system": "moviegen", "config": to_json(config), "notes": notes}

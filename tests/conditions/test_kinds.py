@@ -1,0 +1,95 @@
+"""The pair of HunyuanVideo-1.5 against the pipeline of diffusers, with encoders of random weights."""
+
+import inspect
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tiny_encoders import LLAMA, T5, write_tokenizer
+from tokenizers import processors
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    from diffusers import HunyuanVideo15Pipeline
+
+from dreamwalk.conditions.kinds import CROP, TEMPLATE, GlyphText, hunyuan15
+from dreamwalk.conditions.text import TextEncoder, Widths
+from dreamwalk.layers.words import Words
+
+TEXTS = ["walk a brick hall", 'a hall “left” "a" walk "left"', "", 'turn "right, left" right left right left']
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen's form of a conversation."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoders")
+    heads = {
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [4, 2, 2]},
+    }
+    config = transformers.Qwen2_5_VLTextConfig(**LLAMA, **heads)
+    transformers.Qwen2_5_VLTextModel(config).save_pretrained(folder / "text_encoder")
+    transformers.T5EncoderModel(transformers.T5Config(**T5)).save_pretrained(folder / "text_encoder_2")
+    write_tokenizer(folder / "tokenizer", "")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A")  # as Qwen's
+    tokenizer.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+def theirs(folder: Path, texts: list[str], *, longest: int, crop: int) -> Words:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer.chat_template = CHAT
+    model = transformers.Qwen2_5_VLTextModel.from_pretrained(folder / "text_encoder")
+    letters = transformers.T5EncoderModel.from_pretrained(folder / "text_encoder_2")
+    place = torch.device("cpu")
+    states, mask = HunyuanVideo15Pipeline._get_mllm_prompt_embeds(
+        model, tokenizer, texts, place, tokenizer_max_length=longest, crop_start=crop
+    )
+    bytes_, shown = HunyuanVideo15Pipeline._get_byt5_prompt_embeds(
+        transformers.ByT5Tokenizer(), letters, texts, place, tokenizer_max_length=20
+    )
+    return Words(states, mask.bool(), None, (Words(bytes_, shown.bool()),))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("longest", [30, 7])
+def test_the_pair_gives_what_its_pipeline_gives(folder: Path, longest: int) -> None:
+    pair = hunyuan15(str(folder), dtype=torch.float32)
+    assert (pair.language.config.crop, pair.language.config.longest) == (CROP, 1000)
+    assert pair.letters.config.longest == 256 and pair.widths == Widths(32, None)
+    pair.language = TextEncoder(
+        replace(pair.language.config, longest=longest, crop=None), dtype=torch.float32
+    )
+    pair.letters = TextEncoder(replace(pair.letters.config, longest=20), dtype=torch.float32)
+    words, expected = pair.encode(TEXTS), theirs(folder, TEXTS, longest=longest, crop=pair.language.crop)
+    for ours, other in ((words, expected), (words.others[0], expected.others[0])):
+        assert ours.present.sum(1).tolist() == other.present.sum(1).tolist()
+        torch.testing.assert_close(ours.tokens[ours.present], other.tokens[other.present], atol=1e-5, rtol=0)
+    assert words.others[0].present.sum(1).tolist()[::2] == [0, 0]
+
+
+def test_no_letters_at_all(folder: Path) -> None:
+    assert hunyuan15(str(folder)).letters.encode(["walk", "turn"]).tokens.shape == (2, 0, 24)
+
+
+def test_the_question_is_theirs() -> None:
+    given = inspect.signature(HunyuanVideo15Pipeline._get_mllm_prompt_embeds).parameters
+    message = re.search(r"system\n(.*)<\|im_end\|>\n<\|im_start\|>user", TEMPLATE)
+    assert message is not None and message[1] == given["system_message"].default
+    assert given["crop_start"].default == CROP
+
+
+def test_letters_are_said_to_be_a_text() -> None:
+    told = GlyphText("").shown('say "hi", then “so long”, then "hi"')
+    assert told == 'Text "hi". Text "so long". ' and GlyphText("").shown("it's late") == ""
