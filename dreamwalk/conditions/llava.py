@@ -76,10 +76,10 @@ class LlavaEncoder(TextEncoder):
         patches, most = model.config.image_seq_length, self.crop + self.config.longest
         symbols = self.tokenizer(self.config.template.replace("{}", text)).input_ids
         end = min(len(symbols) - 1, most)
-        kept = torch.tensor([*range(self.crop, end - ENDING), *range(end, min(len(symbols), most))])
+        kept = [*range(self.crop, end - ENDING), *range(end, min(len(symbols), most))]
         at = symbols.index(self.tokenizer.convert_tokens_to_ids(IMAGE))
         symbols[at : at + 1] = [model.config.image_token_index] * patches
         rows = torch.tensor(symbols[: most + patches - 1], device=self.device)
         states = model(input_ids=rows[None], pixel_values=seen[None]).last_hidden_state[0]
-        picture = states[at : at + patches : self.config.every]
-        return torch.cat([picture, states[kept.to(self.device) + patches - 1]]).to(self.dtype)
+        picture, words = states[at : at + patches : self.config.every], states[patches - 1 :][kept]
+        return torch.cat([picture, words]).to(self.dtype)

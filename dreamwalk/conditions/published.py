@@ -146,7 +146,7 @@ def hunyuan(
     """The pair of HunyuanVideo (arXiv 2412.03603) in a folder or `hf://` repository as diffusers lays it
     out: tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide.
 
-    With `every`, the pair of HunyuanVideo-I2V: tokens of LLaVA, `every` so many-th of its picture first.
+    With `every`, the pair of HunyuanVideo-I2V: tokens of LLaVA, first every so many-th of its picture's.
     """
     clip = TextEncoder(ClipText(source, model=CLIP, tokenizer="tokenizer_2"), device=device, dtype=dtype)
     if not every:
