@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from dreamwalk.conditions.published import CLIP, LANGUAGE, PublishedReader, PublishedWords
 from dreamwalk.conditions.text import DecoderText, Encoder, QuotedText, TextEncoder, Widths
@@ -45,7 +46,9 @@ class GlyphText(QuotedText):
 class PublishedKinds(PublishedWords):
     """The pair of HunyuanVideo-1.5, as it was published: never trained, nor stored with a system."""
 
-    longest: ClassVar[int] = 1256
+    @property
+    def longest(self) -> int:
+        return 1256
 
 
 class KindsReader(PublishedReader):
@@ -69,8 +72,8 @@ class WithLetters:
     def describe(self) -> Any:
         return {"language": self.language.describe(), "letters": self.letters.describe()}
 
-    def encode(self, texts: Sequence[str]) -> Words:
-        """An empty text is read as a space, as published."""
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+        """An empty text is read as a space, as published; pictures are not looked at."""
         words = self.language.encode([text or " " for text in texts])
         return words._replace(others=(self.letters.encode(texts),))
 

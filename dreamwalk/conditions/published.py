@@ -6,27 +6,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.conditions.text import ClipText, DecoderText, Encoder, QuotedText, Split, T5Text, TextEncoder
+from dreamwalk.conditions.llava import IMAGE, LlavaEncoder, LlavaText
+from dreamwalk.conditions.text import (
+    ClipText,
+    DecoderText,
+    Encoder,
+    QuotedText,
+    T5Text,
+    TextEncoder,
+    Widths,
+)
 from dreamwalk.layers.words import Words
 
-TEMPLATE = (
-    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
+SYSTEM = "<|start_header_id|>system<|end_header_id|>\n\n"
+ASPECTS = (
     "1. The main content and theme of the video."
     "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
     "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
     "4. background environment, light, style and atmosphere."
     "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
-    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
 )
+USER = "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+TEMPLATE = f"{SYSTEM}Describe the video by detailing the following aspects: {ASPECTS}{USER}"
 """What HunyuanVideo asks its language model, word for word, as in `DEFAULT_PROMPT_TEMPLATE` of diffusers
 (pipelines/hunyuan_video/pipeline_hunyuan_video.py, Apache-2.0)."""
-CROP = 95
-"""Its tokens before the text."""
+PICTURE_TEMPLATE = (
+    f"{SYSTEM}{IMAGE}\nDescribe the video by detailing the following aspects according to the reference "
+    f"image: {ASPECTS}\n\n{USER}<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+"""What HunyuanVideo-I2V asks of a picture, as there (pipeline_hunyuan_video_image2video.py)."""
+CROP, PICTURE_CROP = 95, 103
+"""Their tokens before the text; a picture counts as one."""
+PATCHES = 576
+"""Tokens of a picture: 24x24."""
 LANGUAGE, CLIP = "text_encoder", "text_encoder_2"
 """Where the weights lie in a folder of diffusers."""
 
@@ -37,12 +54,23 @@ class PublishedWords:
 
     source: str
     """A folder as diffusers lays it out, or `hf://owner/name`."""
-    longest: ClassVar[int] = 256
-    """Tokens of a text, at most."""
+    pictures: int = 0
+    """Every so many-th token of the first picture is told besides: 2 where it is shown beside the latents, 4
+    where it takes the place of one, 0 where the language model looks at none."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a text and its picture, at most."""
+        return 256 + (PATCHES // self.pictures if self.pictures else 0)
+
+
+Reading = tuple[Sequence[str], Tensor | None]
+"""Texts, and the pictures uint8 `(b or 1, 3, h, w)` that they are read with, if any."""
 
 
 class PublishedReader(nn.Module):
-    """What `PublishedWords` describes: texts to `Words`, without a weight in the state dict."""
+    """What `PublishedWords` describes: texts, perhaps with pictures, to `Words`, and no weight in the state
+    dict."""
 
     here: Tensor
 
@@ -50,12 +78,12 @@ class PublishedReader(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("here", torch.empty(0, device="cpu"), persistent=False)
-        self._known: dict[tuple[str, ...], Words] = {}
+        self._known: dict[Any, Words] = {}
 
     @cached_property
-    def encoder(self) -> Encoder:
-        """Opened when it is first asked; ValueErrors as of `TextEncoder`."""
-        return hunyuan(self.config.source, device=self.here.device)
+    def encoder(self) -> Any:
+        """Opened when it is first asked; ValueErrors as of `TextEncoder` and `LlavaEncoder`."""
+        return hunyuan(self.config.source, every=self.config.pictures, device=self.here.device)
 
     @property
     def nbytes(self) -> int:
@@ -67,25 +95,63 @@ class PublishedReader(nn.Module):
         """Give back the memory of the encoders; they are opened anew when they are asked again."""
         self.__dict__.pop("encoder", None)
 
-    def read_ahead(self, batches: Sequence[Sequence[str]]) -> None:
-        """Read and remember batches of texts, and close the encoders: what comes next has their memory."""
-        self._known = {tuple(texts): self(texts) for texts in batches}
+    def read_ahead(self, readings: Sequence[Reading]) -> None:
+        """Read and remember texts and their pictures, and close the encoders: what comes next has their
+        memory."""
+        self._known = {_key(*reading): self(*reading) for reading in readings}
         self.close()
 
-    def forward(self, texts: Sequence[str]) -> Words:
-        """`b` texts to tokens `(b, n, d)` of the longest, and pooled `(b, p)`; in float32."""
-        words = self._known.get(tuple(texts)) or self.encoder.encode(texts)
+    def forward(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+        """`b` texts, and pictures uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)` of the longest, and pooled
+        `(b, p)`; in float32."""
+        known = self._known.get(_key(texts, pictures))
+        words = known or self.encoder.encode(texts, pictures)
         return words.to(self.here.device, torch.float32)
 
 
-def hunyuan(source: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16) -> Split:
+def _key(texts: Sequence[str], pictures: Tensor | None) -> Any:
+    seen = None if pictures is None else (pictures.shape, pictures.cpu().numpy().tobytes())
+    return tuple(texts), seen
+
+
+class Split:
+    """The tokens of one encoder, which may look at pictures, with the pooled vector of another."""
+
+    def __init__(self, tokens: Encoder, pooled: Encoder) -> None:
+        self.tokens, self.pooled = tokens, pooled
+
+    @property
+    def widths(self) -> Widths:
+        return Widths(self.tokens.widths.tokens, self.pooled.widths.pooled)
+
+    def describe(self) -> Any:
+        return {"tokens": self.tokens.describe(), "pooled": self.pooled.describe()}
+
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+        if isinstance(self.tokens, LlavaEncoder):
+            words = self.tokens.encode(texts, pictures)
+        else:
+            words = self.tokens.encode(texts)
+        return words._replace(pooled=self.pooled.encode(texts).pooled)
+
+
+def hunyuan(
+    source: str, *, every: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+) -> Split:
     """The pair of HunyuanVideo (arXiv 2412.03603) in a folder or `hf://` repository as diffusers lays it
-    out: tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide."""
-    llama = DecoderText(source, template=TEMPLATE, crop=CROP, model=LANGUAGE, tokenizer="tokenizer")
-    clip = ClipText(source, model=CLIP, tokenizer="tokenizer_2")
-    return Split(
-        TextEncoder(llama, device=device, dtype=dtype), TextEncoder(clip, device=device, dtype=dtype)
-    )
+    out: tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide.
+
+    With `every`, the pair of HunyuanVideo-I2V: tokens of LLaVA, first every so many-th of its picture's.
+    """
+    clip = TextEncoder(ClipText(source, model=CLIP, tokenizer="tokenizer_2"), device=device, dtype=dtype)
+    if not every:
+        llama = DecoderText(source, template=TEMPLATE, crop=CROP, model=LANGUAGE, tokenizer="tokenizer")
+        return Split(TextEncoder(llama, device=device, dtype=dtype), clip)
+    llava = LlavaText(
+        source, template=PICTURE_TEMPLATE, crop=PICTURE_CROP, model=LANGUAGE, tokenizer="tokenizer",
+        processor="image_processor", every=every,
+    )  # fmt: skip
+    return Split(LlavaEncoder(llava, device=device, dtype=dtype), clip)
 
 
 def moviegen(

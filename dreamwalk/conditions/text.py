@@ -122,7 +122,7 @@ class TextEncoder:
         """Read from the model's config; its weights stay closed."""
         from transformers import AutoConfig
 
-        width = _open(AutoConfig, self.config.source, self.config.model).get_text_config().hidden_size
+        width = open_part(AutoConfig, self.config.source, self.config.model).get_text_config().hidden_size
         return Widths(width, width if isinstance(self.config, ClipText) else None)
 
     @cached_property
@@ -131,7 +131,7 @@ class TextEncoder:
 
         if isinstance(self.config, QuotedText):
             return ByT5Tokenizer()
-        return _open(AutoTokenizer, self.config.source, self.config.tokenizer)
+        return open_part(AutoTokenizer, self.config.source, self.config.tokenizer)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -193,23 +193,6 @@ class TextEncoder:
         return self.tokenizer(text, truncation=True, max_length=self.crop + self.config.longest).input_ids
 
 
-class Split:
-    """The tokens of one encoder with the pooled vector of another."""
-
-    def __init__(self, tokens: Encoder, pooled: Encoder) -> None:
-        self.tokens, self.pooled = tokens, pooled
-
-    @property
-    def widths(self) -> Widths:
-        return Widths(self.tokens.widths.tokens, self.pooled.widths.pooled)
-
-    def describe(self) -> Any:
-        return {"tokens": self.tokens.describe(), "pooled": self.pooled.describe()}
-
-    def encode(self, texts: Sequence[str]) -> Words:
-        return self.tokens.encode(texts)._replace(pooled=self.pooled.encode(texts).pooled)
-
-
 def quoted(text: str) -> str:
     """What stands in double quotes, straight or typographic, with a space between one and the next."""
     return " ".join(part for found in QUOTED.findall(text) for part in found if part)
@@ -228,27 +211,33 @@ def padded(states: Sequence[Tensor], pooled: Sequence[Tensor] | None) -> Words:
 
 
 def _weights(config: TextConfig, dtype: torch.dtype) -> Any:
-    """The model of an encoder; ValueError when its file does not hold all of it."""
+    """The model of an encoder, as far as it is used."""
     from transformers import AutoConfig, AutoModel, CLIPTextModel, T5EncoderModel, UMT5EncoderModel
 
     kind: Any = {ClipText: CLIPTextModel, DecoderText: AutoModel}.get(type(config), T5EncoderModel)
-    if kind is T5EncoderModel and _open(AutoConfig, config.source, config.model).model_type == "umt5":
+    if kind is T5EncoderModel and open_part(AutoConfig, config.source, config.model).model_type == "umt5":
         kind = UMT5EncoderModel
-    given = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    model, about = _open(kind, config.source, config.model, given)
-    if about["missing_keys"]:
-        raise ValueError(
-            f"'{config.source}' lacks '{min(about['missing_keys'])}': it holds no {kind.__name__}, or not all"
-        )
+    model = open_whole(kind, config, dtype)
     if isinstance(config, ClipText) and model.config.max_position_embeddings < config.longest:
         most = model.config.max_position_embeddings
         raise ValueError(f"'{config.source}' reads {most} tokens, not {config.longest}: ask for {most}")
     if isinstance(config, DecoderText):
-        _cut(model, config)
+        cut(model, config)
     return model
 
 
-def _cut(model: Any, config: DecoderText) -> None:
+def open_whole(kind: Any, config: TextConfig, dtype: torch.dtype) -> Any:
+    """The model of an encoder, a `kind` of transformers; ValueError when its file does not hold all of it."""
+    given = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    model, about = open_part(kind, config.source, config.model, given)
+    if about["missing_keys"]:
+        raise ValueError(
+            f"'{config.source}' lacks '{min(about['missing_keys'])}': it holds no {kind.__name__}, or not all"
+        )
+    return model
+
+
+def cut(model: Any, config: DecoderText) -> None:
     """Take the layers off that are skipped, and with them the norm that would follow."""
     if config.skip >= len(model.layers):
         raise ValueError(f"'{config.source}' has {len(model.layers)} layers: skip fewer than {config.skip}")
@@ -258,13 +247,14 @@ def _cut(model: Any, config: DecoderText) -> None:
         model.norm = nn.Identity()
 
 
-def _open(kind: Any, source: str, part: str, given: Mapping[str, Any] | None = None) -> Any:
+def open_part(kind: Any, source: str, part: str, given: Mapping[str, Any] | None = None) -> Any:
     """`kind.from_pretrained` of a part of a source; ValueError with one sentence for whatever is wrong."""
     hub = source.startswith(HUB)
     where = source.removeprefix(HUB) if hub else str(Path(source).expanduser())
     if not hub and not (Path(where) / part).is_dir():
+        what = part.replace("_", " ") or "text encoder"
         raise ValueError(
-            f"there is no text encoder at '{Path(where) / part}': put its folder there, or name it as "
+            f"there is no {what} at '{Path(where) / part}': put its folder there, or name it as "
             f"'{HUB}owner/name'"
         )
     try:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.tiles import Tiling, stream_decode
+from dreamwalk.conditions.published import Reading
 from dreamwalk.rollout.enlarging import resized
 from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, begin, rows
 from dreamwalk.rollout.orders import Order, Use, check, extent, token
@@ -71,13 +72,13 @@ def unfold(
     """
     config = system.config
     start = prepared(system, order, video, noise=noise)
-    weight = config.guidance if order.guidance is None else order.guidance
-    against = system.read([order.negative] * len(order.prompts)) if weight != 1 else None
+    told, *against = (system.read(*reading) for reading in readings(system, order, video))
     embedded = config.embedded if order.embedded is None else order.embedded
     velocity = _tiled(system, order.area) if order.area else system.velocity
     predict: Predict = Told(
-        velocity, system.read(order.prompts), against, weight, order.rescale, embedded, start.extra
-    )
+        velocity, told, against[0] if against else None, _guidance(system, order), order.rescale, embedded,
+        start.extra,
+    )  # fmt: skip
     if order.window:
         predict = Windowed(predict, order.window, order.window // 2)
     state = begin(start.plan, start.noise, start.given)
@@ -86,6 +87,19 @@ def unfold(
         for slot, (v, _) in state.moved.items():
             clean[:, slot] -= start.plan.grid[start.plan.levels[index + 1][slot]] * v
         yield Moment(index + 1, len(start.plan.rows), state.x, clean)
+
+
+def readings(system: Any, order: Order, video: Tensor | None) -> list[Reading]:
+    """What is read for an order: the prompts, with the first picture if there is one, and where there is
+    guidance the words against it, with a black picture (as diffusers' `HunyuanVideoImageToVideoPipeline`)."""
+    first = None if video is None else video[:, 0]
+    black = None if first is None else torch.zeros_like(first)
+    guided = _guidance(system, order) != 1
+    return [(order.prompts, first)] + [([order.negative] * len(order.prompts), black)] * guided
+
+
+def _guidance(system: Any, order: Order) -> float:
+    return system.config.guidance if order.guidance is None else order.guidance
 
 
 def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | None = None) -> Start:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 
 from dreamwalk.conditions.published import PublishedReader
-from dreamwalk.rollout.clips import lead
+from dreamwalk.rollout.clips import lead, readings
 from dreamwalk.rollout.memory import GIB, MemoryPlan, memory_plan, offloaded
 from dreamwalk.rollout.offload import Offload, Offloading
 from dreamwalk.rollout.ordering import SampleClips, ordered, tiles
@@ -114,10 +114,10 @@ def placed(asked: SampleClips, system: Any, device: torch.device) -> Any:
     Published encoders read the prompt before that, where nothing else is, and are closed: on the device, or
     in host memory where something is kept there.
     """
-    reader, weight = system.letters, system.config.guidance if asked.guidance is None else asked.guidance
+    reader = system.letters
     if isinstance(reader, PublishedReader):
         reader.to(device if asked.offload == "none" else HOST)
-        reader.read_ahead([[asked.prompt]] + [[asked.negative]] * (weight != 1))
+        reader.read_ahead(readings(system, *ordered(asked, system)))
     if asked.offload != "none":
         Offload(system.blocks, device, eight=asked.offload == "blocks8")
     if device.type == "cuda":

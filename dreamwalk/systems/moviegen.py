@@ -14,7 +14,7 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
       latent concatenation              it is shown beside all latents (`backbone.extra`)
     embedded guidance, distillation     `embedded`
     spatial upsampler                   `upsampler`, `enlarges`
-    MLLM and CLIP text encoders         `PublishedWords`; that the MLLM also sees the picture is left out
+    MLLM and CLIP text encoders         `PublishedWords`; with `pictures`, the MLLM sees the first one
 
 The upsampler (Movie Gen, section 3.1.5) is shown, beside all latents, those of the small clip made larger in
 pixels. Both come from the system's codec, so that each latent has the latent of the very same frames beside
@@ -40,6 +40,7 @@ from dreamwalk.codecs.blocks import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions import WordsConfig, build_reader
 from dreamwalk.conditions.letters import LettersConfig
+from dreamwalk.conditions.published import PublishedReader
 from dreamwalk.layers.words import Words
 from dreamwalk.rollout.clips import Order, film, shown_beside
 from dreamwalk.rollout.dream import Walkable
@@ -125,9 +126,11 @@ class Moviegen(nn.Module):
         with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
             return self.codec.encode(video.float() / 127.5 - 1)
 
-    def read(self, texts: Sequence[str]) -> Words:
-        """What the backbone is told for texts; the empty one tells nothing."""
-        return self.letters(texts)
+    def read(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+        """What the backbone is told for texts; the empty one tells nothing. First pictures, uint8
+        `(b or 1, 3, h, w)`, are shown to published readers, of which some look at them."""
+        published = isinstance(self.letters, PublishedReader)
+        return self.letters(texts, pictures) if published else self.letters(texts)
 
     def velocity(
         self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None = None,
@@ -150,7 +153,8 @@ class Moviegen(nn.Module):
         config = self.config
         x = self.encode(clip.video) if clip.latents is None else clip.latents.float()
         told = draws.uniform(1)[:, 0] >= config.untold
-        words = self.read([text if tell else "" for text, tell in zip(clip.caption, told, strict=True)])
+        texts = [text if tell else "" for text, tell in zip(clip.caption, told, strict=True)]
+        words = self.read(texts, None if clip.video is None else clip.video[:, 0])
         drawn = logit_normal(draws.normal(1), std=config.training_spread)
         sigma = shift(drawn, config.training_shift).expand(-1, x.shape[1]).clone()
         going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)

@@ -1,7 +1,8 @@
 """The published HunyuanVideo as one weight file of the system `moviegen`: `dreamwalk import hunyuanvideo`.
 
-Its text encoders stay where they are, and the file names them. HunyuanVideo-I2V also shows its picture to the
-language model among them; that is left out, so its words are those of the text alone.
+Its text encoders stay where they are, and the file names them. That of HunyuanVideo-I2V also looks at the
+first picture, of whose tokens every second is kept for latent concatenation and every fourth for token
+replacement (`image_embed_interleave` of diffusers' `HunyuanVideoImageToVideoPipeline`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ from dreamwalk.weights.config import from_json, to_json
 from dreamwalk.weights.hunyuan import read_hunyuan
 from dreamwalk.weights.hunyuan_vae import read_vae
 
-HUB = "hf://hunyuanvideo-community/HunyuanVideo"
 Image = Literal["latent_concat", "token_replace"]
+HUB = "hf://hunyuanvideo-community/HunyuanVideo"
+HUBS = {None: HUB, "latent_concat": f"{HUB}-I2V-33ch", "token_replace": f"{HUB}-I2V"}
+"""Where text encoders are that come with no transformer, by how it is shown a picture."""
+EVERY = {None: 0, "latent_concat": 2, "token_replace": 4}
+"""Of the tokens of a picture it is told every so many-th."""
 PARTS = {"img_in.proj.weight": "transformer", "quant_conv.weight": "VAE"}
 """By which tensor its authors' files are told apart."""
 
@@ -77,7 +82,6 @@ def hunyuan_system(
         words = words or str(folder.resolve())
     else:
         transformer, vae = _parts(folder)
-        words = words or HUB
     tensors, about = read_hunyuan(transformer, axes=axes)
     backbone = from_json(VideoBackboneConfig, about["backbone"])
     if isinstance(backbone, KindsMMDiTConfig):
@@ -89,8 +93,9 @@ def hunyuan_system(
         codec_tensors, second = weights15.read_vae(vae)
         config = hunyuan15.published(folder, backbone, second, words=words)
     else:
+        image = about["image"] or image
         codec_tensors, first = read_vae(vae)
-        config = published(backbone, first, words=words, image=about["image"] or image)
+        config = published(backbone, first, words=words or HUBS[image], image=image)
     config = replace(config, precision=dtype)
     named = _named("backbone", tensors, getattr(torch, dtype)) | _named("codec", codec_tensors, None)
     notes = {"trained": "by its authors: HunyuanVideo", "licence": "Tencent Hunyuan Community License"}
@@ -98,12 +103,12 @@ def hunyuan_system(
 
 
 def published(
-    backbone: MMDiTConfig, codec: CausalVAEConfig, *, words: str, image: str | None
+    backbone: MMDiTConfig, codec: CausalVAEConfig, *, words: str, image: Image | None
 ) -> MoviegenConfig:  # fmt: skip
     """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for pictures."""
     beside = backbone.extra > 0
     return MoviegenConfig(
-        codec=codec, backbone=backbone, letters=PublishedWords(words), shift=7.0,
+        codec=codec, backbone=backbone, letters=PublishedWords(words, EVERY[image]), shift=7.0,
         pictured=1.0 if image else 0.0, hint=0.001 if image else 0.0, frames=125 if beside else 129,
         size=(720, 1280), fps=24.0, steps=50, guidance=1.0, embedded=6.0 if backbone.guidance else None,
     )  # fmt: skip

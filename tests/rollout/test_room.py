@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from dreamwalk.cli import main
 from dreamwalk.conditions.published import PublishedReader, PublishedWords
@@ -139,7 +140,7 @@ def test_blocks_that_visit_dream_the_same(saved: Path, offload: room.Offloading)
 def test_memory_that_runs_out_is_one_sentence(
     saved: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(system: Moviegen, texts: list[str]) -> None:
+    def fails(system: Moviegen, texts: list[str], pictures: Tensor | None) -> None:
         raise error
 
     monkeypatch.setattr(Moviegen, "read", fails)
@@ -167,13 +168,13 @@ class Counted:
     def __init__(self) -> None:
         Counted.opened += 1
 
-    def encode(self, texts: list[str]) -> Words:
+    def encode(self, texts: list[str], pictures: Tensor | None) -> Words:
         return Words(torch.full((len(texts), 2, 16), float(len(texts[0]))), None, None)
 
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[PublishedReader]:
-    monkeypatch.setattr("dreamwalk.conditions.published.hunyuan", lambda source, device: Counted())
+    monkeypatch.setattr("dreamwalk.conditions.published.hunyuan", lambda source, every, device: Counted())
     Counted.opened = 0
     yield PublishedReader(PublishedWords("encoders"))
 

@@ -50,7 +50,7 @@ class Learnt(Encoder):
     def describe(self) -> Any:
         return "drawn"
 
-    def encode(self, texts: Sequence[str]) -> Words:
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         return self.words[texts[0]].trimmed()
 
 
@@ -168,7 +168,12 @@ def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen,
         words="encoders",
         axes=(4, 6, 6),
     )
-    assert metadata["config"]["letters"] == {"kind": "PublishedWords", "source": "encoders"}
+    every = {None: 0, "latent_concat": 2, "token_replace": 4}[kind_of(pipeline)]
+    assert metadata["config"]["letters"] == {
+        "kind": "PublishedWords",
+        "source": "encoders",
+        "pictures": every,
+    }
     expected = to_json(system.config) | {"letters": metadata["config"]["letters"]}
     assert metadata["config"] == expected
     for name, tensor in system.state_dict().items():

@@ -51,7 +51,7 @@ class Learnt(Encoder):
     def describe(self) -> Any:
         return "drawn"
 
-    def encode(self, texts: Sequence[str]) -> Words:
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         return self.words[texts[0]]
 
 

@@ -1,0 +1,85 @@
+"""LLaVA (arXiv 2304.08485), a language model that looks at a picture while it reads, through `transformers`.
+
+The patches of the picture stand in the template in place of `<image>`. HunyuanVideo-I2V takes the states of
+every second or fourth of them, then those of the text; of the template after the text only its last token is
+kept. So does diffusers' `HunyuanVideoImageToVideoPipeline` (Apache-2.0), whose padding is left out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.conditions.text import DecoderText, TextEncoder, cut, open_part, open_whole, padded
+from dreamwalk.layers.words import Words
+
+IMAGE = "<image>"
+ENDING = 4
+"""Tokens of the template after the text that are left out; the one after them is kept."""
+
+
+@dataclass(frozen=True)
+class LlavaText(DecoderText):
+    """The states of LLaVA's language model, of a picture and of a text about it."""
+
+    every: int = 1
+    """Every so many-th token of the picture is kept."""
+    processor: str = ""
+    """Where in the source it is said how a picture is scaled and cut."""
+
+
+class LlavaEncoder(TextEncoder):
+    """A `TextEncoder` that reads each text with a picture."""
+
+    config: LlavaText
+
+    @cached_property
+    def processor(self) -> Any:
+        """From uint8 pictures to what the model sees; with Pillow, which gives the same everywhere."""
+        from transformers import AutoImageProcessor
+
+        return open_part(AutoImageProcessor, self.config.source, self.config.processor, {"backend": "pil"})
+
+    @cached_property
+    def model(self) -> nn.Module:
+        from transformers import AutoConfig, LlavaForConditionalGeneration
+
+        source = self.config.source
+        if open_part(AutoConfig, source, self.config.model).model_type != "llava":
+            raise ValueError(f"the language model in '{source}' looks at no pictures: take LLaVA's folder")
+        model = open_whole(LlavaForConditionalGeneration, self.config, self.dtype).model
+        cut(model.language_model, self.config)
+        return model.requires_grad_(False).eval().to(self.device)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+        """`b` texts with pictures, uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)`, the picture's first.
+
+        ValueError without pictures, and for a text that holds `<image>` itself.
+        """
+        if pictures is None:
+            raise ValueError("this text encoder looks at a picture while it reads: give it one")
+        given = list(pictures.cpu().numpy())
+        seen = self.processor(given, return_tensors="pt", input_data_format="channels_first").pixel_values
+        seen = seen.to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
+        return padded([self._states(text, one) for text, one in zip(texts, seen, strict=True)], None)
+
+    def _states(self, text: str, seen: Tensor) -> Tensor:
+        if IMAGE in text:
+            raise ValueError(f"'{IMAGE}' is where the template has its picture: leave it out of the text")
+        model: Any = self.model
+        patches, most = model.config.image_seq_length, self.crop + self.config.longest
+        symbols = self.tokenizer(self.config.template.replace("{}", text)).input_ids
+        end = min(len(symbols) - 1, most)
+        kept = [*range(self.crop, end - ENDING), *range(end, min(len(symbols), most))]
+        at = symbols.index(self.tokenizer.convert_tokens_to_ids(IMAGE))
+        symbols[at : at + 1] = [model.config.image_token_index] * patches
+        rows = torch.tensor(symbols[: most + patches - 1], device=self.device)
+        states = model(input_ids=rows[None], pixel_values=seen[None]).last_hidden_state[0]
+        picture, words = states[at : at + patches : self.config.every], states[patches - 1 :][kept]
+        return torch.cat([picture, words]).to(self.dtype)
