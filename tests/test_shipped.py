@@ -114,3 +114,11 @@ def test_clips_show_the_rooms_that_words_name() -> None:
     clips = dreamwalk.load("moviegen.doom").sample(prompts, order=Order((), frames=9, steps=8, seed=3))
     colours = clips.float().mean(dim=(1, 2, 3))
     assert (colours.argmax(1) == torch.tensor([0, 1] * 4)).float().mean() > 0.8
+
+
+def test_clips_turn_where_words_say() -> None:
+    """Read by the inverse dynamics model, from four seeds each."""
+    prompts = ["turn left in a stone room", "turn right in a stone room"] * 4
+    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=Order((), frames=17, steps=8, seed=5))
+    _, axes = dreamwalk.load("inverse.doom").read(clips.permute(0, 1, 4, 2, 3))
+    assert (axes[..., 0].sum(1).sign() == torch.tensor([-1, 1] * 4)).float().mean() > 0.8

@@ -141,7 +141,7 @@ def doom() -> AutoencodeConfig:
 
 def blocks() -> AutoencodeConfig:
     """The video codec of the shipped clips: 2 frames of 16x16 pixels to 128 channels."""
-    return AutoencodeConfig(codec=BlockCodecConfig())
+    return AutoencodeConfig(codec=BlockCodecConfig(), noise=0.2)
 
 
 def hunyuan() -> AutoencodeConfig:

@@ -147,8 +147,7 @@ class Moviegen(nn.Module):
 
         One level for all frames of a clip, but 0 for the first latents of those that go on from them, often
         one and at most all but one, which then have no loss. Where a first latent is shown beside all of them
-        instead, it has. An upsampler is shown the clip, made
-        small and large again.
+        instead, it has. An upsampler is shown the clip, made small and large again.
         """
         config = self.config
         x = self.encode(clip.video) if clip.latents is None else clip.latents.float()
@@ -249,5 +248,5 @@ def doom() -> MoviegenConfig:
         ),
         letters=LettersConfig(width=128, pooled=128),
         predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6, pictured=0.5, steps=16,
-        guidance=2.0,
+        guidance=4.0,
     )  # fmt: skip

@@ -1,22 +1,17 @@
-"""The block codec: a linear code in time and space, and a decoder that streams."""
+"""The block codec: a linear code in time and space, and a filter that streams."""
 
 import pytest
 import torch
 
 from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
-from dreamwalk.codecs.causal import CausalVAEConfig
 
 
 @pytest.fixture(scope="module")
 def codec() -> BlockCodec:
     torch.manual_seed(0)
-    decoder = CausalVAEConfig(
-        channels=24, widths=(8, 8), blocks=1, norm="position", attention="frame", scale=1.0, patch=4,
-        strides=((4, 2, 2),),
-    )  # fmt: skip
-    codec = BlockCodec(BlockCodecConfig(decoder=decoder))
+    codec = BlockCodec(BlockCodecConfig((4, 8, 8), 24, width=8, depth=1))
     codec.fit(video(64, 17))
-    torch.nn.init.normal_(codec.decoder.last.conv.weight, std=0.05)
+    torch.nn.init.normal_(codec.deblocking.last.weight, std=0.05)
     return codec.eval()
 
 
@@ -30,11 +25,7 @@ def video(count: int, frames: int) -> torch.Tensor:
 
 
 def test_the_linear_code_alone_restores_what_it_was_fitted_to() -> None:
-    decoder = CausalVAEConfig(
-        channels=48, widths=(8, 8), blocks=1, norm="position", attention="frame", scale=1.0, patch=4,
-        strides=((4, 2, 2),),
-    )  # fmt: skip
-    codec = BlockCodec(BlockCodecConfig(decoder=decoder)).eval()
+    codec = BlockCodec(BlockCodecConfig((4, 8, 8), 48, width=8, depth=1)).eval()
     clips = video(64, 17)
     codec.fit(clips)
     latents = codec.encode(clips)

@@ -29,7 +29,7 @@ CODECS: dict[str, CodecConfig | VideoCodecConfig] = {
     "hunyuan": replace(STRICT, norm="group", attention="causal"),
     "image": IMAGE,
     "tae": TAEConfig(IMAGE, temporal=2),
-    "blocks": BlockCodecConfig(replace(STRICT, channels=3, scale=1.0)),
+    "blocks": BlockCodecConfig((2, 4, 4), 3, width=8, depth=1),
 }
 
 
