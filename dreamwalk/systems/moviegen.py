@@ -248,5 +248,5 @@ def doom() -> MoviegenConfig:
         ),
         letters=LettersConfig(width=128, pooled=128),
         predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6, pictured=0.5, steps=16,
-        guidance=4.0,
+        guidance=6.0,
     )  # fmt: skip
