@@ -1,5 +1,5 @@
-"""The text encoders of HunyuanVideo-1.5 (arXiv 2511.18870): Qwen2.5-VL reads the prompt, and Glyph-ByT5 the
-letters that a picture shall show."""
+"""The encoders of HunyuanVideo-1.5 (arXiv 2511.18870): Qwen2.5-VL reads the prompt, Glyph-ByT5 the letters
+that a picture shall show, and SigLIP, in the one for pictures, sees the first of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.conditions.published import CLIP, LANGUAGE, PublishedReader, PublishedWords
+from dreamwalk.conditions.siglip import PICTURES, PictureEncoder
 from dreamwalk.conditions.text import DecoderText, Encoder, QuotedText, TextEncoder, Widths
 from dreamwalk.layers.words import Words
 
@@ -29,6 +30,8 @@ TEMPLATE = (
 (pipelines/hunyuan_video1_5/pipeline_hunyuan_video1_5.py, Apache-2.0), in Qwen's form of a conversation."""
 CROP, LETTERS = 108, CLIP
 """Its tokens before the text; and where the encoder of letters lies in a folder of diffusers."""
+PATCHES = 729
+"""Tokens of a picture: 27x27."""
 QUOTED = re.compile(r'"(.*?)"|“(.*?)”')
 
 
@@ -44,49 +47,66 @@ class GlyphText(QuotedText):
 
 @dataclass(frozen=True)
 class PublishedKinds(PublishedWords):
-    """The pair of HunyuanVideo-1.5, as it was published: never trained, nor stored with a system."""
+    """The encoders of HunyuanVideo-1.5, as they were published: never trained, nor stored with a system.
+
+    `pictures` is 1 for pictures: all tokens of the first one are told.
+    """
 
     @property
     def longest(self) -> int:
-        return 1256
+        return 1256 + (PATCHES // self.pictures if self.pictures else 0)
 
 
 class KindsReader(PublishedReader):
     """What `PublishedKinds` describes."""
 
+    parts = LANGUAGE, LETTERS, PICTURES
+
     @cached_property
     def encoder(self) -> Encoder:
-        return hunyuan15(self.config.source, device=self.here.device)
+        return hunyuan15(self.config.source, every=self.config.pictures, device=self.here.device)
+
+    def against(self, picture: Tensor) -> Tensor:
+        """The same (as in diffusers' `HunyuanVideo15ImageToVideoPipeline`)."""
+        return picture
 
 
 class WithLetters:
-    """The tokens of one encoder, and beside them those of letters to be shown."""
+    """The tokens of one encoder, and beside them those of letters to be shown and, perhaps, of a picture."""
 
-    def __init__(self, language: Encoder, letters: Encoder) -> None:
-        self.language, self.letters = language, letters
+    def __init__(self, language: Encoder, letters: Encoder, picture: PictureEncoder | None = None) -> None:
+        self.language, self.letters, self.picture = language, letters, picture
 
     @property
     def widths(self) -> Widths:
         return self.language.widths
 
     def describe(self) -> Any:
-        return {"language": self.language.describe(), "letters": self.letters.describe()}
+        parts = {"language": self.language, "letters": self.letters, "picture": self.picture}
+        return {name: part.describe() for name, part in parts.items() if part}
 
     def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
-        """An empty text is read as a space, as published; pictures are not looked at."""
-        words = self.language.encode([text or " " for text in texts])
-        return words._replace(others=(self.letters.encode(texts),))
+        """`b` texts, an empty one read as a space, as published, and pictures uint8 `(b or 1, 3, h, w)`."""
+        others: tuple[Words, ...] = (self.letters.encode(texts),)
+        if self.picture:
+            seen = self.picture.encode(pictures).tokens
+            others += (Words(seen.expand(len(texts), -1, -1)),)
+        return self.language.encode([text or " " for text in texts])._replace(others=others)
 
 
 def hunyuan15(
-    source: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+    source: str, *, every: int = 0, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
 ) -> WithLetters:
     """The pair of HunyuanVideo-1.5 in a folder or `hf://` repository as diffusers lays it out: tokens of
-    Qwen2.5-VL, 3584 wide, and of Glyph-ByT5, 1472 wide."""
+    Qwen2.5-VL, 3584 wide, and of Glyph-ByT5, 1472 wide.
+
+    With `every`, the three of the one for pictures: also every so many-th token of SigLIP, 1152 wide.
+    """
     qwen = DecoderText(
         source, longest=1000, template=TEMPLATE, crop=CROP, model=LANGUAGE, tokenizer="tokenizer"
     )
     glyphs = GlyphText(source, longest=256, model=LETTERS)
     return WithLetters(
-        TextEncoder(qwen, device=device, dtype=dtype), TextEncoder(glyphs, device=device, dtype=dtype)
-    )
+        TextEncoder(qwen, device=device, dtype=dtype), TextEncoder(glyphs, device=device, dtype=dtype),
+        PictureEncoder(source, every=every, device=device, dtype=dtype) if every else None,
+    )  # fmt: skip

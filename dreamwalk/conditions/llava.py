@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.conditions.siglip import open_scaling, scaled
 from dreamwalk.conditions.text import DecoderText, TextEncoder, cut, open_part, open_whole, padded
 from dreamwalk.layers.words import Words
 
@@ -40,10 +41,8 @@ class LlavaEncoder(TextEncoder):
 
     @cached_property
     def processor(self) -> Any:
-        """From uint8 pictures to what the model sees; with Pillow, which gives the same everywhere."""
-        from transformers import AutoImageProcessor
-
-        return open_part(AutoImageProcessor, self.config.source, self.config.processor, {"backend": "pil"})
+        """From uint8 pictures to what the model sees."""
+        return open_scaling(self.config.source, self.config.processor)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -52,7 +51,7 @@ class LlavaEncoder(TextEncoder):
         source = self.config.source
         if open_part(AutoConfig, source, self.config.model).model_type != "llava":
             raise ValueError(f"the language model in '{source}' looks at no pictures: take LLaVA's folder")
-        model = open_whole(LlavaForConditionalGeneration, self.config, self.dtype).model
+        model = open_whole(LlavaForConditionalGeneration, source, self.config.model, dtype=self.dtype).model
         cut(model.language_model, self.config)
         return model.requires_grad_(False).eval().to(self.device)
 
@@ -64,9 +63,7 @@ class LlavaEncoder(TextEncoder):
         """
         if pictures is None:
             raise ValueError("this text encoder looks at a picture while it reads: give it one")
-        given = list(pictures.cpu().numpy())
-        seen = self.processor(given, return_tensors="pt", input_data_format="channels_first").pixel_values
-        seen = seen.to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
+        seen = scaled(self.processor, pictures).to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
         return padded([self._states(text, one) for text, one in zip(texts, seen, strict=True)], None)
 
     def _states(self, text: str, seen: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ class PublishedWords:
     source: str
     """A folder as diffusers lays it out, or `hf://owner/name`."""
     pictures: int = 0
-    """Every so many-th token of the first picture is told besides: 2 where it is shown beside the latents, 4
-    where it takes the place of one, 0 where the language model looks at none."""
+    """Every so many-th token of the first picture is told besides: in HunyuanVideo-I2V 2 where it is shown
+    beside the latents and 4 where it takes the place of one; 0 where none is looked at."""
 
     @property
     def longest(self) -> int:
@@ -72,6 +72,8 @@ class PublishedReader(nn.Module):
     """What `PublishedWords` describes: texts, perhaps with pictures, to `Words`, and no weight in the state
     dict."""
 
+    parts: tuple[str, ...] = (LANGUAGE, CLIP)
+    """Where in the source the weights are."""
     here: Tensor
 
     def __init__(self, config: PublishedWords) -> None:
@@ -88,8 +90,13 @@ class PublishedReader(nn.Module):
     @property
     def nbytes(self) -> int:
         """Of the encoders' weights, by the size of their files; 0 for those on the hub."""
-        parts = (Path(self.config.source) / part for part in (LANGUAGE, CLIP))
+        parts = (Path(self.config.source) / part for part in self.parts)
         return sum(path.stat().st_size for part in parts for path in part.glob("*.safetensors"))
+
+    def against(self, picture: Tensor) -> Tensor:
+        """The picture that words against a clip are read with, which begins with `picture`: a black one (as
+        in diffusers' `HunyuanVideoImageToVideoPipeline`)."""
+        return torch.zeros_like(picture)
 
     def close(self) -> None:
         """Give back the memory of the encoders; they are opened anew when they are asked again."""

@@ -217,7 +217,7 @@ def _weights(config: TextConfig, dtype: torch.dtype) -> Any:
     kind: Any = {ClipText: CLIPTextModel, DecoderText: AutoModel}.get(type(config), T5EncoderModel)
     if kind is T5EncoderModel and open_part(AutoConfig, config.source, config.model).model_type == "umt5":
         kind = UMT5EncoderModel
-    model = open_whole(kind, config, dtype)
+    model = open_whole(kind, config.source, config.model, dtype=dtype)
     if isinstance(config, ClipText) and model.config.max_position_embeddings < config.longest:
         most = model.config.max_position_embeddings
         raise ValueError(f"'{config.source}' reads {most} tokens, not {config.longest}: ask for {most}")
@@ -226,13 +226,13 @@ def _weights(config: TextConfig, dtype: torch.dtype) -> Any:
     return model
 
 
-def open_whole(kind: Any, config: TextConfig, dtype: torch.dtype) -> Any:
+def open_whole(kind: Any, source: str, part: str, *, dtype: torch.dtype) -> Any:
     """The model of an encoder, a `kind` of transformers; ValueError when its file does not hold all of it."""
     given = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    model, about = open_part(kind, config.source, config.model, given)
+    model, about = open_part(kind, source, part, given)
     if about["missing_keys"]:
         raise ValueError(
-            f"'{config.source}' lacks '{min(about['missing_keys'])}': it holds no {kind.__name__}, or not all"
+            f"'{source}' lacks '{min(about['missing_keys'])}': it holds no {kind.__name__}, or not all"
         )
     return model
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.tiles import Tiling, stream_decode
-from dreamwalk.conditions.published import Reading
+from dreamwalk.conditions.published import PublishedReader, Reading
 from dreamwalk.rollout.enlarging import resized
 from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, begin, rows
 from dreamwalk.rollout.orders import Order, Use, check, extent, token
@@ -91,11 +91,11 @@ def unfold(
 
 def readings(system: Any, order: Order, video: Tensor | None) -> list[Reading]:
     """What is read for an order: the prompts, with the first picture if there is one, and where there is
-    guidance the words against it, with a black picture (as diffusers' `HunyuanVideoImageToVideoPipeline`)."""
-    first = None if video is None else video[:, 0]
-    black = None if first is None else torch.zeros_like(first)
-    guided = _guidance(system, order) != 1
-    return [(order.prompts, first)] + [([order.negative] * len(order.prompts), black)] * guided
+    guidance the words against it, with the picture that a published reader has for them."""
+    reader, first = system.letters, None if video is None else video[:, 0]
+    looks = first is not None and isinstance(reader, PublishedReader)
+    against = [order.negative] * len(order.prompts), reader.against(first) if looks else None
+    return [(order.prompts, first)] + [against] * (_guidance(system, order) != 1)
 
 
 def _guidance(system: Any, order: Order) -> float:
@@ -141,10 +141,8 @@ def _tiled(system: Any, area: tuple[int, int]) -> Velocity:
 
 
 def lead(system: Any, video: Tensor | None) -> int:
-    """Frames before the clip that are dreamt and cut off: where a picture is shown beside the latents, the
-    first two latents are not at peace with one another (as published, HunyuanVideo-I2V)."""
-    beside = system.config.backbone.extra and system.config.enlarges == 1
-    return system.codec.stride[0] if video is not None and beside else 0
+    """Frames before the clip that are dreamt and cut off: none where it does not begin with a picture."""
+    return 0 if video is None else system.config.lead
 
 
 def shown_beside(latents: Tensor, count: int) -> Tensor:

@@ -15,6 +15,7 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
     embedded guidance, distillation     `embedded`
     spatial upsampler                   `upsampler`, `enlarges`
     MLLM and CLIP text encoders         `PublishedWords`; with `pictures`, the MLLM sees the first one
+    MLLM, Glyph-ByT5, SigLIP (1.5)      `PublishedKinds`; with `pictures`, SigLIP sees the first one
 
 The upsampler (Movie Gen, section 3.1.5) is shown, beside all latents, those of the small clip made larger in
 pixels. Both come from the system's codec, so that each latent has the latent of the very same frames beside
@@ -76,6 +77,8 @@ class MoviegenConfig:
     """How many times as high and wide a given clip becomes, which is then shown beside the latents."""
     hint: float = 0.0
     """How much of its picture's latent shines through the noise that a clip begins as."""
+    lead: int = 0
+    """Frames before a clip that begins with a picture, which are dreamt and cut off."""
     frames: int = 33
     """Frames of a clip, unless asked for otherwise."""
     size: tuple[int, int] = (96, 128)

@@ -85,13 +85,8 @@ def hunyuan_system(
     tensors, about = read_hunyuan(transformer, axes=axes)
     backbone = from_json(VideoBackboneConfig, about["backbone"])
     if isinstance(backbone, KindsMMDiTConfig):
-        if about["image"]:
-            raise ValueError(
-                f"'{folder}' is HunyuanVideo-1.5 for pictures, whose encoder of pictures is not read: take "
-                "the one for words, with `t2v` in its name"
-            )
         codec_tensors, second = weights15.read_vae(vae)
-        config = hunyuan15.published(folder, backbone, second, words=words)
+        config = hunyuan15.published(folder, backbone, second, words=words, image=about["image"])
     else:
         image = about["image"] or image
         codec_tensors, first = read_vae(vae)
@@ -105,12 +100,17 @@ def hunyuan_system(
 def published(
     backbone: MMDiTConfig, codec: CausalVAEConfig, *, words: str, image: Image | None
 ) -> MoviegenConfig:  # fmt: skip
-    """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for pictures."""
+    """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for pictures.
+
+    Where a picture is shown beside the latents, the first two latents are not at peace with one another:
+    a clip begins after them.
+    """
     beside = backbone.extra > 0
     return MoviegenConfig(
         codec=codec, backbone=backbone, letters=PublishedWords(words, EVERY[image]), shift=7.0,
-        pictured=1.0 if image else 0.0, hint=0.001 if image else 0.0, frames=125 if beside else 129,
-        size=(720, 1280), fps=24.0, steps=50, guidance=1.0, embedded=6.0 if backbone.guidance else None,
+        pictured=1.0 if image else 0.0, hint=0.001 if image else 0.0, lead=4 if beside else 0,
+        frames=125 if beside else 129, size=(720, 1280), fps=24.0, steps=50, guidance=1.0,
+        embedded=6.0 if backbone.guidance else None,
     )  # fmt: skip
 
 

@@ -16,13 +16,15 @@ SIZES = {640: (480, 848), 960: (720, 1280)}
 
 
 def published(
-    folder: Path, backbone: KindsMMDiTConfig, codec: ShuffleVAEConfig, *, words: str
+    folder: Path, backbone: KindsMMDiTConfig, codec: ShuffleVAEConfig, *, words: str, image: str | None
 ) -> MoviegenConfig:
-    """For words (arXiv 2511.18870). Size, shift and guidance differ from one to another, and are what its
-    configs of the transformer, the scheduler and the guider say."""
+    """For words, or for pictures where an `image` is shown (arXiv 2511.18870). Size, shift and guidance
+    differ from one to another, and are what its configs of the transformer, the scheduler and the guider say.
+    """
     side = _said(folder / "transformer" / "config.json", "target_size", 640)
     return MoviegenConfig(
-        codec=codec, backbone=backbone, letters=PublishedKinds(words), pictured=0.0,
+        codec=codec, backbone=backbone, letters=PublishedKinds(words, 1 if image else 0),
+        pictured=1.0 if image else 0.0,
         shift=_said(folder / "scheduler" / "scheduler_config.json", "shift", 5.0),
         guidance=_said(folder / "guider" / "guider_config.json", "guidance_scale", 6.0),
         frames=121, size=SIZES.get(side, SIZES[640]), fps=24.0, steps=50,

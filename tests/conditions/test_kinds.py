@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from tiny_encoders import LLAMA, T5, write_tokenizer
+from tiny_kinds import CHAT
 from tokenizers import processors
 
 with warnings.catch_warnings():
@@ -22,11 +23,6 @@ from dreamwalk.conditions.text import TextEncoder, Widths
 from dreamwalk.layers.words import Words
 
 TEXTS = ["walk a brick hall", 'a hall “left” "a" walk "left"', "", 'turn "right, left" right left right left']
-CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""Qwen's form of a conversation."""
 
 
 @pytest.fixture(scope="module")

@@ -132,14 +132,6 @@ def test_what_the_folder_says(tmp_path: Path) -> None:
     assert whole_plan(asked, system).step > 0
 
 
-def test_one_for_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pipeline = made(6.0)
-    pipeline.transformer = published("i2v")
-    with pytest.raises(SystemExit):
-        imported(pipeline, tmp_path)
-    assert "encoder of pictures is not read: take the one for words" in capsys.readouterr().err
-
-
 def test_in_bfloat16(tmp_path: Path) -> None:
     folder, out = saved(made(1.0), tmp_path), tmp_path / "h.safetensors"
     main(["import", "hunyuanvideo", str(folder), "--out", str(out), "--dtype", "bfloat16"])

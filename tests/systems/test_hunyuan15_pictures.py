@@ -1,0 +1,142 @@
+"""HunyuanVideo-1.5 for pictures as a whole folder: the clip that comes of a prompt and a picture."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_hunyuan15 import autoencoder, published
+from tiny_kinds import opened, write_kinds
+from torch import Tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+    import diffusers
+
+import dreamwalk
+from dreamwalk.cli import main
+from dreamwalk.clip import Clip
+from dreamwalk.conditions.kinds import PublishedKinds, hunyuan15
+from dreamwalk.rollout.clips import Order, film, frames_of, unfold
+from dreamwalk.rollout.ordering import SampleClips, write_clip
+from dreamwalk.rollout.room import placed, whole_plan
+from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems.moviegen import Moviegen
+
+SIZE, PROMPT, NEGATIVE = (32, 48), 'light and "space" in the video', "texture"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As it is downloaded, with one weight file of ours beside it."""
+    folder = write_kinds(tmp_path_factory.mktemp("pictures"))
+    transformer = published("i2v")
+    for name, parameter in transformer.named_parameters():
+        if name.startswith("proj_out"):  # velocities of the size of noise
+            parameter.data *= 0.2
+    transformer.save_pretrained(folder / "transformer")
+    autoencoder((16,) * 5).save_pretrained(folder / "vae")
+    diffusers.FlowMatchEulerDiscreteScheduler(shift=9.0).save_pretrained(folder / "scheduler")
+    diffusers.ClassifierFreeGuidance(guidance_scale=4.0).save_pretrained(folder / "guider")
+    main(["import", "hunyuanvideo", str(folder), "--out", str(folder / "h.safetensors")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def system(folder: Path) -> Moviegen:
+    system = dreamwalk.load(folder / "h.safetensors")
+    system.letters.encoder = hunyuan15(system.config.letters.source, every=1, dtype=torch.float32)
+    return system
+
+
+@pytest.fixture(scope="module")
+def picture() -> Tensor:
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (1, 1, 3, *SIZE), dtype=torch.uint8, generator=draw)
+
+
+def image(picture: Tensor) -> Image.Image:
+    return Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy())
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> Any:
+    made = diffusers.HunyuanVideo15ImageToVideoPipeline(
+        transformer=diffusers.HunyuanVideo15Transformer3DModel.from_pretrained(folder / "transformer"),
+        vae=diffusers.AutoencoderKLHunyuanVideo15.from_pretrained(folder / "vae"),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
+        guider=diffusers.ClassifierFreeGuidance(), **opened(folder),
+    )  # fmt: skip
+    made.target_size = 48  # whose sizes are 32x48 and some others
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def test_an_import_knows_what_looks(folder: Path, system: Moviegen) -> None:
+    config = system.config
+    assert config.letters == PublishedKinds(str(folder.resolve()), 1) and config.letters.longest == 1985
+    assert (config.pictured, config.hint, config.lead) == (1.0, 0.0, 0)
+    assert (config.shift, config.guidance, config.frames) == (9.0, 4.0, 121)
+    names = "text_encoder", "text_encoder_2", "image_encoder"
+    files = [folder / name / "model.safetensors" for name in names]
+    assert system.letters.nbytes == sum(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
+    pipeline: Any, system: Moviegen, picture: Tensor, guidance: float
+) -> None:
+    noise = torch.randn(1, 3, 4, 2, 3, generator=torch.Generator().manual_seed(2))
+    pipeline.guider = diffusers.ClassifierFreeGuidance(guidance_scale=guidance)
+    theirs = pipeline(
+        image(picture), PROMPT, NEGATIVE, latents=noise.transpose(1, 2), num_frames=9,
+        num_inference_steps=2, output_type="pt",
+    ).frames  # fmt: skip
+    order = Order((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
+    with torch.inference_mode():
+        *_, last = unfold(system, order, picture, noise=lambda frame, use: noise[:, frame])
+        (ours,) = frames_of(system, order, last.latents, video=picture)
+    assert ours.shape == (1, 9, 3, *SIZE) and 0.3 < ours.std() < 0.8
+    assert (ours - (2 * theirs - 1)).abs().max() <= 1e-4
+
+
+def test_another_picture_leads_to_another_clip(system: Moviegen, picture: Tensor) -> None:
+    """By its latents, and by what SigLIP tells of it alone; the words stay the same."""
+    order, other = Order((PROMPT,), frames=5, size=SIZE, steps=1, guidance=1.0), picture // 8
+    assert (film(system, order, picture) - film(system, order, other)).abs().max() > 1e-2
+    one, two = (system.read([PROMPT], given[:, 0]) for given in (picture, other))
+    assert torch.equal(one.tokens, two.tokens)
+    x, extra = torch.randn(1, 2, 4, 2, 3), torch.zeros(1, 2, 5, 2, 3)
+    v, w = (system.velocity(x, torch.ones(1, 2), words, extra=extra) for words in (one, two))
+    assert (v - w).abs().max() > 1e-4
+
+
+def test_an_order_of_the_command_line(folder: Path, picture: Tensor, tmp_path: Path) -> None:
+    """Prompt and picture are read once and the encoders closed; in bfloat16, as they are by default."""
+    image(picture).save(tmp_path / "first.png")
+    asked = SampleClips(
+        tmp_path / "o.mp4", prompt=PROMPT, negative=NEGATIVE, image=(tmp_path / "first.png",), frames=5,
+        size=SIZE, steps=1,
+    )  # fmt: skip
+    system = placed(asked, dreamwalk.load(folder / "h.safetensors"), torch.device("cpu"))
+    assert "encoder" not in vars(system.letters) and whole_plan(asked, system).step > 0
+    assert write_clip(asked, system) == 5
+    system.letters.config = PublishedKinds("nowhere", 1)
+    told, against = (system.read([text], picture[:, 0]) for text in (PROMPT, NEGATIVE))
+    assert torch.equal(told.others[1].tokens, against.others[1].tokens)
+    with pytest.raises(ValueError, match="nowhere"):
+        system.read([PROMPT], 255 - picture[:, 0])
+
+
+def test_without_a_picture_it_is_said(system: Moviegen) -> None:
+    with pytest.raises(ValueError, match="goes on from a picture: give it one"):
+        film(system, Order((PROMPT,), frames=9, size=SIZE, steps=1))
+
+
+def test_training_shows_it_too(system: Moviegen) -> None:
+    video = torch.randint(0, 256, (2, 5, 3, *SIZE), dtype=torch.uint8)
+    loss = system.loss(Clip(video=video, caption=[PROMPT, ""]), Draws([(0,), (1,)]))["loss"]
+    assert loss.isfinite()
