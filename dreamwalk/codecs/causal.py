@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
 
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_coding import CausalCodec
+from dreamwalk.codecs.causal_coding import CausalCodec, require_strides, stride_of
 from dreamwalk.codecs.causal_layers import (
     AttentionKind,
     CausalConv,
@@ -61,9 +60,7 @@ class CausalVAEConfig:
     """Pixels a side that are one position, in their own channels, before the first convolution."""
 
     def __post_init__(self) -> None:
-        if len(self.strides) != len(self.widths) - 1:
-            levels, needed = len(self.widths), len(self.widths) - 1
-            raise ValueError(f"{levels} levels need {needed} strides between them, not {len(self.strides)}")
+        require_strides(self.widths, self.strides)
         uneven = [width for width in self.widths if width % self.groups]
         if self.norm == "group" and uneven:
             raise ValueError(f"width {uneven[0]} does not divide into {self.groups} groups")
@@ -76,8 +73,7 @@ class CausalVAEConfig:
     @property
     def stride(self) -> tuple[int, int, int]:
         """Pixels per latent in time, height and width."""
-        t, h, w = (prod(axis) for axis in zip(*self.strides, strict=True))
-        return t, h * self.patch, w * self.patch
+        return stride_of(self.strides, patch=self.patch)
 
 
 class CausalVAE(CausalCodec):

@@ -5,14 +5,16 @@ Of every causal codec of videos, whose encoder and decoder turn pieces into piec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
 from typing import Any, Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_layers import Past, frames_of_a_piece, laid_out
+from dreamwalk.codecs.causal_layers import Past, Strides, frames_of_a_piece, laid_out
+from dreamwalk.codecs.frame import require_whole_latents
 from dreamwalk.codecs.scale import Scale
 
 
@@ -65,7 +67,7 @@ class CausalCodec(nn.Module):
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the unscaled latents, the last frame repeated up to 4k + 1 frames."""
-        self._check(video)
+        require_whole_latents(video, self.stride)
         missing = -(video.shape[1] - 1) % self.stride[0]
         whole = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else video
         p = self.config.patch
@@ -108,7 +110,7 @@ class CausalCodec(nn.Module):
     def _latents(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         past, count, last = Past(), 0, None
         for piece in pieces:
-            self._check(piece)
+            require_whole_latents(piece, self.stride)
             for frames in piece.split(self.stride[0], dim=1):
                 yield from self._latent(frames, past)
             count, last = count + piece.shape[1], piece[:, -1:]
@@ -162,10 +164,16 @@ class CausalCodec(nn.Module):
         p = self.config.patch
         return rearrange(x, "b (c p q) t h w -> b t c (h p) (w q)", p=p, q=p)
 
-    def _check(self, video: Tensor) -> None:
-        (h, w), (_, down, across) = video.shape[-2:], self.stride
-        if h % down or w % across:
-            near = f"{max(down, round(h / down) * down)}x{max(across, round(w / across) * across)}"
-            raise ValueError(
-                f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}"
-            )
+
+def require_strides(widths: Sequence[int], strides: Sequence[Strides]) -> None:
+    """ValueError unless there is one stride between every two levels."""
+    if len(strides) != len(widths) - 1:
+        raise ValueError(
+            f"{len(widths)} levels need {len(widths) - 1} strides between them, not {len(strides)}"
+        )
+
+
+def stride_of(strides: Sequence[Strides], *, patch: int) -> Strides:
+    """Pixels per latent in time, height and width, of all levels together."""
+    t, h, w = (prod(axis) for axis in zip(*strides, strict=True))
+    return t, h * patch, w * patch

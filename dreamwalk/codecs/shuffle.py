@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_coding import CausalCodec
+from dreamwalk.codecs.causal_coding import CausalCodec, require_strides, stride_of
 from dreamwalk.codecs.causal_layers import (
     CausalConv,
     Level,
@@ -53,9 +53,7 @@ class ShuffleVAEConfig:
     """No frame sees a later one."""
 
     def __post_init__(self) -> None:
-        if len(self.strides) != len(self.widths) - 1:
-            levels, needed = len(self.widths), len(self.widths) - 1
-            raise ValueError(f"{levels} levels need {needed} strides between them, not {len(self.strides)}")
+        require_strides(self.widths, self.strides)
         for (a, b), (t, h, w) in zip(pairwise(self.widths), self.strides, strict=True):
             if h * w * a % b or b % (t * h * w):
                 raise ValueError(
@@ -68,8 +66,7 @@ class ShuffleVAEConfig:
     @property
     def stride(self) -> tuple[int, int, int]:
         """Pixels per latent in time, height and width."""
-        t, h, w = (prod(axis) for axis in zip(*self.strides, strict=True))
-        return t, h * self.patch, w * self.patch
+        return stride_of(self.strides, patch=self.patch)
 
 
 class ShuffleVAE(CausalCodec):

@@ -111,7 +111,7 @@ class PublishedReader(nn.Module):
     def forward(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         """`b` texts, and pictures uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)` of the longest, and pooled
         `(b, p)`; in float32."""
-        known = self._known.get(_key(texts, pictures))
+        known = self._known.get(_key(texts, pictures)) if self._known else None
         words = known or self.encoder.encode(texts, pictures)
         return words.to(self.here.device, torch.float32)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 from dreamwalk.codecs.shuffle import ShuffleVAE, ShuffleVAEConfig
 from dreamwalk.weights import files
-from dreamwalk.weights.hunyuan_vae import FILE, described, translated
+from dreamwalk.weights.hunyuan_vae import FILE, described, renamed, translated
 
 TRANSFORMER = "HunyuanVideo15Transformer3DModel"
 SIZES = {
@@ -49,8 +49,9 @@ WORDS = {
     ".norm2.weight": ".norm2.gamma",
     ".norm.weight": ".norm.gamma",
     ".norm_out.weight": ".norm_out.gamma",
+    ".resample.": ".{way}.0.",
 }
-"""Our words of the VAE and theirs, replaced from first to last."""
+"""Our words of the VAE and theirs, as `hunyuan_vae.WORDS`."""
 
 
 def transformer_config(given: Mapping[str, Any], *, source: str) -> tuple[KindsMMDiTConfig, str | None]:
@@ -86,10 +87,7 @@ def transformer_config(given: Mapping[str, Any], *, source: str) -> tuple[KindsM
 
 def public_name(name: str) -> str:
     """`decoder.levels.0.blocks.1.norm1.weight` is `decoder.up_blocks.0.resnets.1.norm1.gamma` to them."""
-    way = "downsamplers" if name.startswith("encoder.") else "upsamplers"
-    for ours, theirs in {**WORDS, ".resample.": f".{way}.0."}.items():
-        name = name.replace(ours, theirs)
-    return name
+    return renamed(name, WORDS)
 
 
 def read_vae(path: Path | str) -> tuple[dict[str, Tensor], ShuffleVAEConfig]:
@@ -98,9 +96,7 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], ShuffleVAEConfig]:
     for file in (path / "config.json", path / FILE):
         if not file.is_file():
             raise ValueError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
-    given = described(path / "config.json", fixed=FIXED)
-    sizes = {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
-    config = ShuffleVAEConfig(**{**sizes, "widths": tuple(sizes.get("widths", ShuffleVAEConfig.widths))})
+    config = ShuffleVAEConfig(**described(path / "config.json", SIZES, fixed=FIXED))
     with torch.device("meta"):
         wanted = ShuffleVAE(config).state_dict()
     source = f"'{path / FILE}'"

@@ -52,15 +52,21 @@ WORDS = {
     ".middle.attention.out.": ".mid_block.attentions.0.to_out.0.",
     ".middle.attention.": ".mid_block.attentions.0.to_",
     ".skip.": ".conv_shortcut.conv.",
+    ".resample.": ".{way}.0.conv.",
 }
-"""Our words and theirs, replaced from first to last."""
+"""Our words and theirs, replaced from first to last, `{way}` by where a level leads to."""
 
 
 def public_name(name: str) -> str:
     """`decoder.levels.0.blocks.1.norm1.weight` is `decoder.up_blocks.0.resnets.1.norm1.weight` to them."""
+    return renamed(name, WORDS)
+
+
+def renamed(name: str, words: Mapping[str, str]) -> str:
+    """A name of ours in their words."""
     way = "downsamplers" if name.startswith("encoder.") else "upsamplers"
-    for ours, theirs in {**WORDS, ".resample.": f".{way}.0.conv."}.items():
-        name = name.replace(ours, theirs)
+    for ours, theirs in words.items():
+        name = name.replace(ours, theirs.format(way=way))
     return name
 
 
@@ -84,15 +90,17 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
 
 def read_config(path: Path | str) -> CausalVAEConfig:
     """Our config from their `config.json`; ValueError if it is damaged or of another network."""
-    given = described(path, fixed=FIXED)
-    if len(given.get("block_out_channels", hunyuan().widths)) != 4:
-        raise ValueError(f"'{path}' has {len(given['block_out_channels'])} levels; only 4 can be read")
-    sizes = {ours: given[theirs] for theirs, ours in SIZES.items() if theirs in given}
-    return CausalVAEConfig(**{**sizes, "widths": tuple(sizes.get("widths", hunyuan().widths))})
+    sizes = described(path, SIZES, fixed=FIXED)
+    if len(sizes.get("widths", hunyuan().widths)) != 4:
+        raise ValueError(f"'{path}' has {len(sizes['widths'])} levels; only 4 can be read")
+    return CausalVAEConfig(**sizes)
 
 
-def described(path: Path | str, *, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `config.json` says; ValueError if it is damaged, or differs in what is known in one way only."""
+def described(path: Path | str, sizes: Mapping[str, str], *, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` says of `sizes`, under our names.
+
+    ValueError if it is damaged, or differs in what is known in one way only.
+    """
     try:
         given: dict[str, Any] = json.loads(Path(path).read_text())
     except (UnicodeDecodeError, json.JSONDecodeError):
@@ -100,7 +108,8 @@ def described(path: Path | str, *, fixed: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise ValueError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
-    return given
+    said = {ours: given[theirs] for theirs, ours in sizes.items() if theirs in given}
+    return {ours: tuple(size) if isinstance(size, list) else size for ours, size in said.items()}
 
 
 def translated(

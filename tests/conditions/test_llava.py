@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from drawn import wide_pictures
 from PIL import Image
 from tiny_llava import opened, write_llava
 from torch import Tensor
@@ -26,9 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
-    """Wider than high, so that their sides are cut."""
-    drawn = torch.randint(0, 256, (2, 3, 8, 12), generator=torch.Generator().manual_seed(1))
-    return drawn.byte().repeat_interleave(5, 2).repeat_interleave(5, 3)
+    return wide_pictures()
 
 
 def read(folder: Path, texts: list[str], pictures: Tensor | None, *, every: int = 4) -> Words:

@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from drawn import wide_pictures
 from PIL import Image
 from tiny_kinds import opened, write_kinds
 from torch import Tensor
@@ -24,9 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
-    """Wider than high, and larger than what is seen."""
-    drawn = torch.randint(0, 256, (2, 3, 8, 12), generator=torch.Generator().manual_seed(1))
-    return drawn.byte().repeat_interleave(5, 2).repeat_interleave(5, 3)
+    return wide_pictures()
 
 
 def seen(folder: Path, pictures: Tensor | None, *, every: int = 1) -> Tensor:

@@ -4,9 +4,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import drawn
 import pytest
 import torch
-from PIL import Image
 from tiny_hunyuan15 import autoencoder, published
 from tiny_kinds import opened, write_kinds
 from torch import Tensor
@@ -54,12 +54,7 @@ def system(folder: Path) -> Moviegen:
 
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
-    draw = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (1, 1, 3, *SIZE), dtype=torch.uint8, generator=draw)
-
-
-def image(picture: Tensor) -> Image.Image:
-    return Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy())
+    return drawn.picture(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +88,7 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
     noise = torch.randn(1, 3, 4, 2, 3, generator=torch.Generator().manual_seed(2))
     pipeline.guider = diffusers.ClassifierFreeGuidance(guidance_scale=guidance)
     theirs = pipeline(
-        image(picture), PROMPT, NEGATIVE, latents=noise.transpose(1, 2), num_frames=9,
+        drawn.image(picture), PROMPT, NEGATIVE, latents=noise.transpose(1, 2), num_frames=9,
         num_inference_steps=2, output_type="pt",
     ).frames  # fmt: skip
     order = Order((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
@@ -117,7 +112,7 @@ def test_another_picture_leads_to_another_clip(system: Moviegen, picture: Tensor
 
 def test_an_order_of_the_command_line(folder: Path, picture: Tensor, tmp_path: Path) -> None:
     """Prompt and picture are read once and the encoders closed; in bfloat16, as they are by default."""
-    image(picture).save(tmp_path / "first.png")
+    drawn.image(picture).save(tmp_path / "first.png")
     asked = SampleClips(
         tmp_path / "o.mp4", prompt=PROMPT, negative=NEGATIVE, image=(tmp_path / "first.png",), frames=5,
         size=SIZE, steps=1,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import drawn
 import pytest
 import torch
 from PIL import Image
@@ -55,12 +56,7 @@ def system(folder: Path) -> Moviegen:
 
 @pytest.fixture(scope="module")
 def picture() -> Tensor:
-    draw = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (1, 1, 3, *SIZE), dtype=torch.uint8, generator=draw)
-
-
-def image(picture: Tensor) -> Image.Image:
-    return Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy())
+    return drawn.picture(SIZE)
 
 
 def test_an_import_knows_what_looks(folder: Path, system: Moviegen, kind: str) -> None:

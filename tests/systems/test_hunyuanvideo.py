@@ -1,7 +1,6 @@
 """The published system as a whole against the pipelines of diffusers: imported, loaded and sampled."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from drawn import Drawn
 from tiny_hunyuan import KINDS, as_tencent, published
 from torch import Tensor
 
@@ -19,8 +19,6 @@ with warnings.catch_warnings():
 
 import dreamwalk
 from dreamwalk.cli import main
-from dreamwalk.conditions.text import Encoder, Widths
-from dreamwalk.layers.words import Words
 from dreamwalk.rollout.clips import Order, film, frames_of, unfold
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.training.hunyuan import hunyuan_system
@@ -29,29 +27,6 @@ from dreamwalk.weights.config import to_json
 
 STEPS, SIZE = 3, (16, 32)
 ORDER = Order(("", ""), frames=9, size=SIZE, steps=STEPS)
-
-
-class Learnt(Encoder):
-    """Texts to words that were drawn before: of two texts the second is shorter."""
-
-    widths = Widths(12, 8)
-
-    def __init__(self) -> None:
-        draw = torch.Generator().manual_seed(1)
-        self.words = {
-            text: Words(
-                torch.randn(2, 7, 12, generator=draw),
-                torch.arange(7) < torch.tensor([[longest], [3]]),
-                torch.randn(2, 8, generator=draw),
-            )
-            for text, longest in (("", 7), ("ugly", 5))
-        }
-
-    def describe(self) -> Any:
-        return "drawn"
-
-    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
-        return self.words[texts[0]].trimmed()
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
@@ -80,7 +55,7 @@ def system(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Moviegen:
     main(["import", "hunyuanvideo", str(folder), "--out", str(folder / "h.safetensors")])
     opened = dreamwalk.load(folder / "h.safetensors")
     assert not any(name.startswith("letters") for name in opened.state_dict())
-    opened.letters.encoder = Learnt()
+    opened.letters.encoder = Drawn(pooled=8)
     return opened
 
 
@@ -96,7 +71,7 @@ def kind_of(pipeline: Any) -> str | None:
 
 def asked(pipeline: Any, noise: Tensor, picture: Tensor, guidance: float) -> dict[str, Any]:
     """What the pipelines are called with."""
-    words = Learnt().words
+    words = Drawn(pooled=8).words
     call: dict[str, Any] = {"latents": noise.transpose(1, 2), "height": SIZE[0], "width": SIZE[1],
                             "num_inference_steps": STEPS, "guidance_scale": 6.0,
                             "true_cfg_scale": guidance}  # fmt: skip
@@ -186,6 +161,6 @@ def test_in_bfloat16(pipeline: Any, tmp_path: Path) -> None:
     system = dreamwalk.load(tmp_path / "h.safetensors")
     dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
     assert dtypes == {"backbone": torch.bfloat16, "codec": torch.float32}
-    system.letters.encoder = Learnt()
+    system.letters.encoder = Drawn(pooled=8)
     picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8) if kind_of(pipeline) else None
     assert film(system, replace(ORDER, steps=1), picture).isfinite().all()

@@ -1,13 +1,13 @@
 """HunyuanVideo-1.5 as a whole against the pipeline of diffusers: imported, loaded and sampled."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from drawn import Drawn
 from tiny_hunyuan15 import autoencoder, published
 from torch import Tensor
 
@@ -19,8 +19,6 @@ with warnings.catch_warnings():
 import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.conditions.kinds import KindsReader, PublishedKinds
-from dreamwalk.conditions.text import Encoder, Widths
-from dreamwalk.layers.words import Words
 from dreamwalk.rollout.clips import Order, frames_of, unfold
 from dreamwalk.rollout.ordering import SampleClips
 from dreamwalk.rollout.room import whole_plan
@@ -29,30 +27,6 @@ from dreamwalk.weights import files
 
 STEPS, SIZE = 3, (32, 48)
 ORDER = Order(("", ""), frames=9, size=SIZE, steps=STEPS)
-
-
-class Learnt(Encoder):
-    """Texts to words that were drawn before, of two lengths; the second of two has no letters."""
-
-    widths = Widths(12, None)
-
-    def __init__(self) -> None:
-        draw = torch.Generator().manual_seed(1)
-        self.words = {
-            text: Words(
-                torch.randn(2, 7, 12, generator=draw),
-                torch.arange(7) < torch.tensor([[longest], [3]]),
-                None,
-                (Words(torch.randn(2, 5, 10, generator=draw), torch.arange(5) < torch.tensor([[4], [0]])),),
-            )
-            for text, longest in (("", 7), ("ugly", 5))
-        }
-
-    def describe(self) -> Any:
-        return "drawn"
-
-    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
-        return self.words[texts[0]]
 
 
 def made(guidance: float) -> Any:
@@ -79,7 +53,7 @@ def saved(pipeline: Any, folder: Path) -> Path:
 def imported(pipeline: Any, folder: Path) -> Moviegen:
     main(["import", "hunyuanvideo", str(saved(pipeline, folder)), "--out", str(folder / "h.safetensors")])
     system = dreamwalk.load(folder / "h.safetensors")
-    system.letters.encoder = Learnt()
+    system.letters.encoder = Drawn(letters=10)
     return system
 
 
@@ -87,7 +61,7 @@ def imported(pipeline: Any, folder: Path) -> Moviegen:
 def test_the_whole_loop(tmp_path: Path, guidance: float) -> None:
     """Shift and guidance are those of the folder."""
     pipeline = made(guidance)
-    system, noise, words = imported(pipeline, tmp_path), torch.randn(2, 3, 4, 2, 3), Learnt().words
+    system, noise, words = imported(pipeline, tmp_path), torch.randn(2, 3, 4, 2, 3), Drawn(letters=10).words
     assert (system.config.shift, system.config.guidance) == (9.0, guidance)
     call: dict[str, Any] = {}
     for name, key in (("", ""), ("ugly", "negative_")):
@@ -139,5 +113,5 @@ def test_in_bfloat16(tmp_path: Path) -> None:
     system = dreamwalk.load(out)
     dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
     assert dtypes == {"backbone": torch.bfloat16, "codec": torch.float32}
-    system.letters.encoder = Learnt()
+    system.letters.encoder = Drawn(letters=10)
     assert all(moment.latents.isfinite().all() for moment in unfold(system, replace(ORDER, steps=1)))
