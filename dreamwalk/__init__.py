@@ -24,7 +24,7 @@ def load(name: str | Path) -> Any:
     """A system with its weights: a shipped name, a .safetensors file, a run folder, or
     `hf://owner/repository`.
 
-    ValueError says in one sentence what is wrong with anything else.
+    UserError says in one sentence what is wrong with anything else.
     """
     from dreamwalk.systems.open import load
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamwalk.errors import UserError
+
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
 
   play      walk in a dream, or in the game, in your browser
@@ -35,7 +37,7 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command. A `ValueError` becomes one sentence on stderr and exit code 2; ctrl-C exits with 130."""
+    """Run a command. A `UserError` becomes one sentence on stderr and exit code 2; ctrl-C exits with 130."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -46,9 +48,9 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     try:
         if words[0] not in verbs:
-            raise ValueError(f"unknown verb '{words[0]}'" + _suggest(words[0], list(verbs)))
+            raise UserError(f"unknown verb '{words[0]}'" + _suggest(words[0], list(verbs)))
         verbs[words[0]](words[1:])
-    except ValueError as error:
+    except UserError as error:
         sys.exit(_complain(f"dreamwalk: {error}"))
     except BrokenPipeError:
         sys.exit(1)
@@ -73,7 +75,7 @@ def _suggest(word: str, known: list[str]) -> str:
 def _named(words: list[str], verb: str, known: list[str]) -> tuple[str, list[str]]:
     """The name after a verb and the flags after it."""
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
-        raise ValueError(f"`dreamwalk {verb}` needs a name first, such as '{known[0]}'")
+        raise UserError(f"`dreamwalk {verb}` needs a name first, such as '{known[0]}'")
     return ("", words) if words[0] in ("-h", "--help") else (words[0], words[1:])
 
 
@@ -91,7 +93,7 @@ def train(words: list[str]) -> None:
 
     name, rest = _named(words, "train", list(RUNS))
     if name and name not in RUNS:
-        raise ValueError(f"there is no run called '{name}'" + _suggest(name, list(RUNS)))
+        raise UserError(f"there is no run called '{name}'" + _suggest(name, list(RUNS)))
     asked = _flags(
         Train, rest, prog=f"dreamwalk train {name or 'NAME'}", default=defaults(name or next(iter(RUNS)))
     )
@@ -132,16 +134,16 @@ def play(words: list[str]) -> None:
 
 def _check_seed(seed: int | None) -> None:
     if seed is not None and seed < 0:
-        raise ValueError(f"a seed is a whole number from 0 up, got {seed}")
+        raise UserError(f"a seed is a whole number from 0 up, got {seed}")
 
 
 def _load_walkable(name: str) -> Any:
-    """A system with weights that can go on frame after frame; ValueError for one that cannot."""
+    """A system with weights that can go on frame after frame; UserError for one that cannot."""
     from dreamwalk.systems.open import load
 
     system = load(name)
     if not hasattr(system, "world"):
-        raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+        raise UserError(f"'{name}' is of the system {system.name}, which cannot be walked in")
     return system
 
 
@@ -220,7 +222,7 @@ def bring_in(words: list[str]) -> None:
     known = ["oasis", "hunyuanvideo"]
     name, rest = _named(words, "import", known)
     if name not in ("", *known):
-        raise ValueError(f"there are no published weights called '{name}'" + _suggest(name, known))
+        raise UserError(f"there are no published weights called '{name}'" + _suggest(name, known))
     from dreamwalk.training import hunyuan, published
 
     prog = f"dreamwalk import {name or 'NAME'}"

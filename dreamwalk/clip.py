@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dreamwalk.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,9 +42,9 @@ class Clip:
         return self.video.shape[0] if self.video.ndim == 4 else self.video.shape[1]
 
     def window(self, start: int, frames: int) -> Clip:
-        """Frames `start .. start + frames` of an unbatched clip; ValueError when it does not have them."""
+        """Frames `start .. start + frames` of an unbatched clip; UserError when it does not have them."""
         if start < 0 or start + frames > len(self):
-            raise ValueError(f"frames {start}..{start + frames} asked of a clip of {len(self)} frames")
+            raise UserError(f"frames {start}..{start + frames} asked of a clip of {len(self)} frames")
         return self._each(lambda array: array[start : start + frames])
 
     def first(self, frames: int) -> Clip:

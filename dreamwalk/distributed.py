@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from dreamwalk.errors import UserError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -34,9 +36,9 @@ class Place:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """`cuda`, `cpu`, or for None the best there is; ValueError for a card that is not there."""
+    """`cuda`, `cpu`, or for None the best there is; UserError for a card that is not there."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no NVIDIA card is visible to PyTorch: leave out `--device cuda`")
+        raise UserError("no NVIDIA card is visible to PyTorch: leave out `--device cuda`")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

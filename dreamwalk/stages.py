@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve import Clips, Progress, Stage, Start, Wish
 from dreamwalk.world import World
 
@@ -43,7 +44,7 @@ def game_stage(level: str) -> Stage:
 
 
 def open_stage(name: str, device: str | None = None) -> Stage:
-    """What the weights called `name` can show; ValueError when they are of a system that shows nothing."""
+    """What the weights called `name` can show; UserError when they are of a system that shows nothing."""
     from dreamwalk.distributed import pick_device
     from dreamwalk.systems.moviegen import Moviegen
     from dreamwalk.systems.open import load
@@ -52,7 +53,7 @@ def open_stage(name: str, device: str | None = None) -> Stage:
     if isinstance(system, Moviegen):
         return _clip_stage(name, system)
     if not hasattr(system, "world"):
-        raise ValueError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+        raise UserError(f"'{name}' is of the system {system.name}, which cannot be walked in")
     return _dream_stage(name, system)
 
 

@@ -15,6 +15,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from dreamwalk.errors import UserError
+
 Action = Mapping[str, np.ndarray]
 
 
@@ -33,7 +35,7 @@ class ActionSchema:
 
     def __post_init__(self) -> None:
         if len(self.axes) != len(self.limits):
-            raise ValueError(f"{len(self.axes)} axes need as many limits, got {len(self.limits)}")
+            raise UserError(f"{len(self.axes)} axes need as many limits, got {len(self.limits)}")
 
     @property
     def size(self) -> int:
@@ -53,7 +55,7 @@ class ActionSchema:
         for name in [*held, *axes]:
             if name not in self.buttons and name not in self.axes:
                 known = ", ".join([*self.buttons, *self.axes])
-                raise ValueError(f"unknown action '{name}': this world knows {known}")
+                raise UserError(f"unknown action '{name}': this world knows {known}")
         vector = [float(name in held) for name in self.buttons]
         vector += [axes.get(name, 0.0) / limit for name, limit in zip(self.axes, self.limits, strict=True)]
         return self.unpack(np.asarray(vector, np.float32))
@@ -70,7 +72,7 @@ class ActionSchema:
         """Vector `(size,)` to gymnasium action; the inverse of `pack`."""
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.size,):
-            raise ValueError(f"an action vector here has shape ({self.size},), got {vector.shape}")
+            raise UserError(f"an action vector here has shape ({self.size},), got {vector.shape}")
         n = len(self.buttons)
         action = {"buttons": (vector[:n] > 0.5).astype(np.int8)}
         if self.axes:

@@ -24,6 +24,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.backbones.inputs import UNGUIDED, check, levels_by_frame
+from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import SwiGLU, attend
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
 from dreamwalk.layers.norms import RMSNorm
@@ -59,7 +60,7 @@ class CrossDiTConfig:
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} does not divide by {self.heads} heads")
+            raise UserError(f"width {self.width} does not divide by {self.heads} heads")
 
 
 class Positions(nn.Module):
@@ -72,11 +73,11 @@ class Positions(nn.Module):
         )
 
     def forward(self, extent: Extent) -> Tensor:
-        """`(1, n, d)`; ValueError where a table ends too early."""
+        """`(1, n, d)`; UserError where a table ends too early."""
         tables = self.time, self.height, self.width
         known = tuple(len(table) for table in tables)
         if any(side > last for side, last in zip(extent, known, strict=True)):
-            raise ValueError(
+            raise UserError(
                 f"there are positions for {'x'.join(map(str, known))} tokens, not for "
                 f"{'x'.join(map(str, extent))}: let them grow with `backbones.crossdit.grown`"
             )
@@ -146,13 +147,13 @@ class CrossDiT(nn.Module):
         """Velocity `v = eps - x` of noisy latents, in the precision of `x`.
 
         `x` `(b, t, c, h, w)`, `sigma` in [0, 1], `(b,)` for the clip or `(b, t)` for its frames, `extra`
-        `(b, t, e, h, w)`. ValueError for what is missing, too much, or of a size that does not fit, and for
+        `(b, t, e, h, w)`. UserError for what is missing, too much, or of a size that does not fit, and for
         `guidance`, which is not an input here.
         """
         config, dtype = self.config, self.embed.project.weight.dtype
         check(config, x, words, extra=extra)
         if guidance is not None:
-            raise ValueError(UNGUIDED)
+            raise UserError(UNGUIDED)
         extent, words = token_extent(x, config.patch), words.trimmed()
         inputs = x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=2)
         levels = levels_by_frame(sigma, x, config.patch)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import KeyValues, Mask
 from dreamwalk.layers.cache import Past, RingCache
 
@@ -37,7 +38,7 @@ class FrameBackboneConfig:
     def token_grid(self) -> tuple[int, int]:
         h, w = self.grid
         if h % self.patch or w % self.patch:
-            raise ValueError(f"a latent grid of {h}x{w} does not divide into patches of {self.patch}")
+            raise UserError(f"a latent grid of {h}x{w} does not divide into patches of {self.patch}")
         return h // self.patch, w // self.patch
 
 
@@ -91,7 +92,7 @@ class FrameBackbone(nn.Module):
     def times(self, x: Tensor, cache: RingCache | None) -> Tensor:
         """Frame indices of `x`: from 0, or from where the cache stands."""
         if cache is not None and x.shape[1] != 1:
-            raise ValueError(f"a cached pass takes one frame at a time, got {x.shape[1]}")
+            raise UserError(f"a cached pass takes one frame at a time, got {x.shape[1]}")
         first = cache.frames if cache is not None else 0
         return torch.arange(first, first + x.shape[1], device=x.device)
 

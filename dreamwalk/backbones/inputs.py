@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.patches import Patch
 from dreamwalk.layers.words import Words
 
@@ -31,17 +32,17 @@ class VideoSizes(Protocol):
 
 
 def check(sizes: VideoSizes, x: Tensor, words: Words, *, extra: Tensor | None) -> None:
-    """ValueError for the first input that is missing, too much, or of another size."""
+    """UserError for the first input that is missing, too much, or of another size."""
     if x.ndim != 5 or x.shape[2] != sizes.channels:
-        raise ValueError(f"latents are (b, t, {sizes.channels}, h, w) here, not {tuple(x.shape)}")
+        raise UserError(f"latents are (b, t, {sizes.channels}, h, w) here, not {tuple(x.shape)}")
     if words.tokens.shape[-1] != sizes.text:
-        raise ValueError(f"words are {sizes.text} wide here, not {words.tokens.shape[-1]}")
+        raise UserError(f"words are {sizes.text} wide here, not {words.tokens.shape[-1]}")
     given = 0 if words.pooled is None else words.pooled.shape[-1]
     if given != sizes.pooled:
-        raise ValueError(f"the vector of all words, `Words.pooled`, is {sizes.pooled} wide here, not {given}")
+        raise UserError(f"the vector of all words, `Words.pooled`, is {sizes.pooled} wide here, not {given}")
     beside = 0 if extra is None else extra.shape[2]
     if beside != sizes.extra:
-        raise ValueError(f"`extra` has {sizes.extra} channels here, not {beside}")
+        raise UserError(f"`extra` has {sizes.extra} channels here, not {beside}")
 
 
 def levels_by_frame(sigma: Tensor, x: Tensor, patch: Patch) -> Tensor:

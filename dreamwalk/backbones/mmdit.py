@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.inputs import UNGUIDED, check, levels_by_frame
+from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
 from dreamwalk.layers.patches import Extent, Patch, PatchEmbed, PatchHead, token_extent
 from dreamwalk.layers.pieces import add_gated, in_pieces, modulated_norm
@@ -67,9 +68,9 @@ class MMDiTConfig:
     def __post_init__(self) -> None:
         head = self.width // self.heads
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} does not divide by {self.heads} heads")
+            raise UserError(f"width {self.width} does not divide by {self.heads} heads")
         if sum(self.axes) != head or any(part % 2 for part in self.axes):
-            raise ValueError(f"axes {self.axes} must be even and sum to the width of a head, {head}")
+            raise UserError(f"axes {self.axes} must be even and sum to the width of a head, {head}")
 
 
 class DualBlock(nn.Module):
@@ -134,13 +135,13 @@ class MMDiT(nn.Module):
         """Velocity `v = eps - x` of noisy latents, in the precision of `x`.
 
         `x` `(b, t, c, h, w)`, `sigma` in [0, 1], `(b,)` for the clip or `(b, t)` for its frames, `guidance`
-        `(b,)`, `extra` `(b, t, e, h, w)`. ValueError for what is missing, too much, or of a size that does
+        `(b,)`, `extra` `(b, t, e, h, w)`. UserError for what is missing, too much, or of a size that does
         not fit.
         """
         dtype = self.embed.project.weight.dtype
         check(self.config, x, words, extra=extra)
         if (guidance is not None) != self.config.guidance:
-            raise ValueError(UNGUIDED if guidance is not None else "`guidance` is missing: 6.0, for instance")
+            raise UserError(UNGUIDED if guidance is not None else "`guidance` is missing: 6.0, for instance")
         extent = token_extent(x, self.config.patch)
         inputs = x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=2)
         video = self.embed(inputs.to(dtype))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 
 BETWEEN = 2048
@@ -54,13 +55,13 @@ class KindsMMDiT(MMDiT):
         self.kinds = nn.Embedding(3, width)
 
     def told(self, words: Words, sigma: Tensor) -> Words:
-        """As `MMDiT.told`, of all kinds; ValueError for a vector of another width."""
+        """As `MMDiT.told`, of all kinds; UserError for a vector of another width."""
         assert len(words.others) < 3, f"{len(words.others)} kinds of words beside those of language"
         kinds = [super().told(words, sigma)]
         for name, other in zip(("letters", "picture"), words.others, strict=False):
             width, given = getattr(self.config, name), other.trimmed()
             if given.tokens.shape[-1] != width:
-                raise ValueError(f"vectors of {name} are {width} wide here, not {given.tokens.shape[-1]}")
+                raise UserError(f"vectors of {name} are {width} wide here, not {given.tokens.shape[-1]}")
             tokens = getattr(self, name)(given.tokens.to(kinds[0].tokens))
             kinds.append(given._replace(tokens=tokens))
         tokens = [each.tokens + mark for each, mark in zip(kinds, self.kinds.weight, strict=False)]

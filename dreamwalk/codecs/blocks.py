@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dreamwalk.codecs.causal_layers import frames_of_a_piece
 from dreamwalk.codecs.frame import require_whole_latents
 from dreamwalk.codecs.patch import LinearCode, ResidualBlock
+from dreamwalk.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,7 @@ class BlockCodecConfig:
 
     def __post_init__(self) -> None:
         if self.stride[1] % self.cell or self.stride[2] % self.cell:
-            raise ValueError(
-                f"blocks of {self.stride[1]}x{self.stride[2]} are not whole cells of {self.cell}"
-            )
+            raise UserError(f"blocks of {self.stride[1]}x{self.stride[2]} are not whole cells of {self.cell}")
 
 
 class Deblocking(nn.Module):
@@ -115,7 +114,7 @@ class BlockCodec(LinearCode):
         self.find(self._blocks(video).flatten(0, -2))
 
     def encode(self, video: Tensor) -> Tensor:
-        """Latents, the last frame repeated until it divides; ValueError with the nearest size."""
+        """Latents, the last frame repeated until it divides; UserError with the nearest size."""
         require_whole_latents(video, self.stride)
         return rearrange(self.to_code(self._blocks(video)), "b t h w c -> b t c h w").contiguous()
 

@@ -33,6 +33,7 @@ from dreamwalk.codecs.causal_layers import (
     build_norm,
     convolve,
 )
+from dreamwalk.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class CausalVAEConfig:
         require_strides(self.widths, self.strides)
         uneven = [width for width in self.widths if width % self.groups]
         if self.norm == "group" and uneven:
-            raise ValueError(f"width {uneven[0]} does not divide into {self.groups} groups")
+            raise UserError(f"width {uneven[0]} does not divide into {self.groups} groups")
 
     @property
     def strict(self) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dreamwalk.codecs.causal_layers import Past, Strides, frames_of_a_piece, laid_out
 from dreamwalk.codecs.frame import require_whole_latents
 from dreamwalk.codecs.scale import Scale
+from dreamwalk.errors import UserError
 
 
 class CausalSizes(Protocol):
@@ -84,7 +85,7 @@ class CausalCodec(nn.Module):
         """Video of all frames, or of the first `frames` if the last ones were only repeated for coding."""
         decoded = 1 + (latents.shape[1] - 1) * self.stride[0]
         if frames is not None and not 0 < frames <= decoded:
-            raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
+            raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
         (t, h, w), p = self.stride, self.config.patch
         step = max(1, frames_of_a_piece(h * latents.shape[3] // p, w * latents.shape[4] // p) // t)
         return self._unfolded(self._through(self.decoder, self._expanded(latents), step=step))[:, :frames]
@@ -93,7 +94,7 @@ class CausalCodec(nn.Module):
         """Latents `(b, 1, c, h, w)` one by one as soon as their frames are there: one, then four for each.
 
         Pieces `(b, t, 3, h, w)` have any number of frames. At the end the last frame is repeated as in
-        `encode`, whose latents these are. No gradients. ValueError where frames are not coded by themselves.
+        `encode`, whose latents these are. No gradients. UserError where frames are not coded by themselves.
         """
         self._must_stream()
         return self._latents(pieces)
@@ -101,7 +102,7 @@ class CausalCodec(nn.Module):
     def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Video piece by piece: one frame of the first latent, four of each that follows; as `decode`.
 
-        Pieces `(b, t, c, h, w)` have any number of latents. No gradients. ValueError as of `stream_encode`.
+        Pieces `(b, t, c, h, w)` have any number of latents. No gradients. UserError as of `stream_encode`.
         """
         self._must_stream()
         return self._frames(latents)
@@ -131,7 +132,7 @@ class CausalCodec(nn.Module):
 
     def _must_stream(self) -> None:
         if not self.config.strict:
-            raise ValueError(
+            raise UserError(
                 "group norms and attention over all frames need the whole video, so this codec cannot code a "
                 "stream exactly: one with norm='position' and attention='frame' can"
             )
@@ -166,9 +167,9 @@ class CausalCodec(nn.Module):
 
 
 def require_strides(widths: Sequence[int], strides: Sequence[Strides]) -> None:
-    """ValueError unless there is one stride between every two levels."""
+    """UserError unless there is one stride between every two levels."""
     if len(strides) != len(widths) - 1:
-        raise ValueError(
+        raise UserError(
             f"{len(widths)} levels need {len(widths) - 1} strides between them, not {len(strides)}"
         )
 

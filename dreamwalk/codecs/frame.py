@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.codecs.scale import Scale
+from dreamwalk.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ class KLCodec(nn.Module):
 
 
 def require_whole_latents(video: Tensor, stride: tuple[int, int, int]) -> None:
-    """ValueError with the nearest size for frames whose sides do not divide by those of `stride`."""
+    """UserError with the nearest size for frames whose sides do not divide by those of `stride`."""
     (h, w), (_, down, across) = video.shape[-2:], stride
     if h % down or w % across:
         near = f"{max(down, round(h / down) * down)}x{max(across, round(w / across) * across)}"
-        raise ValueError(f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}")
+        raise UserError(f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}")
 
 
 class ResidualBlock(nn.Module):

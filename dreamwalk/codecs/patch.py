@@ -14,6 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
+
 
 @dataclass(frozen=True)
 class PatchCodecConfig:
@@ -53,7 +55,7 @@ class LinearCode(nn.Module):
         """`pixels` are the numbers of a block; channel = component / std ** whitening."""
         super().__init__()
         if not 0 < channels <= pixels:
-            raise ValueError(f"a block of {pixels} numbers has 1 to {pixels} components, not {channels}")
+            raise UserError(f"a block of {pixels} numbers has 1 to {pixels} components, not {channels}")
         self.whitening = whitening
         self.register_buffer("mean", torch.zeros(pixels))
         self.register_buffer("components", torch.eye(pixels)[:channels].clone())
@@ -71,7 +73,7 @@ class LinearCode(nn.Module):
         blocks = blocks.double()
         channels = len(self.components)
         if len(blocks) < channels:
-            raise ValueError(f"{len(blocks)} blocks are too few to find {channels} components")
+            raise UserError(f"{len(blocks)} blocks are too few to find {channels} components")
         mean = blocks.mean(0)
         variances, vectors = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
         variances, vectors = variances.flip(0)[:channels], vectors.flip(1)[:, :channels].T
@@ -131,7 +133,7 @@ class PatchCodec(LinearCode):
         _, _, _, h, w = video.shape
         p = self.config.patch
         if h % p or w % p:
-            raise ValueError(
+            raise UserError(
                 f"frames of {h}x{w} do not divide into patches of {p}: "
                 f"the nearest size is {_nearest(h, p)}x{_nearest(w, p)}"
             )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
+
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 """Of each stage; between two stages the resolution halves."""
 FIRST, LAST = (0, 5, 10, 17, 24), (3, 8, 15, 22, 29)
@@ -44,10 +46,10 @@ class Perceptual(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, video: Tensor, other: Tensor) -> Tensor:
-        """Sum over stages of the mean over frames and pixels; ValueError for frames of under 16 a side."""
+        """Sum over stages of the mean over frames and pixels; UserError for frames of under 16 a side."""
         if min(video.shape[-2:]) < 16:
             size = f"{video.shape[-2]}x{video.shape[-1]}"
-            raise ValueError(f"frames of {size} are too small for five stages: 16x16 is the least")
+            raise UserError(f"frames of {size} are too small for five stages: 16x16 is the least")
         x = (torch.stack([video, other]).flatten(0, 2) - self.shift) / self.scale
         distance = x.new_zeros(())
         for index, layer in enumerate(self.features):

@@ -31,6 +31,7 @@ from dreamwalk.codecs.causal_layers import (
     activated,
     build_norm,
 )
+from dreamwalk.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class ShuffleVAEConfig:
         require_strides(self.widths, self.strides)
         for (a, b), (t, h, w) in zip(pairwise(self.widths), self.strides, strict=True):
             if h * w * a % b or b % (t * h * w):
-                raise ValueError(
+                raise UserError(
                     f"{b} channels cannot follow {a} where {t}x{h}x{w} become one: take a multiple of "
                     f"{t * h * w} that divides {h * w * a}"
                 )
         if self.widths[-1] % (2 * self.channels):
-            raise ValueError(f"the last width, {self.widths[-1]}, is no multiple of {2 * self.channels}")
+            raise UserError(f"the last width, {self.widths[-1]}, is no multiple of {2 * self.channels}")
 
     @property
     def stride(self) -> tuple[int, int, int]:

@@ -35,6 +35,7 @@ from dreamwalk.codecs.frame import (
     require_whole_latents,
 )
 from dreamwalk.codecs.scale import Scale
+from dreamwalk.errors import UserError
 from dreamwalk.layers.norms import RMSNorm
 
 
@@ -57,7 +58,7 @@ class TAECodec(nn.Module):
         factor = 2 ** (len(config.image.multiples) - 1)
         if config.temporal not in (legal := [2**k for k in range(len(config.image.multiples))]):
             nearest = min(legal, key=lambda n: abs(n - config.temporal))
-            raise ValueError(
+            raise UserError(
                 f"{config.temporal} frames a latent do not fit an image codec of {factor}x{factor} pixels a "
                 f"latent: the nearest that do are {nearest}"
             )
@@ -87,7 +88,7 @@ class TAECodec(nn.Module):
         return -(-frames // self.config.temporal)
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the unscaled latents; ValueError for sides that do not divide."""
+        """Mean and log variance of the unscaled latents; UserError for sides that do not divide."""
         require_whole_latents(video, self.stride)
         mean, log_variance = self.encoder(self._whole_groups(video)).chunk(2, dim=2)
         return mean, log_variance.clamp(-30, 20)
@@ -99,10 +100,10 @@ class TAECodec(nn.Module):
         return self.normalise(self.posterior(video)[0])
 
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
-        """Video of `stride[0]` frames a latent, or its first `frames`; ValueError if there are fewer."""
+        """Video of `stride[0]` frames a latent, or its first `frames`; UserError if there are fewer."""
         decoded = latents.shape[1] * self.config.temporal
         if frames is not None and not 0 < frames <= decoded:
-            raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
+            raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
         return self.decoder(self.scale.undo(latents))[:, :frames]
 
     def _whole_groups(self, video: Tensor) -> Tensor:
@@ -113,9 +114,9 @@ class TAECodec(nn.Module):
 
 
 def inflate(tae: TAECodec, image_codec: KLCodec) -> None:
-    """Copy the image autoencoder's weights into a new `tae`; ValueError if it has other sizes."""
+    """Copy the image autoencoder's weights into a new `tae`; UserError if it has other sizes."""
     if tae.config.image != image_codec.config:
-        raise ValueError(f"the TAE inflates {tae.config.image}, not {image_codec.config}: build it for that")
+        raise UserError(f"the TAE inflates {tae.config.image}, not {image_codec.config}: build it for that")
     spatial = {name.replace(".space", ""): p for name, p in tae.state_dict().items() if ".time" not in name}
     given = image_codec.state_dict()
     assert spatial.keys() == given.keys()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.frame import require_whole_latents
+from dreamwalk.errors import UserError
 
 Run = Callable[[Tensor], Tensor]
 AXES = (("frames", "time"), ("pixels", "height"), ("pixels", "width"))
@@ -56,7 +57,7 @@ class Tiling:
 
 
 def tiled_encode(codec: VideoCodec, video: Tensor, tiling: Tiling) -> Tensor:
-    """What `codec.encode` gives, tile by tile; ValueError for tiles or frames that are not whole latents."""
+    """What `codec.encode` gives, tile by tile; UserError for tiles or frames that are not whole latents."""
     require_whole_latents(video, codec.stride)
     (_, t, _, h, w), (_, down, across) = video.shape, codec.stride
     size = codec.latent_frames(t), h // down, w // across
@@ -65,7 +66,7 @@ def tiled_encode(codec: VideoCodec, video: Tensor, tiling: Tiling) -> Tensor:
 
 
 def tiled_decode(codec: VideoCodec, latents: Tensor, tiling: Tiling, *, frames: int | None = None) -> Tensor:
-    """What `codec.decode` gives, tile by tile; ValueError for tiles that are not whole latents."""
+    """What `codec.decode` gives, tile by tile; UserError for tiles that are not whole latents."""
     return torch.cat(list(stream_decode(codec, latents, tiling, frames=frames)), dim=1)
 
 
@@ -79,7 +80,7 @@ def stream_decode(
     axes = _axes(codec, (latents.shape[1], *latents.shape[3:]), tiling)
     decoded = axes[0][-1].outputs.stop
     if frames is not None and not 0 < frames <= decoded:
-        raise ValueError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
+        raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
     left = frames or decoded
     for finished in _stitched(codec.decode, latents, axes):
         count = finished.shape[1]
@@ -131,17 +132,17 @@ def spans(count: int, *, tile: int, overlap: int) -> list[slice]:
 
 
 def _in_latents(tiling: Tiling, axis: int, stride: int) -> tuple[int, int]:
-    """Size and overlap of tiles along an axis in latents; ValueError with the nearest that are whole."""
+    """Size and overlap of tiles along an axis in latents; UserError with the nearest that are whole."""
     unit, where = AXES[axis]
     tile, overlap = tiling.tile[axis], tiling.overlap[axis]
     if tile < stride or tile % stride:
         nearest = max(1, round(tile / stride)) * stride
-        raise ValueError(
+        raise UserError(
             f"tiles of {tile} {unit} in {where} are not whole latents of {stride}: the nearest are {nearest}"
         )
     if overlap % stride or not 0 <= overlap < tile:
         nearest = min(max(0, round(overlap / stride)) * stride, tile - stride)
-        raise ValueError(
+        raise UserError(
             f"tiles of {tile} {unit} in {where} cannot share {overlap}: with latents of {stride} the nearest "
             f"is {nearest}"
         )

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.codecs.scale import Scale
+from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import BiasedAttention
 from dreamwalk.layers.rope import pixel_tables
 
@@ -44,7 +45,7 @@ class ViTCodecConfig:
         """Patches down and across."""
         h, w = self.size
         if h % self.patch or w % self.patch:
-            raise ValueError(f"frames of {h}x{w} do not divide into patches of {self.patch}")
+            raise UserError(f"frames of {h}x{w} do not divide into patches of {self.patch}")
         return h // self.patch, w // self.patch
 
 
@@ -97,11 +98,11 @@ class ViTCodec(nn.Module):
         return torch.ones(self.config.channels, 1, 1, device=self.head.weight.device)
 
     def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the unscaled latents; ValueError for frames of another size."""
+        """Mean and log variance of the unscaled latents; UserError for frames of another size."""
         (rows, columns), p = self.config.grid, self.config.patch
         if tuple(video.shape[-2:]) != self.config.size:
             size, (h, w) = f"{video.shape[-2]}x{video.shape[-1]}", self.config.size
-            raise ValueError(f"this codec knows frames of {h}x{w} only, not of {size}: resize them first")
+            raise UserError(f"this codec knows frames of {h}x{w} only, not of {size}: resize them first")
         x = self.embed(rearrange(video, "b t c (h p) (w q) -> (b t) (h w) (c p q)", p=p, q=p))
         x = self._through(self.encoder, x)
         moments = rearrange(

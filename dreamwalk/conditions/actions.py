@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
+
 
 class ActionEmbedding(nn.Module):
     """`(b, t, a)` to `(b, t, d)`. Added to the noise level's embedding, it steers by adaLN-zero, which
@@ -17,7 +19,7 @@ class ActionEmbedding(nn.Module):
 
     def forward(self, actions: Tensor) -> Tensor:
         if actions.shape[-1] != self.size:
-            raise ValueError(
+            raise UserError(
                 f"these clips have actions of length {actions.shape[-1]} and the system takes {self.size}: "
                 f"train one with `--system.actions {actions.shape[-1]}`"
             )

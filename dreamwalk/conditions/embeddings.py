@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.conditions.text import Encoder, Widths, padded
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 
 
@@ -40,7 +41,7 @@ class Remembered:
         return {"of": self.encoder.describe(), "kept as": str(self.dtype)}
 
     def encode(self, texts: Sequence[str]) -> Words:
-        """`b` texts to tokens `(b, n, d)` and pooled `(b, p)`; ValueError for a file that is damaged."""
+        """`b` texts to tokens `(b, n, d)` and pooled `(b, p)`; UserError for a file that is damaged."""
         paths = {text: self.path(text) for text in texts}
         missing = [text for text, path in paths.items() if not path.exists()]
         if missing:
@@ -79,4 +80,4 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"'{path}' is damaged ({error}): delete it, and it is made again") from None
+        raise UserError(f"'{path}' is damaged ({error}): delete it, and it is made again") from None

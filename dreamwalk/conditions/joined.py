@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dreamwalk.conditions.text import Widths
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 
 
@@ -25,7 +26,7 @@ class Joined(nn.Module):
         )
         given = sum(each.pooled or 0 for each in widths)
         if pooled and not given:
-            raise ValueError("none of these text encoders gives a pooled vector: ask for none, or add CLIP")
+            raise UserError("none of these text encoders gives a pooled vector: ask for none, or add CLIP")
         self.pooled = nn.Linear(given, pooled) if pooled else None
         self.widths = Widths(width, pooled or given or None)
 

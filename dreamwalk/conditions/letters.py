@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import SelfAttention, SwiGLU
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import time_tables
@@ -81,7 +82,7 @@ class Letters(nn.Module):
     def forward(self, texts: Sequence[str]) -> Words:
         """`b` texts to tokens `(b, n, width)`, where the longest has `n - 1` words, and pooled `(b, pooled)`.
 
-        ValueError for a text of more than `longest` bytes.
+        UserError for a text of more than `longest` bytes.
         """
         symbols, word, read = indices(texts, self.config.longest)
         last = word.amax(1, keepdim=True)
@@ -112,13 +113,13 @@ class Letters(nn.Module):
 def indices(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor, Tensor]:
     """Symbols, the number of the word that each is in (spaces: `NO_WORD`), and where a text has any.
 
-    All `(b, n)`, for the longest text of `n - 1` bytes. ValueError for one of more than `longest` bytes.
+    All `(b, n)`, for the longest text of `n - 1` bytes. UserError for one of more than `longest` bytes.
     """
     symbols, words = [], []
     for text in texts:
         written = " ".join(text.lower().split()).encode()
         if len(written) > longest:
-            raise ValueError(
+            raise UserError(
                 f"a text has {len(written)} bytes and this encoder reads {longest}: shorten '{text[:40]}...'"
             )
         symbol = torch.tensor([*written, END])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dreamwalk.conditions.siglip import open_scaling, scaled
 from dreamwalk.conditions.text import DecoderText, TextEncoder, cut, open_part, open_whole, padded
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 
 IMAGE = "<image>"
@@ -50,7 +51,7 @@ class LlavaEncoder(TextEncoder):
 
         source = self.config.source
         if open_part(AutoConfig, source, self.config.model).model_type != "llava":
-            raise ValueError(f"the language model in '{source}' looks at no pictures: take LLaVA's folder")
+            raise UserError(f"the language model in '{source}' looks at no pictures: take LLaVA's folder")
         model = open_whole(LlavaForConditionalGeneration, source, self.config.model, dtype=self.dtype).model
         cut(model.language_model, self.config)
         return model.requires_grad_(False).eval().to(self.device)
@@ -59,16 +60,16 @@ class LlavaEncoder(TextEncoder):
     def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         """`b` texts with pictures, uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)`, the picture's first.
 
-        ValueError without pictures, and for a text that holds `<image>` itself.
+        UserError without pictures, and for a text that holds `<image>` itself.
         """
         if pictures is None:
-            raise ValueError("this text encoder looks at a picture while it reads: give it one")
+            raise UserError("this text encoder looks at a picture while it reads: give it one")
         seen = scaled(self.processor, pictures).to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
         return padded([self._states(text, one) for text, one in zip(texts, seen, strict=True)], None)
 
     def _states(self, text: str, seen: Tensor) -> Tensor:
         if IMAGE in text:
-            raise ValueError(f"'{IMAGE}' is where the template has its picture: leave it out of the text")
+            raise UserError(f"'{IMAGE}' is where the template has its picture: leave it out of the text")
         model: Any = self.model
         patches, most = model.config.image_seq_length, self.crop + self.config.longest
         symbols = self.tokenizer(self.config.template.replace("{}", text)).input_ids

@@ -84,7 +84,7 @@ class PublishedReader(nn.Module):
 
     @cached_property
     def encoder(self) -> Any:
-        """Opened when it is first asked; ValueErrors as of `TextEncoder` and `LlavaEncoder`."""
+        """Opened when it is first asked; UserErrors as of `TextEncoder` and `LlavaEncoder`."""
         return hunyuan(self.config.source, every=self.config.pictures, device=self.here.device)
 
     @property

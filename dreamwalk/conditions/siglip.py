@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.conditions.text import open_part, open_whole
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 
 PICTURES, SCALING = "image_encoder", "feature_extractor"
@@ -18,7 +19,7 @@ PICTURES, SCALING = "image_encoder", "feature_extractor"
 class PictureEncoder:
     """The states of its last layer, from a folder or `hf://` repository as diffusers lays it out.
 
-    Opened when it is first asked; ValueError then for what is not there, not SigLIP, or not in safetensors.
+    Opened when it is first asked; UserError then for what is not there, not SigLIP, or not in safetensors.
     """
 
     def __init__(
@@ -45,9 +46,9 @@ class PictureEncoder:
 
     @torch.no_grad()
     def encode(self, pictures: Tensor | None) -> Words:
-        """Pictures uint8 `(b, 3, h, w)` to tokens `(b, n, d)`, every so many-th; ValueError without any."""
+        """Pictures uint8 `(b, 3, h, w)` to tokens `(b, n, d)`, every so many-th; UserError without any."""
         if pictures is None:
-            raise ValueError("a picture is looked at beside the words: give it one")
+            raise UserError("a picture is looked at beside the words: give it one")
         seen = scaled(self.processor, pictures).to(self.device, self.dtype)
         return Words(self.model(pixel_values=seen).last_hidden_state[:, :: self.every])
 

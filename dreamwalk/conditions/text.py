@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 
 HUB = "hf://"
@@ -109,7 +110,7 @@ class Encoder(Protocol):
 class TextEncoder:
     """A published encoder, opened when it is first asked and closed again by `close`.
 
-    ValueError, on being asked, for what is not there, not a text encoder, or not in safetensors.
+    UserError, on being asked, for what is not there, not a text encoder, or not in safetensors.
     """
 
     def __init__(
@@ -139,13 +140,13 @@ class TextEncoder:
 
     @cached_property
     def crop(self) -> int:
-        """Tokens of the template before the text; ValueError when they are not as many as published."""
+        """Tokens of the template before the text; UserError when they are not as many as published."""
         if not isinstance(self.config, DecoderText):
             return 0
         before, _, _ = self.config.template.partition("{}")
         found, published = len(self.tokenizer(before).input_ids), self.config.crop
         if published not in (None, found):
-            raise ValueError(
+            raise UserError(
                 f"the tokenizer in '{self.config.source}' makes {found} tokens of the template where its "
                 f"authors have {published}: it belongs to another model"
             )
@@ -220,18 +221,18 @@ def _weights(config: TextConfig, dtype: torch.dtype) -> Any:
     model = open_whole(kind, config.source, config.model, dtype=dtype)
     if isinstance(config, ClipText) and model.config.max_position_embeddings < config.longest:
         most = model.config.max_position_embeddings
-        raise ValueError(f"'{config.source}' reads {most} tokens, not {config.longest}: ask for {most}")
+        raise UserError(f"'{config.source}' reads {most} tokens, not {config.longest}: ask for {most}")
     if isinstance(config, DecoderText):
         cut(model, config)
     return model
 
 
 def open_whole(kind: Any, source: str, part: str, *, dtype: torch.dtype) -> Any:
-    """The model of an encoder, a `kind` of transformers; ValueError when its file does not hold all of it."""
+    """The model of an encoder, a `kind` of transformers; UserError when its file does not hold all of it."""
     given = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     model, about = open_part(kind, source, part, given)
     if about["missing_keys"]:
-        raise ValueError(
+        raise UserError(
             f"'{source}' lacks '{min(about['missing_keys'])}': it holds no {kind.__name__}, or not all"
         )
     return model
@@ -240,7 +241,7 @@ def open_whole(kind: Any, source: str, part: str, *, dtype: torch.dtype) -> Any:
 def cut(model: Any, config: DecoderText) -> None:
     """Take the layers off that are skipped, and with them the norm that would follow."""
     if config.skip >= len(model.layers):
-        raise ValueError(f"'{config.source}' has {len(model.layers)} layers: skip fewer than {config.skip}")
+        raise UserError(f"'{config.source}' has {len(model.layers)} layers: skip fewer than {config.skip}")
     model.config.use_cache = False
     if config.skip:
         del model.layers[-config.skip :]
@@ -248,12 +249,12 @@ def cut(model: Any, config: DecoderText) -> None:
 
 
 def open_part(kind: Any, source: str, part: str, given: Mapping[str, Any] | None = None) -> Any:
-    """`kind.from_pretrained` of a part of a source; ValueError with one sentence for whatever is wrong."""
+    """`kind.from_pretrained` of a part of a source; UserError with one sentence for whatever is wrong."""
     hub = source.startswith(HUB)
     where = source.removeprefix(HUB) if hub else str(Path(source).expanduser())
     if not hub and not (Path(where) / part).is_dir():
         what = part.replace("_", " ") or "text encoder"
-        raise ValueError(
+        raise UserError(
             f"there is no {what} at '{Path(where) / part}': put its folder there, or name it as "
             f"'{HUB}owner/name'"
         )
@@ -261,4 +262,4 @@ def open_part(kind: Any, source: str, part: str, given: Mapping[str, Any] | None
         return kind.from_pretrained(where, subfolder=part, local_files_only=not hub, **(given or {}))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise ValueError(f"no {kind.__name__} can be opened from '{source}' ({reason})") from None
+        raise UserError(f"no {kind.__name__} can be opened from '{source}' ({reason})") from None

@@ -18,6 +18,7 @@ from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.doom import Doom
 from dreamwalk.data.levels import CLIPS_PER_LEVEL, SPLITS, level_for
 from dreamwalk.data.writing import write_clips
+from dreamwalk.errors import UserError
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
 TICS = 3
@@ -37,9 +38,9 @@ class DoomWalks:
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
-            raise ValueError(f"unknown split '{self.split}': known are {', '.join(SPLITS)}")
+            raise UserError(f"unknown split '{self.split}': known are {', '.join(SPLITS)}")
         if self.clip_frames < 2:
-            raise ValueError(f"a clip has at least 2 frames, got clip_frames={self.clip_frames}")
+            raise UserError(f"a clip has at least 2 frames, got clip_frames={self.clip_frames}")
         level_for(self.level, split=self.split, seed=self.seed, number=0)
 
     def describe(self) -> dict[str, Any]:
@@ -93,11 +94,11 @@ def collect(
     """Walk in Doom and write at least `frames` frames as clips into the folder `out`, which is returned.
 
     `level` is "home", "procedural" (a new level every 8 clips) or a shipped map such as "map:MAP01".
-    `workers` are processes, best one per core. The same command goes on where it was stopped. ValueError when
+    `workers` are processes, best one per core. The same command goes on where it was stopped. UserError when
     `out` holds something else or the disk is full.
     """
     if frames < 1 or workers < 1:
-        raise ValueError(f"frames and workers are at least 1, got frames={frames}, workers={workers}")
+        raise UserError(f"frames and workers are at least 1, got frames={frames}, workers={workers}")
     walks = DoomWalks(level, split, seed, clip_frames, size)
     return write_clips(walks, -(-frames // clip_frames), out, workers=workers)
 
@@ -186,7 +187,7 @@ def run_collect(words: list[str]) -> None:
         return
     if not words or words[0] not in kinds:
         usage = "dreamwalk collect doom|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
-        raise ValueError(f"say what to collect: {usage}")
+        raise UserError(f"say what to collect: {usage}")
     asked = tyro.cli(kinds[words[0]], args=words[1:], prog=f"dreamwalk collect {words[0]}")
     flags = dict(vars(asked))
     if isinstance(asked, CollectVideos):
@@ -204,12 +205,12 @@ def run_collect(words: list[str]) -> None:
 
 
 def _report(folder: Path) -> None:
-    """Print what `check` finds; ValueError when it finds anything."""
+    """Print what `check` finds; UserError when it finds anything."""
     faults = check(folder)
     for file, what in faults:
         print(f"{file}: {what}")
     if faults:
         broken = sorted({file for file, _ in faults})
-        raise ValueError(f"{len(broken)} broken files in '{folder}': delete them and collect into it again")
+        raise UserError(f"{len(broken)} broken files in '{folder}': delete them and collect into it again")
     data = shards.Shards(folder)
     print(f"all is well: {data.frames} frames in {len(data)} clips")

@@ -27,6 +27,7 @@ from vizdoom import Button, GameVariable
 from dreamwalk.cameras import camera_rays, intrinsics_matrix
 from dreamwalk.data.levels import level_named
 from dreamwalk.data.scenery import PLACED, PLACED_CLASS, Level
+from dreamwalk.errors import UserError
 from dreamwalk.world import DOOM_ACTIONS, Action, World
 
 WIDTH, HEIGHT = 640, 480
@@ -62,7 +63,7 @@ class Doom(World):
     divides 480x640 evenly, at 4:3. `reset` takes `options={"start": k}` (a gallery of poses) or
     `{"pose": (x, y, heading)}` in map units and degrees (0 east, 90 north); otherwise the seed draws a pose
     inside the rooms. World axes are X east, Y north, Z up. `place` puts a golden pillar 64 units ahead, once
-    per press, if there is room for it. ValueError for an unknown level or start, or a size that does not fit.
+    per press, if there is room for it. UserError for an unknown level or start, or a size that does not fit.
     """
 
     actions = DOOM_ACTIONS
@@ -78,9 +79,9 @@ class Doom(World):
         height, width = size
         if HEIGHT % height or width * 3 != height * 4:
             advice = "try 96x128, 120x160 or 240x320"
-            raise ValueError(f"size {height}x{width} does not divide 480x640 evenly: {advice}")
+            raise UserError(f"size {height}x{width} does not divide 480x640 evenly: {advice}")
         if tics < 1:
-            raise ValueError(f"a step lasts at least 1 tic of 1/35 second, got tics={tics}")
+            raise UserError(f"a step lasts at least 1 tic of 1/35 second, got tics={tics}")
         self.level = level_named(level) if isinstance(level, str) else level
         self.size, self.tics = size, tics
         self.fps = 35 / tics
@@ -113,7 +114,7 @@ class Doom(World):
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if not self._info:
-            raise ValueError("a world starts with reset(): call it once before the first step()")
+            raise UserError("a world starts with reset(): call it once before the first step()")
         self._act(self.actions.pack(action))
         frame, info = self._look()
         return frame, 0.0, False, False, info
@@ -142,15 +143,15 @@ class Doom(World):
 
     @property
     def game(self) -> vizdoom.DoomGame:
-        """The engine; ValueError after `close()`."""
+        """The engine; UserError after `close()`."""
         if self._game is None:
-            raise ValueError("this Doom is closed: make a new one")
+            raise UserError("this Doom is closed: make a new one")
         return self._game
 
     def _gallery(self, start: int) -> Pose:
         count = len(self.level.starts)
         if not 0 <= start < count:
-            raise ValueError(f"level '{self.level.name}' has {count} starts, counted from 0: not {start}")
+            raise UserError(f"level '{self.level.name}' has {count} starts, counted from 0: not {start}")
         return self.level.starts[start]
 
     def _begin(self, seed: int, pose: Pose | None) -> None:

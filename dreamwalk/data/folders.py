@@ -26,6 +26,7 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.data.videos import VIDEOS, count_frames, frame_rate, read_frames
+from dreamwalk.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SHAPES = (9 / 16, 3 / 4, 1.0, 4 / 3, 16 / 9)
@@ -93,7 +94,7 @@ class CaptionedFolder:
     def clips(self, pieces: Sequence[Piece]) -> Iterator[Clip]:
         """The clips of these pieces; those of one file, next to one another and in order, are read in one go.
 
-        ValueError for a file that cannot be read, or has fewer frames than it says.
+        UserError for a file that cannot be read, or has fewer frames than it says.
         """
         for file, group in groupby(pieces, lambda piece: piece.file):
             path = self.path / file
@@ -102,14 +103,14 @@ class CaptionedFolder:
                     actions = np.zeros((len(video), 0), np.float32)
                     yield Clip(video=video, actions=actions, caption=piece.caption)
             except (av.FFmpegError, OSError) as error:
-                raise ValueError(f"'{path}' is damaged ({error}): convert it, or take it away") from error
+                raise UserError(f"'{path}' is damaged ({error}): convert it, or take it away") from error
 
 
 def open_captioned(path: str | Path, sizes: Sequence[Bucket], *, fps: float | None = None) -> CaptionedFolder:
     """Find the videos and pictures in a folder, and in those inside it, that have a text beside them.
 
     Frames of a video are thinned out to about `fps` (default: all are kept). What has no text, is too short
-    for every bucket or is damaged is left out. ValueError when nothing remains.
+    for every bucket or is damaged is left out. UserError when nothing remains.
     """
     folder, sizes = Path(path), tuple(sizes)
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES)
@@ -120,7 +121,7 @@ def open_captioned(path: str | Path, sizes: Sequence[Bucket], *, fps: float | No
         name = file.relative_to(folder).as_posix()
         try:
             made, small = _pieces(file, name, sizes, fps)
-        except ValueError as why:
+        except UserError as why:
             left_out.append((name, str(why)))
             continue
         pieces += made
@@ -129,21 +130,21 @@ def open_captioned(path: str | Path, sizes: Sequence[Bucket], *, fps: float | No
     source = CaptionedFolder(folder, tuple(pieces), tuple(left_out), tuple(enlarged))
     if not pieces:
         said = source.report().replace("\n", "; ") or f"none of {', '.join(VIDEOS + PICTURES)} is there"
-        raise ValueError(f"nothing in '{folder}' can be used ({said}): put clip.mp4 and clip.txt there")
+        raise UserError(f"nothing in '{folder}' can be used ({said}): put clip.mp4 and clip.txt there")
     return source
 
 
 def _pieces(file: Path, name: str, sizes: tuple[Bucket, ...], fps: float | None) -> tuple[list[Piece], bool]:
-    """The clips of a file, and whether it is smaller than they are; ValueError says why there are none."""
+    """The clips of a file, and whether it is smaller than they are; UserError says why there are none."""
     words = file.with_suffix(".txt")
     if not words.exists():
-        raise ValueError("no text beside it")
+        raise UserError("no text beside it")
     frames, height, width, rate = _measure(file)
     stride = max(1, round(rate / fps)) if fps and rate else 1
     frames = -(-frames // stride)
     fitting = [size for size in sizes if (size.frames > 1) == bool(rate) and size.frames <= frames]
     if not fitting:
-        raise ValueError(
+        raise UserError(
             "shorter than every bucket of videos" if rate else "a picture, and no bucket of one frame"
         )
     most = max(size.frames for size in fitting)
@@ -169,8 +170,8 @@ def _measure(file: Path) -> tuple[int, int, int, float]:
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
             return count_frames(file), stream.height, stream.width, rate
-    except (OSError, ValueError, av.FFmpegError):
-        raise ValueError("damaged") from None
+    except (OSError, UserError, av.FFmpegError):
+        raise UserError("damaged") from None
 
 
 def _cut(path: Path, pieces: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
@@ -189,5 +190,5 @@ def _cut(path: Path, pieces: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
             if len(kept) == frames:
                 break
         if len(kept) < frames:
-            raise ValueError(f"'{path}' has fewer frames than it says: convert it, or take it away")
+            raise UserError(f"'{path}' has fewer frames than it says: convert it, or take it away")
         yield piece, np.stack(kept)

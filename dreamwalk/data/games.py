@@ -21,6 +21,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.levels import SPLITS
 from dreamwalk.data.pictures import fit
 from dreamwalk.data.writing import write_clips
+from dreamwalk.errors import UserError
 from dreamwalk.world import Action, ActionSchema, World
 
 Policy = Callable[[np.ndarray, dict[str, Any], np.random.Generator], np.ndarray]
@@ -33,7 +34,7 @@ class Game(World):
 
     One step here is `repeat` steps of the game with the same action. No button held means the first choice of
     a Discrete action; of several, the first counts. `state`/`restore` replay the episode from its seed, which
-    is exact for games that are. ValueError when the game shows no pixels or its actions are of another kind.
+    is exact for games that are. UserError when the game shows no pixels or its actions are of another kind.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Game(World):
         self.env = open_game(env) if isinstance(env, str) else env
         self._pixels = _shows_pixels(self.env.observation_space)
         if not self._pixels and self.env.render_mode != "rgb_array":
-            raise ValueError("this game shows no pixels: make it with render_mode='rgb_array'")
+            raise UserError("this game shows no pixels: make it with render_mode='rgb_array'")
         self._translation = translate(self.env.action_space, _meanings(self.env))
         self.actions = self._translation.schema
         self.size, self.repeat = size, repeat
@@ -105,11 +106,11 @@ class Game(World):
 
 
 def open_game(name: str) -> gymnasium.Env:
-    """`gymnasium.make`, with pixels; ValueError with its advice for a name that it does not know."""
+    """`gymnasium.make`, with pixels; UserError with its advice for a name that it does not know."""
     try:
         return gymnasium.make(name, render_mode="rgb_array")
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"there is no game called '{name}': {error}") from None
+        raise UserError(f"there is no game called '{name}': {error}") from None
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def translate(space: spaces.Space, meanings: tuple[str, ...] = (), *, prefix: st
     if isinstance(space, spaces.Dict):
         return _translate_dict(space, prefix)
     known = "Discrete, MultiBinary, a bounded Box with one axis, or a Dict of these"
-    raise ValueError(f"actions of kind {space} are not known here: wrap the game so that they are {known}")
+    raise UserError(f"actions of kind {space} are not known here: wrap the game so that they are {known}")
 
 
 def _translate_dict(space: spaces.Dict, prefix: str) -> Translation:
@@ -236,7 +237,7 @@ class GameWalks:
             if len(frames) == skip + self.clip_frames:
                 return Clip(video=np.stack(frames[skip:]), actions=np.stack(vectors[skip:]))
         advice = "choose a smaller clip_frames"
-        raise ValueError(f"{ATTEMPTS} episodes in a row ended before {self.clip_frames} frames: {advice}")
+        raise UserError(f"{ATTEMPTS} episodes in a row ended before {self.clip_frames} frames: {advice}")
 
 
 def collect_game(
@@ -256,11 +257,11 @@ def collect_game(
     """Play a game and write at least `frames` frames as clips into the folder `out`, which is returned.
 
     `make` is a gymnasium id or a function that makes the game (a module's own function when `workers` > 1).
-    A clip begins up to `skip` steps into an episode. ValueError for games that `Game` cannot wrap and for
+    A clip begins up to `skip` steps into an episode. UserError for games that `Game` cannot wrap and for
     unknown splits.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split '{split}': known are {', '.join(SPLITS)}")
+        raise UserError(f"unknown split '{split}': known are {', '.join(SPLITS)}")
     with closing(Game(make if isinstance(make, str) else make(), size=size, repeat=repeat)) as game:
         schema, fps = game.actions, game.fps
     walks = GameWalks(make, schema, fps, size, repeat, policy, skip, split, seed, clip_frames)

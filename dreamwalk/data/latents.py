@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
+from dreamwalk.errors import UserError
 
 HEADER, INDEX = "codec.json", "latents.json"
 
@@ -33,13 +34,13 @@ class Encodes(Protocol):
 
 
 class Latents:
-    """What `cached_latents` wrote; ValueError when there is none, or not all of it."""
+    """What `cached_latents` wrote; UserError when there is none, or not all of it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         index = self.path / INDEX
         if not index.exists():
-            raise ValueError(f"'{index}' is missing: let `cached_latents` into '{path}' run to its end")
+            raise UserError(f"'{index}' is missing: let `cached_latents` into '{path}' run to its end")
         self._entries: list[dict[str, Any]] = json.loads(index.read_text())
         self.codec: str = json.loads((self.path / HEADER).read_text())["codec"]
         """The `fingerprint` of the codec."""
@@ -77,7 +78,7 @@ def cached_latents(
     """Encode every clip of a folder into `out`, or what is missing there, `at_once` clips at a time.
 
     The codec must be on `device`. The same call goes on where it was stopped, and takes up what the folder
-    has got since. ValueError when `out` holds latents of another codec or dtype.
+    has got since. UserError when `out` holds latents of another codec or dtype.
     """
     path = Path(out)
     _claim(path, {"codec": fingerprint(codec), "dtype": str(dtype)})
@@ -119,7 +120,7 @@ def _name(piece: Piece) -> str:
 
 
 def _claim(path: Path, header: dict[str, str]) -> None:
-    """Say whose latents a folder holds; ValueError when it holds others."""
+    """Say whose latents a folder holds; UserError when it holds others."""
     file = path / HEADER
     if not file.exists():
         _replace(file, json.dumps(header, indent=1).encode())
@@ -127,7 +128,7 @@ def _claim(path: Path, header: dict[str, str]) -> None:
     written = json.loads(file.read_text())
     other = [key for key, value in header.items() if written.get(key) != value]
     if other:
-        raise ValueError(f"'{path}' holds latents of another {' and '.join(other)}: choose another folder")
+        raise UserError(f"'{path}' holds latents of another {' and '.join(other)}: choose another folder")
 
 
 def _save(file: Path, latents: Tensor, piece: Piece) -> None:
@@ -140,7 +141,7 @@ def _load(file: Path) -> Tensor:
         return safetensors.torch.load_file(file)["latents"]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
         mend = "delete it and let `cached_latents` make it again"
-        raise ValueError(f"'{file}' is missing or damaged ({error}): {mend}") from None
+        raise UserError(f"'{file}' is missing or damaged ({error}): {mend}") from None
 
 
 def _replace(file: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from dreamwalk.data.procedural import procedural
 from dreamwalk.data.scenery import LANDMARKS, PLAYER_START, SKY, Door, Level, Room, actors, pack_level
 from dreamwalk.data.udmf import Cell, Panel, Thing, write_wad
+from dreamwalk.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 CLIPS_PER_LEVEL = 8
@@ -76,7 +77,7 @@ def level_named(name: str) -> Level:
         game = "freedoom1.wad" if rest.startswith("E") else "freedoom2.wad"
         return Level(name, write_wad([("DECORATE", actors())]), map=rest, game=game)
     known = "home, procedural:<seed>, map:MAP01 .. map:MAP32, map:E1M1 .. map:E4M9"
-    raise ValueError(f"unknown level '{name}': known are {known}")
+    raise UserError(f"unknown level '{name}': known are {known}")
 
 
 def level_for(kind: str, *, split: str, seed: int, number: int) -> Level:
@@ -89,7 +90,7 @@ def level_for(kind: str, *, split: str, seed: int, number: int) -> Level:
 def split_seed(split: str, *, seed: int, number: int) -> int:
     """The seed of procedural level `number` of a split: no two splits share one."""
     if split not in SPLITS:
-        raise ValueError(f"unknown split '{split}': known are {', '.join(SPLITS)}")
+        raise UserError(f"unknown split '{split}': known are {', '.join(SPLITS)}")
     if not 0 <= number < 1 << 24:
-        raise ValueError(f"a split has levels 0..{(1 << 24) - 1}, not {number}")
+        raise UserError(f"a split has levels 0..{(1 << 24) - 1}, not {number}")
     return ((seed << 24) + number) * len(SPLITS) + SPLITS.index(split)

@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dreamwalk.errors import UserError
+
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture file, upright, as uint8 `(h, w, 3)`; ValueError when it is none."""
+    """A picture file, upright, as uint8 `(h, w, 3)`; UserError when it is none."""
     try:
         with Image.open(path) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
     except FileNotFoundError:
-        raise ValueError(f"there is no picture at '{path}'") from None
+        raise UserError(f"there is no picture at '{path}'") from None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"'{path}' is not a picture that can be read") from None
+        raise UserError(f"'{path}' is not a picture that can be read") from None
 
 
 def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

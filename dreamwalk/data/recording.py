@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from dreamwalk.clip import Clip
+from dreamwalk.errors import UserError
 from dreamwalk.world import Action, ActionSchema, World
 
 
@@ -20,7 +21,7 @@ class Recording(World):
 
     def __init__(self, clip: Clip, schema: ActionSchema, *, fps: float = 10.0) -> None:
         if clip.video.ndim != 4:
-            raise ValueError("a Recording plays one clip, not a batch: index the batch first")
+            raise UserError("a Recording plays one clip, not a batch: index the batch first")
         self.clip, self.actions, self.fps = clip, schema, fps
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(fps)}
         self.render_mode = "rgb_array"

@@ -23,6 +23,7 @@ import webdataset
 from dreamwalk.clip import Clip
 from dreamwalk.data.captions import narrator
 from dreamwalk.data.h264 import decode_video, encode_video
+from dreamwalk.errors import UserError
 from dreamwalk.world import ActionSchema
 
 FORMAT, VERSION = "dreamwalk-clips", 1
@@ -73,9 +74,7 @@ def index_shard(path: Path) -> list[Entry]:
             for member in tar.getmembers():
                 spans.setdefault(member.name.split(".")[0], []).append(member)
     except tarfile.TarError as error:
-        raise ValueError(
-            f"'{path}' is not a whole tar file ({error}): delete it and collect again"
-        ) from error
+        raise UserError(f"'{path}' is not a whole tar file ({error}): delete it and collect again") from error
     entries = []
     for members in spans.values():
         start, last = members[0].offset, members[-1]
@@ -90,7 +89,7 @@ class Shards:
     """Clips of a folder, by index; it has `schema`, `fps`, `size` (h, w), `frames` and the whole `manifest`.
 
     Decoded videos are kept in memory up to `memory` bytes, the latest used last to go, because training draws
-    windows from the same clips again and again. ValueError names the file that is missing or broken.
+    windows from the same clips again and again. UserError names the file that is missing or broken.
     """
 
     def __init__(self, path: str | Path, *, memory: int = 4 << 30) -> None:
@@ -141,17 +140,17 @@ class Shards:
         return self._entry(index)[1].frames
 
     def read(self, index: int) -> bytes:
-        """The bytes of a clip in its shard; ValueError when the file is missing or too short."""
+        """The bytes of a clip in its shard; UserError when the file is missing or too short."""
         file, entry = self._entry(index)
         try:
             with open(self.path / file, "rb") as shard:
                 shard.seek(entry.offset)
                 data = shard.read(entry.size)
         except FileNotFoundError as error:
-            raise ValueError(f"'{self.path / file}' is missing: collect into '{self.path}' again") from error
+            raise UserError(f"'{self.path / file}' is missing: collect into '{self.path}' again") from error
         if len(data) < entry.size:
             mend = f"delete it and collect into '{self.path}' again"
-            raise ValueError(f"'{self.path / file}' is cut short: {mend}")
+            raise UserError(f"'{self.path / file}' is cut short: {mend}")
         return data
 
     def _entry(self, index: int) -> tuple[str, Entry]:
@@ -165,9 +164,7 @@ class Shards:
             return decode_clip(_read_members(self.read(index)), depth=depth)
         except (tarfile.TarError, KeyError, av.FFmpegError) as error:
             advice = f"delete it and collect into '{self.path}' again"
-            raise ValueError(
-                f"clip {index} in '{self.path / file}' is damaged ({error}): {advice}"
-            ) from error
+            raise UserError(f"clip {index} in '{self.path / file}' is damaged ({error}): {advice}") from error
 
     def _keep(self, index: int, clip: Clip) -> None:
         """Remember a decoded clip as the latest used; forget the oldest ones over the budget."""
@@ -191,19 +188,19 @@ def decode_clip(files: dict[str, bytes], *, depth: bool = True) -> Clip:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a folder; ValueError when there is none or another version wrote it."""
+    """The manifest of a folder; UserError when there is none or another version wrote it."""
     file = path / MANIFEST
     if not file.exists():
-        raise ValueError(f"'{file}' is missing: '{path}' holds no clips; `dreamwalk collect` makes them")
+        raise UserError(f"'{file}' is missing: '{path}' holds no clips; `dreamwalk collect` makes them")
     try:
         manifest = json.loads(file.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"'{file}' is not JSON ({error}): delete it and collect into '{path}' again"
         ) from error
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         found = f"{manifest.get('format')} version {manifest.get('version')}"
-        raise ValueError(
+        raise UserError(
             f"'{file}' is {found}, this reads {FORMAT} version {VERSION}: collect into a new folder"
         )
     return manifest

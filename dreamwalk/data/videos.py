@@ -27,6 +27,7 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.data.pictures import fit
 from dreamwalk.data.writing import write_clips
+from dreamwalk.errors import UserError
 from dreamwalk.world import ActionSchema
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
@@ -83,7 +84,7 @@ class VideoFolder:
                     break
             if len(kept) < self.clip_frames:
                 rows = f"'{_actions_of(video)}' has rows" if self.schema.size else "it says"
-                raise ValueError(f"'{video}' has fewer frames than {rows}: record it again")
+                raise UserError(f"'{video}' has fewer frames than {rows}: record it again")
             yield Clip(video=np.stack(kept), actions=actions[start:end], caption=words)
 
 
@@ -97,26 +98,26 @@ def open_folder(
 ) -> VideoFolder:
     """Read a folder of videos and actions; `fps` is what to thin the frames out to (default: all are kept).
 
-    ValueError when there are no videos, a video has no actions, or the actions do not fit together.
+    UserError when there are no videos, a video has no actions, or the actions do not fit together.
     """
     folder = Path(path)
     videos = sorted(file for file in folder.glob("*") if file.suffix.lower() in VIDEOS)
     if not videos:
-        raise ValueError(f"'{folder}' holds no videos ({', '.join(VIDEOS)}): give the folder that does")
+        raise UserError(f"'{folder}' holds no videos ({', '.join(VIDEOS)}): give the folder that does")
     rates = {file.name: frame_rate(file) for file in videos}
     if max(rates.values()) > 1.01 * min(rates.values()):
-        raise ValueError(f"the videos in '{folder}' have different frame rates, {rates}: make them the same")
+        raise UserError(f"the videos in '{folder}' have different frame rates, {rates}: make them the same")
     rate = rates[videos[0].name]
     stride = max(1, round(rate / fps)) if fps else 1
     rows = {file: _read_rows(file) for file in videos}
     still = [file for file in videos if _actions_of(file) is None]
     if 0 < len(still) < len(videos):
-        raise ValueError(f"'{still[0]}' needs one file of actions beside it, as others in its folder have")
+        raise UserError(f"'{still[0]}' needs one file of actions beside it, as others in its folder have")
     schema = _schema(folder, list(rows.values()), stride)
     files = tuple((file.name, -(-len(values) // stride)) for file, (_, values) in rows.items())
     source = VideoFolder(folder, files, schema, stride, rate / stride, size, clip_frames, split)
     if len(source) == 0:
-        raise ValueError(f"no video in '{folder}' has {clip_frames} frames: choose a smaller clip_frames")
+        raise UserError(f"no video in '{folder}' has {clip_frames} frames: choose a smaller clip_frames")
     return source
 
 
@@ -136,16 +137,16 @@ def collect_videos(
 
 
 def frame_rate(video: Path) -> float:
-    """Frames per second; ValueError for a file that is no video."""
+    """Frames per second; UserError for a file that is no video."""
     try:
         with av.open(str(video)) as container:
             return float(container.streams.video[0].average_rate or 0) or 30.0
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"'{video}' cannot be read as a video ({error}): remove or convert it") from error
+        raise UserError(f"'{video}' cannot be read as a video ({error}): remove or convert it") from error
 
 
 def frame_size(video: Path) -> tuple[int, int]:
-    """Height and width of a video's frames; ValueError for a file that is no video."""
+    """Height and width of a video's frames; UserError for a file that is no video."""
     frame_rate(video)
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
@@ -175,7 +176,7 @@ def _actions_of(video: Path) -> Path | None:
         return None
     if len(found) != 1:
         names = ", ".join(file.name for file in candidates)
-        raise ValueError(
+        raise UserError(
             f"'{video}' needs one file of actions beside it, named one of {names}; found {len(found)}"
         )
     return found[0]
@@ -198,7 +199,7 @@ def _read_rows(video: Path) -> Rows:
         return names, np.array([[float(row.get(name) or 0) for name in names] for row in table], np.float32)
     except (ValueError, TypeError, AttributeError) as error:
         expected = "one row per frame, a number for each button and axis"
-        raise ValueError(f"'{file}' cannot be read ({error}): it should be {expected}") from error
+        raise UserError(f"'{file}' cannot be read ({error}): it should be {expected}") from error
 
 
 def _schema(folder: Path, rows: list[Rows], stride: int) -> ActionSchema:
@@ -211,7 +212,7 @@ def _schema(folder: Path, rows: list[Rows], stride: int) -> ActionSchema:
         limits = tuple(float(limit) * stride for limit in written.get("limits", ()))
         return ActionSchema(tuple(written.get("buttons", ())), tuple(written.get("axes", ())), limits)
     if any(not names for names, _ in rows):
-        raise ValueError(f"'{folder}' has actions in .npy: a schema.json must say which column is what")
+        raise UserError(f"'{folder}' has actions in .npy: a schema.json must say which column is what")
     columns: dict[str, list[np.ndarray]] = {}
     for names, values in rows:
         for k, name in enumerate(names):
@@ -227,7 +228,7 @@ def _vectors(rows: Rows, schema: ActionSchema, stride: int, video: Path) -> np.n
     names, values = rows
     wanted = [*schema.buttons, *schema.axes]
     if not names and values.shape[1:] != (len(wanted),):
-        raise ValueError(
+        raise UserError(
             f"'{_actions_of(video)}' has shape {values.shape}, schema.json names {len(wanted)} columns"
         )
     order = [names.index(name) if name in names else -1 for name in wanted] if names else range(len(wanted))

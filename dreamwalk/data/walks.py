@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dreamwalk.errors import UserError
+
 if TYPE_CHECKING:
     from dreamwalk.world import ActionSchema
 
@@ -58,10 +60,10 @@ class Walk:
         return len(self.actions)
 
     def check(self, schema: ActionSchema) -> None:
-        """Raise ValueError unless the walk's buttons and axes are those of `schema`, in order."""
+        """Raise UserError unless the walk's buttons and axes are those of `schema`, in order."""
         theirs, ours = self.buttons + self.axes, schema.buttons + schema.axes
         if theirs != ours:
-            raise ValueError(
+            raise UserError(
                 f"this walk's actions are {', '.join(theirs) or 'none'} and this world knows "
                 f"{', '.join(ours)}: replay it where it was recorded ({self.system})"
             )
@@ -73,13 +75,13 @@ def write_walk(path: str | Path, walk: Walk) -> None:
 
 
 def read_walk(path: str | Path) -> Walk:
-    """Read a walk file. ValueError with one sentence when it is missing or is not a walk."""
+    """Read a walk file. UserError with one sentence when it is missing or is not a walk."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ValueError(f"there is no walk file at {path}") from None
+        raise UserError(f"there is no walk file at {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the walk file {path} cannot be read: {error}") from None
+        raise UserError(f"the walk file {path} cannot be read: {error}") from None
     return parse_walk(text)
 
 
@@ -102,19 +104,19 @@ def dump_walk(walk: Walk) -> str:
 
 
 def parse_walk(source: str | dict[str, Any]) -> Walk:
-    """A walk from JSON text, or from what JSON gave; ValueError with one sentence when it is not one."""
+    """A walk from JSON text, or from what JSON gave; UserError with one sentence when it is not one."""
     content = _parse_json(source) if isinstance(source, str) else source
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f'this is not a walk file: it lacks "format": "{FORMAT}"')
+        raise UserError(f'this is not a walk file: it lacks "format": "{FORMAT}"')
     buttons, axes = _names(content, "buttons"), _names(content, "axes")
     if len(set(buttons + axes)) != len(buttons + axes):
-        raise ValueError("the walk file names a button or an axis twice")
+        raise UserError("the walk file names a button or an axis twice")
     start = content.get("start", {})
     if not isinstance(start, dict):
-        raise ValueError("the walk file's start must be an object of options")
+        raise UserError("the walk file's start must be an object of options")
     system = content.get("system", "")
     if not isinstance(system, str):
-        raise ValueError("the walk file's system must be a text")
+        raise UserError("the walk file's system must be a text")
     return Walk(
         system=system,
         seed=_whole(content, "seed", 0, 2**63 - 1),
@@ -131,7 +133,7 @@ def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the walk file is not valid JSON: {error}") from None
+        raise UserError(f"the walk file is not valid JSON: {error}") from None
 
 
 def _short(value: np.float32) -> float | int:
@@ -143,7 +145,7 @@ def _dump_option(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return value
     if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
-        raise ValueError(f"a start picture is uint8 (h, w, 3), got {value.dtype} {value.shape}")
+        raise UserError(f"a start picture is uint8 (h, w, 3), got {value.dtype} {value.shape}")
     rgb = base64.b64encode(zlib.compress(np.ascontiguousarray(value).tobytes(), 9)).decode("ascii")
     return {"height": value.shape[0], "width": value.shape[1], "rgb": rgb}
 
@@ -152,30 +154,30 @@ def _parse_option(name: str, value: Any) -> Any:
     if name != "image":
         return value
     if not isinstance(value, dict) or not isinstance(value.get("rgb"), str):
-        raise ValueError("the walk file's start picture needs height, width and rgb")
+        raise UserError("the walk file's start picture needs height, width and rgb")
     height, width = _whole(value, "height", 1, MAX_SIDE), _whole(value, "width", 1, MAX_SIDE)
     size = height * width * 3
     unpack = zlib.decompressobj()
     try:
         raw = unpack.decompress(base64.b64decode(value["rgb"], validate=True), size + 1)
     except (binascii.Error, zlib.error, ValueError):
-        raise ValueError("the walk file's start picture cannot be unpacked") from None
+        raise UserError("the walk file's start picture cannot be unpacked") from None
     if len(raw) != size:
-        raise ValueError(f"the walk file's start picture does not have {height} x {width} pixels")
+        raise UserError(f"the walk file's start picture does not have {height} x {width} pixels")
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3).copy()
 
 
 def _names(content: dict[str, Any], key: str) -> tuple[str, ...]:
     value = content.get(key)
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"the walk file's {key} must be a list of names")
+        raise UserError(f"the walk file's {key} must be a list of names")
     return tuple(value)
 
 
 def _whole(content: dict[str, Any], key: str, low: int, high: int) -> int:
     value = content.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(
+        raise UserError(
             f"the walk file's {key} must be a whole number from {low} to {high}, got {value!r:.40}"
         )
     return value
@@ -183,21 +185,21 @@ def _whole(content: dict[str, Any], key: str, low: int, high: int) -> int:
 
 def _rate(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1000:
-        raise ValueError(f"the walk file's fps must be a number from 0 to 1000, got {value!r:.40}")
+        raise UserError(f"the walk file's fps must be a number from 0 to 1000, got {value!r:.40}")
     return float(value)
 
 
 def _actions(value: Any, buttons: tuple[str, ...], axes: tuple[str, ...]) -> np.ndarray:
     size = len(buttons) + len(axes)
     if not isinstance(value, list) or len(value) > MAX_ACTIONS:
-        raise ValueError(f"the walk file's actions must be a list of at most {MAX_ACTIONS} vectors")
+        raise UserError(f"the walk file's actions must be a list of at most {MAX_ACTIONS} vectors")
     for index, row in enumerate(value):
         if not isinstance(row, list) or len(row) != size or not all(_fits(number) for number in row):
-            raise ValueError(f"action {index} of the walk file must be {size} numbers from -1 to 1")
+            raise UserError(f"action {index} of the walk file must be {size} numbers from -1 to 1")
     actions = np.asarray(value, np.float32).reshape(-1, size)
     wrong = np.flatnonzero(~np.isin(actions[:, : len(buttons)], (0.0, 1.0)).all(axis=1))
     if wrong.size:
-        raise ValueError(f"action {wrong[0]} of the walk file has a button that is neither 0 nor 1")
+        raise UserError(f"action {wrong[0]} of the walk file has a button that is neither 0 nor 1")
     return actions
 
 

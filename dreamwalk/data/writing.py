@@ -29,6 +29,7 @@ from rich.text import Text
 from dreamwalk.clip import Clip
 from dreamwalk.data import shards
 from dreamwalk.data.shards import FORMAT, MANIFEST, VERSION, Entry
+from dreamwalk.errors import UserError
 from dreamwalk.world import ActionSchema
 
 CLIPS_PER_SHARD = 32
@@ -57,7 +58,7 @@ class Source(Protocol):
 def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1) -> Path:
     """Write clips `0 .. clips` of a source into the folder `out`, or what is missing of them; returns it.
 
-    ValueError when `out` holds clips of something else, or when the disk is full.
+    UserError when `out` holds clips of something else, or when the disk is full.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,14 +75,14 @@ def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1
                 _write_manifest(folder, header, finished)
         except BrokenProcessPool as error:
             advice = "run the same command again, with fewer workers if memory is short"
-            raise ValueError(
+            raise UserError(
                 f"a worker process died, what is written in '{folder}' is valid: {advice}"
             ) from error
         except OSError as error:
             if error.errno not in TOO_FULL:
                 raise
             written = sum(len(entries) for entries in finished.values())
-            raise ValueError(
+            raise UserError(
                 f"the disk of '{folder}' is full ({written} of {clips} clips are written and stay valid): "
                 "free some space and run the same command again"
             ) from error
@@ -115,7 +116,7 @@ def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, lis
         known = {shard["file"]: [Entry(**e) for e in shard["clips"]] for shard in manifest.pop("shards")}
         if manifest != header:
             other = ", ".join(key for key, value in header.items() if manifest.get(key) != value)
-            raise ValueError(f"'{folder}' holds clips of another {other}: choose another folder")
+            raise UserError(f"'{folder}' holds clips of another {other}: choose another folder")
     else:
         known = {}
     for leftover in folder.glob(".*.partial"):

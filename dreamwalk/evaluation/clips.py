@@ -23,6 +23,7 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.levels import level_named
 from dreamwalk.data.shards import Shards
+from dreamwalk.errors import UserError
 from dreamwalk.evaluation.obedience import (
     Facts,
     Obedience,
@@ -79,11 +80,11 @@ class Exam:
 
 
 def set_exam(asked: Evaluate, examiner: Inverse, *, frames: int) -> Exam:
-    """Draw captions and fit readers; ValueError when the level of the data is not known."""
+    """Draw captions and fit readers; UserError when the level of the data is not known."""
     test, train = Shards(asked.data), Shards(asked.train)
     name = str(test.manifest.get("level", ""))
     if name in ("", "procedural") or test.manifest.get("split") == "train":
-        raise ValueError(
+        raise UserError(
             f"'{asked.data}' is no held-out walk in a level that is known: collect a test split of one"
         )
     level = level_named(name)
@@ -110,9 +111,9 @@ def examine(
 ) -> dict[str, Any]:  # fmt: skip
     """Whether the words are obeyed; prints the table, writes `report.json` and a contact sheet into `out`."""
     if not isinstance(system, Moviegen):
-        raise ValueError(f"'{name}' makes no clips from words, so there are no words to obey")
+        raise UserError(f"'{name}' makes no clips from words, so there are no words to obey")
     if examiner is None:
-        raise ValueError(
+        raise UserError(
             "motion is read by an inverse-dynamics model: leave `--examiner` as it is, or train one"
         )
     frames = asked.frames or system.config.frames

@@ -16,6 +16,7 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
+from dreamwalk.errors import UserError
 from dreamwalk.evaluation import pictures
 from dreamwalk.evaluation.control import examine_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
@@ -49,10 +50,10 @@ def examine(
 ) -> dict[str, Any]:  # fmt: skip
     """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`.
 
-    ValueError for a system that cannot go on frame after frame.
+    UserError for a system that cannot go on frame after frame.
     """
     if not isinstance(system, DreamingSystem):
-        raise ValueError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
+        raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     shards, out, seed, history = Shards(asked.data), asked.out, asked.seed, asked.history
     walks = _walks(shards, asked.clips, history + asked.frames)
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def examine(
     if examiner is not None:
         limit = dict(zip(shards.schema.axes, shards.schema.limits, strict=True)).get("yaw")
         if limit is None:
-            raise ValueError(f"'{asked.data}' has no yaw to read back: add `--examiner \"\"`")
+            raise UserError(f"'{asked.data}' has no yaw to read back: add `--examiner \"\"`")
         report["control"] = _control(examiner, rollout, limit)
     if system.walkable is not None:
         world = system.world(seed=seed)
@@ -89,7 +90,7 @@ def _walks(shards: Shards, clips: int, frames: int) -> list[Clip]:
     long = [index for index in range(len(shards)) if shards.frames_of(index) >= frames][:clips]
     if not long:
         longest = max(shards.frames_of(index) for index in range(len(shards)))
-        raise ValueError(
+        raise UserError(
             f"the longest walk has {longest} frames and {frames} are needed: use a smaller `--frames`"
         )
     return [shards.window(index, 0, frames) for index in long]

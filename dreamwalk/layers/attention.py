@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rotate
 
@@ -30,7 +31,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, *, heads: int, qk_norm: bool) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width {width} does not divide by {heads} heads")
+            raise UserError(f"width {width} does not divide by {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)

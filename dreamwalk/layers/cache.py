@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import KeyValues
 
 
@@ -38,7 +39,7 @@ class RingCache:
     ) -> RingCache:  # fmt: skip
         """A cache that remembers `window` frames of `tokens` tokens; nothing in it is visible yet."""
         if window < 1:
-            raise ValueError(f"the cache needs a window of at least one frame, got {window}")
+            raise UserError(f"the cache needs a window of at least one frame, got {window}")
         shape = (layers, batch, heads, window * tokens, head_width)
         return cls(
             torch.zeros(shape, device=device, dtype=dtype),

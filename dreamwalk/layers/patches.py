@@ -7,6 +7,8 @@ import math
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
+
 Patch = tuple[int, int, int]
 Extent = tuple[int, int, int]
 """Frames, rows and columns of tokens."""
@@ -43,11 +45,11 @@ class PatchHead(nn.Module):
 
 
 def token_extent(x: Tensor, patch: Patch) -> Extent:
-    """How many tokens `(b, t, c, h, w)` has along t, h and w; ValueError with the nearest size that fits."""
+    """How many tokens `(b, t, c, h, w)` has along t, h and w; UserError with the nearest size that fits."""
     size = x.shape[1], *x.shape[3:]
     if any(side % step for side, step in zip(size, patch, strict=True)):
         legal = [max(1, round(side / step)) * step for side, step in zip(size, patch, strict=True)]
         given, fits, steps = ("x".join(map(str, sides)) for sides in (size, legal, patch))
-        raise ValueError(f"latents of {given} do not divide into patches of {steps}: take {fits}")
+        raise UserError(f"latents of {given} do not divide into patches of {steps}: take {fits}")
     t, h, w = (side // step for side, step in zip(size, patch, strict=True))
     return t, h, w

@@ -11,11 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
+
 
 def split_axes(head_width: int) -> tuple[int, int, int]:
     """[nT, nH, nW] with nT = 1/8 of the head: 64 -> (8, 28, 28), 128 -> (16, 56, 56)."""
     if head_width % 16:
-        raise ValueError(
+        raise UserError(
             f"the head width must be a multiple of 16 to be split over time, height, width: {head_width}"
         )
     time = head_width // 8
@@ -61,7 +63,7 @@ def pixel_tables(
     open-oasis): at several hundred radians float64 would show.
     """
     if 2 * axis_width > head_width or axis_width % 2:
-        raise ValueError(f"two even parts of {axis_width} do not fit into a head of {head_width}")
+        raise UserError(f"two even parts of {axis_width} do not fit into a head of {head_width}")
     frequency = torch.linspace(1, max_frequency / 2, axis_width // 2, device=device) * torch.pi
     row, column = (torch.linspace(-1, 1, side, device=device)[:, None] * frequency for side in grid)
     angle = torch.cat([row[:, None].expand(*grid, -1), column[None].expand(*grid, -1)], dim=-1).flatten(0, 1)

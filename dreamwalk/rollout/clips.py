@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dreamwalk.codecs.tiles import Tiling, stream_decode
 from dreamwalk.conditions.published import PublishedReader, Reading
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.enlarging import resized
 from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, begin, rows
 from dreamwalk.rollout.orders import Order, Use, check, extent, token
@@ -68,7 +69,7 @@ def unfold(
     """Dream a clip step by step; `video` uint8 `(b or 1, t, 3, h, w)` is used as `order.use` says.
 
     `system` is one of clips (`systems.moviegen`). `noise` is drawn from the order's seed unless it is given.
-    ValueErrors as of `prepared`.
+    UserErrors as of `prepared`.
     """
     config = system.config
     start = prepared(system, order, video, noise=noise)
@@ -105,7 +106,7 @@ def _guidance(system: Any, order: Order) -> float:
 def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | None = None) -> Start:
     """The plan of an order, and the values of what it is given.
 
-    ValueError for what cannot be had, as of `rollout.orders.check`.
+    UserError for what cannot be had, as of `rollout.orders.check`.
     """
     config, codec = system.config, system.codec
     check(system, order, video)
@@ -161,12 +162,12 @@ def _known(system: Any, use: Use, video: Tensor, count: int) -> tuple[Tensor, li
     if use == "before":
         latents = system.encode(video)
         if latents.shape[1] >= count:
-            raise ValueError(
+            raise UserError(
                 f"the given video fills all {count} latent frames: ask for more frames than it has"
             )
         return latents, list(range(latents.shape[1]))
     if count < 3 or video.shape[1] < 2:
-        raise ValueError("first and last frame need a given video of two frames and a clip of three latents")
+        raise UserError("first and last frame need a given video of two frames and a clip of three latents")
     still = video[:, -1:].expand(-1, system.codec.stride[0] + 1, -1, -1, -1)
     return torch.cat([system.encode(video[:, :1]), system.encode(still)[:, -1:]], dim=1), [0, count - 1]
 
@@ -174,7 +175,7 @@ def _known(system: Any, use: Use, video: Tensor, count: int) -> tuple[Tensor, li
 def _anew(system: Any, order: Order, grid: list[float], video: Tensor, noise: Noise) -> Start:
     """Begin with the given video, as noisy as `strength` says."""
     if not 0 < order.strength <= 1:
-        raise ValueError(f"the strength lies above 0 and up to 1, got {order.strength}")
+        raise UserError(f"the strength lies above 0 and up to 1, got {order.strength}")
     rising = list(reversed(grid))
     level = min(range(1, len(rising)), key=lambda k: abs(rising[k] - order.strength))
     latents = system.encode(video)

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from dreamwalk.clip import Clip
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.denoise import Session, Step
 from dreamwalk.world import Action, ActionSchema, World
 
@@ -125,7 +126,7 @@ class Dream(World):
     @steps.setter
     def steps(self, steps: int) -> None:
         if not 1 <= steps <= 32:
-            raise ValueError(f"denoising passes a frame go from 1 to 32, got {steps}")
+            raise UserError(f"denoising passes a frame go from 1 to 32, got {steps}")
         self._steps = steps
 
     def reset(
@@ -153,10 +154,10 @@ class Dream(World):
     def _opening(self, options: dict[str, Any]) -> Clip:
         index = int(options.get("start", self.np_random.integers(len(self.walkable.starts))))
         if not 0 <= index < len(self.walkable.starts):
-            raise ValueError(f"there is no start {index}: this dream has {len(self.walkable.starts)}")
+            raise UserError(f"there is no start {index}: this dream has {len(self.walkable.starts)}")
         frame = np.asarray(options.get("image", self.walkable.starts[index]))
         if frame.shape != self.observation_space.shape or frame.dtype != np.uint8:
-            raise ValueError(
+            raise UserError(
                 f"a picture to begin from is uint8 of shape {self.observation_space.shape}, got {frame.shape}"
             )
         clip = Clip(
@@ -200,7 +201,7 @@ class Dream(World):
 
     def _awake(self) -> DreamState:
         if self._now is None:
-            raise ValueError("the dream has not begun: call reset() first")
+            raise UserError("the dream has not begun: call reset() first")
         return self._now
 
     def _info(self) -> dict[str, Any]:
@@ -221,11 +222,11 @@ class Dream(World):
 
 
 def _pose(value: Any) -> np.ndarray:
-    """A pose from a caller's option; ValueError when it is none."""
+    """A pose from a caller's option; UserError when it is none."""
     try:
         pose = np.asarray(value, np.float32)
     except (ValueError, TypeError):
-        raise ValueError(f"world_from_camera is a finite 4x4 matrix, got {value!r:.40}") from None
+        raise UserError(f"world_from_camera is a finite 4x4 matrix, got {value!r:.40}") from None
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise ValueError(f"world_from_camera is a finite 4x4 matrix, got one of shape {pose.shape}")
+        raise UserError(f"world_from_camera is a finite 4x4 matrix, got one of shape {pose.shape}")
     return pose

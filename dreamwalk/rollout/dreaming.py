@@ -15,6 +15,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig, build_codec
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.conditions.places import MapConfig, Odometer, PlaceMap
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.denoise import EagerStep, Session, Step, Whereabouts, commit_frame, denoise_frame
 from dreamwalk.rollout.dream import Decode, Dream, Walkable
 from dreamwalk.rollout.endless import Moment, endless
@@ -86,33 +87,33 @@ class DreamingSystem(nn.Module):
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
     def suit(self, actions: int, size: tuple[int, int]) -> None:
-        """ValueError unless data with so many actions and frames of `size` (h, w) fit this system."""
+        """UserError unless data with so many actions and frames of `size` (h, w) fit this system."""
         _, h, w = self.codec.stride
         grid = size[0] // h, size[1] // w
         if actions != self.config.actions:
             mend = f"add `--system.actions {actions}`"
-            raise ValueError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
+            raise UserError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
         if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
             flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
             frames = f"frames of {size[0]}x{size[1]}"
-            raise ValueError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
+            raise UserError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
 
     def encode(self, video: Tensor) -> Tensor:
-        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; ValueError for another size."""
+        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; UserError for another size."""
         (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
         if video.shape[-2:] != (rows * down, columns * across):
             size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
-            raise ValueError(f"these frames are {size} and the system is for {wanted}: collect that size")
+            raise UserError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
             return self.codec.encode(video.float() / 127.5 - 1)
 
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
-        """The loss of a batched clip, `loss`, and more to tell; ValueError without the poses of a map."""
+        """The loss of a batched clip, `loss`, and more to tell; UserError without the poses of a map."""
         x = self.encode(clip.video)
         if not self.config.map:
             return self.dream_loss(x, self.actions(clip.actions), None, draws)
         if clip.world_from_camera is None or clip.intrinsics is None:
-            raise ValueError(
+            raise UserError(
                 "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
             )
         features = self.map(clip.world_from_camera, clip.intrinsics)
@@ -234,10 +235,10 @@ class DreamingSystem(nn.Module):
     def world(self, *, seed: int | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
 
-        ValueError without starts.
+        UserError without starts.
         """
         if self.walkable is None:
-            raise ValueError(
+            raise UserError(
                 "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
             )
         device = next(self.parameters()).device

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import raise_level
 from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise
@@ -91,7 +92,7 @@ def execute(
 ) -> Tensor:  # fmt: skip
     """Walk a plan; gives the final value of every slot, `(b, p, ...)`.
 
-    `given` `(b, k, ...)` are the values of the plan's given slots, in order; ValueError when there are more
+    `given` `(b, k, ...)` are the values of the plan's given slots, in order; UserError when there are more
     or fewer. A frame's noise is `noise(frame, 0)`; it is shown noisier than it is by `noise(frame, 1)`,
     always the same; later uses are for drawing anew.
     """
@@ -105,7 +106,7 @@ def begin(plan: Plan, noise: Noise, given: Tensor | None) -> State:
     """The state before the first row."""
     known = () if given is None else given.unbind(1)
     if sum(plan.given) != len(known):
-        raise ValueError(f"the plan is given {sum(plan.given)} frames, got {len(known)}")
+        raise UserError(f"the plan is given {sum(plan.given)} frames, got {len(known)}")
     values = iter(known)
     slots = [next(values) if is_given else plan.grid[-1] * noise(frame, 0)
              for frame, is_given in zip(plan.frames, plan.given, strict=True)]  # fmt: skip

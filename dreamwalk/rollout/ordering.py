@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.data.videos import frame_rate, frame_size, read_frames
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.clips import Order, Use, frames_of, unfold
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.rollout.offload import Offloading
@@ -76,18 +77,16 @@ class SampleClips:
     """Default: an NVIDIA card if there is one."""
 
     def check(self) -> None:
-        """ValueError for what can be refused before anything is opened."""
+        """UserError for what can be refused before anything is opened."""
         check_film(self.out)
         if not self.prompt.strip():
-            raise ValueError('say what to dream: `--prompt "walk through a brick hall"`, for instance')
+            raise UserError('say what to dream: `--prompt "walk through a brick hall"`, for instance')
         if self.image and self.video:
-            raise ValueError("pictures and a video are given: leave out `--image` or `--video`")
+            raise UserError("pictures and a video are given: leave out `--image` or `--video`")
         if len(self.image) > 2:
-            raise ValueError(
-                f"a clip has a first and a last picture, got {len(self.image)}: give two at most"
-            )
+            raise UserError(f"a clip has a first and a last picture, got {len(self.image)}: give two at most")
         if self.frames < 0 or self.steps < 0 or self.tile < 0 or self.window < 0 or self.window == 1:
-            raise ValueError("`--frames`, `--steps` and `--tile` are at least 1, and `--window` at least 2")
+            raise UserError("`--frames`, `--steps` and `--tile` are at least 1, and `--window` at least 2")
 
     @property
     def purpose(self) -> Use:
@@ -98,7 +97,7 @@ class SampleClips:
 def ordered(asked: SampleClips, system: Any) -> tuple[Order, Tensor | None]:
     """What `rollout.clips.unfold` needs: an order, and uint8 pictures `(1, t, 3, h, w)` or None.
 
-    ValueErrors as of `given`.
+    UserErrors as of `given`.
     """
     if system.config.enlarges > 1 and asked.use is None:
         asked = replace(asked, use="larger")
@@ -118,7 +117,7 @@ def given(asked: SampleClips, system: Any) -> np.ndarray | None:
     """The pictures or the video of an order, uint8 `(t, h, w, 3)`; a video thinned out to the system's pace.
 
     Of one to go on from the last frames are taken, as many as are whole latents and leave one to dream.
-    ValueError for files that are missing or of another size.
+    UserError for files that are missing or of another size.
     """
     size = _given_size(asked, system)
     if asked.image:
@@ -155,7 +154,7 @@ def _given_size(asked: SampleClips, system: Any) -> tuple[int, int]:
 
 def _same_size(path: Path, found: Sequence[int], size: tuple[int, int], fitted: bool) -> None:
     if tuple(found) != size and not fitted:
-        raise ValueError(
+        raise UserError(
             f"'{path}' is {found[0]}x{found[1]} and the clip {size[0]}x{size[1]}: add `--fit` to cut and "
             "scale it, or choose a `--size`"
         )

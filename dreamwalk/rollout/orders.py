@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.schedules.sigmas import Spacing
 
@@ -62,11 +63,11 @@ def extent(system: Any, order: Order, video: Tensor | None) -> tuple[int, tuple[
 
 
 def check(system: Any, order: Order, video: Tensor | None) -> None:
-    """ValueError, with the nearest legal value, for frames, a size, an area, or a given video that does not
+    """UserError, with the nearest legal value, for frames, a size, an area, or a given video that does not
     fit."""
     frames, size = extent(system, order, video)
     if frames < 1:
-        raise ValueError(f"a clip has at least one frame, got {frames}")
+        raise UserError(f"a clip has at least one frame, got {frames}")
     _whole_tokens(system, size, what="clips")
     if order.area:
         _whole_tokens(system, order.area, what="tiles")
@@ -86,40 +87,38 @@ def _whole_tokens(system: Any, size: tuple[int, int], *, what: str) -> None:
     if any(side < unit or side % unit for side, unit in zip(size, units, strict=True)):
         near = "x".join(str(max(1, round(s / u)) * u) for s, u in zip(size, units, strict=True))
         (h, w), whole = size, "x".join(map(str, units))
-        raise ValueError(f"{what} of {h}x{w} do not divide by {whole}: the nearest size is {near}")
+        raise UserError(f"{what} of {h}x{w} do not divide by {whole}: the nearest size is {near}")
 
 
 def _trained(system: Any, video: Tensor | None, use: Use) -> None:
-    """ValueError for a use that this system was not trained for, and for a video that is missing."""
+    """UserError for a use that this system was not trained for, and for a video that is missing."""
     config, larger = system.config, video is not None and use == "larger"
     known = video is not None and use != "anew"
     if config.enlarges > 1 and not larger:
-        raise ValueError("this system only makes clips larger: give it one, and use it as `larger`")
+        raise UserError("this system only makes clips larger: give it one, and use it as `larger`")
     if config.enlarges == 1 and larger:
-        raise ValueError(
+        raise UserError(
             "this system was not trained to make clips larger: train one that `moviegen.upsampler` describes"
         )
     if known and not larger and not config.pictured:
-        raise ValueError("this system was not trained to go on from pictures: leave them out")
+        raise UserError("this system was not trained to go on from pictures: leave them out")
     if not known and config.pictured == 1:
-        raise ValueError("this system goes on from a picture: give it one")
+        raise UserError("this system goes on from a picture: give it one")
     if video is not None and config.backbone.extra and use not in ("first", "larger"):
-        raise ValueError(
+        raise UserError(
             "this system is shown pictures beside the latents, and was trained with a first one only: "
             "use the given video as `first`"
         )
 
 
 def _fits(system: Any, order: Order, video: Tensor) -> None:
-    """ValueError for pictures of another size, and for a video of another length where it is all there is."""
+    """UserError for pictures of another size, and for a video of another length where it is all there is."""
     (frames, size), found = extent(system, order, video), tuple(video.shape[-2:])
     needed = tuple(side // system.config.enlarges for side in size)
     if found != needed:
-        raise ValueError(
+        raise UserError(
             f"the given pictures are {found[0]}x{found[1]} and the clip of {size[0]}x{size[1]} needs "
             f"{needed[0]}x{needed[1]}: scale them to it"
         )
     if order.use in ("anew", "larger") and video.shape[1] != frames:
-        raise ValueError(
-            f"the given video has {video.shape[1]} frames and the clip {frames}: make them equal"
-        )
+        raise UserError(f"the given video has {video.shape[1]} frames and the clip {frames}: make them equal")

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.execute import Look, Noise, Predict
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.plans import Pass, Plan, Read
@@ -35,7 +36,7 @@ Reward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Guided:
-    """`execute.Predict` whose velocity climbs a reward; ValueError for numbers that cannot be.
+    """`execute.Predict` whose velocity climbs a reward; UserError for numbers that cannot be.
 
     With several `samples`, the first frame that moves climbs the mean of gradients over futures: those later
     and noisier than it are drawn anew each time, half as far from noise as they are. The others keep the
@@ -54,9 +55,9 @@ class Guided:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"guidance looks at one future at least, got {self.samples} samples")
+            raise UserError(f"guidance looks at one future at least, got {self.samples} samples")
         if self.most <= 0:
-            raise ValueError(f"the cap of the guidance must be above 0, got {self.most:g}")
+            raise UserError(f"the cap of the guidance must be above 0, got {self.most:g}")
 
     def __call__(self, look: Look) -> Tensor:
         guided = [moves and sigma < 1 for moves, sigma in zip(look.moves, look.shown, strict=True)]
@@ -78,7 +79,7 @@ class Guided:
             v = self.predict(replace(look, x=x, commits=(False,) * len(look.commits)))
             reward = self.reward(flow.clean(x, v, look.sigma.clone()))
             if reward.shape != (len(x),):
-                raise ValueError(f"a reward is one number a row, {len(x)}, got {tuple(reward.shape)}")
+                raise UserError(f"a reward is one number a row, {len(x)}, got {tuple(reward.shape)}")
             (gradient,) = torch.autograd.grad(reward.sum(), x)
         return v.detach(), gradient
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dreamwalk.data.h264 import VideoWriter
 from dreamwalk.data.walks import Walk
+from dreamwalk.errors import UserError
 from dreamwalk.world import World
 
 
@@ -23,11 +24,11 @@ def replay(world: World, walk: Walk) -> Iterator[np.ndarray]:
 
 
 def check_film(path: Path) -> None:
-    """ValueError unless a film can be written at `path`; worth asking before a long dream."""
+    """UserError unless a film can be written at `path`; worth asking before a long dream."""
     if path.suffix != ".mp4":
-        raise ValueError(f"the video is written as .mp4: name it '{path.with_suffix('.mp4')}'")
+        raise UserError(f"the video is written as .mp4: name it '{path.with_suffix('.mp4')}'")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no folder '{path.parent}' to write the video into: make it first")
+        raise UserError(f"there is no folder '{path.parent}' to write the video into: make it first")
 
 
 def write_film(path: Path, frames: Iterable[np.ndarray], *, fps: float) -> int:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import torch
 
 from dreamwalk.conditions.published import PublishedReader
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.clips import lead, readings
 from dreamwalk.rollout.memory import GIB, MemoryPlan, memory_plan, offloaded
 from dreamwalk.rollout.offload import Offload, Offloading
@@ -30,16 +31,16 @@ SIGNS = ("can't allocate memory", "out of memory")
 
 
 def require_room(asked: SampleClips, system: Any, device: torch.device) -> None:
-    """Show on stderr what a large clip takes; ValueError that names what mends it for one without room.
+    """Show on stderr what a large clip takes; UserError that names what mends it for one without room.
 
-    `system` may be on the meta device. ValueErrors as of `ordered` and `orders.check`.
+    `system` may be on the meta device. UserErrors as of `ordered` and `orders.check`.
     """
     whole = whole_plan(asked, system)
     plan = kept(whole, system, asked.offload)
     if plan.peak + plan.host >= LARGE:
         print(plan.show(), file=sys.stderr)
     if lack := lacking(plan, device):
-        raise ValueError(f"{lack}: {mend(asked, system, whole, device)}")
+        raise UserError(f"{lack}: {mend(asked, system, whole, device)}")
 
 
 def whole_plan(asked: SampleClips, system: Any) -> MemoryPlan:
@@ -103,7 +104,7 @@ def free_bytes(device: torch.device) -> int | None:
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    with suppress(OSError, ValueError):  # "max" is no limit
+    with suppress(OSError, UserError):  # "max" is no limit
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(found, default=None)
 
@@ -127,14 +128,14 @@ def placed(asked: SampleClips, system: Any, device: torch.device) -> Any:
 
 @contextmanager
 def shortage_told(asked: SampleClips) -> Iterator[None]:
-    """When memory runs out inside, a ValueError says what mends it."""
+    """When memory runs out inside, a UserError says what mends it."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
             raise
         flags = _flags(asked, WAYS[-1], asked.tile if 0 < asked.tile <= TILE else TILE)
-        raise ValueError(
+        raise UserError(
             "memory ran out: ask for fewer `--frames` or a smaller `--size`"
             + (f", or add {flags}" if flags else "")
         ) from None

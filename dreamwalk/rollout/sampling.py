@@ -12,6 +12,7 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import Walk, read_walk
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, picture
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.rollout.endless import frames as finished
@@ -66,7 +67,7 @@ class Sample:
 def walk_of(asked: Sample, schema: ActionSchema) -> Walk:
     """The walk to dream: the file's, or a stroll, with the changes that were asked."""
     if asked.frames is not None and asked.frames < 1:
-        raise ValueError(f"a film has at least one frame, got {asked.frames}")
+        raise UserError(f"a film has at least one frame, got {asked.frames}")
     if asked.actions is not None:
         walk = read_walk(asked.actions)
     else:
@@ -97,7 +98,7 @@ def stroll(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
 
 
 def schedule_of(asked: Sample, system: DreamingSystem, steps: int | None) -> Schedule:
-    """The schedule that is asked of a system; ValueError for an impossible one."""
+    """The schedule that is asked of a system; UserError for an impossible one."""
     schedule = system.schedule(asked.schedule or "next-frame", steps=steps)
     changes: dict[str, Any] = {"lag": asked.lag, "chunk": asked.chunk}
     return replace(schedule, **{key: value for key, value in changes.items() if value is not None})
@@ -106,7 +107,7 @@ def schedule_of(asked: Sample, system: DreamingSystem, steps: int | None) -> Sch
 def guide_of(asked: Sample) -> Guide:
     """The views of every read."""
     if asked.guide_actions != 1 and asked.guide_history != 1:
-        raise ValueError("guide the actions or the history, not both at once")
+        raise UserError("guide the actions or the history, not both at once")
     if asked.guide_actions != 1:
         return guidance.conditions(asked.guide_actions)
     return guidance.history(asked.guide_history) if asked.guide_history != 1 else unguided

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dreamwalk.errors import UserError
 from dreamwalk.schedules.plans import View
 from dreamwalk.schedules.staircase import Guide
 
@@ -31,10 +32,10 @@ def history(weight: float) -> Guide:
 def fractional(weight: float, *, sigma: float) -> Guide:
     """Fractional history guidance: away from no history, but only as far as a history shown at `sigma` leads.
 
-    It keeps the motion that strong vanilla guidance freezes. ValueError when `sigma` is not a level.
+    It keeps the motion that strong vanilla guidance freezes. UserError when `sigma` is not a level.
     """
     if not 0 <= sigma <= 1:
-        raise ValueError(f"history is shown at a level between 0 and 1, got {sigma}")
+        raise UserError(f"history is shown at a level between 0 and 1, got {sigma}")
 
     def guide(past: tuple[int, ...]) -> tuple[View, ...]:
         blurred, hidden = _at(past, sigma), _at(past, 1.0)
@@ -50,7 +51,7 @@ def fractional(weight: float, *, sigma: float) -> Guide:
 def temporal(weights: Sequence[tuple[int, float]]) -> Guide:
     """Temporal history guidance: pairs of (last frames that are seen, weight); the rest sees no history."""
     if any(frames < 1 for frames, _ in weights):
-        raise ValueError("temporal guidance sees the last 1, 2, ... frames; no frames take what is left")
+        raise UserError("temporal guidance sees the last 1, 2, ... frames; no frames take what is left")
 
     def guide(past: tuple[int, ...]) -> tuple[View, ...]:
         if not past:

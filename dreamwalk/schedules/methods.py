@@ -1,7 +1,7 @@
 """Plans of published methods that are no staircase: both ends first, queues, clips that overlap, keyframes.
 
 All see everything in a read (a bidirectional mask). `grid` are sigmas from 1 down to 0, as `sigma_grid` gives
-them, levels are indices that count from clean, 0, and every function gives ValueError for what is impossible.
+them, levels are indices that count from clean, 0, and every function gives UserError for what is impossible.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from dreamwalk.errors import UserError
 from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, Row
 
 
@@ -53,7 +54,7 @@ class _Draft:
 
 def _steps(grid: Sequence[float], frames: int, *, history: int = 0) -> int:
     if len(grid) < 2 or frames < 1 or history < 0:
-        raise ValueError("a plan needs at least one step and one frame, and no less than no history")
+        raise UserError("a plan needs at least one step and one frame, and no less than no history")
     return len(grid) - 1
 
 
@@ -67,20 +68,20 @@ def _draft(
 
 def _within(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} must lie between {low} and {high}, got {value}")
+        raise UserError(f"{name} must lie between {low} and {high}, got {value}")
 
 
 def _windows(frames: int, window: int, overlap: int) -> list[range]:
     """Windows of `window` frames, each sharing `overlap` with the one before, that end where frames end."""
     if not 0 <= overlap < window <= frames:
-        raise ValueError(
+        raise UserError(
             f"windows must be longer than their overlap and no longer than the {frames} frames, "
             f"got {window} with an overlap of {overlap}"
         )
     stride = window - overlap
     rest = (frames - window) % stride
     if rest:
-        raise ValueError(
+        raise UserError(
             f"windows of {window} frames that share {overlap} fill {frames - rest} or "
             f"{frames - rest + stride} frames, not {frames}"
         )
@@ -119,7 +120,7 @@ def rolling(
     steps = _steps(grid, frames, history=history)
     _within("the lag", lag, 1, steps)
     if window == 1 or window < 0:
-        raise ValueError(f"a window has two halves, so at least 2 frames, got {window}")
+        raise UserError(f"a window has two halves, so at least 2 frames, got {window}")
     waits = [lag * (p + 1) - steps for p in range(frames + -(-steps // lag) - 1)]
     levels = [0] * history + [min(steps, steps + wait) for wait in waits]
     draft = _draft(grid, levels, clean_sigma=history_sigma)
@@ -188,7 +189,7 @@ def together(
     start, fixed = steps if begin is None else begin, set(known)
     _within("the level to begin at", start, 1, steps)
     if not fixed < set(range(frames)):
-        raise ValueError(f"known frames lie among the {frames} and leave some to dream, got {sorted(fixed)}")
+        raise UserError(f"known frames lie among the {frames} and leave some to dream, got {sorted(fixed)}")
     draft = _draft(grid, [0 if p in fixed else start for p in range(frames)])
     draft.descend([p for p in range(frames) if p not in fixed], [range(frames)])
     return draft.plan()
@@ -205,7 +206,7 @@ def keyframes(
     """
     steps = _steps(grid, frames)
     if every < 1 or (frames - 1) % every:
-        raise ValueError(
+        raise UserError(
             f"the last of {frames} frames is no keyframe: with one every {every}, take a multiple and 1"
         )
     keys = range(0, frames, every)
@@ -225,9 +226,7 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
     """
     count, first = len(memory), at + min(plan.frames)
     if list(memory) != sorted(set(memory)) or any(frame >= first for frame in memory):
-        raise ValueError(
-            f"recalled frames are named once, in order, before frame {first}, got {list(memory)}"
-        )
+        raise UserError(f"recalled frames are named once, in order, before frame {first}, got {list(memory)}")
     recall = tuple(range(count))
 
     def moved(slots: Iterable[int]) -> tuple[int, ...]:
@@ -269,7 +268,7 @@ def resampled(
     top = steps if begin is None else begin
     _within("the level to begin at", top, 1, steps)
     if jump < 1 or top % jump or (jump == steps and times):
-        raise ValueError(
+        raise UserError(
             f"a jump must divide the {top} levels and be smaller than the {steps} steps, got {jump}"
         )
     slots = range(history, history + frames)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+from dreamwalk.errors import UserError
+
 Mask = Literal["causal", "block", "bidirectional"]
 """Frames see those before them; those of their own chunk too; all."""
 
@@ -76,7 +78,7 @@ Row = Pass | Renoise | Fuse
 
 @dataclass(frozen=True)
 class Plan:
-    """`levels[m]` before row m, `levels[m + 1]` after it; ValueError names the first rule that is broken."""
+    """`levels[m]` before row m, `levels[m + 1]` after it; UserError names the first rule that is broken."""
 
     grid: tuple[float, ...]
     """Sigmas, rising from 0 (clean) to pure noise: 1, or as near as a VP model was trained to."""
@@ -128,15 +130,15 @@ class Plan:
 
 
 def check(plan: Plan) -> None:
-    """ValueError with one sentence naming the first rule that a plan breaks."""
+    """UserError with one sentence naming the first rule that a plan breaks."""
     _check_shapes(plan)
     for slot in range(len(plan.frames)):
         if not plan.given[slot] and plan.levels[0][slot] != plan.steps:
-            raise ValueError(f"slot {slot} must begin at pure noise, not at {plan.levels[0][slot]}")
+            raise UserError(f"slot {slot} must begin at pure noise, not at {plan.levels[0][slot]}")
     last = {frame: slot for slot, frame in enumerate(plan.frames)}
     for frame, slot in last.items():
         if plan.levels[-1][slot] and not plan.open:
-            raise ValueError(f"frame {frame} ends at level {plan.levels[-1][slot]} and not clean")
+            raise UserError(f"frame {frame} ends at level {plan.levels[-1][slot]} and not clean")
     changes = [_check_row(plan, index, row) for index, row in enumerate(plan.rows)]
     _check_commits(plan, changes)
 
@@ -148,7 +150,7 @@ def _check_commits(plan: Plan, changes: list[set[int]]) -> None:
     for index, (row, changed) in enumerate(zip(plan.rows, changes, strict=True)):
         for slot in sorted(seen.keys() & changed):
             fate = "is committed" if slot in kept.values() else f"the committed slot {seen[slot]} has seen"
-            raise ValueError(f"row {index} changes slot {slot}, which {fate}")
+            raise UserError(f"row {index} changes slot {slot}, which {fate}")
         if not isinstance(row, Pass):
             continue
         for slot in row.commit:
@@ -156,23 +158,23 @@ def _check_commits(plan: Plan, changes: list[set[int]]) -> None:
             kept.setdefault(plan.frames[slot], slot)
         for slot in (p for read in row.reads for p in read.slots):
             if kept.get(plan.frames[slot], slot) != slot:
-                raise ValueError(f"row {index} reads slot {slot}, of whose frame another copy is committed")
+                raise UserError(f"row {index} reads slot {slot}, of whose frame another copy is committed")
 
 
 def _check_shapes(plan: Plan) -> None:
     grid, slots = plan.grid, len(plan.frames)
     if len(grid) < 2 or grid[0] != 0 or grid[-1] > 1 or any(a >= b for a, b in pairwise(grid)):
-        raise ValueError(f"the grid must rise from 0 to 1, got {grid}")
+        raise UserError(f"the grid must rise from 0 to 1, got {grid}")
     if slots == 0 or len(plan.given) != slots or any(len(line) != slots for line in plan.levels):
-        raise ValueError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
+        raise UserError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
     if any(frame < 0 for frame in plan.frames):
-        raise ValueError(f"frames are counted from 0, got {min(plan.frames)}")
+        raise UserError(f"frames are counted from 0, got {min(plan.frames)}")
     if len(plan.levels) != len(plan.rows) + 1:
-        raise ValueError(
+        raise UserError(
             f"{len(plan.rows)} rows lie between {len(plan.rows) + 1} lines, not {len(plan.levels)}"
         )
     if any(not 0 <= level <= plan.steps for line in plan.levels for level in line):
-        raise ValueError(f"levels are indices into the grid, 0 to {plan.steps}")
+        raise UserError(f"levels are indices into the grid, 0 to {plan.steps}")
 
 
 def _seen(row: Pass, slot: int) -> set[int]:
@@ -186,9 +188,9 @@ def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
     before, after = plan.levels[index], plan.levels[index + 1]
     named = [row.commit, *(read.slots for read in row.reads)] if isinstance(row, Pass) else [row.slots]
     if any(not 0 <= p < len(before) for slots in named for p in slots):
-        raise ValueError(f"row {index} names a slot that is none of the {len(before)} of the plan")
+        raise UserError(f"row {index} names a slot that is none of the {len(before)} of the plan")
     if len(set(named[0])) < len(named[0]):
-        raise ValueError(f"row {index} names a slot twice")
+        raise UserError(f"row {index} names a slot twice")
     changed = {p for p in range(len(before)) if before[p] != after[p]}
     match row:
         case Pass():
@@ -196,24 +198,22 @@ def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
             return changed
         case Renoise():
             if len(row.slots) != len(row.sources) or changed - set(row.slots):
-                raise ValueError(
-                    f"row {index} draws anew, so it names every slot that changes and its source"
-                )
+                raise UserError(f"row {index} draws anew, so it names every slot that changes and its source")
             for slot, source in zip(row.slots, row.sources, strict=True):
                 if plan.frames[slot] != plan.frames[source]:
-                    raise ValueError(
+                    raise UserError(
                         f"row {index} draws slot {slot} from slot {source}, which is another frame"
                     )
                 if after[slot] <= before[source]:
-                    raise ValueError(f"row {index} draws slot {slot} anew at a level that is not higher")
+                    raise UserError(f"row {index} draws slot {slot} anew at a level that is not higher")
         case Fuse():
             if changed:
-                raise ValueError(f"row {index} fuses slots, so no level may change")
+                raise UserError(f"row {index} fuses slots, so no level may change")
             copies = {(plan.frames[p], before[p]) for p in row.slots}
             if len(copies) != 1 or len(row.slots) < 2:
-                raise ValueError(f"row {index} fuses two or more copies of one frame at one level only")
+                raise UserError(f"row {index} fuses two or more copies of one frame at one level only")
             if before[row.slots[0]] and before[row.slots[0]] != plan.steps:
-                raise ValueError(
+                raise UserError(
                     f"row {index} fuses noisy slots: the mean of two noises is too quiet, fuse clean ones"
                 )
     return set(row.slots)
@@ -222,47 +222,47 @@ def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
 def _check_pass(plan: Plan, index: int, row: Pass, changed: set[int]) -> None:
     before, after = plan.levels[index], plan.levels[index + 1]
     if not changed and not row.commit:
-        raise ValueError(f"row {index} changes nothing")
+        raise UserError(f"row {index} changes nothing")
     for slot in sorted(changed):
         if after[slot] > before[slot]:
-            raise ValueError(f"noise rises in row {index} in slot {slot}: only a Renoise row may do that")
+            raise UserError(f"noise rises in row {index} in slot {slot}: only a Renoise row may do that")
         if not any(slot in read.slots for read in row.reads):
-            raise ValueError(f"row {index} moves slot {slot}, which it does not read")
+            raise UserError(f"row {index} moves slot {slot}, which it does not read")
     for slot in row.commit:
         seen = _seen(row, slot)
         if before[slot] or not seen:
-            raise ValueError(f"row {index} commits slot {slot}, which must be clean and read there")
+            raise UserError(f"row {index} commits slot {slot}, which must be clean and read there")
         noisy = sorted(q for q in seen if before[q])
         if noisy:
-            raise ValueError(f"row {index} commits slot {slot} while it sees the noisy slot {noisy[0]}")
+            raise UserError(f"row {index} commits slot {slot} while it sees the noisy slot {noisy[0]}")
     if len(set(row.reads)) < len(row.reads):
-        raise ValueError(f"row {index} reads the same twice")
+        raise UserError(f"row {index} reads the same twice")
     for read in row.reads:
         if not set(read.slots) & (changed | set(row.commit)):
-            raise ValueError(f"row {index} reads slots {read.slots} and neither moves nor commits any")
+            raise UserError(f"row {index} reads slots {read.slots} and neither moves nor commits any")
         _check_read(plan, index, read, changed)
 
 
 def _check_read(plan: Plan, index: int, read: Read, changed: set[int]) -> None:
     if len(set(read.slots)) != len(read.slots) or not len(read.shown) == len(read.groups) == len(read.slots):
-        raise ValueError(f"row {index} reads a slot twice, or does not say how each is shown")
+        raise UserError(f"row {index} reads a slot twice, or does not say how each is shown")
     order = [plan.frames[p] for p in read.slots]
     if order != sorted(order):
-        raise ValueError(f"row {index} reads frames out of their order")
+        raise UserError(f"row {index} reads frames out of their order")
     weight = sum(view.weight for view in read.views)
     if abs(weight - 1) > 1e-6:
-        raise ValueError(f"the views of row {index} have weights that sum to {weight:g}, not to 1")
+        raise UserError(f"the views of row {index} have weights that sum to {weight:g}, not to 1")
     views = [dict(view.shown) for view in read.views]
     strange = sorted({p for view in views for p in view} - set(read.slots))
     if strange:
-        raise ValueError(f"row {index} says how to show slot {strange[0]}, which that read does not hold")
+        raise UserError(f"row {index} says how to show slot {strange[0]}, which that read does not hold")
     for slot, sigma in zip(read.slots, read.shown, strict=True):
         own = plan.grid[plan.levels[index][slot]]
         shown = [view.get(slot, sigma) for view in views]
         if slot in changed and any(value != own for value in shown):
-            raise ValueError(f"row {index} moves slot {slot}, so it must be shown as it is, at {own:g}")
+            raise UserError(f"row {index} moves slot {slot}, so it must be shown as it is, at {own:g}")
         if any(not own <= value <= 1 for value in shown):
-            raise ValueError(f"row {index} shows slot {slot} cleaner than it is")
+            raise UserError(f"row {index} shows slot {slot} cleaner than it is")
 
 
 def _approximations(plan: Plan) -> tuple[str, ...]:

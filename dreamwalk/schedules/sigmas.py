@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.schedules.flow import shift
 
 
 def sigma_grid(steps: int, *, shift_by: float = 1.0) -> Tensor:
     """`steps + 1` levels from 1 (noise) down to 0 (clean), float64, moved towards noise by `shift_by`."""
     if steps < 1:
-        raise ValueError(f"a frame needs at least one denoising step, got {steps}")
+        raise UserError(f"a frame needs at least one denoising step, got {steps}")
     return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift_by)
 
 
@@ -25,10 +26,10 @@ def linear_quadratic(steps: int, *, emulated: int = 1000) -> Tensor:
     """`steps + 1` levels from 1 down to 0, float64: the first half are those of a linear grid of `emulated`
     steps, the second grow quadratically (Movie Gen, arXiv 2410.13720, section 3.4.2, with 25 and 25 steps).
 
-    ValueError for an odd or too small number of steps.
+    UserError for an odd or too small number of steps.
     """
     if steps < 2 or steps % 2:
-        raise ValueError(f"a linear-quadratic grid has an even number of steps: take {max(2, steps + 1)}")
+        raise UserError(f"a linear-quadratic grid has an even number of steps: take {max(2, steps + 1)}")
     half, end = steps // 2, steps / 2 / emulated
     rest = 1 - end * 2
     i = torch.arange(half + 1, dtype=torch.float64)

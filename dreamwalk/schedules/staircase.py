@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from dreamwalk.errors import UserError
 from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View
 
 Guide = Callable[[tuple[int, ...]], tuple[View, ...]]
@@ -41,7 +42,7 @@ class Schedule:
         _sizes([0.0] * (self.steps + 1), self.chunk, lag=self.lag, chunk=self.chunk, history=0)
         if self.window <= self.under_way * self.chunk:
             least = self.under_way * self.chunk
-            raise ValueError(
+            raise UserError(
                 f"a window of {self.window} frames is too small for the {least} that are under way at once "
                 "and one of history: use a larger lag, a smaller chunk or fewer steps"
             )
@@ -58,10 +59,10 @@ NAMED = ("full", "pyramid", "chunks", "next-frame")
 def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Schedule:
     """A schedule of `NAMED`: half a window together, four frames in a pyramid, chunks of four, or each alone.
 
-    ValueError for another name.
+    UserError for another name.
     """
     if name not in NAMED:
-        raise ValueError(f"there is no schedule '{name}': known are {', '.join(NAMED)}")
+        raise UserError(f"there is no schedule '{name}': known are {', '.join(NAMED)}")
     together = max(1, min(4, window - 1))
     chunk = {"full": max(1, window // 2), "chunks": together}.get(name, 1)
     lag = -(-steps // together) if name == "pyramid" else steps
@@ -78,13 +79,13 @@ def staircase(
     one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
     Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
     read (0: all). `mask` says who sees whom; `guide` gives the views of a row from its
-    finished slots (`schedules.guidance`). ValueError for what is impossible.
+    finished slots (`schedules.guidance`). UserError for what is impossible.
     """
     steps, chunks = _sizes(grid, frames, lag=lag, chunk=chunk, history=history)
     active = chunks if lag == 0 else min(chunks, -(-steps // lag))
     if window and window < active * chunk:
         least = active * chunk
-        raise ValueError(
+        raise UserError(
             f"a window of {window} frames is too small for the {least} that are under way at once"
         )
     done = [-lag * (p // chunk) for p in range(frames)]
@@ -116,9 +117,9 @@ def _sizes(grid: Sequence[float], frames: int, *, lag: int, chunk: int, history:
     """Steps and chunks."""
     steps = len(grid) - 1
     if steps < 1 or frames < 1 or chunk < 1 or history < 0:
-        raise ValueError("a plan needs at least one step, one frame and one frame a chunk")
+        raise UserError("a plan needs at least one step, one frame and one frame a chunk")
     if not 0 <= lag <= steps:
-        raise ValueError(f"the lag must lie between 0 and the {steps} steps, got {lag}")
+        raise UserError(f"the lag must lie between 0 and the {steps} steps, got {lag}")
     return steps, -(-frames // chunk)
 
 

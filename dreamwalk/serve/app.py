@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve.clips import Studio, parse_wish
 from dreamwalk.serve.connection import Connection, Hall
 from dreamwalk.serve.film import Shelf
@@ -52,10 +53,10 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
 
     `max_sessions` pages walk at once, further ones wait in a queue. `hosts` are the host names that the page
     may be reached by (none: any); it keeps other web sites from reaching a server on the loopback by a name
-    of theirs. ValueError when `max_sessions` is below 1.
+    of theirs. UserError when `max_sessions` is below 1.
     """
     if max_sessions < 1:
-        raise ValueError(f"max_sessions must be at least 1, got {max_sessions}")
+        raise UserError(f"max_sessions must be at least 1, got {max_sessions}")
     hall = Hall(stage, Lobby(max_sessions), Shelf())
     thumbnails = [encode_picture(start.thumbnail) for start in stage.starts]
 
@@ -80,9 +81,9 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
         try:
             _same_origin(websocket)
             if stage.dream is None and stage.game is None:
-                raise ValueError("there is nothing to walk in here: ask for a clip")
+                raise UserError("there is nothing to walk in here: ask for a clip")
             start, seed = _query(websocket, "start", 10_000), _query(websocket, "seed", MAX_SEED)
-        except ValueError as error:
+        except UserError as error:
             await websocket.close(1008, str(error)[:120])
             return
         await Connection(websocket, hall).run(start=start, seed=seed or 0)
@@ -114,7 +115,7 @@ async def _schedule(stage: Stage, request: Request) -> Response:
         return PlainTextResponse("there is no such schedule", 404)
     try:
         start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
-    except ValueError as error:
+    except UserError as error:
         return PlainTextResponse(str(error), 400)
     pictures = watched(unfold(start or 0, seed or 0))
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
@@ -130,7 +131,7 @@ async def _clip(studio: Studio, request: Request) -> Response:
             if len(body) > MAX_MESSAGE:
                 break
         wish = await asyncio.to_thread(parse_wish, body, studio.clips)
-    except ValueError as error:
+    except UserError as error:
         return PlainTextResponse(str(error), 400)
     return StreamingResponse(studio.events(wish), media_type="application/x-ndjson")
 
@@ -161,10 +162,10 @@ def _offer(clips: Clips) -> dict[str, object]:
 
 
 def _same_origin(websocket: HTTPConnection) -> None:
-    """ValueError when a browser comes from another site's page. Clients other than browsers send none."""
+    """UserError when a browser comes from another site's page. Clients other than browsers send none."""
     origin, host = websocket.headers.get("origin"), websocket.headers.get("host", "")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-        raise ValueError("pages of other sites may not walk here: open this server's own page")
+        raise UserError("pages of other sites may not walk here: open this server's own page")
 
 
 def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:
@@ -172,5 +173,5 @@ def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > high:
-        raise ValueError(f"{name} must be a whole number from 0 to {high}")
+        raise UserError(f"{name} must be a whole number from 0 to {high}")
     return int(text)

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve.film import Film
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Full, Lobby
@@ -46,18 +47,18 @@ log = logging.getLogger(__name__)
 
 
 def parse_wish(text: bytes, clips: Clips) -> Wish:
-    """What a page asks for; ValueError with one sentence when it cannot be had."""
+    """What a page asks for; UserError with one sentence when it cannot be had."""
     if len(text) > MAX_MESSAGE:
-        raise ValueError(f"that wish is too long: at most {MAX_MESSAGE // 2**20} MB are read")
+        raise UserError(f"that wish is too long: at most {MAX_MESSAGE // 2**20} MB are read")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("that wish is not valid JSON") from None
+        raise UserError("that wish is not valid JSON") from None
     if not isinstance(content, dict):
-        raise ValueError('a wish is a JSON object with a "prompt"')
+        raise UserError('a wish is a JSON object with a "prompt"')
     prompt = _text(content, "prompt", clips.longest)
     if not prompt:
-        raise ValueError("prompt is empty: say what the clip shows")
+        raise UserError("prompt is empty: say what the clip shows")
     image = content.get("image")
     return Wish(
         prompt,
@@ -71,14 +72,14 @@ def parse_wish(text: bytes, clips: Clips) -> Wish:
 def _text(content: dict[str, Any], key: str, longest: int) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
-        raise ValueError(f"{key} must be text, got {value!r:.40}")
+        raise UserError(f"{key} must be text, got {value!r:.40}")
     words = " ".join(value.split())
     try:
         size = len(words.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"{key} must be text: it holds half a character") from None
+        raise UserError(f"{key} must be text: it holds half a character") from None
     if size > longest:
-        raise ValueError(f"{key} has {size} bytes and at most {longest} are read: shorten it")
+        raise UserError(f"{key} has {size} bytes and at most {longest} are read: shorten it")
     return words
 
 
@@ -149,10 +150,10 @@ def _make(
                 "left": round(left, 1), "pictures": pictures,
             })  # fmt: skip
         if film is None:
-            raise ValueError("the clip ended before its last step")
+            raise UserError("the clip ended before its last step")
         post(_done(film, clips.fps) | {"seconds": round(time.monotonic() - began, 1), "seed": wish.seed})
     except Exception as error:
-        if not isinstance(error, ValueError):
+        if not isinstance(error, UserError):
             log.exception("a clip failed")
         post({"type": "error", "message": sentence(error)})
     finally:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve.film import Shelf
 from dreamwalk.serve.lobby import Full, Lobby
 from dreamwalk.serve.protocol import MAX_MESSAGE, Ack, Message, Ping, parse
@@ -143,10 +144,10 @@ class Connection:
             self._ration(len(text or event.get("bytes") or ""))
             try:
                 if text is None:
-                    raise ValueError("messages to the server are JSON text, not binary")
+                    raise UserError("messages to the server are JSON text, not binary")
                 small = len(text) <= LARGE or len(text) > MAX_MESSAGE
                 self._take(parse(text) if small else await asyncio.to_thread(parse, text))
-            except ValueError as error:
+            except UserError as error:
                 self._outbox.post("error", {"message": str(error)})
 
     def _ration(self, size: int) -> None:

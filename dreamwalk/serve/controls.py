@@ -6,6 +6,7 @@ from threading import Lock
 
 import numpy as np
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve.protocol import Input
 from dreamwalk.world import ActionSchema
 
@@ -44,12 +45,12 @@ class Controls:
         self._placed = False
 
     def update(self, message: Input) -> None:
-        """Take in a message; ValueError when it names a button or an axis that this world lacks."""
+        """Take in a message; UserError when it names a button or an axis that this world lacks."""
         schema = self.schema
         for name in (*message.held, *message.moved, *message.turning, *(("place",) if message.place else ())):
             if name not in schema.buttons and name not in schema.axes:
                 known = ", ".join([*schema.buttons, *schema.axes])
-                raise ValueError(f"this world has no '{name:.40}': it knows {known}")
+                raise UserError(f"this world has no '{name:.40}': it knows {known}")
         with self._lock:
             self._seq = max(self._seq, message.seq)
             self._held = frozenset(message.held)

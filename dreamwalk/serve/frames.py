@@ -21,6 +21,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from dreamwalk.errors import UserError
+
 VERSION = 1
 VIEWS = ("dream", "game", "both")
 RECORDING, REPLAYING, PAUSED = 1, 2, 4
@@ -67,10 +69,10 @@ def pack_frame(note: FrameNote, pictures: list[bytes]) -> bytes:
 
 
 def unpack_frame(message: bytes) -> tuple[FrameNote, list[bytes]]:
-    """The inverse of `pack_frame`, for Python clients and tests. ValueError when it is no frame of this
+    """The inverse of `pack_frame`, for Python clients and tests. UserError when it is no frame of this
     version."""
     if len(message) < _HEADER.size or message[0] != VERSION:
-        raise ValueError("this is not a frame message of version 1")
+        raise UserError("this is not a frame message of version 1")
     values = _HEADER.unpack_from(message)
     count, view, flags, serial, frame, seq, model, encode, period, held, text, *lengths = values[1:]
     body = message[_HEADER.size :]

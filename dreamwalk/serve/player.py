@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dreamwalk.data.walks import Walk
+from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
 from dreamwalk.serve.controls import Controls
 from dreamwalk.serve.film import Film, Shelf
@@ -52,12 +53,12 @@ class Player:
         return self._scene.fps
 
     def options(self, start: int | None) -> dict[str, Any]:
-        """Reset options of a place in the gallery; None is the first. ValueError where there is none."""
+        """Reset options of a place in the gallery; None is the first. UserError where there is none."""
         starts = self._stage.starts
         if start is None:
             return starts[0].options if starts else {}
         if start >= len(starts):
-            raise ValueError(f"there is no start {start}: the gallery has {len(starts)}")
+            raise UserError(f"there is no start {start}: the gallery has {len(starts)}")
         return starts[start].options
 
     def hello(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Player:
         return names | rest | {"views": self._scene.views, "steps": self._scene.steps}
 
     def apply(self, command: Command) -> None:
-        """Do what was asked for. ValueError with one sentence when it makes no sense now; worlds may raise
+        """Do what was asked for. UserError with one sentence when it makes no sense now; worlds may raise
         more."""
         match command:
             case Reset(seed, start, image):
@@ -113,7 +114,7 @@ class Player:
 
     def fail(self, error: Exception) -> None:
         """Tell the page about an error; a world that cannot go on is stopped until the next reset."""
-        if not isinstance(error, ValueError):
+        if not isinstance(error, UserError):
             log.exception("a world failed", exc_info=error)
         if not self._scene.live:
             self.state, self.paused, self.single, self._walk = "stopped", True, 0, None
@@ -222,10 +223,10 @@ class Player:
         assert self._film
         try:
             self._film.add(shot.pictures)
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             self._film.drop()
             self._film = None
-            raise ValueError(f"the film was dropped, for it could not be written: {error}") from None
+            raise UserError(f"the film was dropped, for it could not be written: {error}") from None
         if self._film.full:
             self._keep_film()
             self.status("The film has reached its longest length and was saved.")
@@ -247,6 +248,6 @@ def _used(scene: Scene, vector: np.ndarray | None) -> dict[str, Any]:
 
 def sentence(error: Exception) -> str:
     """One sentence about an error, for the page."""
-    if isinstance(error, ValueError):
+    if isinstance(error, UserError):
         return str(error)
     return f"the world failed with {type(error).__name__}: {str(error) or 'no reason given'}"[:300]

@@ -35,6 +35,7 @@ import numpy as np
 from PIL import Image
 
 from dreamwalk.data.walks import Walk, parse_walk
+from dreamwalk.errors import UserError
 from dreamwalk.serve.frames import VIEWS
 
 MAX_MESSAGE = 4 * 2**20
@@ -133,18 +134,18 @@ Message = Input | Ack | Ping | Command
 
 
 def parse(text: str) -> Message:
-    """One message from a page; ValueError with one clear sentence when it is not understood."""
+    """One message from a page; UserError with one clear sentence when it is not understood."""
     if len(text) > MAX_MESSAGE:
-        raise ValueError(f"that message is too long: at most {MAX_MESSAGE // 2**20} MB are read")
+        raise UserError(f"that message is too long: at most {MAX_MESSAGE // 2**20} MB are read")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("that message is not valid JSON") from None
+        raise UserError("that message is not valid JSON") from None
     if not isinstance(content, dict) or not isinstance(content.get("type"), str):
-        raise ValueError('a message is a JSON object with a "type"')
+        raise UserError('a message is a JSON object with a "type"')
     reader = _READERS.get(content["type"])
     if reader is None:
-        raise ValueError(f"unknown message type '{content['type']:.40}': known are {', '.join(_READERS)}")
+        raise UserError(f"unknown message type '{content['type']:.40}': known are {', '.join(_READERS)}")
     return reader(content)
 
 
@@ -152,31 +153,31 @@ def _number(content: dict[str, Any], key: str, bound: float = MAX_DEGREES) -> fl
     value = content.get(key, 0.0)
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     if not plain or not -bound <= value <= bound or not math.isfinite(value):
-        raise ValueError(f"{key} must be a finite number, got {value!r:.40}")
+        raise UserError(f"{key} must be a finite number, got {value!r:.40}")
     return float(value)
 
 
 def read_whole(
     content: dict[str, Any], key: str, high: int, default: int | None = None, *, low: int = 0
 ) -> int:  # fmt: skip
-    """A whole number from `low` to `high` of a message; ValueError for anything else."""
+    """A whole number from `low` to `high` of a message; UserError for anything else."""
     value = content.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{key} must be a whole number from {low} to {high}, got {value!r:.40}")
+        raise UserError(f"{key} must be a whole number from {low} to {high}, got {value!r:.40}")
     return value
 
 
 def _flag(content: dict[str, Any], key: str) -> bool:
     value = content.get(key)
     if not isinstance(value, bool):
-        raise ValueError(f"{key} must be true or false, got {value!r:.40}")
+        raise UserError(f"{key} must be true or false, got {value!r:.40}")
     return value
 
 
 def _input(content: dict[str, Any]) -> Input:
     held = content.get("held", [])
     if not isinstance(held, list) or len(held) > MAX_HELD or not all(isinstance(name, str) for name in held):
-        raise ValueError(f"held must be a list of at most {MAX_HELD} button names")
+        raise UserError(f"held must be a list of at most {MAX_HELD} button names")
     moved = {axis: _number(content, axis) for axis in ("yaw", "pitch")}
     turning = {"yaw": _number(content, "turn"), "pitch": _number(content, "tilt")}
     return Input(
@@ -196,22 +197,22 @@ def _reset(content: dict[str, Any]) -> Reset:
 
 
 def read_picture(value: Any) -> np.ndarray:
-    """uint8 `(h, w, 3)` of base64 text, perhaps a data URL; ValueError for anything else."""
+    """uint8 `(h, w, 3)` of base64 text, perhaps a data URL; UserError for anything else."""
     if not isinstance(value, str):
-        raise ValueError("image must be the base64 text of a PNG, JPEG or WebP picture")
+        raise UserError("image must be the base64 text of a PNG, JPEG or WebP picture")
     try:
         data = base64.b64decode(value.rpartition(",")[2], validate=True)
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
             if max(picture.size) > 2048:
-                raise ValueError("that picture is too large: at most 2048 pixels a side")
+                raise UserError("that picture is too large: at most 2048 pixels a side")
             return np.asarray(picture.convert("RGB"))
     except (binascii.Error, OSError, SyntaxError, EOFError, *_BOMBS):
-        raise ValueError("that picture cannot be read: send a PNG, JPEG or WebP") from None
+        raise UserError("that picture cannot be read: send a PNG, JPEG or WebP") from None
 
 
 def _view(content: dict[str, Any]) -> View:
     if content.get("view") not in VIEWS:
-        raise ValueError(f"view must be one of {', '.join(VIEWS)}")
+        raise UserError(f"view must be one of {', '.join(VIEWS)}")
     return View(content["view"])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dreamwalk.data.walks import MAX_ACTIONS, Walk
+from dreamwalk.errors import UserError
 from dreamwalk.serve.stage import Stage
 from dreamwalk.world import ActionSchema, World
 
@@ -59,7 +60,7 @@ class _Actor:
         """Take one step; whether the episode is over. A world that raises is not live any more."""
         began = time.perf_counter()
         if not self.live:
-            raise ValueError(f"the {self.name} is over: press R to begin again")
+            raise UserError(f"the {self.name} is over: press R to begin again")
         self.live = False
         frame, _, terminated, truncated, info = self.world.step(self.world.actions.unpack(vector))
         self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
@@ -87,13 +88,13 @@ class Scene:
     """The worlds of one session. Not thread-safe: it belongs to the session's worker."""
 
     def __init__(self, stage: Stage) -> None:
-        """Open the worlds. ValueError when the dream and the game do not share their actions."""
+        """Open the worlds. UserError when the dream and the game do not share their actions."""
         self.title = stage.title
         self._dream = _Actor("dream", stage.dream()) if stage.dream else None
         self._game = _Actor("game", stage.game()) if stage.game else None
         self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
         if self._dream and self._game and self._dream.world.actions != self._game.world.actions:
-            raise ValueError("the dream and the real game of this stage know different actions")
+            raise UserError("the dream and the real game of this stage know different actions")
         self.view = self._main.name
         self.views = tuple(a.name for a in (self._dream, self._game) if a)
         self.views += ("both",) if len(self.views) == 2 else ()
@@ -134,11 +135,11 @@ class Scene:
 
     @steps.setter
     def steps(self, value: int) -> None:
-        """From 1 to 8, else ValueError; likewise where there is no such thing."""
+        """From 1 to 8, else UserError; likewise where there is no such thing."""
         if self._dream is None or self.steps is None:
-            raise ValueError("this world has no denoising steps to set")
+            raise UserError("this world has no denoising steps to set")
         if not 1 <= value <= 8:
-            raise ValueError(f"steps must be from 1 to 8, got {value}")
+            raise UserError(f"steps must be from 1 to 8, got {value}")
         self._dream.set_steps(value)
 
     def warm(self, seed: int, start: dict[str, Any]) -> None:
@@ -156,7 +157,7 @@ class Scene:
         self.seed, self.aligned = seed, "image" not in start
         if "image" in start:
             if self._dream is None:
-                raise ValueError("only a dream can begin from a picture, and this stage has none")
+                raise UserError("only a dream can begin from a picture, and this stage has none")
             start = {**start, "image": fit(start["image"], *self.size)}
             self.view = "dream" if self.view == "game" else self.view
         if self._dream:
@@ -183,12 +184,12 @@ class Scene:
                 self._game.step(vector)
 
     def look(self, view: str) -> Shot:
-        """Show another view; ValueError when this stage does not have it or its game has stopped."""
+        """Show another view; UserError when this stage does not have it or its game has stopped."""
         if view not in self.views:
-            raise ValueError(f"this stage has no view '{view}': it has {', '.join(self.views)}")
+            raise UserError(f"this stage has no view '{view}': it has {', '.join(self.views)}")
         self.settle()
         if self._game and view != "dream" and not self._game.live:
-            raise ValueError("the real game is over: press R to begin again")
+            raise UserError("the real game is over: press R to begin again")
         if self.view == "game" and view != "game":
             assert self._dream and self._game
             seen = {"image": fit(self._game.frame, *self._dream.frame.shape[:2])}

@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve.app import build_app
 from dreamwalk.serve.stage import Stage
 
@@ -48,7 +49,7 @@ def serve(
 ) -> None:
     """Show a stage until Ctrl-C. Port 0 takes any free port.
 
-    Prints one line with the address, and opens it in a browser if there is a display. ValueError when the
+    Prints one line with the address, and opens it in a browser if there is a display. UserError when the
     port is in use or the host is not this machine's.
     """
     listener = bind(host, port)
@@ -85,13 +86,13 @@ def make_server(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens there; ValueError with the mend when it cannot."""
+    """A socket that listens there; UserError with the mend when it cannot."""
     if not 0 <= port <= 65535:
-        raise ValueError(f"a port is a number from 0 to 65535, got {port}: choose another with --port")
+        raise UserError(f"a port is a number from 0 to 65535, got {port}: choose another with --port")
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
-        raise ValueError(f"'{host}' is not an address of this machine: choose another with --host") from None
+        raise UserError(f"'{host}' is not an address of this machine: choose another with --host") from None
     listener = socket.socket(family, kind, protocol)
     try:
         if os.name != "nt":
@@ -100,7 +101,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise ValueError(_why(error, host, port)) from None
+        raise UserError(_why(error, host, port)) from None
     return listener
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve.film import Shelf
 from dreamwalk.serve.player import Player, Post, log, sentence
 from dreamwalk.serve.protocol import Command, Input, Reset
@@ -61,17 +62,17 @@ class Session:
         return self._stopping and not self._thread.is_alive()
 
     def acknowledge(self, serial: int) -> bool:
-        """The page has decoded this frame; whether that is news. ValueError when no such frame was sent."""
+        """The page has decoded this frame; whether that is news. UserError when no such frame was sent."""
         with self._changed:
             sent = self._player.serial if self._player else 0
             if serial > sent:
-                raise ValueError(f"frame {serial} was never sent: the newest is {sent}")
+                raise UserError(f"frame {serial} was never sent: the newest is {sent}")
             news, self._acked = serial > self._acked, max(self._acked, serial)
             self._changed.notify_all()
             return news
 
     def take(self, message: Input | Command) -> None:
-        """Take in what the page says; ValueError with one sentence when it makes no sense here.
+        """Take in what the page says; UserError with one sentence when it makes no sense here.
 
         Input is not taken before the world is warm.
         """
@@ -81,7 +82,7 @@ class Session:
                 if self._player:
                     self._player.controls.update(message)
             elif len(self._commands) >= MAX_COMMANDS:
-                raise ValueError("too many commands are waiting: this one was dropped")
+                raise UserError("too many commands are waiting: this one was dropped")
             else:
                 self.touched = time.monotonic()
                 self._commands.append(message)
@@ -99,7 +100,7 @@ class Session:
             while not self._stopping:
                 self._turn(player)
         except Exception as error:
-            if not isinstance(error, ValueError):
+            if not isinstance(error, UserError):
                 log.exception("a session failed")
             self._post("over", {"message": sentence(error)})
         finally:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamwalk.errors import UserError
 from dreamwalk.world import World
 
 
@@ -24,7 +25,7 @@ class Start:
     def __post_init__(self) -> None:
         thumbnail = np.asarray(self.thumbnail)
         if thumbnail.dtype != np.uint8 or thumbnail.ndim != 3 or thumbnail.shape[2] != 3:
-            raise ValueError(f"the thumbnail of '{self.name}' must be uint8 (h, w, 3), got {thumbnail.shape}")
+            raise UserError(f"the thumbnail of '{self.name}' must be uint8 (h, w, 3), got {thumbnail.shape}")
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,4 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.dream is None and self.game is None and self.clips is None:
-            raise ValueError("a stage needs a dream, a game or clips: there is nothing to show")
+            raise UserError("a stage needs a dream, a game or clips: there is nothing to show")

@@ -42,6 +42,7 @@ from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions import WordsConfig, build_reader
 from dreamwalk.conditions.letters import LettersConfig
 from dreamwalk.conditions.published import PublishedReader
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
 from dreamwalk.rollout.clips import Order, film, shown_beside
 from dreamwalk.rollout.dream import Walkable
@@ -94,7 +95,7 @@ class MoviegenConfig:
     def __post_init__(self) -> None:
         channels, extra = self.backbone.channels, self.backbone.extra
         if self.enlarges < 1 or (self.enlarges > 1 and extra != channels):
-            raise ValueError(
+            raise UserError(
                 f"`enlarges` is {self.enlarges}, and {extra} channels are beside {channels}: take the config "
                 "that `moviegen.upsampler` gives"
             )
@@ -214,11 +215,11 @@ def upsampler(config: MoviegenConfig, *, enlarges: int = 2) -> MoviegenConfig:
 
     It starts from that one's weights (`systems.open.fill_from`) and at first gives what that one gives, but
     where positions are tables, which are interpolated.
-    ValueError for a system that is shown something beside its latents already, or for less than twice.
+    UserError for a system that is shown something beside its latents already, or for less than twice.
     """
     backbone, (height, width) = config.backbone, config.size
     if backbone.extra or enlarges < 2:
-        raise ValueError("an upsampler makes clips 2 or more times as large, and starts from an `extra` of 0")
+        raise UserError("an upsampler makes clips 2 or more times as large, and starts from an `extra` of 0")
     if isinstance(backbone, CrossDiTConfig):
         t, h, w = backbone.extent
         backbone = replace(backbone, extent=(t, enlarges * h, enlarges * w))

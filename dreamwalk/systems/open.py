@@ -14,6 +14,7 @@ from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
 from dreamwalk.backbones.inputs import widened
 from dreamwalk.codecs import KLCodec, TAECodec
 from dreamwalk.codecs.tae import inflate
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
@@ -54,18 +55,18 @@ def locate(name: str | Path) -> Path:
     if path.is_dir():
         if (path / "weights.safetensors").is_file():
             return path / "weights.safetensors"
-        raise ValueError(f"'{path}' holds no weights.safetensors: it is written at a run's first checkpoint")
+        raise UserError(f"'{path}' holds no weights.safetensors: it is written at a run's first checkpoint")
     if path.is_file():
         return path
     if text in shipped():
         return PRETRAINED / f"{text}.safetensors"
     close = difflib.get_close_matches(text, shipped(), n=1, cutoff=0.4)
     hint = f"did you mean '{close[0]}'?" if close else f"shipped are: {', '.join(shipped()) or 'none'}"
-    raise ValueError(f"there are no weights called '{text}', and no such file or folder; {hint}")
+    raise UserError(f"there are no weights called '{text}', and no such file or folder; {hint}")
 
 
 def kind_of(name: str | Path) -> str:
-    """The system that a name, a file or a folder holds; ValueErrors as of `load`."""
+    """The system that a name, a file or a folder holds; UserErrors as of `load`."""
     with files.opened(locate(name), header=True) as file:
         return json.loads((file.metadata() or {}).get("system", '""'))
 
@@ -74,7 +75,7 @@ def is_of_clips(name: str | Path) -> bool:
     """Whether a name, a file or a folder holds a system that dreams whole clips."""
     try:
         return kind_of(name) == Moviegen.name
-    except ValueError:  # `load` says what is wrong
+    except UserError:  # `load` says what is wrong
         return False
 
 
@@ -82,7 +83,7 @@ def load(name: str | Path) -> Trainable:
     """A system with its weights, ready to dream, on the CPU and in evaluation mode.
 
     `name`: shipped weights (`nextframe.doom`), a .safetensors file that dreamwalk wrote, a run folder, or
-    `hf://owner/repository`. ValueError says in one sentence what is wrong with anything else.
+    `hf://owner/repository`. UserError says in one sentence what is wrong with anything else.
     """
     made = mapped(name)
     files.settle(made)
@@ -94,7 +95,7 @@ def mapped(name: str | Path) -> Trainable:
     path = locate(name)
     tensors, metadata = _read(path)
     if metadata.get("system") not in SYSTEMS:
-        raise ValueError(
+        raise UserError(
             f"'{path}' is of the system '{metadata.get('system')}', which this version does not know"
         )
     system, kind = SYSTEMS[metadata["system"]]
@@ -118,7 +119,7 @@ def outline(config: MoviegenConfig) -> Moviegen:
 
 
 def outline_of(name: str | Path) -> Moviegen:
-    """The outline of a system of clips that `load` opens; ValueErrors as there."""
+    """The outline of a system of clips that `load` opens; UserErrors as there."""
     return outline(from_json(MoviegenConfig, files.metadata(locate(name))["config"]))
 
 
@@ -131,24 +132,24 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_examiner(name: str) -> Inverse | None:
-    """The inverse-dynamics model called `name`, None for an empty name; ValueError for another system."""
+    """The inverse-dynamics model called `name`, None for an empty name; UserError for another system."""
     if not name:
         return None
     examiner = load(name)
     if not isinstance(examiner, Inverse):
-        raise ValueError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
+        raise UserError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
     return examiner
 
 
 def take_codec(system: Trainable, name: str | Path) -> None:
     """Give `system` the trained codec of another file, which must be of the same config."""
     if not isinstance(system, DreamingSystem | Moviegen):
-        raise ValueError(f"the system {system.name} trains its own codec: leave out `--codec`")
+        raise UserError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
     if not isinstance(other, Autoencode | DreamingSystem | Moviegen):
-        raise ValueError(f"'{name}' is of the system {other.name}, which has no codec to take")
+        raise UserError(f"'{name}' is of the system {other.name}, which has no codec to take")
     if other.config.codec != system.config.codec:
-        raise ValueError(
+        raise UserError(
             f"the codec of '{name}' is {other.config.codec}, but this run is for {system.config.codec}"
         )
     system.codec.load_state_dict(other.codec.state_dict())
@@ -183,4 +184,4 @@ def _fetch(repository: str) -> Path:
     try:
         return Path(hf_hub_download(repository, "weights.safetensors"))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ValueError(f"hf://{repository} could not be fetched: {error}") from None
+        raise UserError(f"hf://{repository} could not be fetched: {error}") from None

@@ -15,26 +15,27 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.data.latents import INDEX, Latents, fingerprint
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
+from dreamwalk.errors import UserError
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.open import Trainable
 from dreamwalk.training.run import Run
 
 
 def open_data(run: Run) -> Shards | Latents:
-    """The folder that a run trains on; ValueErrors as of both kinds."""
+    """The folder that a run trains on; UserErrors as of both kinds."""
     return Latents(run.data) if (Path(run.data) / INDEX).exists() else Shards(run.data)
 
 
 def check_latents(data: Latents, system: Trainable) -> None:
-    """ValueError unless `system` trains on latents, and these are of its codec."""
+    """UserError unless `system` trains on latents, and these are of its codec."""
     if not isinstance(system, Moviegen):
-        raise ValueError(
+        raise UserError(
             f"'{data.path}' holds latents, and the system {system.name} trains on clips: collect clips"
         )
     if system.config.enlarges > 1:
-        raise ValueError(f"'{data.path}' holds latents, and an upsampler learns from pixels: collect clips")
+        raise UserError(f"'{data.path}' holds latents, and an upsampler learns from pixels: collect clips")
     if data.codec != fingerprint(system.codec):
-        raise ValueError(
+        raise UserError(
             f"'{data.path}' holds latents of another codec than this run's: give `--codec` the one that "
             "`dreamwalk collect latents` was given"
         )
@@ -61,7 +62,7 @@ def batches(run: Run, data: Shards | Latents, place: Place, *, first: int) -> It
 def rows(run: Run, place: Place) -> range:
     """The rows of the global batch that this process computes."""
     if run.batch % place.world:
-        raise ValueError(f"a batch of {run.batch} does not divide over {place.world} processes")
+        raise UserError(f"a batch of {run.batch} does not divide over {place.world} processes")
     share = run.batch // place.world
     return range(place.rank * share, (place.rank + 1) * share)
 
@@ -72,7 +73,7 @@ def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
     index = int(random.integers(len(shards)))
     length = shards.frames_of(index)
     if length < run.frames:
-        raise ValueError(
+        raise UserError(
             f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
         )
     return shards.window(index, int(random.integers(length - run.frames + 1)), run.frames)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from dreamwalk.data.folders import buckets, open_captioned
 from dreamwalk.data.latents import cached_latents
 from dreamwalk.distributed import pick_device
+from dreamwalk.errors import UserError
 from dreamwalk.systems.autoencode import Autoencode
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.open import load
@@ -39,10 +40,10 @@ class CollectLatents:
 
 
 def collect_latents(asked: CollectLatents) -> None:
-    """Sort the files into sizes, say what went where, and encode. ValueErrors as of those that do it."""
+    """Sort the files into sizes, say what went where, and encode. UserErrors as of those that do it."""
     system = load(asked.codec)
     if not isinstance(system, Autoencode | Moviegen):
-        raise ValueError(
+        raise UserError(
             f"'{asked.codec}' is of the system {system.name}: latents of clips come from a codec of videos"
         )
     codec: Any = system.codec

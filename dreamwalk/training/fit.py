@@ -29,6 +29,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.latents import Latents
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
@@ -84,12 +85,12 @@ def fit(
 ) -> Path:
     """Train until `run.steps`, or for `minutes`; returns the exported file `folder/weights.safetensors`.
 
-    ValueError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or
+    UserError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or
     the loss stops being finite; then the last good state is kept as a checkpoint.
     """
     found = checkpoint.latest(folder)
     if found is not None and not resume:
-        raise ValueError(
+        raise UserError(
             f"'{folder}' already holds a run at step {found}: add `--resume`, or choose another `--out`"
         )
     place = distributed.start(device)
@@ -198,7 +199,7 @@ def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) 
     told = {name: float(distributed.mean_over_processes(value)) for name, value in terms.items()}
     if not math.isfinite(told["loss"]) or not math.isfinite(float(norm)):
         checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
-        raise ValueError(
+        raise UserError(
             f"the loss is not finite at step {training.step + 1}; the state before it is kept in "
             f"'{folder / 'checkpoints' / f'{training.step:08d}'}': resume with a smaller `--optim.lr`"
         )

@@ -21,6 +21,7 @@ from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions.published import PublishedWords
+from dreamwalk.errors import UserError
 from dreamwalk.layers.patches import Extent
 from dreamwalk.systems.moviegen import MoviegenConfig
 from dreamwalk.training import hunyuan15
@@ -59,7 +60,7 @@ class ImportHunyuan:
 
 
 def bring_in(order: ImportHunyuan) -> None:
-    """Read the published files and write one of ours; ValueError with a sentence for what is wrong."""
+    """Read the published files and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
     tensors, metadata = hunyuan_system(order.folder, words=order.words, image=order.image, dtype=order.dtype)
     files.save(order.out, tensors, metadata=metadata)
@@ -74,7 +75,7 @@ def hunyuan_system(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     """Tensors and metadata of a weight file of the system `moviegen`.
 
-    `axes` are read by nobody but from diffusers' config. ValueErrors as of `read_hunyuan` and `read_vae`.
+    `axes` are read by nobody but from diffusers' config. UserErrors as of `read_hunyuan` and `read_vae`.
     """
     folder = Path(folder)
     if (folder / "transformer").is_dir():
@@ -119,7 +120,7 @@ def _named(part: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) 
 
 
 def _parts(folder: Path) -> tuple[Path, Path]:
-    """Its authors' two files; ValueError for one that is missing."""
+    """Its authors' two files; UserError for one that is missing."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.safetensors")):
         with files.opened(path, header=True) as file:
@@ -127,7 +128,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
         found |= {part: path for name, part in PARTS.items() if name in names}
     for part in PARTS.values():
         if part not in found:
-            raise ValueError(
+            raise UserError(
                 f"'{folder}' holds no {part} of HunyuanVideo as .safetensors, and no folder `transformer` as "
                 "diffusers has: download all of it, and convert what is a pickle"
             )

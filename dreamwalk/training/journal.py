@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.record import write_film
 from dreamwalk.training.run import Run
 from dreamwalk.weights.config import to_json
@@ -87,5 +88,5 @@ def _wandb(run: Run, folder: Path) -> Any:
     try:
         import wandb
     except ImportError:
-        raise ValueError("`--wandb` needs the package wandb: `pip install dreamwalk[wandb]`") from None
+        raise UserError("`--wandb` needs the package wandb: `pip install dreamwalk[wandb]`") from None
     return wandb.init(project="dreamwalk", name=run.name, dir=folder, config=to_json(run), resume="allow")

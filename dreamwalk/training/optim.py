@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import Modulation
 from dreamwalk.training.run import OptimConfig
 
@@ -20,7 +21,7 @@ def build_optimizers(
     matrices: set[Tensor] = set()
     if config.method == "muon":
         if any(type(p).__name__ == "DTensor" for p in trained):
-            raise ValueError(
+            raise UserError(
                 "muon needs whole matrices and runs on one process: use `--optim.method adamw` with several"
             )
         matrices = {p for block in blocks for p in _matrices(block)}

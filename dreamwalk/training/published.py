@@ -38,7 +38,7 @@ class Import:
 
 
 def bring_in(order: Import) -> None:
-    """Read the two files of Oasis and write one of ours; ValueError with a sentence for what is wrong."""
+    """Read the two files of Oasis and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
     tensors, metadata = oasis_system(order.folder, starts=order.start)
     files.save(order.out, tensors, metadata=metadata)
@@ -56,7 +56,7 @@ def oasis_system(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     """Tensors and metadata of a weight file of the system `forcing`, played as its authors play Oasis.
 
-    Sizes are the published ones, or those given. ValueErrors as of `weights.oasis.read_oasis`.
+    Sizes are the published ones, or those given. UserErrors as of `weights.oasis.read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
     pictures = [picture(path, codec.size) for path in starts] or [horizon(codec.size)]
@@ -87,7 +87,7 @@ def _walkable(starts: np.ndarray) -> Walkable:
 
 
 def picture(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A picture file as uint8 `(h, w, 3)`; ValueError when it is none."""
+    """A picture file as uint8 `(h, w, 3)`; UserError when it is none."""
     return fit(read_picture(path), size)
 
 

@@ -14,6 +14,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.systems.open import SYSTEMS, locate
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
@@ -39,7 +40,7 @@ class Ship:
 
 
 def ship(order: Ship) -> None:
-    """Read, halve, note, write. ValueError if the codec's encoder is another one."""
+    """Read, halve, note, write. UserError if the codec's encoder is another one."""
     tensors, metadata = files.read(locate(order.run))
     if order.borrow:
         _lend(order, metadata)
@@ -61,7 +62,7 @@ def ship(order: Ship) -> None:
 
 
 def _lend(order: Ship, metadata: dict[str, Any]) -> None:
-    """A file without tensors; ValueError unless those of `borrow` fit."""
+    """A file without tensors; UserError unless those of `borrow` fit."""
     tensors, lender = files.read(locate(order.borrow))
     system, kind = SYSTEMS[metadata["system"]]
     files.fill(system(from_json(kind, metadata["config"])), tensors, source=f"'{order.borrow}'")
@@ -85,7 +86,7 @@ def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) 
     code = (".mean", ".components", ".scale")
     for name in (name for name in tensors if name.startswith("codec.") and name.endswith(code)):
         if name not in other or not torch.equal(tensors[name], other[name]):
-            raise ValueError(
+            raise UserError(
                 f"'{source}' has another encoder ('{name}' differs): its decoder cannot read these latents"
             )
     learnt = {name for name in other if name.startswith("codec.") and not name.endswith(code)}

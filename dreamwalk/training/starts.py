@@ -9,6 +9,7 @@ from torch import Tensor
 from dreamwalk.clip import Clip
 from dreamwalk.conditions.places import MapConfig
 from dreamwalk.data.shards import Shards
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Walkable
 
 
@@ -56,16 +57,16 @@ def _pace(clips: list[Clip], buttons: tuple[str, ...]) -> float:
 
 
 def paths(shards: Shards, config: MapConfig) -> tuple[Tensor, Tensor]:
-    """Poses and actions of all clips of the usual length; ValueError when they do not lie on the map."""
+    """Poses and actions of all clips of the usual length; UserError when they do not lie on the map."""
     walks = [shards.walked(index) for index in range(len(shards))]
     length = max(len(actions) for _, actions in walks)
     whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
     mend = "train `nextframe.game`, which needs none"
     if not whole:
-        raise ValueError(f"'{shards.path}' has no poses to learn a map from: {mend}")
+        raise UserError(f"'{shards.path}' has no poses to learn a map from: {mend}")
     poses, actions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True))
     spots, low = poses[..., :2, 3], torch.tensor(config.origin)
     if (spots < low).any() or (spots > low + torch.tensor(config.extent)).any():
         flags = "`--system.map.origin` and `--system.map.extent`"
-        raise ValueError(f"walks in '{shards.path}' leave the map: set {flags}, or {mend}")
+        raise UserError(f"walks in '{shards.path}' leave the map: set {flags}, or {mend}")
     return poses, actions

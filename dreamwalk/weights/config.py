@@ -7,6 +7,8 @@ import types
 import typing
 from typing import Any
 
+from dreamwalk.errors import UserError
+
 
 def to_json(config: Any) -> Any:
     """Nested frozen dataclasses of numbers, strings, tuples and None to plain JSON values."""
@@ -20,7 +22,7 @@ def to_json(config: Any) -> Any:
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """The inverse of `to_json` for a value annotated as `kind`; ValueError names what does not fit."""
+    """The inverse of `to_json` for a value annotated as `kind`; UserError names what does not fit."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else from_json(_member(args, value), value)
@@ -37,13 +39,13 @@ def _dataclass(kind: Any, value: dict[str, Any]) -> Any:
     given = {name: item for name, item in value.items() if name != "kind"}
     unknown = sorted(set(given) - set(hints))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{kind.__name__} has no field '{unknown[0]}': the file was written by another version"
         )
     try:
         return kind(**{name: from_json(hints[name], item) for name, item in given.items()})
     except TypeError as error:
-        raise ValueError(f"{kind.__name__} cannot be read: {error}") from None
+        raise UserError(f"{kind.__name__} cannot be read: {error}") from None
 
 
 def _member(choices: tuple[Any, ...], value: Any) -> Any:

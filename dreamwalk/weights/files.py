@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.weights.eight import unpack
 
 FORMAT = "dreamwalk/1"
@@ -33,13 +34,13 @@ def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
 
 
 def check_name(path: Path) -> None:
-    """ValueError unless weights can be written under this name; worth asking before long work."""
+    """UserError unless weights can be written under this name; worth asking before long work."""
     if path.suffix != ".safetensors":
-        raise ValueError(f"weights are written as .safetensors: name it '{path.with_suffix('')}.safetensors'")
+        raise UserError(f"weights are written as .safetensors: name it '{path.with_suffix('')}.safetensors'")
 
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that `save` wrote; ValueError with one sentence for anything else.
+    """Tensors and metadata of a file that `save` wrote; UserError with one sentence for anything else.
 
     Tensors that are not packed are read from the disk when they are first used.
     """
@@ -50,7 +51,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def metadata(path: Path | str) -> dict[str, Any]:
-    """Of a file that `save` wrote; ValueErrors as of `read`."""
+    """Of a file that `save` wrote; UserErrors as of `read`."""
     with opened(path, header=True) as file:
         return _about(file, path)
 
@@ -58,48 +59,48 @@ def metadata(path: Path | str) -> dict[str, Any]:
 def _about(file: Any, path: Path | str) -> dict[str, Any]:
     strings = file.metadata() or {}
     if strings.get("format") != FORMAT:
-        raise ValueError(f"'{path}' was not written by dreamwalk, so it does not say which system it is")
+        raise UserError(f"'{path}' was not written by dreamwalk, so it does not say which system it is")
     return {name: json.loads(value) for name, value in strings.items() if name != "format"}
 
 
 def foreign(path: Path | str) -> dict[str, Tensor]:
-    """Tensors of a safetensors file that others wrote, under their names; ValueErrors as of `read`."""
+    """Tensors of a safetensors file that others wrote, under their names; UserErrors as of `read`."""
     with opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
 def opened(path: Path | str, *, header: bool = False) -> Iterator[Any]:
-    """A safetensors file to read from; whatever is wrong with it becomes a ValueError of one sentence.
+    """A safetensors file to read from; whatever is wrong with it becomes a UserError of one sentence.
 
     With `header` only names, shapes and metadata are asked for, which needs no memory for the tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"there is no weight file at '{path}'")
+        raise UserError(f"there is no weight file at '{path}'")
     if path.suffix != ".safetensors":
-        raise ValueError(
+        raise UserError(
             f"'{path}' is not a .safetensors file; other formats can run code when loaded, so none is read"
         )
     try:
         with safetensors.safe_open(path, framework="np" if header else "pt") as file:
             yield file
     except safetensors.SafetensorError as error:
-        raise ValueError(
+        raise UserError(
             f"'{path}' is damaged or not a safetensors file ({error}): fetch or train it again"
         ) from None
     except RuntimeError as error:  # of torch, when a file is larger than what memory and swap can ever hold
         if "unable to mmap" not in str(error):
             raise
         size = path.stat().st_size / 2**30
-        raise ValueError(
+        raise UserError(
             f"'{path}' of {size:.1f} GiB is larger than memory and swap of this machine: import it in "
             "bfloat16, or add swap"
         ) from None
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy tensors into a module, one after another; ValueError with the first name or shape that does not
+    """Copy tensors into a module, one after another; UserError with the first name or shape that does not
     fit."""
     for _, tensor, given in _matched(module, tensors, source=source):
         tensor.copy_(given)
@@ -109,7 +110,7 @@ def become(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: st
     """Give a module on the meta device these tensors for its own, in its precision; no copy is made of what
     has it.
 
-    ValueErrors as of `fill`.
+    UserErrors as of `fill`.
     """
     own = {name: given.to(t.dtype) for name, t, given in _matched(module, tensors, source=source)}
     module.load_state_dict(own, assign=True)
@@ -129,10 +130,8 @@ def _matched(
     """Each tensor of a module, by name, and the one that is given for it."""
     for name, tensor in module.state_dict().items():
         if name not in tensors:
-            raise ValueError(f"{source} lacks '{name}': it belongs to another system or version")
+            raise UserError(f"{source} lacks '{name}': it belongs to another system or version")
         given = tensors[name]
         if given.shape != tensor.shape:
-            raise ValueError(
-                f"{source} has '{name}' of shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
-            )
+            raise UserError(f"{source} has '{name}' of shape {tuple(given.shape)}, not {tuple(tensor.shape)}")
         yield name, tensor, given

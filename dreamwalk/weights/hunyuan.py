@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.errors import UserError
 from dreamwalk.layers.patches import Extent
 from dreamwalk.weights import files, hunyuan15
 from dreamwalk.weights.config import to_json
@@ -62,18 +63,16 @@ class Renamed(Mapping[str, Tensor]):
             shape = self.shapes[name]
             for part in parts:
                 if part.name not in known:
-                    raise ValueError(
-                        f"{source} lacks '{part.name}': it is not HunyuanVideo, or not all of it"
-                    )
+                    raise UserError(f"{source} lacks '{part.name}': it is not HunyuanVideo, or not all of it")
             rows, columns = zip(*(part.shape(known[part.name]) for part in parts), strict=True)
             if sum(rows) != shape[0] or set(columns) != {math.prod(shape[1:])}:
-                raise ValueError(
+                raise UserError(
                     f"{source} has '{parts[0].name}' of shape {known[parts[0].name]}, which does not make "
                     f"'{name}' of {shape}: it is of other sizes than it says"
                 )
         unknown = sorted(set(known) - {part.name for parts in self.parts.values() for part in parts})
         if unknown:
-            raise ValueError(f"{source} also has '{unknown[0]}', which HunyuanVideo has not")
+            raise UserError(f"{source} also has '{unknown[0]}', which HunyuanVideo has not")
 
 
 def read_hunyuan(
@@ -83,7 +82,7 @@ def read_hunyuan(
     its config as `backbone`, and as `image` how it is shown one (None, `latent_concat`, `token_replace`).
 
     `path` is diffusers' folder, or that of the whole pipeline, or their file as safetensors, of which `axes`
-    cannot be read. ValueError with one sentence for what is missing, too much, pickled or of other sizes.
+    cannot be read. UserError with one sentence for what is missing, too much, pickled or of other sizes.
     """
     path = Path(path)
     if path.is_dir():
@@ -92,7 +91,7 @@ def read_hunyuan(
         places, layout = _diffusers_places(folder), DIFFUSERS
     else:
         if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-            raise ValueError(
+            raise UserError(
                 f"'{path}' is a pickle, which can run code when loaded: convert it to safetensors, or take "
                 "the folder of diffusers"
             )
@@ -120,7 +119,7 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
         return {name: folder / file for name, file in json.loads(index[0].read_text())["weight_map"].items()}
     single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not single:
-        raise ValueError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")
+        raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")
     with files.opened(single[0]) as file:
         return dict.fromkeys(file.keys(), single[0])
 
@@ -128,11 +127,11 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
 def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(f"'{folder}' lacks config.json: it is not a folder of diffusers")
+        raise UserError(f"'{folder}' lacks config.json: it is not a folder of diffusers")
     given = json.loads(path.read_text())
     known = "HunyuanVideoTransformer3DModel", hunyuan15.TRANSFORMER
     if given.get("_class_name") not in known:
-        raise ValueError(f"'{path}' is of {given.get('_class_name')}, not of HunyuanVideo's transformer")
+        raise UserError(f"'{path}' is of {given.get('_class_name')}, not of HunyuanVideo's transformer")
     try:
         if given["_class_name"] == hunyuan15.TRANSFORMER:
             return hunyuan15.transformer_config(given, source=f"'{path}'")
@@ -153,7 +152,7 @@ def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
             ratio=int(given["mlp_ratio"]),
         )
     except KeyError as error:
-        raise ValueError(f"'{path}' lacks {error}: download it again") from None
+        raise UserError(f"'{path}' lacks {error}: download it again") from None
     return config, given.get("image_condition_type")
 
 
@@ -182,4 +181,4 @@ def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, sour
             ratio=shapes["double_blocks.0.img_mlp.fc1.weight"][0] // width,
         )
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{source} is not of the layout of HunyuanVideo ({error})") from None
+        raise UserError(f"{source} is not of the layout of HunyuanVideo ({error})") from None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 from dreamwalk.codecs.shuffle import ShuffleVAE, ShuffleVAEConfig
+from dreamwalk.errors import UserError
 from dreamwalk.weights import files
 from dreamwalk.weights.hunyuan_vae import FILE, described, renamed, translated
 
@@ -57,11 +58,11 @@ WORDS = {
 def transformer_config(given: Mapping[str, Any], *, source: str) -> tuple[KindsMMDiTConfig, str | None]:
     """Our config from theirs, and how it is shown a picture: `latent_concat`, or None for words alone.
 
-    KeyError for a size that is missing; ValueError for one that is distilled by MeanFlow, which is also told
+    KeyError for a size that is missing; UserError for one that is distilled by MeanFlow, which is also told
     the level of the next step.
     """
     if given.get("use_meanflow"):
-        raise ValueError(
+        raise UserError(
             f"{source} is of a network distilled by MeanFlow (`use_meanflow`), which cannot be read: take "
             "one without `step_distilled` in its name"
         )
@@ -91,11 +92,11 @@ def public_name(name: str) -> str:
 
 
 def read_vae(path: Path | str) -> tuple[dict[str, Tensor], ShuffleVAEConfig]:
-    """Tensors of a `ShuffleVAE` and its config, from the folder; ValueErrors as of `hunyuan_vae.read_vae`."""
+    """Tensors of a `ShuffleVAE` and its config, from the folder; UserErrors as of `hunyuan_vae.read_vae`."""
     path = Path(path)
     for file in (path / "config.json", path / FILE):
         if not file.is_file():
-            raise ValueError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
+            raise UserError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
     config = ShuffleVAEConfig(**described(path / "config.json", SIZES, fixed=FIXED))
     with torch.device("meta"):
         wanted = ShuffleVAE(config).state_dict()

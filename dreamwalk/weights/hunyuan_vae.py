@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
+from dreamwalk.errors import UserError
 from dreamwalk.weights import files
 
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
@@ -73,14 +74,14 @@ def renamed(name: str, words: Mapping[str, str]) -> str:
 def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
     """Tensors of a `CausalVAE` and its config, from a folder or from a file with `config.json` beside it.
 
-    A file without one is of the published sizes. ValueError with one sentence for a file that is missing or
+    A file without one is of the published sizes. UserError with one sentence for a file that is missing or
     damaged, for a config of another network, and for the first tensor that is missing, too much, or of
     another shape.
     """
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
+        raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
     beside = file.with_name("config.json")
     config = read_config(beside) if beside.is_file() else hunyuan()
     with torch.device("meta"):
@@ -89,25 +90,25 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
 
 
 def read_config(path: Path | str) -> CausalVAEConfig:
-    """Our config from their `config.json`; ValueError if it is damaged or of another network."""
+    """Our config from their `config.json`; UserError if it is damaged or of another network."""
     sizes = described(path, SIZES, fixed=FIXED)
     if len(sizes.get("widths", hunyuan().widths)) != 4:
-        raise ValueError(f"'{path}' has {len(sizes['widths'])} levels; only 4 can be read")
+        raise UserError(f"'{path}' has {len(sizes['widths'])} levels; only 4 can be read")
     return CausalVAEConfig(**sizes)
 
 
 def described(path: Path | str, sizes: Mapping[str, str], *, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """What a `config.json` says of `sizes`, under our names.
 
-    ValueError if it is damaged, or differs in what is known in one way only.
+    UserError if it is damaged, or differs in what is known in one way only.
     """
     try:
         given: dict[str, Any] = json.loads(Path(path).read_text())
     except (UnicodeDecodeError, json.JSONDecodeError):
-        raise ValueError(f"'{path}' is not JSON: download it again") from None
+        raise UserError(f"'{path}' is not JSON: download it again") from None
     for name, value in fixed.items():
         if given.get(name, value) != value:
-            raise ValueError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
+            raise UserError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
     said = {ours: given[theirs] for theirs, ours in sizes.items() if theirs in given}
     return {ours: tuple(size) if isinstance(size, list) else size for ours, size in said.items()}
 
@@ -117,18 +118,18 @@ def translated(
 ) -> dict[str, Tensor]:
     """Tensors under our names and in our shapes, which may lack last axes of one; `name` gives theirs.
 
-    ValueError for the first that is missing, too much, or of another shape.
+    UserError for the first that is missing, too much, or of another shape.
     """
     tensors = {}
     for ours, meta in wanted.items():
         theirs, shape = name(ours), tuple(meta.shape)
         if theirs not in given:
-            raise ValueError(f"{source} lacks '{theirs}': it is not of the layout of HunyuanVideo's VAE")
+            raise UserError(f"{source} lacks '{theirs}': it is not of the layout of HunyuanVideo's VAE")
         found = tuple(given[theirs].shape)
         if found != shape + (1,) * (len(found) - len(shape)):
-            raise ValueError(f"{source} has '{theirs}' of shape {found}, not {shape}: it is of other sizes")
+            raise UserError(f"{source} has '{theirs}' of shape {found}, not {shape}: it is of other sizes")
         tensors[ours] = given[theirs].reshape(shape)
     unknown = sorted(set(given) - {name(ours) for ours in wanted})
     if unknown:
-        raise ValueError(f"{source} also has '{unknown[0]}', which the layout of HunyuanVideo's VAE has not")
+        raise UserError(f"{source} also has '{unknown[0]}', which the layout of HunyuanVideo's VAE has not")
     return tensors

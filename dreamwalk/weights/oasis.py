@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
+from dreamwalk.errors import UserError
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 from dreamwalk.world import ActionSchema
@@ -119,7 +120,7 @@ def read_oasis(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The two public files in `folder` as tensors of `parts` and JSON-able metadata with both configs.
 
-    Sizes are the published ones, or those given. ValueError with one sentence for a file that is missing or
+    Sizes are the published ones, or those given. UserError with one sentence for a file that is missing or
     damaged, and for the first tensor that is missing, too much, or of another shape.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
@@ -129,7 +130,7 @@ def read_oasis(
     for file, prefixes in FILES.items():
         path = Path(folder) / file
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"'{folder}' lacks {file}: download it there from huggingface.co/Etched/oasis-500m"
             )
         given = _without_rotary(files.foreign(path), backbone, source=f"'{path}'")
@@ -147,16 +148,14 @@ def _translated(
     for name, shape in wanted.items():
         theirs, expected = public_name(name), public_shape(name, shape, patch=patch)
         if theirs not in given:
-            raise ValueError(f"{source} lacks '{theirs}': it is not of the layout of Oasis")
+            raise UserError(f"{source} lacks '{theirs}': it is not of the layout of Oasis")
         if given[theirs].shape != expected:
             found = tuple(given[theirs].shape)
-            raise ValueError(
-                f"{source} has '{theirs}' of shape {found}, not {expected}: it is of other sizes"
-            )
+            raise UserError(f"{source} has '{theirs}' of shape {found}, not {expected}: it is of other sizes")
         tensors[name] = given[theirs].reshape(shape)
     unknown = sorted(set(given) - {public_name(name) for name in wanted})
     if unknown:
-        raise ValueError(f"{source} also has '{unknown[0]}', which the layout of Oasis has not")
+        raise UserError(f"{source} also has '{unknown[0]}', which the layout of Oasis has not")
     return tensors
 
 
@@ -169,5 +168,5 @@ def _without_rotary(given: Mapping[str, Tensor], backbone: STDiTConfig, *, sourc
         expected = space if "spatial" in name or ".s_" in name else time
         found = given[name].float()
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0.01):
-            raise ValueError(f"{source} has other frequencies in '{name}' than Oasis was published with")
+            raise UserError(f"{source} has other frequencies in '{name}' than Oasis was published with")
     return {name: tensor for name, tensor in given.items() if not ROTARY.fullmatch(name)}

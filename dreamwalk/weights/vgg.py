@@ -12,18 +12,19 @@ from pathlib import Path
 import torch
 
 from dreamwalk.codecs.perceptual import FIRST, Perceptual
+from dreamwalk.errors import UserError
 from dreamwalk.weights import files
 
 
 def read_perceptual(path: Path | str) -> Perceptual:
     """The distance whose weights are in a file, with its widths.
 
-    ValueError with one sentence for a file that is missing, damaged or of another layout.
+    UserError with one sentence for a file that is missing, damaged or of another layout.
     """
     given = files.foreign(path)
     missing = [name for name in (f"features.{index}.weight" for index in FIRST) if name not in given]
     if missing:
-        raise ValueError(f"'{path}' lacks '{missing[0]}': it is not of the layout of torchvision's vgg16")
+        raise UserError(f"'{path}' lacks '{missing[0]}': it is not of the layout of torchvision's vgg16")
     perceptual = Perceptual(tuple(given[f"features.{index}.weight"].shape[0] for index in FIRST))
     if not any(name.startswith("lin") for name in given):
         ones = {name: torch.ones_like(p) for name, p in perceptual.named_parameters() if "lin" in name}

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve import Start
 from dreamwalk.serve.frames import FrameNote, unpack_frame
 from dreamwalk.world import Action, ActionSchema, World
@@ -122,7 +123,7 @@ class Imagined(Room):
         if self.image is not None and (
             self.image.shape != (HEIGHT, WIDTH, 3) or self.image.dtype != np.uint8
         ):
-            raise ValueError(f"a picture to begin from is uint8 {(HEIGHT, WIDTH, 3)}")
+            raise UserError(f"a picture to begin from is uint8 {(HEIGHT, WIDTH, 3)}")
         _, info = super().reset(seed=seed, options=options)
         self.origin = self.yaw
         return self._look(), info

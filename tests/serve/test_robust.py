@@ -16,6 +16,7 @@ from rooms import Room, Visitor
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve import Stage, Start, build_app, serve
 from dreamwalk.serve import connection as connections
 from dreamwalk.serve.server import address, bind, make_server
@@ -126,7 +127,7 @@ def test_an_episode_that_ends_waits_for_a_reset(make_stage: Make, visit: Visit) 
 
 def test_a_world_that_does_not_open_says_why(starts: list[Start], visit: Visit) -> None:
     def closed() -> Any:
-        raise ValueError("the level 'attic' is not there")
+        raise UserError("the level 'attic' is not there")
 
     visitor = visit(Stage(title="attic", game=closed, starts=starts))
     assert visitor.until("error")["message"] == "the level 'attic' is not there"

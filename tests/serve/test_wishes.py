@@ -21,6 +21,7 @@ from rooms import some_picture, thumbnails
 from starlette.testclient import TestClient
 from tabs import Tab
 
+from dreamwalk.errors import UserError
 from dreamwalk.serve import Clips, Progress, Stage, Wish, build_app
 
 SIZE = (48, 64)
@@ -39,7 +40,7 @@ class Maker:
         self.wishes.append(wish)
         try:
             if wish.prompt == "refuse":
-                raise ValueError("there is no such dream")
+                raise UserError("there is no such dream")
             if wish.prompt == "break":
                 raise RuntimeError("out of paint")
             for step in range(1, wish.steps + 1):
