@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from dreamwalk.backbones.stdit import STDiTConfig
@@ -18,6 +21,17 @@ GOLDEN = Path(__file__).parent / "data" / "oasis_tiny.safetensors"
 BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
 SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
 WINDOW, STEPS, PROMPT = 4, 4, 2
+
+
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[torch.dtype]:
+    """Tables that a module makes while it runs are of this precision too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield dtype
+    finally:
+        torch.set_default_dtype(before)
 
 
 def golden() -> dict[str, Tensor]:

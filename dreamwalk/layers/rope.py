@@ -47,10 +47,11 @@ def rope_tables(
 
 
 def time_tables(times: Tensor, *, head_width: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines `(1, 1, t, head_width / 2)`, float32, when the whole head turns with time."""
+    """Cosines and sines `(1, 1, t, head_width / 2)` of the default dtype; the whole head turns with time."""
     frequency = theta ** (-torch.arange(0, head_width, 2, device=times.device).double() / head_width)
     angle = (times.double()[:, None] * frequency)[None, None]
-    return angle.cos().float(), angle.sin().float()
+    dtype = torch.get_default_dtype()
+    return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
 def pixel_tables(
@@ -59,12 +60,13 @@ def pixel_tables(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Tables `(1, 1, h*w, head_width / 2)` for a fixed picture, both axes from -1 to 1: `axis_width` of the
     head turns with the row, as much with the column, at frequencies pi to pi max_frequency / 2, and the rest
-    stays (angle 0). Angles are float32, as in the networks that were trained with them (Diffusion Forcing,
-    open-oasis): at several hundred radians float64 would show.
+    stays (angle 0). Angles are of the default dtype; float32 it is in the networks that were trained with
+    them (Diffusion Forcing, open-oasis), and at several hundred radians float64 would show.
     """
     if 2 * axis_width > head_width or axis_width % 2:
         raise UserError(f"two even parts of {axis_width} do not fit into a head of {head_width}")
-    frequency = torch.linspace(1, max_frequency / 2, axis_width // 2, device=device) * torch.pi
+    steps = torch.linspace(1, max_frequency / 2, axis_width // 2, device=device, dtype=torch.float64)
+    frequency = (steps * torch.pi).float()  # as they lie in the published files
     row, column = (torch.linspace(-1, 1, side, device=device)[:, None] * frequency for side in grid)
     angle = torch.cat([row[:, None].expand(*grid, -1), column[None].expand(*grid, -1)], dim=-1).flatten(0, 1)
     angle = torch.nn.functional.pad(angle, (0, head_width // 2 - angle.shape[-1]))[None, None]

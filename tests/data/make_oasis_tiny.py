@@ -3,7 +3,8 @@
     python tests/data/make_oasis_tiny.py DIR    # DIR: a clone of github.com/etched-ai/open-oasis, at f59deef
 
 Their modules are built, saved and sampled by their own script, `generate.py`, on the CPU; only what has to do
-with files and packages is replaced. Names in the result: `dit.` and `vae.` are the two public weight files,
+with files and packages is replaced. All of it runs in float64, also where they say float32, in whose fifth digit
+processors differ. Names in the result: `dit.` and `vae.` are the two public weight files,
 `net.` a pass of the network, `codec.` of the codec, `loop.` a whole run of the script. The metadata hold the
 names and shapes of the full-size modules.
 """
@@ -11,12 +12,13 @@ names and shapes of the full-size modules.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -76,6 +78,15 @@ def randomise(module: nn.Module, std: float) -> nn.Module:
     return module.eval()
 
 
+@contextlib.contextmanager
+def in_double() -> Iterator[None]:
+    """Float64 is the default, and what is called float32 is float64."""
+    torch.set_default_dtype(torch.float64)
+    with mock.patch("torch.float32", torch.float64), mock.patch("torch.Tensor.float", Tensor.double):
+        yield
+    torch.set_default_dtype(torch.float)
+
+
 def run_script(folder: Path, actions: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
     """Noise `(frames, b, 1, c, h, w)` and latents `(b, t, c, h, w)` of a run of their script on `folder`."""
     from dit import DiT
@@ -130,17 +141,19 @@ def main() -> None:
     timesteps = torch.tensor([[14, 14, 14, 999], [14, 3, 500, 99]])
     pushed, actions = torch.rand(2, 4, 25) * 2 - 1, torch.rand(1, FRAMES, 25) * 2 - 1
     video = torch.rand(1, PROMPT, 3, 16, 24) * 2 - 1
+    y, codes, pushed, actions, video = (given.double() for given in (y, codes, pushed, actions, video))
     with tempfile.TemporaryDirectory() as temporary, torch.no_grad():
         folder = Path(temporary)
         for name, module in (("dit", dit), ("vae", vae)):
-            safetensors.torch.save_model(module, str(folder / f"{name}.safetensors"))
-        noise, latents = run_script(folder, actions, video)
+            safetensors.torch.save_model(module.double(), str(folder / f"{name}.safetensors"))
+        with in_double():
+            noise, latents = run_script(folder, actions, video)
         given = {
-            f"{name}.{key}": tensor
+            f"{name}.{key}": tensor.float()
             for name in ("dit", "vae")
             for key, tensor in safetensors.torch.load_file(folder / f"{name}.safetensors").items()
         }
-    with torch.no_grad():
+    with torch.no_grad(), in_double():
         u, means = dit(y, timesteps, pushed), vae.encode(video[0]).mean
         restored = vae.decode(codes[0].flatten(2).mT)
     given |= {"net.y": y, "net.timesteps": timesteps, "net.actions": pushed, "net.u": u}

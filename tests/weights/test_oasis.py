@@ -23,7 +23,7 @@ from dreamwalk.weights import files, oasis
 from dreamwalk.weights.config import from_json
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def golden() -> dict[str, Tensor]:
     return tiny_oasis.golden()
 
@@ -33,21 +33,29 @@ def folder(tmp_path: Path) -> Path:
     return write_files(tmp_path)
 
 
-@pytest.fixture
-def parts(folder: Path) -> Iterator[nn.ModuleDict]:
+@pytest.fixture(params=["float64", "float32"])
+def parts(request: pytest.FixtureRequest, folder: Path) -> Iterator[nn.ModuleDict]:
+    """Our parts with their weights, in both precisions."""
     filled = oasis.parts(**SIZES).eval()
     files.fill(filled, oasis.read_oasis(folder, **SIZES)[0], source="oasis")
-    with torch.inference_mode():
-        yield filled
+    with torch.inference_mode(), tiny_oasis.precision(getattr(torch, request.param)) as dtype:
+        yield filled.to(dtype)
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    """Float32 differs by up to 4e-5 on the processors seen so far."""
+    tolerance = 1e-6 if ours.dtype == torch.float64 else 5e-4
+    torch.testing.assert_close(ours, theirs.to(ours.dtype), atol=tolerance, rtol=tolerance)
+
+
+def given(parts: nn.ModuleDict, tensor: Tensor) -> Tensor:
+    """An input in the precision of the parts."""
+    return tensor.to(next(parts.parameters()).dtype)
 
 
 def test_a_pass_of_the_network(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
-    backbone, y = parts["backbone"], golden["net.y"]
-    conditions, rope = parts["actions"](golden["net.actions"]), backbone.rope(torch.arange(4))
+    backbone, y = parts["backbone"], given(parts, golden["net.y"])
+    conditions, rope = parts["actions"](given(parts, golden["net.actions"])), backbone.rope(torch.arange(4))
     mask = backbone.mask(torch.ones(4, 4, dtype=torch.bool).tril())
     close(
         backbone.denoise(y, golden["net.timesteps"], conditions, rope, mask, None)[0],
@@ -57,13 +65,13 @@ def test_a_pass_of_the_network(parts: nn.ModuleDict, golden: dict[str, Tensor]) 
 
 def test_the_codec(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
     codec = parts["codec"]
-    means = codec.encode(golden["codec.video"]) / codec.config.scale
+    means = codec.encode(given(parts, golden["codec.video"])) / codec.config.scale
     close(means.flatten(3)[0].mT, golden["codec.means"])
-    close(codec.decode(golden["codec.codes"] * codec.config.scale)[0], golden["codec.restored"])
+    close(codec.decode(given(parts, golden["codec.codes"]) * codec.config.scale)[0], golden["codec.restored"])
 
 
 def start(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> Tensor:
-    latents = parts["codec"].encode(golden["codec.video"])
+    latents = parts["codec"].encode(given(parts, golden["codec.video"]))
     close(latents, golden["loop.latents"][:, :PROMPT])
     return latents
 
@@ -71,10 +79,11 @@ def start(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> Tensor:
 def test_their_loop_without_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
     """Frames 4 to 6 lie beyond the window, which slides."""
     latents, backbone = start(parts, golden), parts["backbone"]
-    conditions, grid = parts["actions"](golden["loop.actions"]), ddim_grid(STEPS)
-    for t, noise in enumerate(golden["loop.noise"], PROMPT):
-        x, first = vp.to_flow(noise, grid[0].float()), max(0, t + 1 - WINDOW)
-        for now, following in itertools.pairwise(grid.float()):
+    conditions = parts["actions"](given(parts, golden["loop.actions"]))
+    grid = ddim_grid(STEPS).to(latents.dtype)
+    for t, noise in enumerate(given(parts, golden["loop.noise"]), PROMPT):
+        x, first = vp.to_flow(noise, grid[0]), max(0, t + 1 - WINDOW)
+        for now, following in itertools.pairwise(grid):
             seen = torch.cat([latents[:, first:], x], 1)
             sigma = torch.zeros(seen.shape[:2])
             sigma[:, -1] = now
@@ -96,16 +105,17 @@ class Given(Session):
 def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
     """Every frame passes once as history: the same up to the window's size, then another window."""
     latents, step = start(parts, golden), EagerStep(parts["actions"], parts["backbone"])
-    cache, noise = parts["backbone"].cache(WINDOW - 1), tuple(golden["loop.noise"])
+    cache, noise = parts["backbone"].cache(WINDOW - 1), tuple(given(parts, golden["loop.noise"]))
     session = Given(cache, 0, STEPS, 0.0, (4, 4, 6), drawn=noise)
-    actions, grid = golden["loop.actions"], tuple(ddim_grid(STEPS).flip(0).tolist())
+    actions, grid = given(parts, golden["loop.actions"]), tuple(ddim_grid(STEPS).flip(0).tolist())
     for t in range(PROMPT):
         commit_frame(step, session, latents[:, t : t + 1], actions[:, t : t + 1])
     for t in range(PROMPT, PROMPT + len(noise)):
         x = denoise_frame(step, session, actions[:, t : t + 1], grid=grid)
         latents = torch.cat([latents, x], 1)
     close(latents[:, :WINDOW], golden["loop.latents"][:, :WINDOW])
-    assert not torch.allclose(latents[:, WINDOW:], golden["loop.latents"][:, WINDOW:], atol=1e-3)
+    beyond = latents[:, WINDOW:] - given(parts, golden["loop.latents"][:, WINDOW:])
+    assert beyond.abs().max() > 1e-2
 
 
 def test_full_size_names_and_shapes() -> None:

@@ -38,6 +38,13 @@ def clip() -> Clip:
     return Clip(video=video, actions=torch.rand(2, 5, 25, generator=generator))
 
 
+def copied(system: Forcing, dtype: torch.dtype) -> Forcing:
+    """The same weights in a system of another precision."""
+    copy = Forcing(system.config).eval()
+    copy.load_state_dict(system.state_dict())
+    return copy.to(dtype)
+
+
 def ours(actions: Tensor) -> Tensor:
     """Their action vectors as ours."""
     signs = torch.tensor([-1.0 if name == "pitch" else 1.0 for name in PLAYED])
@@ -74,21 +81,28 @@ class Given(Session):
         return self.drawn[self.cache.frames - PROMPT][:, 0]
 
 
-@pytest.mark.parametrize("fast", [False, True], ids=["eager", "as in the page"])
+@pytest.mark.parametrize(
+    ("engine", "dtype", "tolerance"),
+    [("eager", torch.float64, 1e-6), ("eager", torch.float32, 5e-4), ("as in the page", torch.float32, 1e-2)],
+)
 @torch.inference_mode()
-def test_their_loop(system: Forcing, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+def test_their_loop(
+    system: Forcing, monkeypatch: pytest.MonkeyPatch, engine: str, dtype: torch.dtype, tolerance: float
+) -> None:
     """Up to the window the same latents; ONNX Runtime, the page's engine where there is no card, rounds the
     sinusoids of labels near 1000 its own way."""
-    golden = tiny_oasis.golden()
+    golden = {name: tensor.to(dtype) for name, tensor in tiny_oasis.golden().items()}
+    system = copied(system, dtype)
     monkeypatch.setattr(system, "encode", system.codec.encode)  # their frames are no bytes
-    step: Step = system._engines(torch.device("cpu"))[0] if fast else system.step()
-    actions = ours(golden["loop.actions"])
-    start = Clip(video=golden["codec.video"], actions=actions[:, :PROMPT])
-    session = Given(**vars(system.begin(start, step=step)), drawn=tuple(golden["loop.noise"]))
-    for t in range(PROMPT, WINDOW):
-        latents = system.advance(session, actions[:, t], step=step)
-        close = 1e-3 if fast else 1e-5
-        torch.testing.assert_close(latents, golden["loop.latents"][:, t : t + 1], atol=close, rtol=close)
+    with tiny_oasis.precision(dtype):
+        step: Step = system.step() if engine == "eager" else system._engines(torch.device("cpu"))[0]
+        actions = ours(golden["loop.actions"])
+        start = Clip(video=golden["codec.video"], actions=actions[:, :PROMPT])
+        session = Given(**vars(system.begin(start, step=step)), drawn=tuple(golden["loop.noise"]))
+        for t in range(PROMPT, WINDOW):
+            latents = system.advance(session, actions[:, t], step=step)
+            theirs = golden["loop.latents"][:, t : t + 1]
+            torch.testing.assert_close(latents, theirs, atol=tolerance, rtol=tolerance)
 
 
 def test_it_is_walked_in(system: Forcing) -> None:
@@ -104,13 +118,16 @@ def test_it_is_walked_in(system: Forcing) -> None:
 @pytest.mark.parametrize(("lag", "chunk"), [(4, 1), (2, 1), (3, 2), (1, 1)])
 @torch.inference_mode()
 def test_kept_frames_need_no_second_look(system: Forcing, clip: Clip, lag: int, chunk: int) -> None:
-    grid, history = list(reversed(system.grid(4))), system.encode(clip.video[:, :2])
-    plan = staircase(grid, 6, lag=lag, chunk=chunk, history=2)
-    noise, readers = KeyedNoise((1, 2), (4, 4, 6)), []
+    system = copied(system, torch.float64)
+    clip = replace(clip, actions=clip.actions.double())
+    history = system.codec.encode(clip.video[:, :2].double() / 127.5 - 1)
+    plan = staircase(list(reversed(system.grid(4))), 6, lag=lag, chunk=chunk, history=2)
+    drawn, actions = KeyedNoise((1, 2), (4, 4, 6)), torch.full((2, 6, 25), 0.3, dtype=torch.float64)
+    readers = []
     for kind in (Reader, CachedReader):
-        reader = kind(system.backbone, Script(system, clip.first(2), torch.rand(2, 6, 25).fill_(0.3)))
-        readers.append(execute(plan, reader, noise, given=history))
-    torch.testing.assert_close(*readers, atol=1e-5, rtol=1e-5)
+        reader = kind(system.backbone, Script(system, clip.first(2), actions))
+        readers.append(execute(plan, reader, lambda *key: drawn(*key).double(), given=history))
+    torch.testing.assert_close(*readers, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize(
