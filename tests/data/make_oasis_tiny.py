@@ -3,10 +3,10 @@
     python tests/data/make_oasis_tiny.py DIR    # DIR: a clone of github.com/etched-ai/open-oasis, at f59deef
 
 Their modules are built, saved and sampled by their own script, `generate.py`, on the CPU; only what has to do
-with files and packages is replaced. All of it runs in float64, also where they say float32, in whose fifth digit
-processors differ. Names in the result: `dit.` and `vae.` are the two public weight files,
-`net.` a pass of the network, `codec.` of the codec, `loop.` a whole run of the script. The metadata hold the
-names and shapes of the full-size modules.
+with files and packages is replaced. All of it runs in float64, also where they say float32: in single
+precision processors differ in the fifth digit. Names in the result: `dit.` and `vae.` are the two public
+weight files, `net.` a pass of the network, `codec.` of the codec, `loop.` a whole run of the script. The
+metadata hold the names and shapes of the full-size modules.
 """
 
 from __future__ import annotations
