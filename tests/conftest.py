@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,19 @@ from dreamwalk.data.writing import write_clips
 
 @pytest.fixture(scope="session", autouse=True)
 def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two threads, and a cache folder of the tests' own."""
-    torch.set_num_threads(2)
+    """Two threads unless OMP_NUM_THREADS says otherwise, and a cache folder of the tests' own."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Modules and tensors made in a test are float64, in which all processors agree to nine digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def test_zero_at_the_start() -> None:
     assert (CrossDiT(CONFIG)(**inputs()) == 0).all()
 
 
+@pytest.mark.usefixtures("double")
 @torch.no_grad()
 def test_padding_says_nothing(backbone: CrossDiT) -> None:
     given = inputs()
@@ -60,6 +61,7 @@ def test_padding_says_nothing(backbone: CrossDiT) -> None:
     assert torch.equal(backbone(**{**given, "words": other}), before)
 
 
+@pytest.mark.usefixtures("double")
 @torch.no_grad()
 def test_a_text_may_be_empty(backbone: CrossDiT) -> None:
     """With others beside it or not, it is the same: nothing is read."""
@@ -68,25 +70,27 @@ def test_a_text_may_be_empty(backbone: CrossDiT) -> None:
     assert isinstance(words, Words) and words.mask is not None and words.pooled is not None
     v = backbone(**{**given, "words": words._replace(mask=words.mask & torch.tensor([[True], [False]]))})
     none = backbone(**{**given, "words": words._replace(mask=torch.zeros_like(words.mask))})
-    torch.testing.assert_close(v[1], none[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(v[1], none[1], atol=1e-9, rtol=1e-9)
     assert (v[0] - none[0]).abs().max() > 1e-3
 
 
+@pytest.mark.usefixtures("double")
 @torch.no_grad()
 def test_frames_with_levels_of_their_own(backbone: CrossDiT) -> None:
     given = inputs()
     shared, levels = backbone(**given), given["sigma"][:, None].repeat(1, 3)  # type: ignore
-    torch.testing.assert_close(backbone(**{**given, "sigma": levels}), shared, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(**{**given, "sigma": levels}), shared, atol=1e-9, rtol=1e-9)
     levels[:, 0] = 0
     difference = (backbone(**{**given, "sigma": levels}) - shared).abs()
     assert difference.amax((0, 2, 3, 4)).min() > 1e-4
 
 
+@pytest.mark.usefixtures("double")
 def test_in_pieces_it_is_the_same(backbone: CrossDiT, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = backbone(**inputs())
     monkeypatch.setattr(pieces, "CACHED", 5)
     with torch.no_grad():
-        torch.testing.assert_close(backbone(**inputs()), at_once, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(backbone(**inputs()), at_once, atol=1e-9, rtol=1e-9)
 
 
 @torch.no_grad()
@@ -104,6 +108,7 @@ def test_bfloat16(backbone: CrossDiT, autocast: bool, by_frame: bool) -> None:
     assert (v - before).norm() < 0.1 * before.norm()
 
 
+@pytest.mark.usefixtures("double")
 def test_gradients_reach_everything(backbone: CrossDiT) -> None:
     """Apart from rows of positions that the clip does not reach."""
     backbone(**inputs()).square().mean().backward()

@@ -55,6 +55,7 @@ def test_zero_at_the_start() -> None:
     assert (MMDiT(tiny())(x, sigma, words._replace(pooled=None)) == 0).all()
 
 
+@pytest.mark.usefixtures("double")
 @torch.no_grad()
 def test_padding_says_nothing(backbone: MMDiT) -> None:
     """Whatever it holds, and however much of it there is."""
@@ -70,10 +71,11 @@ def test_padding_says_nothing(backbone: MMDiT) -> None:
     assert torch.equal(backbone(x, sigma, padded, guidance=GUIDANCE), before)
     alone = Words(words.tokens[1:, :4], None, words.pooled[1:])  # type: ignore[index]
     torch.testing.assert_close(
-        backbone(x[1:], sigma[1:], alone, guidance=GUIDANCE[1:]), before[1:], atol=1e-5, rtol=1e-5
+        backbone(x[1:], sigma[1:], alone, guidance=GUIDANCE[1:]), before[1:], atol=1e-9, rtol=1e-9
     )
 
 
+@pytest.mark.usefixtures("double")
 @torch.no_grad()
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_text_may_be_empty(backbone: MMDiT, count: int) -> None:
@@ -88,20 +90,22 @@ def test_a_text_may_be_empty(backbone: MMDiT, count: int) -> None:
         x[1:], sigma[1:], Words(words.tokens[1:, :0], None, words.pooled[1:]), guidance=GUIDANCE[1:]
     )  # type: ignore[index]
     assert v.isfinite().all()
-    torch.testing.assert_close(v[1:], alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(v[1:], alone, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.usefixtures("double")
 @torch.no_grad()
 def test_frames_with_levels_of_their_own(backbone: MMDiT) -> None:
     """All alike, they are one level for the clip; one that differs changes everything."""
     x, sigma, words = inputs()
     shared = backbone(x, sigma, words, guidance=GUIDANCE)
     levels = sigma[:, None].repeat(1, 3)
-    torch.testing.assert_close(backbone(x, levels, words, guidance=GUIDANCE), shared, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x, levels, words, guidance=GUIDANCE), shared, atol=1e-9, rtol=1e-9)
     levels[:, 0] = 0
     assert (backbone(x, levels, words, guidance=GUIDANCE) - shared).abs().amax((0, 2, 3, 4)).min() > 1e-3
 
 
+@pytest.mark.usefixtures("double")
 def test_in_pieces_it_is_the_same(backbone: MMDiT, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without autograd, in place and in pieces of five tokens, against all at once."""
     x, sigma, words = inputs()
@@ -110,10 +114,11 @@ def test_in_pieces_it_is_the_same(backbone: MMDiT, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pieces, "CACHED", 5)
     with torch.no_grad():
         apart = [backbone(x, level, words, guidance=GUIDANCE) for level in (sigma, levels)]
-    torch.testing.assert_close(apart, at_once, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(apart, at_once, atol=1e-9, rtol=1e-9)
     assert torch.equal(x, given)
 
 
+@pytest.mark.usefixtures("double")
 def test_gradients_reach_everything(backbone: MMDiT) -> None:
     """And blocks that are computed again give the same ones."""
     x, sigma, words = inputs()

@@ -29,7 +29,7 @@ def film(frames: int, *, b: int = 1, h: int = 16, w: int = 24) -> Tensor:
 
 
 def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
 
 def test_the_published_size() -> None:
@@ -81,7 +81,7 @@ def test_pieces_equal_the_whole(
     with torch.no_grad():
         torch.testing.assert_close(torch.stack(codec.posterior(video)), moments, atol=1e-12, rtol=1e-9)
         torch.testing.assert_close(codec.decode(latents), decoded, atol=1e-12, rtol=1e-9)
-        assert (codec.float().decode(latents.float()) - decoded).abs().max() < 2e-5
+        assert (codec.float().decode(latents.float()) - decoded).abs().max() < 2e-4
     assert torch.equal(video, kept)
 
 
@@ -95,7 +95,7 @@ def test_a_convolution_is_that_of_torch(size: int) -> None:
     """Of few positions and of many, on whose number it depends which of torch's loops runs."""
     for side in (4, 40):
         conv, x = torch.nn.Conv3d(64, 16, size, stride=(1, 2, 2)), torch.randn(1, 64, 4, side, side)
-        torch.testing.assert_close(convolve(conv, x), conv(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(convolve(conv, x), conv(x), atol=1e-4, rtol=1e-4)
 
 
 @CONFIGS
@@ -161,7 +161,7 @@ def test_the_published_one_sees_the_future() -> None:
 @pytest.mark.parametrize("config", [STRICT, FOLDED])
 @pytest.mark.parametrize("frames", [1, 7])
 def test_streamed_equals_whole(config: CausalVAEConfig, frames: int) -> None:
-    codec, video = build(config), film(frames, b=2)
+    codec, video = build(config).double(), film(frames, b=2).double()
     whole = codec.encode(video).detach()
     decoded = codec.decode(whole)
     for size in (1, 2, 3, 5, frames):

@@ -7,7 +7,7 @@ from dreamwalk.conditions.letters import END, NO_WORD, Letters, LettersConfig, i
 @pytest.fixture(scope="module")
 def letters() -> Letters:
     torch.manual_seed(0)
-    return Letters(LettersConfig(width=32, heads=2, longest=40, pooled=6))
+    return Letters(LettersConfig(width=32, heads=2, longest=40, pooled=6)).double()
 
 
 def test_symbols_and_their_words() -> None:
@@ -33,8 +33,8 @@ def test_a_text_means_the_same_in_any_batch(letters: Letters) -> None:
     for row, text in enumerate(texts):
         alone = letters([text])
         n = alone.tokens.shape[1]
-        torch.testing.assert_close(alone.tokens[0], together.tokens[row, :n], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(alone.pooled[0], together.pooled[row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.tokens[0], together.tokens[row, :n], atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(alone.pooled[0], together.pooled[row], atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(alone.pooled[0], letters.to_pooled(alone.tokens[0].mean(0)))
 
 
