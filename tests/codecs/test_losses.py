@@ -95,7 +95,7 @@ def test_the_distance_is_that_of_the_paper(tmp_path: Path, heads: bool) -> None:
         given |= {f"lin{k}.model.1.weight": torch.ones(1, width, 1, 1) for k, width in enumerate(TINY)}
     pairs = zip(one.flatten(0, 1), other.flatten(0, 1), strict=True)
     expected = torch.stack([by_the_paper(given, a, b) for a, b in pairs]).mean()
-    torch.testing.assert_close(perceptual(one, other), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(perceptual(one, other), expected, rtol=1e-4, atol=0)
     assert perceptual(one, one) == 0
 
 

@@ -71,7 +71,7 @@ def test_the_pair_gives_what_its_pipeline_gives(folder: Path, longest: int) -> N
     words, expected = pair.encode(TEXTS), theirs(folder, TEXTS, longest=longest, crop=pair.language.crop)
     for ours, other in ((words, expected), (words.others[0], expected.others[0])):
         assert ours.present.sum(1).tolist() == other.present.sum(1).tolist()
-        torch.testing.assert_close(ours.tokens[ours.present], other.tokens[other.present], atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours.tokens[ours.present], other.tokens[other.present], atol=1e-4, rtol=0)
     assert words.others[0].present.sum(1).tolist()[::2] == [0, 0]
 
 

@@ -38,8 +38,8 @@ def last(system: Moviegen, order: Order, given: Tensor | None = None) -> Tensor:
 def test_a_clip_depends_on_its_own_words_and_seed_only(system: Moviegen) -> None:
     both = last(system, ORDER)
     alone = last(system, replace(ORDER, prompts=ORDER.prompts[1:], seed=1))
-    assert torch.allclose(both[1:], alone, atol=1e-5)
-    assert not torch.allclose(both[1:], last(system, replace(ORDER, prompts=("walk",), seed=1)), atol=1e-3)
+    assert torch.allclose(both[1:], alone, atol=1e-4)
+    assert not torch.allclose(both[1:], last(system, replace(ORDER, prompts=("walk",), seed=1)), atol=1e-2)
 
 
 @pytest.mark.parametrize(("use", "frames", "given", "known"), [

@@ -140,7 +140,7 @@ def test_a_tae_starts_from_an_image_codec_and_from_its_like(tmp_path: Path, clip
     fill_from(tae, saved(image, tmp_path / "image.safetensors"))
     assert isinstance(tae.codec, TAECodec) and isinstance(image.codec, KLCodec)
     video = to_float(clip.video)
-    torch.testing.assert_close(tae.codec.encode(video), image.codec.encode(video[:, ::2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tae.codec.encode(video), image.codec.encode(video[:, ::2]), atol=1e-4, rtol=0)
     learn(tae, clip, steps=1)
     again = built(CODECS["tae"])
     fill_from(again, saved(tae, tmp_path / "tae.safetensors"))

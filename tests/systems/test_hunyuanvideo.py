@@ -108,8 +108,8 @@ def test_the_whole_loop(pipeline: Any, system: Moviegen, guidance: float) -> Non
         (ours,) = frames_of(system, order, moments[-1], video=given)
     assert len(path) == len(moments) == STEPS and path[-1].std() > 0.3 and video.std() > 0.01
     for theirs, mine in zip(path, moments, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
-    torch.testing.assert_close((ours + 1) / 2, video, atol=1e-4, rtol=0)
+        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=0)
+    torch.testing.assert_close((ours + 1) / 2, video, atol=2e-3, rtol=0)
 
 
 def test_pictures_are_asked_for_where_they_were_trained(pipeline: Any, system: Moviegen) -> None:

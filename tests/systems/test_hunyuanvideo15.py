@@ -92,8 +92,8 @@ def test_the_whole_loop(tmp_path: Path, guidance: float) -> None:
         (ours,) = frames_of(system, order, moments[-1])
     assert len(path) == len(moments) == STEPS and path[-1].std() > 0.3 and video.std() > 0.01
     for theirs, mine in zip(path, moments, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
-    torch.testing.assert_close(ours, video.transpose(1, 2).clamp(-1, 1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=0)
+    torch.testing.assert_close(ours, video.transpose(1, 2).clamp(-1, 1), atol=2e-3, rtol=0)
 
 
 def test_what_the_folder_says(tmp_path: Path) -> None:

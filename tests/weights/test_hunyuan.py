@@ -77,7 +77,7 @@ def test_the_same_velocity(tmp_path: Path, kind: str | None, layout: str) -> Non
         extra=extra if kind == "latent_concat" else None,
     )  # fmt: skip
     assert theirs.std() > 0.1
-    assert (ours - theirs).abs().max() <= 2e-5 * theirs.abs().max()
+    assert (ours - theirs).abs().max() <= 2e-4 * theirs.abs().max()
 
 
 @torch.no_grad()

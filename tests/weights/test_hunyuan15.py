@@ -59,7 +59,7 @@ def test_the_same_velocity(tmp_path: Path, task: str, lengths: tuple[list[int], 
     words = kind_of_words((2, 7, 12), lengths[0])._replace(others=(letters, *picture))
     ours, theirs = both(loaded(tmp_path), model, words)
     assert theirs.std() > 0.1
-    assert (ours - theirs).abs().max() <= 2e-5
+    assert (ours - theirs).abs().max() <= 2e-4
 
 
 @torch.no_grad()

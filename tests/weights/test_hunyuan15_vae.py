@@ -56,7 +56,7 @@ def test_both_ways(folder: Path, theirs: torch.nn.Module, frames: int, grad: boo
         decoded = ours.decode(ours.normalise(latents))
     for a, b in ((mean, latents), (log_variance, expected_log), (decoded, expected)):
         assert b.std() > 0.05
-        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=0)
 
 
 def _moments(vae: torch.nn.Module, video: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def test_faint_activations(folder: Path, theirs: torch.nn.Module) -> None:
         theirs.save_pretrained(folder)  # type: ignore[operator]
         video = film(5)
         expected = _moments(theirs, video)[:, :, :4]
-        torch.testing.assert_close(loaded(folder).posterior(video)[0], expected, atol=2e-5, rtol=0)
+        torch.testing.assert_close(loaded(folder).posterior(video)[0], expected, atol=2e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -87,9 +87,9 @@ def test_streamed_equals_whole(folder: Path, frames: int) -> None:
     whole = codec.encode(video)
     for size in (1, 3, 4):
         latents = list(codec.stream_encode(video.split(size, dim=1)))
-        torch.testing.assert_close(torch.cat(latents, 1), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat(latents, 1), whole, atol=1e-4, rtol=1e-4)
         pieces = list(codec.stream_decode(whole.split(size, dim=1)))
-        torch.testing.assert_close(torch.cat(pieces, 1), codec.decode(whole), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat(pieces, 1), codec.decode(whole), atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

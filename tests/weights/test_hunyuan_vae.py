@@ -55,7 +55,7 @@ def test_both_ways(ours: CausalVAE, theirs: AutoencoderKLHunyuanVideo, frames: i
         decoded = ours.decode(ours.normalise(posterior.mean.transpose(1, 2)))
     for a, b in ((mean, posterior.mean), (log_variance, posterior.logvar), (decoded, expected)):
         assert b.std() > 0.05
-        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=0)
 
 
 def test_names_and_shapes_of_the_published_size() -> None:
