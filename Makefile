@@ -8,13 +8,21 @@ PORT ?= 8000
 # With an NVIDIA card the default build of PyTorch is right; without one, the newest release that has a CPU build here.
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.11,<2.14' || echo 'torch==2.13.0')
 
-.PHONY: play test check lint format weights clean
+.PHONY: play test test-kernels check lint format weights clean
 
 play: $(VENV)/.installed
 	$(BIN)/dreamwalk play $(NAME) --port $(PORT)
 
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest
+
+# The numerical tests again, each time with kernels that stand for another processor.
+KERNELS := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1
+NUMERICAL := tests/layers tests/schedules tests/backbones tests/codecs tests/weights tests/conditions/test_letters.py \
+  tests/systems/test_autoencode.py tests/rollout/test_execute.py
+
+test-kernels: $(VENV)/.developed
+	for kernel in $(KERNELS); do echo $$kernel && env $$kernel $(BIN)/python -m pytest $(NUMERICAL) || exit 1; done
 
 check: lint test
 
