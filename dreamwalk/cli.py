@@ -162,7 +162,7 @@ def sample(words: list[str]) -> None:
     _check_seed(asked.seed)
     check_film(asked.out)
     system = _load_walkable(name)
-    walk = sampling.walk_of(asked, system.walkable.actions)
+    walk = sampling.walk_of(asked, system.walkable)
     world = system.world()
     if asked.plan:
         from dreamwalk.evaluation.pictures import plan_picture

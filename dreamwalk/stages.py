@@ -15,7 +15,7 @@ import numpy as np
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve import Clips, Progress, Stage, Start, Wish
-from dreamwalk.world import World
+from dreamwalk.world import DOOM_ACTIONS, World
 
 PREVIEWS = 6
 """How often a clip under way is shown."""
@@ -70,8 +70,8 @@ def _dream_stage(name: str, system: Any) -> Stage:
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
     return Stage(
-        title=name, dream=lambda: system.world(), game=_shadow(walkable.world), starts=starts, notes=notes,
-        schedules=_schedules(system),
+        title=name, dream=lambda: system.world(), game=_shadow(walkable), starts=starts, notes=notes,
+        unlearnt=walkable.unlearnt, schedules=_schedules(system),
     )  # fmt: skip
 
 
@@ -119,17 +119,18 @@ def _schedules(system: Any) -> dict[str, Any]:
     from dreamwalk.schedules.staircase import NAMED
 
     def unfolded(schedule: Any, start: int, seed: int) -> Iterator[Any]:
-        world = system.world()
-        clip = world.opening({"start": start}, seed=seed)
-        return unfold(system, clip, schedule, decode=world.decode_latents, seed=seed)
+        return unfold(system, start, schedule, world=system.world(), seed=seed)
 
     return {name: partial(unfolded, system.schedule(name, steps=8)) for name in NAMED}
 
 
-def _shadow(level: str) -> Callable[[], World] | None:
-    """The real game on the level that a dream was trained on, if it is one of Doom's."""
-    if not level:
+def _shadow(walkable: Any) -> Callable[[], World] | None:
+    """The real game on the one level of Doom that a dream was trained on; None for dreams of other things.
+
+    Other games are left out: opening one by a name in a weight file could run code.
+    """
+    if walkable.world != "doom" or walkable.level in ("", "procedural") or walkable.actions != DOOM_ACTIONS:
         return None
     from dreamwalk.data.doom import Doom
 
-    return lambda: Doom(level)
+    return lambda: Doom(walkable.level)

@@ -64,7 +64,8 @@ class Toy:
             yaw[0] = 0
             heading = random.uniform(0, 360) + np.cumsum(yaw)
             poses, intrinsics = zip(*(camera(float(h), side=self.side) for h in heading), strict=True)
-            vectors = [self.schema.pack(self.schema.action(yaw=float(turn))) for turn in yaw]
+            turns = [{"yaw": float(turn)} if "yaw" in self.schema.axes else {} for turn in yaw]
+            vectors = [self.schema.pack(self.schema.action(**turn)) for turn in turns]
             video = np.stack([panorama(float(h), side=self.side) for h in heading])
             yield Clip(
                 video=video, actions=np.stack(vectors), caption="turning",

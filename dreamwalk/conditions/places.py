@@ -116,12 +116,20 @@ class PlaceMap(nn.Module):
 
 
 class Odometer(nn.Module):
-    """Where an action leads: the next pose from this one, the last move and the action; knows the walls.
+    """Where an action leads: the next pose from this one, the last move and two actions; knows the walls.
 
-    It is fitted to walked paths before anything is trained, in a minute or two, and then stays as it is.
+    It is fitted to walked paths before anything is trained, in a minute or two, and then stays as it is. What
+    nothing pushes slows down: without an action other than turning, in this step and the one before, a move
+    is bounded by a share of the last one, so that who stands still stays there wherever it is.
     """
 
     UNIT = 16.0
+    GLIDE = 0.75
+    """That share. Doom's friction leaves 0.744 of a move in a step of 3 tics."""
+    REACH = 64.0
+    """World units that no push exceeds in a step."""
+    TURNS = 0.01
+    """Radians from which a full action is a turn."""
 
     def __init__(self, config: MapConfig, *, actions: int, channels: int = 4, width: int = 128) -> None:
         super().__init__()
@@ -141,18 +149,25 @@ class Odometer(nn.Module):
     def fitted(self) -> bool:
         return bool(self.turn.any())
 
-    def forward(self, pose: Tensor, move: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those before it."""
+    def forward(self, pose: Tensor, move: Tensor, before: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those that the
+        action `before` led to."""
         turned = pose @ _about_the_vertical(action @ self.turn.detach())
         axes = nn.functional.normalize(turned[:, :3, :3], dim=1)  # or they would shrink over hours of walking
         place = pose[:, None, :2, 3] + torch.einsum("bij,nj->bni", axes[:, :2, (2, 0)], self.around)
         drift = torch.einsum("bji,bj->bi", axes, move) / self.UNIT
         inputs = torch.cat([action, drift], dim=-1)
         local = self.free(inputs) + self.mlp(torch.cat([self.ground(place).flatten(1), inputs], dim=-1))
-        step = self.UNIT * torch.einsum("bij,bj->bi", axes, local)
+        step = self._bounded(self.UNIT * torch.einsum("bij,bj->bi", axes, local), move, before, action)
         following = pose.clone()
         following[:, :3] = torch.cat([axes, (pose[:, :3, 3] + step)[..., None]], dim=-1)
         return following, step
+
+    def _bounded(self, step: Tensor, move: Tensor, before: Tensor, action: Tensor) -> Tensor:
+        """A step `(b, 3)`, no longer than what is left of the last move and what pushes allow."""
+        pushes = (before.abs() + action.abs()) @ (self.turn.abs() < self.TURNS).to(action.dtype)
+        most = self.GLIDE * move.norm(dim=-1) + self.REACH * pushes
+        return step * (most / step.norm(dim=-1).clamp(min=1e-6)).clamp(max=1)[:, None]
 
     def fit(self, poses: Tensor, actions: Tensor, *, steps: int, window: int = 16) -> None:
         """Learn from whole walks, poses `(k, t, 4, 4)` and actions `(k, t, a)`, by walking pieces of them."""
@@ -179,7 +194,7 @@ class Odometer(nn.Module):
         errors = [100 * (turned - actions[:, 1:] @ self.turn).square().mean()]
         pose, move = poses[:, 1], poses[:, 1, :3, 3] - poses[:, 0, :3, 3]
         for i in range(2, poses.shape[1]):
-            pose, move = self(pose, move, actions[:, i])
+            pose, move = self(pose, move, actions[:, i - 1], actions[:, i])
             errors.append(((pose[:, :3, 3] - poses[:, i, :3, 3]) / self.UNIT).square().sum(-1).mean())
         return torch.stack(errors).mean()
 

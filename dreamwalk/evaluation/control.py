@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.evaluation.fidelity import Rollout
 from dreamwalk.systems.inverse import Inverse
+from dreamwalk.world import ActionSchema
 
 TURNING = 3.0
 """Degrees per step from which a frame counts as turning."""
@@ -20,44 +22,75 @@ TURNING = 3.0
 
 @dataclass(frozen=True)
 class Control:
-    """How well actions are read back, each in [0, 1]."""
+    """How well actions are read back; None is what cannot be measured."""
 
-    yaw_sign: float
-    """Share of turning frames whose direction is right."""
+    yaw_sign: float | None
+    """Share of turning frames whose direction is right; None without yaw, or where nobody turns."""
     turning_frames: int
-    yaw_error: float
+    yaw_error: float | None
     """Mean absolute error of yaw over all frames, degrees."""
-    walking: float
+    walking: float | None
     """Balanced accuracy of `forward` held or not."""
 
 
-@torch.inference_mode()
-def read_back(examiner: Inverse, video: Tensor, last: Tensor, actions: Tensor, *, limit: float) -> Control:
-    """Read `video` uint8 `(b, t, 3, h, w)` after its `last` real frame, against `actions` `(b, t, a)`.
+@dataclass(frozen=True)
+class Columns:
+    """Where yaw (in degrees, by its limit) and `forward` stand among buttons and axes; None where not."""
 
-    `limit` is the yaw axis's limit in degrees; the schema is Doom's (forward first, yaw the first axis).
-    """
+    yaw: int | None
+    limit: float
+    forward: int | None
+
+    @classmethod
+    def of(cls, schema: ActionSchema) -> Columns:
+        yaw = schema.axes.index("yaw") if "yaw" in schema.axes else None
+        forward = schema.buttons.index("forward") if "forward" in schema.buttons else None
+        return cls(yaw, 1.0 if yaw is None else schema.limits[yaw], forward)
+
+
+def schema_read(examiner: Inverse, given: ActionSchema) -> ActionSchema:
+    """What an examiner reads: as its weight file says, else `given`; UserError when that does not fit."""
+    told = (examiner.about or {}).get("walkable", {}).get("actions")
+    schema = ActionSchema(**{name: tuple(value) for name, value in told.items()}) if told else given
+    reads, known = (examiner.config.buttons, examiner.config.axes), (len(schema.buttons), len(schema.axes))
+    if reads != known:
+        raise UserError(
+            f"this examiner reads {reads[0]} buttons and {reads[1]} axes, not {known[0]} and {known[1]}: "
+            'train one on such data, or add `--examiner ""`'
+        )
+    return schema
+
+
+@torch.inference_mode()
+def read_back(
+    examiner: Inverse, video: Tensor, last: Tensor, actions: Tensor, *, schema: ActionSchema
+) -> Control:
+    """Read `video` uint8 `(b, t, 3, h, w)` after its `last` real frame, against `actions` `(b, t, a)` of
+    `schema`. Yaw and `forward` are found by their names, in the actions and in what the examiner reads."""
     buttons, axes = [], []
     for index in range(len(video)):
         logits, turns = examiner.read(torch.cat([last[index : index + 1], video[index : index + 1]], dim=1))
         buttons.append(logits[0])
         axes.append(turns[0])
-    n = examiner.config.buttons
-    read = torch.stack(axes)[..., 0] * limit
-    yaw = actions[..., n] * limit
-    turning = yaw.abs() >= TURNING
-    right = torch.sign(read[turning]) == torch.sign(yaw[turning])
-    walking = _balanced((torch.stack(buttons)[..., 0] > 0).numpy(), (actions[..., 0] > 0.5).numpy())
-    return Control(
-        yaw_sign=float(right.float().mean()), turning_frames=int(turning.sum()),
-        yaw_error=float((read - yaw).abs().mean()), walking=walking,
-    )  # fmt: skip
+    own, theirs = Columns.of(schema), Columns.of(schema_read(examiner, schema))
+    sign, turns, error, walking = None, 0, None, None
+    if own.yaw is not None and theirs.yaw is not None:
+        read = torch.stack(axes)[..., theirs.yaw] * theirs.limit
+        yaw = actions[..., len(schema.buttons) + own.yaw] * own.limit
+        turning = yaw.abs() >= TURNING
+        right = torch.sign(read[turning]) == torch.sign(yaw[turning])
+        turns, error = int(turning.sum()), float((read - yaw).abs().mean())
+        sign = float(right.float().mean()) if turns else None
+    if own.forward is not None and theirs.forward is not None:
+        held = torch.stack(buttons)[..., theirs.forward] > 0
+        walking = _balanced(held.numpy(), (actions[..., own.forward] > 0.5).numpy())
+    return Control(sign, turns, error, walking)
 
 
-def examine_control(examiner: Inverse, rollout: Rollout, *, limit: float) -> dict[str, Control]:
+def examine_control(examiner: Inverse, rollout: Rollout, *, schema: ActionSchema) -> dict[str, Control]:
     """Control read from the dream, and from the real frames of the same walks."""
-    real = read_back(examiner, rollout.truth, rollout.last, rollout.actions, limit=limit)
-    dreamt = read_back(examiner, rollout.dream, rollout.last, rollout.actions, limit=limit)
+    real = read_back(examiner, rollout.truth, rollout.last, rollout.actions, schema=schema)
+    dreamt = read_back(examiner, rollout.dream, rollout.last, rollout.actions, schema=schema)
     return {"dream": dreamt, "real": real}
 
 

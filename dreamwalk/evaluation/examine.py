@@ -18,11 +18,12 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation import pictures
-from dreamwalk.evaluation.control import examine_control
+from dreamwalk.evaluation.control import Columns, examine_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
 from dreamwalk.evaluation.speed import time_dream
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.inverse import Inverse
+from dreamwalk.world import ActionSchema
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -60,8 +61,8 @@ def examine(
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
     report: dict[str, Any] = {
-        "name": name, "data": asked.data, "world": shards.manifest.get("level", ""),
-        "split": shards.manifest.get("split", ""),
+        "name": name, "data": asked.data, "world": shards.manifest.get("world", ""),
+        "level": shards.manifest.get("level", ""), "split": shards.manifest.get("split", ""),
         "walks": len(walks), "history": history, "seed": seed, "steps": system.config.steps,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "psnr": {key: _at(values) for key, values in curves["PSNR (dB)"].items()},
@@ -71,10 +72,7 @@ def examine(
         },
     }  # fmt: skip
     if examiner is not None:
-        limit = dict(zip(shards.schema.axes, shards.schema.limits, strict=True)).get("yaw")
-        if limit is None:
-            raise UserError(f"'{asked.data}' has no yaw to read back: add `--examiner \"\"`")
-        report["control"] = _control(examiner, rollout, limit)
+        report["control"] = _control(examiner, rollout, shards.schema)
     if system.walkable is not None:
         world = system.world(seed=seed)
         report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
@@ -105,11 +103,14 @@ def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _control(examiner: Inverse, rollout: Rollout, limit: float) -> dict[str, dict[str, float]]:
-    """Control over the first 4, 16 and 64 frames, of the dream and of the real frames."""
-    rows: dict[str, dict[str, float]] = {}
+def _control(examiner: Inverse, rollout: Rollout, schema: ActionSchema) -> dict[str, dict[str, Any]]:
+    """Control over the first 4, 16 and 64 frames, of the dream and of the real frames; empty for data with
+    neither yaw nor `forward`."""
+    rows: dict[str, dict[str, Any]] = {}
+    if Columns.of(schema) == Columns(None, 1.0, None):
+        return rows
     for horizon in (h for h in (4, 16, 64) if h <= rollout.truth.shape[1]):
-        read = examine_control(examiner, rollout.until(horizon), limit=limit)
+        read = examine_control(examiner, rollout.until(horizon), schema=schema)
         rows |= {f"{who}, {horizon} frames": asdict(control) for who, control in read.items()}
     return rows
 
@@ -123,7 +124,7 @@ def _at(curve: np.ndarray) -> dict[str, float]:
 
 def tell(report: dict[str, Any]) -> None:
     """Print a report as tables."""
-    print(f"{report['name']} on {report['walks']} walks of '{report['world']}' ({report['split']}), "
+    print(f"{report['name']} on {report['walks']} walks of '{report['level']}' ({report['split']}), "
           f"{report['history']} frames of history, {report['steps']} denoising passes, "
           f"seed {report['seed']}")  # fmt: skip
     for measure in ("psnr", "ssim", "sharpness"):
@@ -132,11 +133,19 @@ def tell(report: dict[str, Any]) -> None:
                 f"  {measure:9} {row:18}"
                 + "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items())
             )
+    if report.get("control") == {}:
+        print("  control   not measured: these data have neither yaw nor forward to read back")
     for who, control in report.get("control", {}).items():
-        print(f"  control   {who:16} yaw sign right {control['yaw_sign']:.1%} "
-              f"of {control['turning_frames']} turning frames, "
-              f"yaw error {control['yaw_error']:.2f} degrees, "
-              f"forward read {control['walking']:.1%}")  # fmt: skip
+        print(f"  control   {who:16} {_control_told(control)}")
     for speed in report.get("speed", []):
         stages = ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed["milliseconds"].items())
         print(f"  speed     {speed['steps']} passes: {speed['fps']:.1f} fps ({stages})")
+
+
+def _control_told(control: dict[str, Any]) -> str:
+    """A row of `report["control"]` in words, also what of it could not be measured."""
+    sign, error, walking = (control[name] for name in ("yaw_sign", "yaw_error", "walking"))
+    turns = f"yaw sign right {sign:.1%} of {control['turning_frames']} turning frames" if sign is not None \
+        else "no turning frames"
+    yaw = "yaw not measured" if error is None else f"{turns}, yaw error {error:.2f} degrees"
+    return f"{yaw}, " + ("forward not measured" if walking is None else f"forward read {walking:.1%}")

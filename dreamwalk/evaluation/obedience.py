@@ -20,6 +20,8 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.data.captions import phases, room_at
 from dreamwalk.data.scenery import Level
 from dreamwalk.data.shards import Shards
+from dreamwalk.errors import UserError
+from dreamwalk.evaluation.control import Columns, schema_read
 from dreamwalk.systems.inverse import Inverse
 
 TURNS_LEFT, TURNS_RIGHT = ("turn left", "bear left"), ("turn right", "bear right")
@@ -118,8 +120,8 @@ class Readers:
 
     examiner: Inverse
     rooms: RoomReader
-    limit: float
-    """Of the yaw axis, in degrees."""
+    columns: Columns
+    """Where the examiner tells yaw and `forward`."""
     walking: float
     """Mean probability of `forward` from which a clip walks: halfway between those that do and do not."""
 
@@ -128,13 +130,20 @@ class Readers:
         """Degrees that clips turn to the left, and the mean probability of `forward`, `(b,)` each."""
         read = [self.examiner.read(clip[None]) for clip in video]
         buttons, axes = (torch.cat(part) for part in zip(*read, strict=True))
-        return -self.limit * axes[..., 0].sum(1), buttons[..., 0].sigmoid().mean(1)
+        turned = self.columns.limit * axes[..., self.columns.yaw].sum(1)
+        return -turned, buttons[..., self.columns.forward].sigmoid().mean(1)
 
 
 def readers(shards: Shards, level: Level, examiner: Inverse, *, clips: int = 200) -> Readers:
-    """Readers of a level, fitted to windows of the clips that systems were trained on."""
+    """Readers of a level, fitted to windows of the clips that systems were trained on.
+
+    UserError for an examiner that does not read yaw and `forward`.
+    """
     rooms = _room_reader(shards, level, clips=clips)
-    found = Readers(examiner, rooms, shards.schema.limits[0], walking=0.5)
+    columns = Columns.of(schema_read(examiner, shards.schema))
+    if columns.yaw is None or columns.forward is None:
+        raise UserError("motion is read from `yaw` and `forward`: this examiner does not read both")
+    found = Readers(examiner, rooms, columns, walking=0.5)
     windows = held_out(shards, clips, frames=33, seed=1)
     walks = [facts(level, clip.world_from_camera).walks for clip in windows]
     means = []

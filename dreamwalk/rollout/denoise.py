@@ -10,7 +10,7 @@ small errors from being taken at face value, and labelling matters more than noi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Protocol
@@ -64,11 +64,13 @@ class Whereabouts:
     """`world_from_camera` `(b, 4, 4)`."""
     move: Tensor
     """How far the last action led, `(b, 3)` in world units."""
+    action: Tensor
+    """That action, `(b, a)`."""
     intrinsics: Tensor
     """`(b, 3, 3)` in pixels."""
 
     def to(self, device: torch.device | str) -> Whereabouts:
-        return Whereabouts(self.pose.to(device), self.move.to(device), self.intrinsics.to(device))
+        return Whereabouts(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass

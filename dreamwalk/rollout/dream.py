@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -45,6 +45,9 @@ def picture(latents: Tensor, decode: Decode) -> np.ndarray:
     return np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 
+ARRAYS = ("starts", "poses", "intrinsics", "strolls")
+
+
 @dataclass(frozen=True)
 class Walkable:
     """What a dream needs to know besides its weights."""
@@ -60,25 +63,36 @@ class Walkable:
     pace: float = 0.0
     """World units that a held `forward` covers in a step, for the dead reckoning of poses."""
     world: str = ""
-    """The real world that it dreams of: the level of the game, or empty."""
+    """The kind of world that it dreams of, as its data name it: `doom`, `videos`, `game`; or empty."""
+    level: str = ""
+    """Which level, game or folder of that kind."""
+    unlearnt: tuple[str, ...] = ()
+    """Buttons and axes that the weights have not learnt: in the dream they do nothing."""
+    strolls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    """What somebody did who began there, action vectors float32 `(k, t, a)`; empty where that is not known."""
+
+    def learnt(self, vector: np.ndarray) -> np.ndarray:
+        """An action vector `(..., a)` without what is not learnt."""
+        names = (*self.actions.buttons, *self.actions.axes)
+        return vector * np.array([name not in self.unlearnt for name in names], np.float32)
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-able metadata for a weight file."""
-        arrays = {"starts": self.starts, "poses": self.poses, "intrinsics": self.intrinsics}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         schema = {"buttons": self.actions.buttons, "axes": self.actions.axes, "limits": self.actions.limits}
         tensors = {
             f"walkable.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()
         }
-        return tensors, {"actions": schema, "fps": self.fps, "pace": self.pace, "world": self.world}
+        plain = {name: getattr(self, name) for name in ("fps", "pace", "world", "level", "unlearnt")}
+        return tensors, {"actions": schema, **plain}
 
     @classmethod
     def unpack(cls, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Walkable:
         """The inverse of `pack`."""
         schema = ActionSchema(**{name: tuple(value) for name, value in metadata["actions"].items()})
-        arrays = {name: tensors[f"walkable.{name}"].numpy() for name in ("starts", "poses", "intrinsics")}
-        return cls(
-            actions=schema, fps=metadata["fps"], pace=metadata["pace"], world=metadata["world"], **arrays
-        )
+        arrays = {name: tensors[f"walkable.{name}"].numpy() for name in ARRAYS}
+        plain = {name: metadata[name] for name in ("fps", "pace", "world", "level")}
+        return cls(actions=schema, unlearnt=tuple(metadata["unlearnt"]), **plain, **arrays)
 
 
 @dataclass(frozen=True)
@@ -176,7 +190,7 @@ class Dream(World):
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dream the next frame; `timings` then tells the milliseconds of each stage."""
         now, timings = self._awake(), self.timings
-        vector = self.actions.pack(action)
+        vector = self.walkable.learnt(self.actions.pack(action))
         session = replace(now.session, steps=self.steps)
         held = torch.from_numpy(vector)[None].to(self.device)
         latents = self.system.advance(session, held, step=self.step_pass, timings=timings)

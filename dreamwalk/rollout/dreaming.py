@@ -191,7 +191,8 @@ class DreamingSystem(nn.Module):
             return None
         poses = clip.world_from_camera
         move = poses[:, index, :3, 3] - poses[:, max(index - 1, 0), :3, 3]
-        return Whereabouts(poses[:, index].float(), move.float(), clip.intrinsics[:, index].float())
+        pose, intrinsics = poses[:, index].float(), clip.intrinsics[:, index].float()
+        return Whereabouts(pose, move.float(), clip.actions[:, index], intrinsics)
 
     def views(self, here: Whereabouts | None) -> Tensor | None:
         """What is known of the surroundings, `(b, 1, n, d)`."""
@@ -203,8 +204,8 @@ class DreamingSystem(nn.Module):
         """Where `action` `(b, a)` leads."""
         if here is None:
             return None
-        pose, move = self.odometer(here.pose, here.move, action)
-        return replace(here, pose=pose, move=move)
+        pose, move = self.odometer(here.pose, here.move, here.action, action)
+        return replace(here, pose=pose, move=move, action=action)
 
     @torch.inference_mode()
     def advance(

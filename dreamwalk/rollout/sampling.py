@@ -13,7 +13,7 @@ import torch
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import Walk, read_walk
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.dream import Decode, picture
+from dreamwalk.rollout.dream import Decode, Dream, Walkable, picture
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.rollout.endless import frames as finished
 from dreamwalk.rollout.execute import Solver
@@ -30,7 +30,7 @@ class Sample:
     out: Path
     """Where the video goes: an .mp4 file."""
     actions: Path | None = None
-    """A walk, as the page records it (docs/data.md); default: a stroll that `--seed` draws."""
+    """A walk, as the page records it (docs/data.md); default: what somebody did who began there."""
     frames: int | None = None
     """Length of the film; default: the walk's own, or 64. After a walk's end its last action is held."""
     schedule: str = ""
@@ -64,15 +64,17 @@ class Sample:
         return self.guide_actions != 1 or self.guide_history != 1
 
 
-def walk_of(asked: Sample, schema: ActionSchema) -> Walk:
+def walk_of(asked: Sample, walkable: Walkable) -> Walk:
     """The walk to dream: the file's, or a stroll, with the changes that were asked."""
+    schema, drawn = walkable.actions, np.random.default_rng(asked.seed or 0).integers(len(walkable.starts))
     if asked.frames is not None and asked.frames < 1:
         raise UserError(f"a film has at least one frame, got {asked.frames}")
     if asked.actions is not None:
         walk = read_walk(asked.actions)
     else:
-        actions = stroll(schema, (asked.frames or 64) - 1, seed=asked.seed or 0)
-        walk = Walk("", 0, schema.buttons, schema.axes, actions)
+        start = int(drawn) if asked.start is None else asked.start
+        actions = stroll(walkable, start, (asked.frames or 64) - 1, seed=asked.seed or 0)
+        walk = Walk("", 0, schema.buttons, schema.axes, actions, {"start": start})
     walk.check(schema)
     if asked.frames is not None:
         held = np.repeat(walk.actions[-1:], max(0, asked.frames - 1 - len(walk)), axis=0)
@@ -82,7 +84,14 @@ def walk_of(asked: Sample, schema: ActionSchema) -> Walk:
     return replace(walk, **{key: value for key, value in changes.items() if value is not None})
 
 
-def stroll(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
+def stroll(walkable: Walkable, start: int, frames: int, *, seed: int) -> np.ndarray:
+    """Vectors `(frames, size)` of who walks from a start as somebody did before, and then about."""
+    known = walkable.strolls[start][:frames] if start < len(walkable.strolls) else []
+    about = wander(walkable.actions, frames - len(known), seed=seed)
+    return np.concatenate([known, about]) if len(known) else about
+
+
+def wander(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
     """Vectors `(frames, size)` of somebody who walks ahead, in curves, and turns on the spot now and then."""
     random, vectors = np.random.default_rng(seed), np.zeros((frames, schema.size), np.float32)
     at = 0
@@ -117,8 +126,9 @@ def film(
     system: DreamingSystem, start: Clip, walk: Walk, asked: Sample, *, decode: Decode
 ) -> Iterator[np.ndarray]:
     """Frames uint8 `(h, w, 3)` of a walk on a schedule, the first of which is the start itself."""
+    assert system.walkable is not None
     yield from start.video[0].permute(0, 2, 3, 1).cpu().numpy()
-    actions = torch.from_numpy(walk.actions)[None].to(start.video.device)
+    actions = torch.from_numpy(system.walkable.learnt(walk.actions))[None].to(start.video.device)
     moments = system.moments(
         start, actions, schedule=schedule_of(asked, system, walk.steps or None), seed=walk.seed,
         solver=asked.solver, guide=guide_of(asked),
@@ -129,21 +139,20 @@ def film(
 
 
 def unfold(
-    system: DreamingSystem, start: Clip, schedule: Schedule, *, decode: Decode,
+    system: DreamingSystem, start: int, schedule: Schedule, *, world: Dream,
     seed: int = 0, shown: int = 8, bar: int = 6,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """A stroll on a schedule, row after row, without an end: the latest `shown` frames side by side.
+    """A stroll from a start on a schedule, row after row, without an end: the latest `shown` frames.
 
     uint8 `(h + bar, shown * w, 3)`; the bar under a frame is as long as its noise level.
     """
-    assert system.walkable is not None
-    actions = torch.from_numpy(stroll(system.walkable.actions, 10_000, seed=seed))[None].to(
-        start.video.device
-    )
-    tiles = {0: _tile(start.video[0, 0].permute(1, 2, 0).cpu().numpy(), 0.0, bar)}
-    for moment in system.moments(start, actions, schedule=schedule, seed=seed):
+    clip, walkable = world.opening({"start": start}, seed=seed), world.walkable
+    vectors = walkable.learnt(stroll(walkable, start, 10_000, seed=seed))
+    actions = torch.from_numpy(vectors)[None].to(clip.video.device)
+    tiles = {0: _tile(walkable.starts[start], 0.0, bar)}
+    for moment in system.moments(clip, actions, schedule=schedule, seed=seed):
         for frame, level, x in zip(moment.frames, moment.levels, moment.x[0], strict=True):
-            tiles[frame] = _tile(picture(x[None, None], decode), level / schedule.steps, bar)
+            tiles[frame] = _tile(picture(x[None, None], world.decode_latents), level / schedule.steps, bar)
         last = max(tiles)
         tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}
         row = [tiles.get(frame, np.zeros_like(tiles[last])) for frame in range(last - shown + 1, last + 1)]

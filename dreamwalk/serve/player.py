@@ -66,7 +66,8 @@ class Player:
         schema, (height, width) = self._scene.schema, self._scene.size
         names = {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits}
         rest = {"title": self._stage.title, "fps": self._scene.fps, "width": width, "height": height}
-        return names | rest | {"views": self._scene.views, "steps": self._scene.steps}
+        rest |= {"views": self._scene.views, "steps": self._scene.steps}
+        return names | rest | {"unlearnt": self._stage.unlearnt}
 
     def apply(self, command: Command) -> None:
         """Do what was asked for. UserError with one sentence when it makes no sense now; worlds may raise

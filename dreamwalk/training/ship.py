@@ -53,7 +53,7 @@ def ship(order: Ship) -> None:
         "trained": f"{metadata['step']:,} steps of {run['batch']} clips, "
         f"{_minutes(order.run, run):.0f} minutes on {order.hardware}"
         + (f", from '{Path(run['start']).name}'" if run["start"] else ""),
-        "data": f"walks in the level '{metadata['walkable']['world']}': this model knows it and no other",
+        "data": f"walks in the level '{metadata['walkable']['level']}': this model knows it and no other",
     }
     if order.eight:
         halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})

@@ -11,35 +11,75 @@ from dreamwalk.conditions.places import MapConfig
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Walkable
+from dreamwalk.world import ActionSchema
+
+FAR = 800.0
+"""World units from which farther is not better."""
 
 
-def walkable(shards: Shards, *, starts: int = 12, looked_at: int = 120) -> Walkable:
-    """Starts with their poses, chosen from first frames of clips, and the pace of a held `forward`."""
+def walkable(shards: Shards, *, starts: int = 12, looked_at: int = 100) -> Walkable:
+    """Starts with their poses, chosen from first frames of clips, how their clips go on, the pace of a held
+    `forward`, and what no clip does."""
     spread = np.linspace(0, len(shards) - 1, min(looked_at, len(shards))).astype(int)
-    clips = [shards.clip(int(index), depth=False) for index in spread]
-    chosen = [clips[index] for index in _varied(np.stack([clip.video[0] for clip in clips]), starts)]
+    clips = [shards.clip(int(index)) for index in spread]
+    chosen = [clips[index] for index in _best(clips, starts)]
     height, width = shards.size
     blind = np.array([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]], np.float32)
     poses = [np.eye(4) if clip.world_from_camera is None else clip.world_from_camera[0] for clip in chosen]
+    length = min(len(clip) for clip in chosen)
     return Walkable(
         actions=shards.schema, fps=shards.fps, starts=np.stack([clip.video[0] for clip in chosen]),
         poses=np.stack(poses).astype(np.float32),
         intrinsics=blind if chosen[0].intrinsics is None else np.asarray(chosen[0].intrinsics[0], np.float32),
-        pace=_pace(clips, shards.schema.buttons), world=str(shards.manifest.get("level", "")),
+        pace=_pace(clips, shards.schema.buttons), world=str(shards.manifest.get("world", "")),
+        level=str(shards.manifest.get("level", "")), unlearnt=_unlearnt(clips, shards.schema),
+        strolls=np.stack([clip.actions[1:length] for clip in chosen]).astype(np.float32),
     )  # fmt: skip
 
 
-def _varied(frames: np.ndarray, count: int) -> list[int]:
-    """Indices of pictures that show much and differ: of the more detailed half, each far from the others."""
-    small = frames[:, ::4, ::4].astype(np.float32) / 255
+def _best(clips: list[Clip], count: int) -> list[int]:
+    """Indices of clips to begin from, the best first: of the better quarter, each unlike the others.
+
+    The better ones see farther on average and straight ahead, and lead farther from where they begin; what is
+    not known of a world counts as equal, and where depth is not known, pictures of more detail are better.
+    """
+    small = np.stack([clip.video[0, ::4, ::4] for clip in clips]).astype(np.float32) / 255
     detail = np.abs(np.diff(small, axis=1)).mean((1, 2, 3)) + np.abs(np.diff(small, axis=2)).mean((1, 2, 3))
-    rich = np.argsort(-detail, kind="stable")[: max(count, len(frames) // 2)]
+    sight = [_sight(clip.depth) for clip in clips]
+    terms = [detail[:, None] if None in sight else np.array(sight), np.array([[_far(clip)] for clip in clips])]
+    score = sum(np.log(term / (term.max(0) + 1e-9) + 0.01).sum(1) for term in terms)  # no term makes up for one
+    rich = np.argsort(-score, kind="stable")[: max(count, len(clips) // 4)]
     pictures = small[rich].reshape(len(rich), -1)
     picked, distance = [0], np.full(len(rich), np.inf)
     while len(picked) < min(count, len(rich)):
         distance = np.minimum(distance, np.square(pictures - pictures[picked[-1]]).sum(1))
         picked.append(int(distance.argmax()))
-    return [int(rich[index]) for index in picked]
+    return [int(rich[index]) for index in sorted(picked)]
+
+
+def _sight(depth: np.ndarray | None) -> tuple[float, float] | None:
+    """How far one sees from the first frame, on average and straight ahead, about the horizon."""
+    if depth is None:
+        return None
+    rows, columns = depth.shape[1:]
+    band = depth[0, int(0.4 * rows) : int(0.6 * rows) + 1]
+    band = np.median(np.where(band == 0, FAR, band), axis=0).clip(max=FAR)
+    return float(band.mean()), float(band[int(0.4 * columns) : int(0.6 * columns) + 1].min())
+
+
+def _far(clip: Clip) -> float:
+    """How far a clip leads from where it begins; 0 where that is not known."""
+    if clip.world_from_camera is None:
+        return 0.0
+    spots = clip.world_from_camera[:, :3, 3]
+    return float(np.linalg.norm(spots - spots[0], axis=1).max())
+
+
+def _unlearnt(clips: list[Clip], schema: ActionSchema) -> tuple[str, ...]:
+    """Buttons and axes that no clip uses: nothing can be learnt of them."""
+    used = np.any([clip.actions.any(axis=0) for clip in clips], axis=0)
+    names = (*schema.buttons, *schema.axes)
+    return tuple(name for name, ever in zip(names, used, strict=True) if not ever)
 
 
 def _pace(clips: list[Clip], buttons: tuple[str, ...]) -> float:

@@ -4,18 +4,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy import Toy
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
-from dreamwalk.evaluation.control import read_back
+from dreamwalk.data.writing import write_clips
+from dreamwalk.errors import UserError
+from dreamwalk.evaluation.control import Columns, read_back
 from dreamwalk.evaluation.examine import Evaluate, examine
 from dreamwalk.evaluation.fidelity import psnr, roll_out, sharpness, ssim
+from dreamwalk.evaluation.obedience import Readers, RoomReader
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import Autoencode
 from dreamwalk.systems.autoencode import doom as autoencode_doom
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
+from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +87,11 @@ def test_turning_is_read_back(clips: list[Clip]) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    told = read_back(examiner, clip.video[:, 1:], clip.video[:, :1], clip.actions[:, 1:], limit=30.0)
+    told = read_back(examiner, clip.video[:, 1:], clip.video[:, :1], clip.actions[:, 1:], schema=DOOM_ACTIONS)
     assert told.yaw_sign > 0.9
     backwards = clip.video.flip(1)
     reversed_ = read_back(
-        examiner, backwards[:, 1:], backwards[:, :1], clip.actions.flip(1)[:, :-1], limit=30.0
+        examiner, backwards[:, 1:], backwards[:, :1], clip.actions.flip(1)[:, :-1], schema=DOOM_ACTIONS
     )
     assert reversed_.yaw_sign < 0.3
 
@@ -113,3 +118,60 @@ def test_control_is_told_by_horizon(system: NextFrame, toy_data: Path, tmp_path:
     asked = Evaluate(str(toy_data), tmp_path, clips=2, frames=8, history=2)
     report = examine(system, asked, name="tiny", examiner=examiner)
     assert set(report["control"]) == {"dream, 4 frames", "real, 4 frames"}
+
+
+class Told(Inverse):
+    """An examiner that knows the answer: actions `(t, a)` in the order of `order` instead of its schema's."""
+
+    def __init__(self, actions: torch.Tensor, schema: ActionSchema) -> None:
+        super().__init__(InverseConfig(len(schema.buttons), len(schema.axes), width=8))
+        self.answer = actions
+
+    def read(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n = self.config.buttons
+        return 2 * self.answer[None, :, :n] - 1, self.answer[None, :, n:]
+
+
+def acted(frames: int, schema: ActionSchema) -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    held = (torch.rand(frames, len(schema.buttons), generator=random) < 0.5).float()
+    return torch.cat([held, 2 * torch.rand(frames, len(schema.axes), generator=random) - 1], dim=1)
+
+
+LOOK = ActionSchema(("jump", "forward"), ("pitch", "yaw"), (15.0, 20.0))
+VIDEO = torch.zeros(1, 40, 3, 8, 8, dtype=torch.uint8)
+
+
+def test_yaw_and_forward_are_found_by_their_names() -> None:
+    actions = acted(40, LOOK)
+    control = read_back(Told(actions, LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=LOOK)
+    assert (control.yaw_sign, control.walking) == (1.0, 1.0)
+    assert control.turning_frames > 20 and control.yaw_error == pytest.approx(0, abs=1e-5)
+    other = Told(actions[:, [1, 0, 3, 2]] * torch.tensor([1, 1, 0.5, 0.25]), LOOK)  # of wider limits
+    other.about = {"walkable": {"actions": {
+        "buttons": ["forward", "jump"], "axes": ["yaw", "pitch"], "limits": [40.0, 60.0],
+    }}}  # fmt: skip
+    assert read_back(other, VIDEO, VIDEO[:, :1], actions[None], schema=LOOK) == control
+    readers = Readers(other, RoomReader(["stone"]), Columns.of(ActionSchema(("forward",), ("yaw",), (40.0,))), 0.5)
+    degrees, walks = readers.motion(VIDEO)
+    assert degrees.item() == pytest.approx(-20 * actions[:, 3].sum().item(), abs=1e-3)
+    assert walks.item() == pytest.approx((2 * actions[:, 1] - 1).sigmoid().mean().item(), abs=1e-5)
+
+
+def test_what_cannot_be_read_back_is_said(
+    system: NextFrame, toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jumps = ActionSchema(("jump",))
+    actions = acted(40, jumps)
+    control = read_back(Told(actions, jumps), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
+    assert (control.yaw_sign, control.turning_frames, control.yaw_error, control.walking) == (None, 0, None, None)
+    still = torch.zeros(1, 40, LOOK.size)
+    control = read_back(Told(still[0], LOOK), VIDEO, VIDEO[:, :1], still, schema=LOOK)
+    assert (control.yaw_sign, control.yaw_error, control.walking) == (None, 0.0, 1.0)
+    with pytest.raises(UserError, match="reads 2 buttons and 2 axes, not 1 and 0"):
+        read_back(Told(still[0], LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
+    folder = write_clips(Toy(schema=ActionSchema(tuple("abcdefg"))), 2, tmp_path / "data")
+    asked = Evaluate(str(folder), tmp_path / "out", clips=2, frames=8, history=2)
+    report = examine(system, asked, name="tiny", examiner=Inverse(InverseConfig(buttons=5, axes=2, width=8)))
+    assert report["control"] == {}
+    assert "these data have neither yaw nor forward" in capsys.readouterr().out

@@ -181,7 +181,7 @@ def test_with_a_map_poses_are_those_of_the_odometer(mapped: Dream) -> None:
     held = torch.from_numpy(mapped.actions.pack(action))[None]
     with torch.inference_mode():
         odometer = mapped.system.odometer  # type: ignore[attr-defined]
-        expected = odometer(session.where.pose, session.where.move, held)[0]
+        expected = odometer(session.where.pose, session.where.move, session.where.action, held)[0]
     np.testing.assert_allclose(poses[0], expected[0].numpy(), atol=1e-5)
     mapped.restore(state)
     again = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
