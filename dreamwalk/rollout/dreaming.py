@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
@@ -27,6 +29,9 @@ from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+
+# A forked process lacks its parent's threads, and would wait for them without an end.
+os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class DreamingSystem(nn.Module):
             stride, channels = stride * config.backbone.patch, config.backbone.channels
             self.map = PlaceMap(config.map, grid=grid, stride=stride, channels=channels, width=width)
             self.odometer = Odometer(config.map, actions=config.actions)
-        self._engine: tuple[Step, Decode] | None = None
+        self._engines: dict[tuple[int, torch.device], tuple[Step, Decode]] = {}
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -232,7 +237,7 @@ class DreamingSystem(nn.Module):
         levels = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
         return tuple(reversed(levels.tolist()))
 
-    def world(self, *, seed: int | None = None) -> Dream:
+    def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
 
         UserError without starts.
@@ -242,15 +247,23 @@ class DreamingSystem(nn.Module):
                 "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
             )
         device = next(self.parameters()).device
-        if self._engine is None:
-            self._engine = self._engines(device)
-        step, decode = self._engine
-        world = Dream(self, self.walkable, step=step, decode=decode, device=device)
+        world = Dream(self, self.walkable, device=device, render_mode=render_mode)
         world.reset(seed=seed)
         return world
 
-    def _engines(self, device: torch.device) -> tuple[Step, Decode]:
-        """The pass and the decoder, made once and shared by all worlds of this system."""
+    def engine(self) -> tuple[Step, Decode]:
+        """The pass and the decoder, made once in a process and shared by all worlds of this system."""
+        place = os.getpid(), next(self.parameters()).device
+        if (
+            place not in self._engines
+        ):  # a forked process keeps its parent's: freeing that waits for its threads
+            self._engines[place] = self._make_engine(place[1])
+        return self._engines[place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engines": {}}  # they can neither be copied nor sent to another process
+
+    def _make_engine(self, device: torch.device) -> tuple[Step, Decode]:
         if device.type == "cuda":
             return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
         config, step, decode = self.config, self.step(), self.codec.decode
