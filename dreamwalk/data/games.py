@@ -168,6 +168,10 @@ class RandomKeys:
         self.vector = np.zeros(schema.size, np.float32)
 
     def __call__(self, frame: np.ndarray, info: dict[str, Any], random: np.random.Generator) -> np.ndarray:
+        return self.hold(random)
+
+    def hold(self, random: np.random.Generator) -> np.ndarray:
+        """The next action vector, whatever is seen."""
         if self.left == 0:
             self.left = int(random.integers(1, 9))
             self.vector = self._draw(random)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+from dreamwalk.world import ActionSchema
 
 # A forked process lacks its parent's threads, and would wait for them without an end.
 os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
@@ -61,6 +62,21 @@ class DreamConfig:
     sketching: bool = False
     """Train the map alone, which is quick and comes first."""
 
+    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
+        """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
+        with torch.device("meta"):
+            _, h, w = build_codec(self.codec).stride
+        h, w = h * self.backbone.patch, w * self.backbone.patch
+        grid = size[0] // h, size[1] // w
+        if size != (grid[0] * h, grid[1] * w) or 0 in grid:
+            near = [max(1, round(side / part)) * part for side, part in zip(size, (h, w), strict=True)]
+            raise UserError(
+                f"frames of {size[0]}x{size[1]} do not divide into squares of {h}x{w}: collect them again, "
+                f"with `--size {near[0]} {near[1]}`"
+            )
+        grid = grid[0] * self.backbone.patch, grid[1] * self.backbone.patch
+        return replace(self, actions=schema.size, backbone=replace(self.backbone, grid=grid))
+
 
 class DreamingSystem(nn.Module):
     """A frozen codec, an action embedding, a backbone, and perhaps a map of the level that it dreams of."""
@@ -90,18 +106,6 @@ class DreamingSystem(nn.Module):
 
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Nothing is computed from data before the first step: the codec arrives trained."""
-
-    def suit(self, actions: int, size: tuple[int, int]) -> None:
-        """UserError unless data with so many actions and frames of `size` (h, w) fit this system."""
-        _, h, w = self.codec.stride
-        grid = size[0] // h, size[1] // w
-        if actions != self.config.actions:
-            mend = f"add `--system.actions {actions}`"
-            raise UserError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
-        if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
-            flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
-            frames = f"frames of {size[0]}x{size[1]}"
-            raise UserError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
 
     def encode(self, video: Tensor) -> Tensor:
         """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; UserError for another size."""
