@@ -225,7 +225,7 @@ def test_actions_and_grid_are_read_from_the_data(toy_data: Path, tmp_path: Path)
 def test_frames_that_no_grid_fits_are_named(toy_data: Path, tmp_path: Path) -> None:
     system = nextframe.tiny()
     wide = replace(system, codec=PatchCodecConfig(channels=16, patch=64, widths=()))
-    with pytest.raises(UserError, match="32x32 do not divide into squares of 64x64: .* `--size 64 64`"):
+    with pytest.raises(UserError, match=r"32x32 do not divide into squares of 64x64: .* `--size 64 64`"):
         fit(tiny(toy_data, system=wide), tmp_path / "run")
 
 
