@@ -176,6 +176,12 @@ def test_axes_alone_are_played_and_bounded_on_each_side(tmp_path: Path) -> None:
     assert data.schema.action(axis_1=-1)["axes"].tolist() == [0, 0, 0]
 
 
+def test_a_game_of_gymnasium_that_has_axes_alone(tmp_path: Path) -> None:
+    data = Shards(collect_game("Pendulum-v1", out=tmp_path, frames=32, clip_frames=16, size=(32, 32)))
+    assert (data.schema.buttons, data.schema.limits, data.schema.ranges) == ((), (2.0,), ((-2.0, 2.0),))
+    assert len(np.unique(data.clip(0).video[:, 16])) > 10
+
+
 def test_numbers_that_make_no_clips(tmp_path: Path) -> None:
     for wrong in ({"frames": 0}, {"workers": 0}, {"clip_frames": 1}, {"skip": -1}, {"repeat": 0}):
         with pytest.raises(UserError, match=f"{next(iter(wrong))}"):

@@ -108,9 +108,9 @@ def test_the_default_examination_goes_as_far_as_the_walks(
 
 
 def test_what_cannot_be_examined_is_named(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="longest walk has 12 frames and 68 are needed: .* `--frames`"):
+    with pytest.raises(ValueError, match=r"longest walk has 12 frames and 68 are needed: .* `--frames`"):
         examine(system, Evaluate(str(toy_data), tmp_path, frames=64), name="tiny")
-    with pytest.raises(ValueError, match="longest walk has 12 frames and 13 are needed: .* `--history`"):
+    with pytest.raises(ValueError, match=r"longest walk has 12 frames and 13 are needed: .* `--history`"):
         examine(system, Evaluate(str(toy_data), tmp_path, history=12), name="tiny")
     codec = Autoencode(autoencode_doom())
     with pytest.raises(ValueError, match="cannot go on frame after frame"):
