@@ -5,16 +5,16 @@
     world = system.world(seed=7)                      # a gymnasium.Env that a network dreams
     game = dreamwalk.make("dreamwalk/Doom-v0")        # the real one
 
-Importing the package imports no torch; `load` does.
+Importing the package makes its worlds known to gymnasium and imports no torch; `load` does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import gymnasium
+import gymnasium
+from gymnasium.envs.registration import WrapperSpec
 
 __all__ = ["load", "make"]
 __version__ = "0.1.0"
@@ -32,19 +32,25 @@ def load(name: str | Path) -> Any:
 
 
 def make(name: str, **options: Any) -> gymnasium.Env:
-    """`gymnasium.make` with dreamwalk's worlds known: `dreamwalk/Doom-v0` and `dreamwalk/Dream-v0`.
+    """`gymnasium.make`, which knows dreamwalk's worlds once this package is imported.
 
-    The dream takes `system=`, a name or what `load` gave.
+    They are `dreamwalk/Doom-v0`, and `dreamwalk/Dream-v0`, which takes `system=`, a name or what `load` gave.
+    `dreamwalk/DoomDiscrete-v0` and `dreamwalk/DreamDiscrete-v0` have numbered actions. An episode is cut off
+    after 2,100 steps, three minutes of the game; `max_episode_steps=` says otherwise.
     """
-    import gymnasium
-
-    from dreamwalk.data import doom
-
-    doom.register()
-    if "dreamwalk/Dream-v0" not in gymnasium.registry:
-        gymnasium.register("dreamwalk/Dream-v0", entry_point="dreamwalk:_dream")
     return gymnasium.make(name, **options)
 
 
-def _dream(system: Any, seed: int | None = None) -> gymnasium.Env:
-    return (load(system) if isinstance(system, str | Path) else system).world(seed=seed)
+def _register() -> None:
+    """Make the worlds known to gymnasium. It runs at import, so it names modules and imports none."""
+    wrapped = (WrapperSpec("DiscreteActions", "dreamwalk.world:DiscreteActions", {"share": 0.25}),)
+    worlds = {"Doom": "dreamwalk.data.doom:Doom", "Dream": "dreamwalk.systems.open:dream"}
+    for world, entry_point in worlds.items():
+        for form, wrappers in (("", ()), ("Discrete", wrapped)):
+            gymnasium.register(
+                f"dreamwalk/{world}{form}-v0", entry_point=entry_point, max_episode_steps=2100,
+                additional_wrappers=wrappers,
+            )  # fmt: skip
+
+
+_register()

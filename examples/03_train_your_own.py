@@ -3,14 +3,13 @@
 python examples/03_train_your_own.py --out runs/cartpole --steps 20
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 import dreamwalk
 from dreamwalk.data.games import collect_game
-from dreamwalk.data.shards import Shards
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.training.fit import fit
@@ -30,7 +29,7 @@ class Options:
 def main(options: Options) -> None:
     data = options.out / "data"
     collect_game(options.game, out=data, frames=options.frames, clip_frames=8, size=(32, 32))
-    tiny = replace(nextframe.tiny(), actions=Shards(data).schema.size)
+    tiny = nextframe.tiny()  # how many actions and how large a frame: `fit` reads that from the data
     codec = Run(
         "autoencode.mine", AutoencodeConfig(codec=tiny.codec), str(data),
         frames=2, batch=8, steps=options.steps,

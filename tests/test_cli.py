@@ -142,20 +142,3 @@ def test_a_stroll_on_a_schedule_becomes_a_film(
         (["--guide-actions", "2", "--guide-history", "2"], "not both at once"),
     ):
         assert sentence in refuse([*words, *flags], capsys)
-
-
-def test_data_of_another_size_are_refused(
-    toy_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["train", "nextframe.game", "--data", str(toy_data), "--codec", "None", "--out", "r"]
-    assert "frames of 32x32 do not fit a grid of (6, 8): add `--system.backbone.grid 2 2`" in refuse(
-        words, capsys
-    )
-
-
-def test_actions_of_another_length_are_refused(
-    toy_data: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["train", "nextframe.game", "--data", str(toy_data), "--codec", "None", "--out", "r"]
-    words += ["--system.backbone.grid", "2", "2", "--system.actions", "3"]
-    assert "add `--system.actions 7`" in refuse(words, capsys)

@@ -164,7 +164,7 @@ class CollectGame:
     out: str
     """Folder for the clips."""
     id: str
-    """Name of the game for gymnasium.make, such as ALE/Pong-v5 or my_package:MyGame-v0."""
+    """Name of the game, such as CartPole-v1, or with the package that registers it: ale_py:ALE/Pong-v5."""
     split: Literal["train", "validation", "test"] = "train"
     frames: int = 40_000
     workers: int = 1

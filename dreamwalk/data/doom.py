@@ -17,7 +17,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import vizdoom
 from gymnasium import spaces
@@ -28,7 +27,7 @@ from dreamwalk.cameras import camera_rays, intrinsics_matrix
 from dreamwalk.data.levels import level_named
 from dreamwalk.data.scenery import PLACED, PLACED_CLASS, Level
 from dreamwalk.errors import UserError
-from dreamwalk.world import DOOM_ACTIONS, Action, World
+from dreamwalk.world import DOOM_ACTIONS, Action, World, known_render_mode
 
 WIDTH, HEIGHT = 640, 480
 DEPTH_STEP, DEPTH_OFFSET = 7.159, 14.5
@@ -86,7 +85,7 @@ class Doom(World):
         self.size, self.tics = size, tics
         self.fps = 35 / tics
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(self.fps)}
-        self.render_mode = render_mode
+        self.render_mode = known_render_mode(render_mode)
         self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.action_space = self.actions.space
         self._folder = tempfile.TemporaryDirectory(prefix="dreamwalk-doom-")
@@ -119,8 +118,8 @@ class Doom(World):
         frame, info = self._look()
         return frame, 0.0, False, False, info
 
-    def render(self) -> np.ndarray:
-        return self._frame
+    def render(self) -> np.ndarray | None:
+        return self._frame.copy() if self.render_mode else None
 
     def state(self) -> dict[str, Any]:
         history = np.asarray(self._history, np.float32).reshape(-1, self.actions.size)
@@ -285,9 +284,3 @@ def _open_game(level: Level, folder: Path) -> vizdoom.DoomGame:
     with _STARTING, contextlib.chdir(folder):  # the engine makes a folder of its own wherever it is started
         game.init()
     return game
-
-
-def register() -> None:
-    """Make the game known to gymnasium as "dreamwalk/Doom-v0"."""
-    if "dreamwalk/Doom-v0" not in gymnasium.registry:
-        gymnasium.register("dreamwalk/Doom-v0", entry_point="dreamwalk.data.doom:Doom")

@@ -1,8 +1,8 @@
 """Any gymnasium game as a World, and clips collected from it.
 
 The game shows pixels, either as its observation (uint8, height x width x 3) or by `render()` with
-`render_mode="rgb_array"`. Its actions may be Discrete, MultiBinary, Box, or a Dict of these: each choice
-becomes a button and each number an axis. Games know no poses: their clips train the systems that need none.
+`render_mode="rgb_array"`. `data/game_actions.py` says what becomes of its actions. Games know no poses: their
+clips train the systems that need none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 
 from dreamwalk.clip import Clip
+from dreamwalk.data.game_actions import meanings, translate
 from dreamwalk.data.levels import SPLITS
 from dreamwalk.data.pictures import fit
 from dreamwalk.data.writing import write_clips
@@ -32,20 +33,28 @@ ATTEMPTS = 20
 class Game(World):
     """A gymnasium game as a World: frames of `size` (h, w), actions by the schema in `actions`.
 
-    One step here is `repeat` steps of the game with the same action. No button held means the first choice of
-    a Discrete action; of several, the first counts. `state`/`restore` replay the episode from its seed, which
-    is exact for games that are. UserError when the game shows no pixels or its actions are of another kind.
+    One step here is `repeat` steps of the game with the same action. `state`/`restore` replay the episode
+    from its seed, which is exact for games that are. UserError when the game shows no pixels or its actions
+    are of another kind.
     """
 
     def __init__(
         self, env: gymnasium.Env | str, *, size: tuple[int, int] = (96, 128), repeat: int = 1
     ) -> None:
         self.env = open_game(env) if isinstance(env, str) else env
-        self._pixels = _shows_pixels(self.env.observation_space)
-        if not self._pixels and self.env.render_mode != "rgb_array":
+        if not isinstance(self.env, gymnasium.Env):
+            raise UserError(f"a game is a gymnasium.Env, and this is a {type(self.env).__name__}")
+        seen, rendered = self.env.observation_space, self.env.render_mode == "rgb_array"
+        self._pixels = _is_picture(seen, 3) or (not rendered and _is_picture(seen, 1))
+        if not self._pixels and not rendered:
             raise UserError("this game shows no pixels: make it with render_mode='rgb_array'")
-        self._translation = translate(self.env.action_space, _meanings(self.env))
+        self._translation = translate(self.env.action_space, meanings(self.env))
         self.actions = self._translation.schema
+        if repeat < 1 or min(size) < 1 or not self.actions.size:
+            raise UserError(
+                f"a game has actions, frames of at least 1x1 and steps of at least one of its own, got "
+                f"{self.actions.size} actions, size={size} and repeat={repeat}"
+            )
         self.size, self.repeat = size, repeat
         self.fps = float(self.env.metadata.get("render_fps") or 10) / repeat
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
@@ -67,7 +76,9 @@ class Game(World):
         return self._show(observation)
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        vector = self.actions.pack(action)
+        return self._act(self.actions.pack(action))
+
+    def _act(self, vector: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._history.append(vector)
         native = self._translation.native(vector)
         total = 0.0
@@ -92,7 +103,7 @@ class Game(World):
     def restore(self, state: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
         frame, info = self.reset(seed=state["seed"])
         for vector in state["history"]:
-            frame, _, _, _, info = self.step(self.actions.unpack(vector))
+            frame, _, _, _, info = self._act(vector)
         self.np_random.bit_generator.state = state["random"]
         return frame, info
 
@@ -101,95 +112,83 @@ class Game(World):
 
     def _show(self, observation: Any) -> tuple[np.ndarray, dict[str, Any]]:
         picture = observation if self._pixels else self.env.render()
-        self._frame = fit(np.asarray(picture), self.size)
+        self._frame = fit(as_frame(picture), self.size)
         return self._frame.copy(), dict(self._info)
 
 
 def open_game(name: str) -> gymnasium.Env:
     """`gymnasium.make`, with pixels; UserError with its advice for a name that it does not know."""
+    errors = gymnasium.error
     try:
-        return gymnasium.make(name, render_mode="rgb_array")
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise UserError(f"there is no game called '{name}': {error}") from None
+        try:
+            return gymnasium.make(name, render_mode="rgb_array")
+        except TypeError:  # it may take no render_mode, and say what is wrong otherwise
+            return gymnasium.make(name)
+    except (errors.NameNotFound, errors.NamespaceNotFound, errors.VersionNotFound) as error:
+        advice = "" if ":" in name else " (write the package that registers it before a colon, as in "
+        advice += advice and "ale_py:ALE/Pong-v5 or minigrid:MiniGrid-FourRooms-v0)"
+        raise UserError(f"there is no game called '{name}': {error}{advice}") from None
+    except (errors.Error, ModuleNotFoundError) as error:
+        raise UserError(f"the game '{name}' cannot be made: {error}") from None
 
 
-@dataclass(frozen=True)
-class Translation:
-    """How an action vector becomes an action of the game."""
+def as_frame(picture: Any) -> np.ndarray:
+    """uint8 `(h, w, 3)` of what a game shows: that, grey `(h, w)` or `(h, w, 1)`, or with an alpha channel.
 
-    schema: ActionSchema
-    native: Callable[[np.ndarray], Any]
-
-
-def translate(space: spaces.Space, meanings: tuple[str, ...] = (), *, prefix: str = "") -> Translation:
-    """The schema of an action space, and the way back into it; `meanings` are names for a Discrete one."""
-    if isinstance(space, spaces.Discrete):
-        count, start = int(space.n), int(space.start)
-        names = meanings or tuple(f"{prefix or 'choice_'}{k}" for k in range(count))
-        return Translation(ActionSchema(names), lambda v: start + int(np.argmax(v > 0.5)))
-    if isinstance(space, spaces.MultiBinary) and isinstance(space.n, int):
-        names = tuple(f"{prefix or 'button_'}{k}" for k in range(space.n))
-        return Translation(ActionSchema(names), lambda v: (v > 0.5).astype(np.int8))
-    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-        limits = np.maximum(abs(space.low), abs(space.high)).astype(np.float32)
-        names = tuple(f"{prefix or 'axis_'}{k}" for k in range(len(limits)))
-        low, high, kind = space.low, space.high, space.dtype
-        schema = ActionSchema((), names, tuple(limits.tolist()))
-        return Translation(schema, lambda v: np.clip(v * limits, low, high).astype(kind))
-    if isinstance(space, spaces.Dict):
-        return _translate_dict(space, prefix)
-    known = "Discrete, MultiBinary, a bounded Box with one axis, or a Dict of these"
-    raise UserError(f"actions of kind {space} are not known here: wrap the game so that they are {known}")
+    UserError for everything else.
+    """
+    array = np.asarray(picture)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
+        raise UserError(
+            f"this game shows {array.dtype} of shape {array.shape}: "
+            "wrap it so that a frame is uint8 (h, w, 3)"
+        )
+    return np.broadcast_to(array[..., :3], (*array.shape[:2], 3))
 
 
-def _translate_dict(space: spaces.Dict, prefix: str) -> Translation:
-    """Parts side by side: first all the buttons, then all the axes."""
-    parts = {key: translate(part, prefix=f"{prefix}{key}_") for key, part in space.spaces.items()}
-    schemas = [part.schema for part in parts.values()]
-    schema = ActionSchema(
-        tuple(name for s in schemas for name in s.buttons),
-        tuple(name for s in schemas for name in s.axes),
-        tuple(limit for s in schemas for limit in s.limits),
-    )
-
-    def native(vector: np.ndarray) -> dict[str, Any]:
-        button, axis, action = 0, len(schema.buttons), {}
-        for key, part in parts.items():
-            buttons, axes = len(part.schema.buttons), len(part.schema.axes)
-            own = np.concatenate([vector[button : button + buttons], vector[axis : axis + axes]])
-            action[key] = part.native(own)
-            button, axis = button + buttons, axis + axes
-        return action
-
-    return Translation(schema, native)
-
-
-def _shows_pixels(space: spaces.Space) -> bool:
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
-
-
-def _meanings(env: gymnasium.Env) -> tuple[str, ...]:
-    """Names of the choices, where the game tells them (Atari does)."""
-    tell = getattr(env.unwrapped, "get_action_meanings", None)
-    return tuple(str(name).lower() for name in tell()) if tell else ()
+def _is_picture(space: spaces.Space, *channels: int) -> bool:
+    """Whether observations are pictures; what is tiny is a table of symbols (MiniGrid's is 7x7x3)."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return False
+    return min(space.shape[:2]) >= 16 and (*space.shape, 1)[2] in channels
 
 
 class RandomKeys:
-    """The policy of a child at the keyboard: a few random keys and a random turn, held for some steps."""
+    """The policy of a child at the keyboard: random keys and turns, held for some steps.
+
+    Of each group of choices one is drawn, all equally often; the other keys are held half of the time, and
+    now and then nothing is.
+    """
+
+    STILL = 1 / 8
 
     def __init__(self, schema: ActionSchema) -> None:
         self.schema, self.left = schema, 0
         self.vector = np.zeros(schema.size, np.float32)
 
     def __call__(self, frame: np.ndarray, info: dict[str, Any], random: np.random.Generator) -> np.ndarray:
+        return self.hold(random)
+
+    def hold(self, random: np.random.Generator) -> np.ndarray:
+        """The next action vector, whatever is seen."""
         if self.left == 0:
             self.left = int(random.integers(1, 9))
-            buttons, axes = len(self.schema.buttons), len(self.schema.axes)
-            held = random.random(buttons) < 1.5 / max(buttons, 1)
-            turns = random.uniform(-1, 1, axes) * (random.random(axes) < 0.5)
-            self.vector = np.concatenate([held, turns]).astype(np.float32)
+            self.vector = self._draw(random)
         self.left -= 1
         return self.vector
+
+    def _draw(self, random: np.random.Generator) -> np.ndarray:
+        schema, still = self.schema, random.random() < self.STILL
+        chosen = {group: group[random.integers(len(group))] for group in schema.choices}
+        grouped = {name for group in chosen for name in group}
+        held = [
+            name in chosen.values() if name in grouped else tossed < 0.5 and not still
+            for name, tossed in zip(schema.buttons, random.random(len(schema.buttons)), strict=True)
+        ]
+        moved = (random.random(len(schema.axes)) < 0.5) & (not still)
+        turns = random.uniform(*schema.bounds) / np.asarray(schema.limits) * moved
+        return schema.canonical(np.concatenate([held, turns]))
 
 
 @dataclass(frozen=True)
@@ -221,6 +220,7 @@ class GameWalks:
 
     def _play(self, game: Game, index: int) -> Clip:
         """The first of some episodes of this index that lasts long enough."""
+        longest = 0
         for attempt in range(ATTEMPTS):
             random = np.random.default_rng((self.seed, SPLITS.index(self.split), index, attempt))
             policy = self.policy or RandomKeys(self.schema)
@@ -236,7 +236,8 @@ class GameWalks:
                     break
             if len(frames) == skip + self.clip_frames:
                 return Clip(video=np.stack(frames[skip:]), actions=np.stack(vectors[skip:]))
-        advice = "choose a smaller clip_frames"
+            longest = max(longest, len(frames) - skip)
+        advice = f"add `--clip-frames {longest}`" if longest > 1 else "add a smaller `--skip`"
         raise UserError(f"{ATTEMPTS} episodes in a row ended before {self.clip_frames} frames: {advice}")
 
 
@@ -257,12 +258,20 @@ def collect_game(
     """Play a game and write at least `frames` frames as clips into the folder `out`, which is returned.
 
     `make` is a gymnasium id or a function that makes the game (a module's own function when `workers` > 1).
-    A clip begins up to `skip` steps into an episode. UserError for games that `Game` cannot wrap and for
-    unknown splits.
+    A clip begins up to `skip` steps into an episode. UserError for games that `Game` cannot wrap, before
+    anything is written, and for numbers that make no clips.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}': known are {', '.join(SPLITS)}")
+    if frames < 1 or workers < 1 or clip_frames < 2 or skip < 0:
+        raise UserError(
+            f"frames and workers are at least 1, clip_frames 2 and skip 0, got frames={frames}, "
+            f"workers={workers}, clip_frames={clip_frames}, skip={skip}"
+        )
+    if not isinstance(make, str) and not callable(make):
+        raise UserError(f"give a game's name or a function that makes it, not a {type(make).__name__}")
     with closing(Game(make if isinstance(make, str) else make(), size=size, repeat=repeat)) as game:
+        game.reset(seed=seed)  # shows what its frames are
         schema, fps = game.actions, game.fps
     walks = GameWalks(make, schema, fps, size, repeat, policy, skip, split, seed, clip_frames)
     return write_clips(walks, -(-frames // clip_frames), out, workers=workers)

@@ -95,8 +95,7 @@ class Shards:
     def __init__(self, path: str | Path, *, memory: int = 4 << 30) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        schema = self.manifest["schema"]
-        self.schema = ActionSchema(tuple(schema["buttons"]), tuple(schema["axes"]), tuple(schema["limits"]))
+        self.schema = ActionSchema(**{name: tuple(part) for name, part in self.manifest["schema"].items()})
         self.fps: float = self.manifest["fps"]
         self.size: tuple[int, int] = tuple(self.manifest["size"])
         self._entries = [

@@ -94,12 +94,11 @@ def _clips_of(number: int, clips: int) -> range:
 
 
 def _header(source: Source) -> dict[str, Any]:
-    schema = source.schema
     header = {
         "format": FORMAT,
         "version": VERSION,
         **source.describe(),
-        "schema": {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits},
+        "schema": asdict(source.schema),
         "fps": source.fps,
         "size": source.size,
         "clip_frames": source.clip_frames,

@@ -37,8 +37,8 @@ class Evaluate:
     out: Path = Path("runs/examination")
     clips: int = 32
     """How many walks."""
-    frames: int = 64
-    """Longest horizon."""
+    frames: int | None = None
+    """Longest horizon; default: 64, or as far as the longest walks go."""
     history: int = 4
     """Real frames that a dream begins from."""
     examiner: str = "inverse.doom"
@@ -56,7 +56,7 @@ def examine(
     if not isinstance(system, DreamingSystem):
         raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     shards, out, seed, history = Shards(asked.data), asked.out, asked.seed, asked.history
-    walks = _walks(shards, asked.clips, history + asked.frames)
+    walks = _walks(shards, asked, history)
     out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
@@ -83,14 +83,14 @@ def examine(
     return report
 
 
-def _walks(shards: Shards, clips: int, frames: int) -> list[Clip]:
-    """The first clips that are long enough, cut to `frames`."""
-    long = [index for index in range(len(shards)) if shards.frames_of(index) >= frames][:clips]
+def _walks(shards: Shards, asked: Evaluate, history: int) -> list[Clip]:
+    """The first clips that are long enough, cut to the history and the longest horizon."""
+    lengths = [shards.frames_of(index) for index in range(len(shards))]
+    frames = history + (asked.frames or max(1, min(HORIZONS[-1], max(lengths) - history)))
+    long = [index for index, length in enumerate(lengths) if length >= frames][: asked.clips]
     if not long:
-        longest = max(shards.frames_of(index) for index in range(len(shards)))
-        raise UserError(
-            f"the longest walk has {longest} frames and {frames} are needed: use a smaller `--frames`"
-        )
+        mend = "use a smaller `--frames`" if asked.frames else "use a smaller `--history`"
+        raise UserError(f"the longest walk has {max(lengths)} frames and {frames} are needed: {mend}")
     return [shards.window(index, 0, frames) for index in long]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.denoise import Session, Step
-from dreamwalk.world import Action, ActionSchema, World
+from dreamwalk.world import Action, ActionSchema, World, known_render_mode
 
 
 class Dreamer(Protocol):
     """A system that can go on, frame after frame."""
+
+    def engine(self) -> tuple[Step, Decode]: ...
 
     def begin(self, start: Clip, *, seed: int = 0, step: Step | None = None) -> Session: ...
 
@@ -79,12 +82,11 @@ class Walkable:
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-able metadata for a weight file."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        schema = {"buttons": self.actions.buttons, "axes": self.actions.axes, "limits": self.actions.limits}
         tensors = {
             f"walkable.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()
         }
         plain = {name: getattr(self, name) for name in ("fps", "pace", "world", "level", "unlearnt")}
-        return tensors, {"actions": schema, **plain}
+        return tensors, {"actions": asdict(self.actions), **plain}
 
     @classmethod
     def unpack(cls, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Walkable:
@@ -108,24 +110,23 @@ class Dream(World):
     """A dream under way.
 
     Poses in `info` are where the system believes to be, if it knows a map; else they are reckoned from the
-    actions: exact in yaw, nominal in position.
+    actions: exact in yaw, nominal in position. A dream is pickled with its weights, and its deep copies share
+    them.
     """
-
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
-    render_mode = "rgb_array"
 
     def __init__(
         self,
         system: Dreamer,
         walkable: Walkable,
         *,
-        step: Step,
-        decode: Decode,
         device: torch.device | str = "cpu",
+        render_mode: str | None = None,
     ) -> None:
-        self.system, self.walkable, self.step_pass, self.decode_latents = system, walkable, step, decode
-        self.device = device
+        self.system, self.walkable, self.device = system, walkable, device
+        self.step_pass, self.decode_latents = system.engine()
+        self.render_mode = known_render_mode(render_mode)
         self.actions, self.fps = walkable.actions, walkable.fps
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
         self.action_space = self.actions.space
         self.observation_space = spaces.Box(0, 255, walkable.starts.shape[1:], np.uint8)
         self.timings: dict[str, float] = {}
@@ -202,8 +203,8 @@ class Dream(World):
         self._now = DreamState(session, frame, pose)
         return frame.copy(), 0.0, False, False, self._info()
 
-    def render(self) -> np.ndarray:
-        return self._awake().frame.copy()
+    def render(self) -> np.ndarray | None:
+        return self._awake().frame.copy() if self.render_mode else None
 
     def state(self) -> DreamState:
         now = self._awake()
@@ -212,6 +213,22 @@ class Dream(World):
     def restore(self, state: DreamState) -> tuple[np.ndarray, dict[str, Any]]:
         self._now = replace(state, session=state.session.clone())
         return state.frame.copy(), self._info()
+
+    def __getstate__(self) -> dict[str, Any]:
+        engine = ("step_pass", "decode_latents")
+        return {name: value for name, value in self.__dict__.items() if name not in engine}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.step_pass, self.decode_latents = self.system.engine()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Dream:
+        twin = object.__new__(type(self))
+        shared = (self.system, self.walkable, self.step_pass, self.decode_latents)
+        memo |= {id(self): twin} | {id(part): part for part in shared}
+        with torch.inference_mode():
+            twin.__dict__ = deepcopy(self.__dict__, memo)
+        return twin
 
     def _awake(self) -> DreamState:
         if self._now is None:
@@ -224,7 +241,7 @@ class Dream(World):
 
     def _reckon(self, pose: np.ndarray, action: Action) -> np.ndarray:
         """Turn about the camera's vertical, then step by the pace; pitch moves the picture, not the pose."""
-        held = dict(zip(self.actions.buttons, action["buttons"], strict=True))
+        held = dict(zip(self.actions.buttons, action.get("buttons", ()), strict=True))
         axes = dict(zip(self.actions.axes, action.get("axes", ()), strict=True))
         yaw = np.deg2rad(float(axes.get("yaw", 0.0)))
         turn = np.eye(4)

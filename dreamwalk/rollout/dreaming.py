@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,10 @@ from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+from dreamwalk.world import ActionSchema
+
+# A forked process lacks its parent's threads, and would wait for them without an end.
+os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,21 @@ class DreamConfig:
     sketching: bool = False
     """Train the map alone, which is quick and comes first."""
 
+    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
+        """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
+        with torch.device("meta"):
+            _, h, w = build_codec(self.codec).stride
+        h, w = h * self.backbone.patch, w * self.backbone.patch
+        grid = size[0] // h, size[1] // w
+        if size != (grid[0] * h, grid[1] * w) or 0 in grid:
+            near = [max(1, round(side / part)) * part for side, part in zip(size, (h, w), strict=True)]
+            raise UserError(
+                f"frames of {size[0]}x{size[1]} do not divide into squares of {h}x{w}: collect them again, "
+                f"with `--size {near[0]} {near[1]}`"
+            )
+        grid = grid[0] * self.backbone.patch, grid[1] * self.backbone.patch
+        return replace(self, actions=schema.size, backbone=replace(self.backbone, grid=grid))
+
 
 class DreamingSystem(nn.Module):
     """A frozen codec, an action embedding, a backbone, and perhaps a map of the level that it dreams of."""
@@ -76,7 +97,7 @@ class DreamingSystem(nn.Module):
             stride, channels = stride * config.backbone.patch, config.backbone.channels
             self.map = PlaceMap(config.map, grid=grid, stride=stride, channels=channels, width=width)
             self.odometer = Odometer(config.map, actions=config.actions)
-        self._engine: tuple[Step, Decode] | None = None
+        self._engines: dict[tuple[int, torch.device], tuple[Step, Decode]] = {}
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -85,18 +106,6 @@ class DreamingSystem(nn.Module):
 
     def prepare(self, clips: Callable[[], Clip]) -> None:
         """Nothing is computed from data before the first step: the codec arrives trained."""
-
-    def suit(self, actions: int, size: tuple[int, int]) -> None:
-        """UserError unless data with so many actions and frames of `size` (h, w) fit this system."""
-        _, h, w = self.codec.stride
-        grid = size[0] // h, size[1] // w
-        if actions != self.config.actions:
-            mend = f"add `--system.actions {actions}`"
-            raise UserError(f"the data have {actions} actions, not {self.config.actions}: {mend}")
-        if grid != self.config.backbone.grid or grid != (size[0] / h, size[1] / w):
-            flag = f"--system.backbone.grid {grid[0]} {grid[1]}"
-            frames = f"frames of {size[0]}x{size[1]}"
-            raise UserError(f"{frames} do not fit a grid of {self.config.backbone.grid}: add `{flag}`")
 
     def encode(self, video: Tensor) -> Tensor:
         """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; UserError for another size."""
@@ -233,7 +242,7 @@ class DreamingSystem(nn.Module):
         levels = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
         return tuple(reversed(levels.tolist()))
 
-    def world(self, *, seed: int | None = None) -> Dream:
+    def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
 
         UserError without starts.
@@ -243,15 +252,23 @@ class DreamingSystem(nn.Module):
                 "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
             )
         device = next(self.parameters()).device
-        if self._engine is None:
-            self._engine = self._engines(device)
-        step, decode = self._engine
-        world = Dream(self, self.walkable, step=step, decode=decode, device=device)
+        world = Dream(self, self.walkable, device=device, render_mode=render_mode)
         world.reset(seed=seed)
         return world
 
-    def _engines(self, device: torch.device) -> tuple[Step, Decode]:
-        """The pass and the decoder, made once and shared by all worlds of this system."""
+    def engine(self) -> tuple[Step, Decode]:
+        """The pass and the decoder, made once in a process and shared by all worlds of this system."""
+        place = os.getpid(), next(self.parameters()).device
+        if (
+            place not in self._engines
+        ):  # a forked process keeps its parent's: freeing that waits for its threads
+            self._engines[place] = self._make_engine(place[1])
+        return self._engines[place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engines": {}}  # they can neither be copied nor sent to another process
+
+    def _make_engine(self, device: torch.device) -> tuple[Step, Decode]:
         if device.type == "cuda":
             return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
         config, step, decode = self.config, self.step(), self.codec.decode

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dreamwalk.clip import Clip
+from dreamwalk.data.games import RandomKeys
 from dreamwalk.data.walks import Walk, read_walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, Dream, Walkable, picture
@@ -76,6 +77,7 @@ def walk_of(asked: Sample, walkable: Walkable) -> Walk:
         actions = stroll(walkable, start, (asked.frames or 64) - 1, seed=asked.seed or 0)
         walk = Walk("", 0, schema.buttons, schema.axes, actions, {"start": start})
     walk.check(schema)
+    walk = replace(walk, actions=schema.canonical(walk.actions))
     if asked.frames is not None:
         held = np.repeat(walk.actions[-1:], max(0, asked.frames - 1 - len(walk)), axis=0)
         walk = replace(walk, actions=np.concatenate([walk.actions, held])[: asked.frames - 1])
@@ -92,8 +94,14 @@ def stroll(walkable: Walkable, start: int, frames: int, *, seed: int) -> np.ndar
 
 
 def wander(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
-    """Vectors `(frames, size)` of somebody who walks ahead, in curves, and turns on the spot now and then."""
+    """Vectors `(frames, size)` of somebody who walks ahead, in curves, and turns on the spot now and then.
+
+    In a world without `forward` and `yaw` it is random keys.
+    """
     random, vectors = np.random.default_rng(seed), np.zeros((frames, schema.size), np.float32)
+    if not {"forward", "yaw"} & {*schema.buttons, *schema.axes}:
+        keys = RandomKeys(schema)
+        return np.stack([keys.hold(random) for _ in range(frames)]) if frames else vectors
     at = 0
     while at < frames:
         length, side = int(random.integers(5, 14)), float(random.choice([-1, 1]))
@@ -103,7 +111,7 @@ def wander(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
         if "yaw" in schema.axes:
             vectors[at : at + length, len(schema.buttons) + schema.axes.index("yaw")] = side * turn
         at += length
-    return vectors
+    return schema.canonical(vectors)
 
 
 def schedule_of(asked: Sample, system: DreamingSystem, steps: int | None) -> Schedule:

@@ -8,14 +8,16 @@ model (arXiv 2206.11795).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dreamwalk.clip import Clip
+from dreamwalk.errors import UserError
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.world import ActionSchema
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class InverseConfig:
     buttons: int
     axes: int
     width: int = 32
+
+    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> InverseConfig:
+        """The config for data with these actions; UserError for data without."""
+        if not schema.size:
+            raise UserError("these data have no actions to read back: collect some with actions")
+        return replace(self, buttons=len(schema.buttons), axes=len(schema.axes))
 
 
 class Inverse(nn.Module):
@@ -65,9 +73,9 @@ class Inverse(nn.Module):
         buttons, axes = self.read(clip.video)
         told = clip.actions[:, 1:]
         held, turned = told[..., : self.config.buttons], told[..., self.config.buttons :]
-        entropy = nn.functional.binary_cross_entropy_with_logits(buttons, held)
-        error = (axes - turned).square().mean()
-        right = ((buttons > 0) == (held > 0.5)).float().mean()
+        entropy = _mean(nn.functional.binary_cross_entropy_with_logits(buttons, held, reduction="none"))
+        error = _mean((axes - turned).square())
+        right = _mean(((buttons > 0) == (held > 0.5)).float())
         return {"loss": entropy + 10 * error, "buttons": right, "axes": error.detach().sqrt()}
 
     def read(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,6 +88,11 @@ class Inverse(nn.Module):
     def preview(self, clip: Clip) -> Tensor:
         """There is nothing to see: the frames themselves, in [-1, 1]."""
         return clip.video.float() / 127.5 - 1
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Zero for a game without buttons, or without axes."""
+    return values.sum() / max(values.numel(), 1)
 
 
 def doom() -> InverseConfig:

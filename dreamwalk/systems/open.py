@@ -15,7 +15,7 @@ from dreamwalk.backbones.inputs import widened
 from dreamwalk.codecs import KLCodec, TAECodec
 from dreamwalk.codecs.tae import inflate
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.dream import Walkable
+from dreamwalk.rollout.dream import Dream, Walkable
 from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.forcing import Forcing, ForcingConfig
@@ -88,6 +88,14 @@ def load(name: str | Path) -> Trainable:
     made = mapped(name)
     files.settle(made)
     return made
+
+
+def dream(system: Any = "nextframe.doom", seed: int | None = None, render_mode: str | None = None) -> Dream:
+    """A dream for `gymnasium.make("dreamwalk/Dream-v0", system=...)`: of a name, or of what `load` gave."""
+    made = load(system) if isinstance(system, str | Path) else system
+    if not isinstance(made, DreamingSystem):
+        raise UserError(f"'{system!s:.60}' cannot be walked in: it does not go on frame after frame")
+    return made.world(seed=seed, render_mode=render_mode)
 
 
 def mapped(name: str | Path) -> Trainable:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from dreamwalk.data.latents import Latents
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.dreaming import DreamingSystem
+from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
 from dreamwalk.training import checkpoint
 from dreamwalk.training.batches import batches, check_latents, gathered, looked_at, open_data, rows
@@ -95,6 +96,8 @@ def fit(
         )
     place = distributed.start(device)
     data = open_data(run)
+    if isinstance(data, Shards) and isinstance(run.system, DreamConfig | InverseConfig):
+        run = replace(run, system=run.system.sized(data.schema, data.size))
     training = _build(run, data, place, fresh=found is None)
     if found is not None:
         training.restore(folder, found)
@@ -114,8 +117,6 @@ def _build(run: Run, data: Shards | Latents, place: Place, *, fresh: bool) -> Tr
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = build(run.system)
-    if isinstance(system, DreamingSystem) and isinstance(data, Shards):
-        system.suit(data.schema.size, data.size)
     if run.codec:
         take_codec(system, run.codec)
     if run.start:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dreamwalk.cameras import project, unproject
-from dreamwalk.data.doom import Doom, register
+from dreamwalk.data.doom import Doom
 from dreamwalk.data.steering import heading
 
 WALK = """
@@ -191,7 +191,6 @@ def test_mistakes_get_a_sentence() -> None:
 
 
 def test_gymnasium_makes_it_and_shipped_maps_open() -> None:
-    register()
     world = gymnasium.make("dreamwalk/Doom-v0", level="map:MAP01", size=(120, 160))
     frame, _ = world.reset(seed=0)
     assert frame.shape == (120, 160, 3)

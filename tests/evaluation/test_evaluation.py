@@ -105,9 +105,18 @@ def test_the_examination_writes_its_report(system: NextFrame, toy_data: Path, tm
     assert (tmp_path / "horizon.png").stat().st_size > 0
 
 
+def test_the_default_examination_goes_as_far_as_the_walks(
+    system: NextFrame, toy_data: Path, tmp_path: Path
+) -> None:
+    report = examine(system, Evaluate(str(toy_data), tmp_path, clips=2), name="tiny")
+    assert (report["walks"], list(report["psnr"]["dream"])) == (2, ["1", "2", "4", "8"])
+
+
 def test_what_cannot_be_examined_is_named(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="longest walk has 12 frames and 68 are needed"):
-        examine(system, Evaluate(str(toy_data), tmp_path), name="tiny")
+    with pytest.raises(ValueError, match=r"longest walk has 12 frames and 68 are needed: .* `--frames`"):
+        examine(system, Evaluate(str(toy_data), tmp_path, frames=64), name="tiny")
+    with pytest.raises(ValueError, match=r"longest walk has 12 frames and 13 are needed: .* `--history`"):
+        examine(system, Evaluate(str(toy_data), tmp_path, history=12), name="tiny")
     codec = Autoencode(autoencode_doom())
     with pytest.raises(ValueError, match="cannot go on frame after frame"):
         examine(codec, Evaluate(str(toy_data), tmp_path), name="codec")

@@ -9,13 +9,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from fake_game import Push
+from gymnasium import spaces
 from toy import Toy, with_map
 
+from dreamwalk.codecs.patch import PatchCodecConfig
+from dreamwalk.data.games import Game, collect_game
+from dreamwalk.data.shards import Shards
 from dreamwalk.data.writing import write_clips
+from dreamwalk.errors import UserError
+from dreamwalk.rollout.sampling import Sample, walk_of
 from dreamwalk.systems import autoencode, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.systems.open import load
 from dreamwalk.training import checkpoint
@@ -200,13 +209,53 @@ def test_what_does_not_fit_is_named(toy_data: Path, tmp_path: Path, changes: dic
         fit(tiny(toy_data, **changes), tmp_path / "run")
 
 
-def test_data_of_another_game_are_named(toy_data: Path, tmp_path: Path) -> None:
+def test_actions_and_grid_are_read_from_the_data(toy_data: Path, tmp_path: Path) -> None:
     system = nextframe.tiny()
-    with pytest.raises(ValueError, match=r"have 7 actions, not 3: add `--system\.actions 7`"):
-        fit(tiny(toy_data, system=replace(system, actions=3)), tmp_path / "run")
-    backbone = replace(system.backbone, grid=(4, 6))
-    with pytest.raises(ValueError, match=r"32x32 do not fit .* add `--system\.backbone\.grid 4 4`"):
-        fit(tiny(toy_data, system=replace(system, backbone=backbone)), tmp_path / "run")
+    other = replace(system, actions=3, backbone=replace(system.backbone, grid=(2, 6)))
+    made = load(fit(tiny(toy_data, system=other, steps=1), tmp_path / "run"))
+    assert (made.config.actions, made.config.backbone.grid) == (7, (4, 4))
+    fit(tiny(toy_data, system=other, steps=2), tmp_path / "run", resume=True)
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["system"]["actions"] == 7
+
+    reader = load(fit(tiny(toy_data, system=InverseConfig(1, 1, width=8), steps=1), tmp_path / "reader"))
+    assert (reader.config.buttons, reader.config.axes) == (5, 2)
+
+
+def test_frames_that_no_grid_fits_are_named(toy_data: Path, tmp_path: Path) -> None:
+    system = nextframe.tiny()
+    wide = replace(system, codec=PatchCodecConfig(channels=16, patch=64, widths=()))
+    with pytest.raises(UserError, match=r"32x32 do not divide into squares of 64x64: .* `--size 64 64`"):
+        fit(tiny(toy_data, system=wide), tmp_path / "run")
+
+
+GAMES: dict[str, spaces.Space] = {
+    "axes alone": spaces.Box(np.array([-1, 0], np.float32), np.array([1, 1], np.float32)),
+    "choices": spaces.Discrete(3),
+    "both": spaces.Dict(turn=spaces.Box(-1, 1), gear=spaces.Discrete(3), jump=spaces.Discrete(2)),
+}
+
+
+@pytest.mark.parametrize("kind", GAMES)
+def test_any_game_is_collected_trained_on_and_walked_in(kind: str, tmp_path: Path) -> None:
+    def make() -> Push:
+        return Push(GAMES[kind], pixels=True)
+
+    data = collect_game(make, out=tmp_path / "data", frames=96, clip_frames=12, size=(32, 40))
+    system = load(fit(tiny(data, steps=2), tmp_path / "run"))
+    assert system.config.backbone.grid == (4, 5)
+    world = system.world(seed=0)
+    assert world.actions == Shards(data).schema == Game(make()).actions
+    world.reset(seed=0)
+    nothing = np.zeros(world.actions.size, np.float32)
+    still = world.step(world.actions.unpack(nothing))[0]
+    world.reset(seed=0)
+    acted = world.step(world.actions.unpack(world.actions.canonical(nothing)))[0]
+    assert np.array_equal(still, acted)  # no key held is what it means in the game
+    walk = walk_of(Sample(out=tmp_path / "walk.mp4", frames=20), world.actions)
+    assert np.array_equal(walk.actions, world.actions.canonical(walk.actions))
+    assert walk.actions.any()
+    fit(tiny(data, system=InverseConfig(1, 1, width=8), steps=1), tmp_path / "reader")
 
 
 def test_the_codec_is_trained_first_and_taken(toy_data: Path, tmp_path: Path) -> None:
