@@ -24,7 +24,7 @@ from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, f
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.norms import RMSNorm
-from dreamwalk.layers.rope import rope_tables, split_axes
+from dreamwalk.layers.rope import head_width, rope_tables, split_axes
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class FrameDiTConfig(FrameBackboneConfig):
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
     velocity_floor: float = 0.05
     """Smallest sigma by which a clean prediction is divided."""
+
+    def __post_init__(self) -> None:
+        head_width(self.width, self.heads, least=6)
 
 
 class FrameBlock(nn.Module):

@@ -28,7 +28,7 @@ from dreamwalk.layers import vp
 from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
-from dreamwalk.layers.rope import pixel_tables, time_tables
+from dreamwalk.layers.rope import head_width, pixel_tables, time_tables
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class STDiTConfig(FrameBackboneConfig):
     """Of the rotary positions within a frame, in half turns."""
     clean_label: int = 14
     """The timestep under which a clean frame (sigma 0) is shown: no label means clean."""
+
+    def __post_init__(self) -> None:
+        head_width(self.width, self.heads, multiple=4, least=4)
 
 
 class AxisBlock(nn.Module):
