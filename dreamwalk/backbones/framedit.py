@@ -94,18 +94,18 @@ class FrameDiT(FrameBackbone):
         self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
         cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
-        config = self.config
+        config, dtype = self.config, self.embed.weight.dtype
         p = config.patch
-        h = self.embed(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        h = h if views is None else h + views
-        condition = self.sigma(sigma) + conditions
+        h = self.embed(rearrange(x.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        h = h if views is None else h + views.to(dtype)
+        condition = self.sigma(sigma) + conditions.to(dtype)
         fresh = []
         for index, block in enumerate(self.blocks):
             h, key_values = block(h, condition, rope, mask, cache.layer(index) if cache is not None else None)
             fresh.append(key_values)
         h = self.head(modulate(self.norm(h), *self.modulation(condition)))
         rows, columns = config.token_grid
-        out = rearrange(h, "b t (h w) (c p q) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p)
+        out = rearrange(h, "b t (h w) (c p q) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p).to(x.dtype)
         if config.predicts == "clean":
             out = (x - out) / sigma.clamp(min=config.velocity_floor)[:, :, None, None, None]
         return out, fresh

@@ -122,6 +122,7 @@ class ViTCodec(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         b, (rows, _), p = len(latents), self.config.grid, self.config.patch
+        latents = latents.to(self.head.weight.dtype)
         x = self.expand(rearrange(self.scale.undo(latents), "b t c h w -> (b t) (h w) c"))
         x = self.head(self.norm_decoder(self._through(self.decoder, x)))
         return rearrange(x, "(b t) (h w) (c p q) -> b t c (h p) (w q)", b=b, h=rows, p=p, q=p)

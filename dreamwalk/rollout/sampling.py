@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.walks import Walk, read_walk
+from dreamwalk.data.walks import Walk, check_steps, read_walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, picture
 from dreamwalk.rollout.dreaming import DreamingSystem
@@ -53,6 +53,14 @@ class Sample:
     plan: Path | None = None
     """Also draw the schedule as a heat map (.png) and print it."""
 
+    def check(self) -> None:
+        """UserError for what can be refused before anything is opened."""
+        if self.frames is not None and self.frames < 1:
+            raise UserError(f"a film has at least one frame, got {self.frames}")
+        if self.steps is not None:
+            check_steps(self.steps)
+        guide_of(self)
+
     @property
     def scheduled(self) -> bool:
         """Whether anything is asked that walking in real time does not do."""
@@ -66,12 +74,11 @@ class Sample:
 
 def walk_of(asked: Sample, schema: ActionSchema) -> Walk:
     """The walk to dream: the file's, or a stroll, with the changes that were asked."""
-    if asked.frames is not None and asked.frames < 1:
-        raise UserError(f"a film has at least one frame, got {asked.frames}")
+    asked.check()
     if asked.actions is not None:
         walk = read_walk(asked.actions)
     else:
-        actions = stroll(schema, (asked.frames or 64) - 1, seed=asked.seed or 0)
+        actions = stroll(schema, (64 if asked.frames is None else asked.frames) - 1, seed=asked.seed or 0)
         walk = Walk("", 0, schema.buttons, schema.axes, actions)
     walk.check(schema)
     if asked.frames is not None:

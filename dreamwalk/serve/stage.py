@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamwalk.data.walks import MOST_STEPS
 from dreamwalk.errors import UserError
 from dreamwalk.world import World
 
@@ -63,7 +64,7 @@ class Clips:
     fps: float
     steps: int
     """Denoising steps unless asked for otherwise."""
-    most_steps: int = 100
+    most_steps: int = MOST_STEPS
     longest: int = 192
     """Bytes of a prompt, at most."""
     examples: tuple[str, ...] = ()
