@@ -101,6 +101,10 @@ class Letters(nn.Module):
         mean = (tokens * share[..., None]).sum(1) / share.sum(1, keepdim=True)
         return Words(tokens, present, self.to_pooled(mean))
 
+    def check(self, text: str) -> None:
+        """UserError for a text of more than `longest` bytes."""
+        indices([text], self.config.longest)
+
     def _mask(self, present: Tensor) -> Tensor | None:
         return None if bool(present.all()) else present.to(self.embed.weight.device)
 

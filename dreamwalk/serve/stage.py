@@ -65,8 +65,10 @@ class Clips:
     steps: int
     """Denoising steps unless asked for otherwise."""
     most_steps: int = MOST_STEPS
-    longest: int = 192
-    """Bytes of a prompt, at most."""
+    longest: int | None = 192
+    """Bytes of a prompt, at most; None where they are not what is counted."""
+    check: Callable[[str], None] = lambda text: None
+    """UserError for a text that cannot be read, or not all of it."""
     examples: tuple[str, ...] = ()
     """Prompts to begin with."""
 

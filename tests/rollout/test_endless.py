@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from toy import Toy, toy_system, with_map
 
+from dreamwalk.cli import main
 from dreamwalk.clip import Clip, batch
 from dreamwalk.rollout.dreaming import DreamingSystem, Script
 from dreamwalk.rollout.endless import endless, frames
@@ -164,6 +165,24 @@ def test_a_walk_is_cut_or_its_last_action_is_held() -> None:
     assert not stroll(ActionSchema(("jump",)), 5, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame, got 0"):
         walk_of(Sample(Path("o.mp4"), frames=0), DOOM_ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--frames", "0"], "a film has at least one frame, got 0"),
+        (["--steps", "0"], "steps must be a whole number from 1 to 64, got 0"),
+        (["--steps", "65"], "from 1 to 64, got 65"),
+        (["--guide-actions", "nan"], "guidance weighs opinions by finite numbers, got nan"),
+        (["--guide-history", "inf"], "guidance weighs opinions by finite numbers, got inf"),
+    ],
+)
+def test_what_no_film_can_be_is_refused_before_anything_is_opened(
+    flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", "no-such-weights", "--out", str(tmp_path / "o.mp4"), *flags])
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_frames_under_way_are_shown_with_their_noise(system: DreamingSystem) -> None:

@@ -1,5 +1,6 @@
 """Clips on the executor: what is known stays, guidance is where it should be, windows agree."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -61,6 +62,24 @@ def test_what_is_known_stays_bit_for_bit(
     for index in range(made.shape[1]):
         assert torch.equal(made[0, index], made[1, index]) == (index in known)
         assert not torch.equal(made[:, index], free[:, index])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"guidance": math.nan}, "guidance must be a finite number, got nan"),
+        ({"embedded": math.inf}, "embedded must be a finite number"),
+        ({"rescale": math.nan}, "rescale must be a finite number"),
+        ({"frames": 0}, "at least one frame, got 0"),
+        ({"steps": 0}, "from 1 to 64, got 0"),
+        ({"steps": 2.5}, "whole number from 1 to 64, got 2.5"),
+    ],
+)
+def test_numbers_that_no_clip_takes_are_refused(
+    system: Moviegen, change: dict[str, float], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        last(system, replace(ORDER, **change))  # type: ignore[arg-type]
 
 
 def test_dreamt_anew_a_clip_keeps_the_less_the_stronger(system: Moviegen) -> None:
