@@ -186,7 +186,7 @@ def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[...,
     maker = Maker(pause=0.01)
     maker.go.clear()
     address = serve_stage(stage_of(maker))
-    first, one = opened(address, steps=100, seed=1)
+    first, one = opened(address, steps=64, seed=1)
     assert event_of(one)["step"] == 0
     second, two = opened(address, seed=2)
     assert event_of(two) == {"type": "queued", "position": 1}
