@@ -62,7 +62,7 @@ class _Draft:
 
 
 def _steps(grid: Sequence[float], frames: int, *, history: int = 0) -> int:
-    check_counts(frames=frames, history=history)
+    check_counts({"frames": frames, "history": history})
     if len(grid) < 2 or frames < 1 or history < 0:
         raise UserError("a plan needs at least one step and one frame, and no less than no history")
     return len(grid) - 1
@@ -78,14 +78,14 @@ def _draft(
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:
-    check_counts(**{name: value})
+    check_counts({name: value})
     if not low <= value <= high:
         raise UserError(f"{name} must lie between {low} and {high}, got {value}")
 
 
 def _windows(frames: int, window: int, overlap: int) -> list[range]:
     """Windows of `window` frames, each sharing `overlap` with the one before, that end where frames end."""
-    check_counts(window=window, overlap=overlap)
+    check_counts({"window": window, "overlap": overlap})
     if not 0 <= overlap < window <= frames:
         raise UserError(
             f"windows must be longer than their overlap and no longer than the {frames} frames, "
@@ -132,7 +132,7 @@ def rolling(
     """
     steps = _steps(grid, frames, history=history)
     _within("the lag", lag, 1, steps)
-    check_counts(window=window)
+    check_counts({"window": window})
     if window == 1 or window < 0:
         raise UserError(f"a window has two halves, so at least 2 frames, got {window}")
     waits = [lag * (p + 1) - steps for p in range(frames + -(-steps // lag) - 1)]
@@ -219,7 +219,7 @@ def keyframes(
     one gap; all gaps are denoised at once.
     """
     steps = _steps(grid, frames)
-    check_counts(every=every)
+    check_counts({"every": every})
     if every < 1 or (frames - 1) % every:
         raise UserError(
             f"the last of {frames} frames is no keyframe: with one every {every}, take a multiple and 1"
@@ -283,7 +283,7 @@ def resampled(
     steps = _steps(grid, frames, history=history)
     top = steps if begin is None else begin
     _within("the level to begin at", top, 1, steps)
-    check_counts(jump=jump, times=times)
+    check_counts({"jump": jump, "times": times})
     if jump < 1 or top % jump or (jump == steps and times):
         raise UserError(
             f"a jump must divide the {top} levels and be smaller than the {steps} steps, got {jump}"

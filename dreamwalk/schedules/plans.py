@@ -16,7 +16,7 @@ clips that overlap, and known frames (keyframes, history, recalled ones) as colu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from numbers import Integral, Real
@@ -34,7 +34,7 @@ def check_mask(mask: object) -> None:
         raise UserError(f"there is no mask '{mask}': known are {', '.join(get_args(Mask))}")
 
 
-def check_counts(**counts: object) -> None:
+def check_counts(counts: Mapping[str, object]) -> None:
     """UserError for the first that is not a whole number."""
     for name, value in counts.items():
         if not isinstance(value, Integral):

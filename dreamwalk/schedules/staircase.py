@@ -40,7 +40,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_mask(self.mask)
-        check_counts(steps=self.steps, window=self.window)
+        check_counts({"steps": self.steps, "window": self.window})
         _sizes([0.0] * (self.steps + 1), self.chunk, lag=self.lag, chunk=self.chunk, history=0)
         if self.window <= self.under_way * self.chunk:
             least = self.under_way * self.chunk
@@ -65,7 +65,7 @@ def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Sched
     """
     if name not in NAMED:
         raise UserError(f"there is no schedule '{name}': known are {', '.join(NAMED)}")
-    check_counts(steps=steps, window=window)
+    check_counts({"steps": steps, "window": window})
     together = max(1, min(4, window - 1))
     chunk = {"full": max(1, window // 2), "chunks": together}.get(name, 1)
     lag = -(-steps // together) if name == "pyramid" else steps
@@ -84,7 +84,7 @@ def staircase(
     read (0: all). `mask` says who sees whom; `guide` gives the views of a row from its
     finished slots (`schedules.guidance`). UserError for what is impossible.
     """
-    check_counts(window=window)
+    check_counts({"window": window})
     steps, chunks = _sizes(grid, frames, lag=lag, chunk=chunk, history=history)
     active = chunks if lag == 0 else min(chunks, -(-steps // lag))
     if window and window < active * chunk:
@@ -119,7 +119,7 @@ def stride(
 
 def _sizes(grid: Sequence[float], frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
     """Steps and chunks."""
-    check_counts(lag=lag, chunk=chunk, frames=frames, history=history)
+    check_counts({"lag": lag, "chunk": chunk, "frames": frames, "history": history})
     steps = len(grid) - 1
     if steps < 1 or frames < 1 or chunk < 1 or history < 0:
         raise UserError("a plan needs at least one step, one frame and one frame a chunk")

@@ -63,7 +63,7 @@ class ForcingConfig(DreamConfig):
 
     def __post_init__(self) -> None:
         check_mask(self.mask)
-        check_counts(chunk=self.chunk)
+        check_counts({"chunk": self.chunk})
         if self.chunk < 1:
             raise UserError(f"a chunk has at least one frame, got {self.chunk}")
         if self.levels == "teacher" and self.mask == "bidirectional":
