@@ -161,6 +161,7 @@ def sample(words: list[str]) -> None:
 
     _check_seed(asked.seed)
     check_film(asked.out)
+    asked.check()
     system = _load_walkable(name)
     walk = sampling.walk_of(asked, system.walkable)
     world = system.world()

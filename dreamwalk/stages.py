@@ -80,6 +80,7 @@ def _clip_stage(name: str, system: Any) -> Stage:
     import torch
     from einops import rearrange
 
+    from dreamwalk.conditions.letters import LettersConfig
     from dreamwalk.rollout.clips import Order, unfold
 
     config, device = system.config, next(system.parameters()).device
@@ -106,9 +107,10 @@ def _clip_stage(name: str, system: Any) -> Stage:
     pictures = [] if walkable is None else list(walkable.starts)
     starts = [Start(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
     notes = {"what": "A neural network dreams a whole clip from words, all of its frames at once."}
+    bytes_read = config.letters.longest if isinstance(config.letters, LettersConfig) else None
     clips = Clips(
-        make, size=config.size, fps=config.fps, steps=config.steps, longest=config.letters.longest,
-        examples=EXAMPLES,
+        make, size=config.size, fps=config.fps, steps=config.steps, longest=bytes_read,
+        check=system.letters.check, examples=EXAMPLES,
     )  # fmt: skip
     return Stage(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
 

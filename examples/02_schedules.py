@@ -29,7 +29,7 @@ class Options:
     """Frames that are denoised together."""
     history: int = 0
     """Frames that are known before."""
-    mask: Literal["causal", "bidirectional"] = "causal"
+    mask: Literal["causal", "block", "bidirectional"] = "causal"
     shift: float = 3.0
     """How far levels are moved towards noise."""
     png: Path | None = None

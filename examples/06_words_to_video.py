@@ -23,8 +23,8 @@ class Options:
     """Shipped weights, a weight file or a run folder."""
     out: Path = Path("words.gif")
     clips: int = 2
-    frames: int = 0
-    """0 for as many as the system is used to."""
+    frames: int | None = None
+    """Default: as many as the system is used to."""
     steps: int = 20
     seed: int = 0
 

@@ -33,6 +33,9 @@ class Drawn:
     def describe(self) -> Any:
         return "drawn"
 
+    def check(self, text: str) -> None:
+        assert text in self.words
+
     def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         return self.words[texts[0]].trimmed()
 

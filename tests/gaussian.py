@@ -8,19 +8,23 @@ from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import sigma_grid
 
 FRAMES, RHO = 6, 0.9
-TRUTH = RHO ** (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
+_APART = (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
+TRUTH = RHO**_APART
+"""Frames that know of the past only what the frame before them tells."""
+LONG = 1 / (1 + _APART)
+"""Frames of which each tells something that no other does."""
 
 
 class Oracle:
-    """The conditional mean of AR(1) data, given exactly what a frame sees."""
+    """The conditional mean of Gaussian data, given exactly what a frame sees."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, truth: Tensor = TRUTH) -> None:
+        self.calls, self.truth = 0, truth
 
     def __call__(self, look: Look) -> Tensor:
         self.calls += 1
         x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
-        levels, truth = sigma[0].double(), TRUTH[frames][:, frames]
+        levels, truth = sigma[0].double(), self.truth[frames][:, frames]
         velocity = torch.zeros_like(x)
         for group in set(look.groups):  # its frames see the same
             own = [i for i, g in enumerate(look.groups) if g == group]
@@ -47,9 +51,9 @@ class Basis:
         place = self.known.setdefault((frame, use), len(self.known))
         return torch.nn.functional.one_hot(torch.tensor(place), self.draws).double()[:, None]
 
-    def given(self, plan: Plan) -> Tensor | None:
+    def given(self, plan: Plan, truth: Tensor = TRUTH) -> Tensor | None:
         """Values of a plan's given slots: true data, as noisy as the plan says."""
-        data = torch.linalg.cholesky(TRUTH) @ torch.stack([self(f, -1)[:, 0] for f in range(FRAMES)])
+        data = torch.linalg.cholesky(truth) @ torch.stack([self(f, -1)[:, 0] for f in range(FRAMES)])
         levels = [plan.grid[level] for level in plan.levels[0]]
         values = [
             (1 - levels[p]) * data[plan.frames[p]][:, None] + levels[p] * self(plan.frames[p], 0)
@@ -58,21 +62,25 @@ class Basis:
         return torch.stack(values, dim=1) if values else None
 
 
-def covariance(plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES) -> Tensor:
+def covariance(
+    plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH
+) -> Tensor:  # fmt: skip
     """Of all that a plan dreams, slot by slot; what it is given has the distribution of the data."""
     basis = Basis(draws)
-    dreamt = execute(plan, Oracle(), basis, given=basis.given(plan), solver=solver)[..., 0]
+    dreamt = execute(plan, Oracle(truth), basis, given=basis.given(plan, truth), solver=solver)[..., 0]
     return dreamt.T @ dreamt
 
 
-def error(plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES) -> float:
+def error(
+    plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH
+) -> float:  # fmt: skip
     """Largest error of that covariance: of the last copies of frames, at the levels where the plan ends."""
     last = {frame: slot for slot, frame in enumerate(plan.frames)}
     slots, frames = list(last.values()), list(last)
     sigma = torch.tensor([plan.grid[plan.levels[-1][p]] for p in slots]).double()
     keep = 1 - sigma
-    truth = keep[:, None] * TRUTH[frames][:, frames] * keep[None] + torch.diag(sigma**2)
-    return float((covariance(plan, solver, draws=draws)[slots][:, slots] - truth).abs().max())
+    wanted = keep[:, None] * truth[frames][:, frames] * keep[None] + torch.diag(sigma**2)
+    return float((covariance(plan, solver, draws=draws, truth=truth)[slots][:, slots] - wanted).abs().max())
 
 
 def alone(look: Look) -> Tensor:

@@ -43,19 +43,19 @@ def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
     safetensors.torch.save_file({name.split(".", 1)[1]: tensor for name, tensor in tensors.items()}, path)
 
 
-def write_files(folder: Path) -> Path:
-    """Their two files."""
-    tensors = golden()
+def write_files(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+    """Their two files, in a precision."""
+    tensors = {name: tensor.to(dtype) for name, tensor in golden().items()}
     for name, prefix in (("oasis500m", "dit."), ("vit-l-20", "vae.")):
         mine = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         rewrite(folder / f"{name}.safetensors", mine)
     return folder
 
 
-def imported(folder: Path) -> Forcing:
+def imported(folder: Path, *, stored: torch.dtype = torch.float32, **asked: str) -> Forcing:
     """The system of the weight file that importing makes of the two files, which are written to `folder`."""
-    sizes = {**SIZES, "window": WINDOW, "steps": STEPS}
-    tensors, metadata = oasis_system(write_files(folder), **sizes)  # type: ignore[arg-type]
+    sizes = {**SIZES, "window": WINDOW, "steps": STEPS, **asked}
+    tensors, metadata = oasis_system(write_files(folder, dtype=stored), **sizes)  # type: ignore[arg-type]
     files.save(folder / "ours.safetensors", tensors, metadata=metadata)
     system = load(folder / "ours.safetensors")
     assert isinstance(system, Forcing)

@@ -24,7 +24,7 @@ from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, f
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.norms import RMSNorm
-from dreamwalk.layers.rope import rope_tables, split_axes
+from dreamwalk.layers.rope import head_width, rope_tables, split_axes
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class FrameDiTConfig(FrameBackboneConfig):
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
     velocity_floor: float = 0.05
     """Smallest sigma by which a clean prediction is divided."""
+
+    def __post_init__(self) -> None:
+        head_width(self.width, self.heads, least=6)
 
 
 class FrameBlock(nn.Module):
@@ -91,18 +94,18 @@ class FrameDiT(FrameBackbone):
         self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
         cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
-        config = self.config
+        config, dtype = self.config, self.embed.weight.dtype
         p = config.patch
-        h = self.embed(rearrange(x, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        h = h if views is None else h + views
-        condition = self.sigma(sigma) + conditions
+        h = self.embed(rearrange(x.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        h = h if views is None else h + views.to(dtype)
+        condition = self.sigma(sigma) + conditions.to(dtype)
         fresh = []
         for index, block in enumerate(self.blocks):
             h, key_values = block(h, condition, rope, mask, cache.layer(index) if cache is not None else None)
             fresh.append(key_values)
         h = self.head(modulate(self.norm(h), *self.modulation(condition)))
         rows, columns = config.token_grid
-        out = rearrange(h, "b t (h w) (c p q) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p)
+        out = rearrange(h, "b t (h w) (c p q) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p).to(x.dtype)
         if config.predicts == "clean":
             out = (x - out) / sigma.clamp(min=config.velocity_floor)[:, :, None, None, None]
         return out, fresh

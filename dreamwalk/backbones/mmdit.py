@@ -173,7 +173,8 @@ class MMDiT(nn.Module):
             levels = torch.cat([levels, levels.amax(1, keepdim=True)], dim=1)
         condition = self.sigma(levels)
         if self.guidance is not None and guidance is not None:
-            condition = condition + self.guidance(guidance)[:, None] * (levels > 0)[..., None]
+            told = 1000.0 * guidance.to(self.embed.project.weight.dtype)  # as released: 6 is 6016 in bfloat16
+            condition = condition + self.guidance.at(told)[:, None] * (levels > 0)[..., None]
         if self.pooled is not None and words.pooled is not None:
             condition = condition + self.pooled(words.pooled.to(condition.dtype))[:, None]
         return condition

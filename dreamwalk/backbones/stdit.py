@@ -28,7 +28,7 @@ from dreamwalk.layers import vp
 from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
-from dreamwalk.layers.rope import pixel_tables, time_tables
+from dreamwalk.layers.rope import head_width, pixel_tables, time_tables
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class STDiTConfig(FrameBackboneConfig):
     """Of the rotary positions within a frame, in half turns."""
     clean_label: int = 14
     """The timestep under which a clean frame (sigma 0) is shown: no label means clean."""
+
+    def __post_init__(self) -> None:
+        head_width(self.width, self.heads, multiple=4, least=4)
 
 
 class AxisBlock(nn.Module):
@@ -126,17 +129,17 @@ class STDiT(FrameBackbone):
         cache: Past | None, views: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
         """The network as published: VP samples `y` at `timestep` `(b, t)` to the VP velocity u."""
-        p, (rows, columns) = self.config.patch, self.config.token_grid
-        h = self.embed(rearrange(y, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        h = h if views is None else h + views
-        condition = self.level.at(timestep) + conditions
+        p, (rows, columns), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
+        h = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        h = h if views is None else h + views.to(dtype)
+        condition = self.level.at(timestep) + conditions.to(dtype)
         ropes = self.space_rope(h.device), rope
         fresh = []
         for index, block in enumerate(self.blocks):
             past = cache.layer(index) if cache is not None else None
             h, key_values = block(h, condition, ropes, mask, past)
             fresh.append(key_values)
-        h = self.head(modulate(self.norm(h), *self.modulation(condition)))
+        h = self.head(modulate(self.norm(h), *self.modulation(condition))).to(y.dtype)
         return rearrange(h, "b t (h w) (p q c) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p), fresh
 
     def space_rope(self, device: torch.device) -> Rope:

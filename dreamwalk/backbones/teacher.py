@@ -23,16 +23,20 @@ class Known(NamedTuple):
 
 
 def teacher_pass(
-    backbone: FrameBackbone, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, known: Known
-) -> Tensor:
-    """Velocity of `t` targets: target i sees history 0 .. i and itself, history sees history.
+    backbone: FrameBackbone, shown: Tensor, noisy: Tensor, shown_at: Tensor, sigma: Tensor, known: Known,
+    groups: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Velocity of `t` targets, each of which sees the history before its group and the targets in it.
 
-    `shown` are frames 0 .. t-1 at levels `shown_at` `(b, t)`, `noisy` frames 1 .. t at `sigma`.
+    `shown` are frames 0 .. t-1 at levels `shown_at` `(b, t)`, `noisy` frames 1 .. t at `sigma`. `groups`
+    `(t + 1,)` rise from frame to frame, by one where nothing is said; history sees its own and smaller ones.
     """
     t = shown.shape[1]
-    past = torch.ones(t, t, dtype=torch.bool, device=shown.device).tril()
-    itself = torch.eye(t, dtype=torch.bool, device=shown.device)
-    visible = torch.cat([torch.cat([past, torch.zeros_like(past)], 1), torch.cat([past, itself], 1)], 0)
+    groups = torch.arange(t + 1, device=shown.device) if groups is None else groups
+    history, targets = groups[:-1], groups[1:]
+    past = torch.cat([history[:, None] >= history, targets[:, None] > history])
+    future = torch.cat([torch.zeros_like(past[:t]), targets[:, None] == targets])
+    visible = torch.cat([past, future], dim=1)
     times, twice = torch.arange(t, device=shown.device), known.twice()
     v = backbone(
         torch.cat([shown, noisy], 1), torch.cat([shown_at, sigma], 1), twice.conditions,

@@ -72,6 +72,7 @@ class KLCodec(nn.Module):
         return self.normalise(self.posterior(video)[0])
 
     def decode(self, latents: Tensor) -> Tensor:
+        latents = latents.to(next(self.parameters()).dtype)
         frames = self.decoder(rearrange(self.scale.undo(latents), "b t c h w -> (b t) c h w"))
         return rearrange(frames, "(b t) c h w -> b t c h w", b=latents.shape[0])
 

@@ -142,7 +142,7 @@ class PatchCodec(LinearCode):
 
     def decode(self, latents: Tensor) -> Tensor:
         b, p = latents.shape[0], self.config.patch
-        code = rearrange(latents, "b t c h w -> (b t) h w c")
+        code = rearrange(latents.to(next(self.parameters()).dtype), "b t c h w -> (b t) h w c")
         linear = rearrange(self.to_blocks(code), "n h w (c p q) -> n c (h p) (w q)", p=p, q=p)
         residual = self.refine(rearrange(code, "n h w c -> n c h w"))
         return rearrange(linear + residual, "(b t) c h w -> b t c h w", b=b)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dreamwalk.codecs.scale import Scale
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import BiasedAttention
-from dreamwalk.layers.rope import pixel_tables
+from dreamwalk.layers.rope import head_width, pixel_tables
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class ViTCodecConfig:
     scale: float | None = 0.07843137254901961
     """Latents are multiplied by this, 20/255, so that their variance is about one; None: as training
     measures it."""
+
+    def __post_init__(self) -> None:
+        head_width(self.width, self.heads, multiple=8, least=8)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -119,6 +122,7 @@ class ViTCodec(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         b, (rows, _), p = len(latents), self.config.grid, self.config.patch
+        latents = latents.to(self.head.weight.dtype)
         x = self.expand(rearrange(self.scale.undo(latents), "b t c h w -> (b t) (h w) c"))
         x = self.head(self.norm_decoder(self._through(self.decoder, x)))
         return rearrange(x, "(b t) (h w) (c p q) -> b t c (h p) (w q)", b=b, h=rows, p=p, q=p)

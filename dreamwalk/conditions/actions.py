@@ -23,4 +23,4 @@ class ActionEmbedding(nn.Module):
                 f"these clips have actions of length {actions.shape[-1]} and the system takes {self.size}: "
                 f"train one with `--system.actions {actions.shape[-1]}`"
             )
-        return self.mlp(actions)
+        return self.mlp(actions.to(next(self.mlp.parameters()).dtype))

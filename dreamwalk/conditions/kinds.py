@@ -85,6 +85,10 @@ class WithLetters:
         parts = {"language": self.language, "letters": self.letters, "picture": self.picture}
         return {name: part.describe() for name, part in parts.items() if part}
 
+    def check(self, text: str) -> None:
+        self.language.check(text)
+        self.letters.check(text)
+
     def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         """`b` texts, an empty one read as a space, as published, and pictures uint8 `(b or 1, 3, h, w)`."""
         others: tuple[Words, ...] = (self.letters.encode(texts),)

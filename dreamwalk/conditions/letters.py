@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import SelfAttention, SwiGLU
 from dreamwalk.layers.norms import RMSNorm
-from dreamwalk.layers.rope import time_tables
+from dreamwalk.layers.rope import head_width, time_tables
 from dreamwalk.layers.words import Words
 
 SPACE = ord(" ")
@@ -41,6 +41,9 @@ class LettersConfig:
     """Bytes of a text, at most."""
     pooled: int | None = None
     """Size of the vector for a whole text; None for none."""
+
+    def __post_init__(self) -> None:
+        head_width(self.width, self.heads)
 
 
 class LettersBlock(nn.Module):
@@ -97,6 +100,10 @@ class Letters(nn.Module):
         share = (numbers <= last).to(tokens)
         mean = (tokens * share[..., None]).sum(1) / share.sum(1, keepdim=True)
         return Words(tokens, present, self.to_pooled(mean))
+
+    def check(self, text: str) -> None:
+        """UserError for a text of more than `longest` bytes."""
+        indices([text], self.config.longest)
 
     def _mask(self, present: Tensor) -> Tensor | None:
         return None if bool(present.all()) else present.to(self.embed.weight.device)

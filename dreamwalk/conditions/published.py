@@ -108,11 +108,19 @@ class PublishedReader(nn.Module):
         self._known = {_key(*reading): self(*reading) for reading in readings}
         self.close()
 
+    def check(self, text: str) -> None:
+        """UserError for a text that is longer than the encoder of its tokens reads. CLIP, of which only the
+        vector of the whole text is told, reads the first 77, as published."""
+        self.encoder.check(text)
+
     def forward(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         """`b` texts, and pictures uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)` of the longest, and pooled
-        `(b, p)`; in float32."""
-        known = self._known.get(_key(texts, pictures)) if self._known else None
-        words = known or self.encoder.encode(texts, pictures)
+        `(b, p)`; in float32. UserErrors as of `check`."""
+        words = self._known.get(_key(texts, pictures)) if self._known else None
+        if words is None:
+            for text in texts:
+                self.check(text)
+            words = self.encoder.encode(texts, pictures)
         return words.to(self.here.device, torch.float32)
 
 
@@ -133,6 +141,9 @@ class Split:
 
     def describe(self) -> Any:
         return {"tokens": self.tokens.describe(), "pooled": self.pooled.describe()}
+
+    def check(self, text: str) -> None:
+        self.tokens.check(text)
 
     def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
         if isinstance(self.tokens, LlavaEncoder):

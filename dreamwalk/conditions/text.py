@@ -104,6 +104,9 @@ class Encoder(Protocol):
     def describe(self) -> Any:
         """JSON-able; two encoders with one description give the same words."""
 
+    def check(self, text: str) -> None:
+        """UserError for a text of which not all would be read."""
+
     def encode(self, texts: Sequence[str]) -> Words: ...
 
 
@@ -173,6 +176,15 @@ class TextEncoder:
                 pooled[i] = out.pooler_output[row] if self.widths.pooled else pooled[i]
         return padded(states, pooled if self.widths.pooled else None)
 
+    def check(self, text: str) -> None:
+        """UserError for a text of more than `longest` tokens, of which `encode` reads the first."""
+        shown, most = self._shown(text), self.config.longest
+        size = len(self.tokenizer(shown, verbose=False).input_ids) - self.crop if shown else 0
+        if size > most:
+            raise UserError(
+                f"a text has {size} tokens and this encoder reads {most}: shorten '{text[:40]}...'"
+            )
+
     def _read(self, symbols: list[list[int]]) -> Any:
         rows = [torch.tensor(row, device=self.device) for row in symbols]
         mask = [torch.ones_like(row) for row in rows]
@@ -183,12 +195,15 @@ class TextEncoder:
 
     def _symbols(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text; none for one in which a picture is to show no letters."""
-        if isinstance(self.config, QuotedText):
-            shown = [self.config.shown(text) for text in texts]
-            return [self._tokens(text) if text else [] for text in shown]
+        letters = isinstance(self.config, QuotedText)
+        shown = [self._shown(text) for text in texts]
+        return [self._tokens(text) if text or not letters else [] for text in shown]
+
+    def _shown(self, text: str) -> str:
+        """What is read of a text, or around it."""
         if isinstance(self.config, DecoderText):
-            return [self._tokens(self.config.template.replace("{}", text)) for text in texts]
-        return [self._tokens(text) for text in texts]
+            return self.config.template.replace("{}", text)
+        return self.config.shown(text) if isinstance(self.config, QuotedText) else text
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, truncation=True, max_length=self.crop + self.config.longest).input_ids

@@ -20,6 +20,7 @@ import binascii
 import json
 import zlib
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 FORMAT = "dreamwalk.walk/1"
 MAX_ACTIONS = 100_000
 """The longest walk that is read, in steps: more than two hours at 12 frames a second."""
+MOST_STEPS = 64
+"""Denoising steps of a frame or a clip that anything takes, at most."""
 MAX_SIDE = 4096
 """The tallest and widest start picture, in pixels."""
 
@@ -67,6 +70,12 @@ class Walk:
                 f"this walk's actions are {', '.join(theirs) or 'none'} and this world knows "
                 f"{', '.join(ours)}: replay it where it was recorded ({self.system})"
             )
+
+
+def check_steps(steps: int) -> None:
+    """UserError unless one can denoise in so many steps."""
+    if not isinstance(steps, Integral) or not 1 <= steps <= MOST_STEPS:
+        raise UserError(f"steps must be a whole number from 1 to {MOST_STEPS}, got {steps!r:.40}")
 
 
 def write_walk(path: str | Path, walk: Walk) -> None:
@@ -121,7 +130,7 @@ def parse_walk(source: str | dict[str, Any]) -> Walk:
         system=system,
         seed=_whole(content, "seed", 0, 2**63 - 1),
         start={name: _parse_option(name, value) for name, value in start.items()},
-        steps=_whole(content, "steps", 0, 1000),
+        steps=_whole(content, "steps", 0, MOST_STEPS),
         fps=_rate(content.get("fps")),
         buttons=buttons,
         axes=axes,

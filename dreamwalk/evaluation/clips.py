@@ -34,7 +34,7 @@ from dreamwalk.evaluation.obedience import (
     obedience,
     readers,
 )
-from dreamwalk.rollout.clips import Order
+from dreamwalk.rollout.orders import Order, check_numbers, extent, steps_of
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.moviegen import Moviegen
 
@@ -50,9 +50,9 @@ class Evaluate:
     out: Path = Path("runs/examination")
     clips: int = 200
     """How many captions."""
-    frames: int = 0
-    """Frames of a clip; 0 for those of the system."""
-    steps: int = 0
+    frames: int | None = None
+    """Frames of a clip; default: those of the system."""
+    steps: int | None = None
     guidance: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     at_once: int = 10
@@ -116,9 +116,10 @@ def examine(
         raise UserError(
             "motion is read by an inverse-dynamics model: leave `--examiner` as it is, or train one"
         )
-    frames = asked.frames or system.config.frames
+    order = Order((), frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
+    check_numbers(order)
+    frames, _ = extent(system, order, None)
     exam = set_exam(asked, examiner, frames=frames)
-    order = Order((), frames=frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
     began = perf_counter()
     video = dream(system, exam, order, at_once=asked.at_once, precision=asked.precision)
     seconds = (perf_counter() - began) / asked.clips
@@ -130,7 +131,7 @@ def examine(
     }
     report = {
         "name": name, "data": asked.data, "clips": asked.clips, "frames": frames, "seed": asked.seed,
-        "steps": asked.steps or system.config.steps, "machine": platform.processor() or platform.machine(),
+        "steps": steps_of(system, order), "machine": platform.processor() or platform.machine(),
         "guidance": system.config.guidance if asked.guidance is None else asked.guidance,
         "seconds a clip": round(seconds, 2), "distance": round(distance(exam.truth, video, examiner), 2),
         "rows": {row: asdict(value) for row, value in rows.items()},

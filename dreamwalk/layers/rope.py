@@ -14,14 +14,26 @@ from torch import Tensor
 from dreamwalk.errors import UserError
 
 
-def split_axes(head_width: int) -> tuple[int, int, int]:
-    """[nT, nH, nW] with nT = 1/8 of the head: 64 -> (8, 28, 28), 128 -> (16, 56, 56)."""
-    if head_width % 16:
+def head_width(width: int, heads: int, *, multiple: int = 2, least: int = 2) -> int:
+    """The width of one of `heads`; UserError, with the nearest width that can be had, unless it is a
+    `multiple` of at least `least`."""
+    heads, head = max(1, heads), width / max(1, heads)
+    nearest = max(round(head / multiple) * multiple, least)
+    if head != nearest:
         raise UserError(
-            f"the head width must be a multiple of 16 to be split over time, height, width: {head_width}"
+            f"a width of {width} makes heads {head:g} wide, and they must be a multiple of {multiple} from "
+            f"{least} up: the nearest width for {heads} heads is {nearest * heads}"
         )
-    time = head_width // 8
-    return time, (head_width - time) // 2, (head_width - time) // 2
+    return nearest
+
+
+def split_axes(head: int) -> tuple[int, int, int]:
+    """[nT, nH, nW], all even, with nT nearly 1/8 of the head: 64 -> (8, 28, 28), 48 -> (8, 20, 20).
+
+    The head is even and at least 6 wide, as `head_width` checks.
+    """
+    side = 2 * (7 * head // 32)
+    return head - 2 * side, side, side
 
 
 def rope_tables(

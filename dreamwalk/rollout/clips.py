@@ -19,7 +19,7 @@ from dreamwalk.conditions.published import PublishedReader, Reading
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.enlarging import resized
 from dreamwalk.rollout.execute import KeyedNoise, Noise, Predict, begin, rows
-from dreamwalk.rollout.orders import Order, Use, check, extent, token
+from dreamwalk.rollout.orders import Order, Use, check, extent, steps_of, token
 from dreamwalk.rollout.telling import Tiled, Told, Velocity, Windowed
 from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
@@ -116,7 +116,7 @@ def prepared(system: Any, order: Order, video: Tensor | None, *, noise: Noise | 
     seeds = tuple(order.seed + row for row in range(len(order.prompts)))
     noise = noise or KeyedNoise(seeds, shape, _device(system))
     moved = config.shift if order.shift is None else order.shift
-    grid = levels(order.spacing, order.steps or config.steps, shift_by=moved)
+    grid = levels(order.spacing, steps_of(system, order), shift_by=moved)
     extra = torch.zeros(len(seeds), count, config.backbone.extra, *shape[1:], device=_device(system))
     if video is None:
         return Start(together(grid, count), noise, None, extra if config.backbone.extra else None)

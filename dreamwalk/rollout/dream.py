@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from dreamwalk.clip import Clip
+from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.denoise import Session, Step
 from dreamwalk.world import Action, ActionSchema, World, known_render_mode
@@ -135,13 +136,12 @@ class Dream(World):
 
     @property
     def steps(self) -> int:
-        """Denoising passes a frame; may be set at any time, 1 to 32."""
+        """Denoising passes a frame; may be set at any time, 1 to `MOST_STEPS`."""
         return self._steps or (self._now.session.steps if self._now else 1)
 
     @steps.setter
     def steps(self, steps: int) -> None:
-        if not 1 <= steps <= 32:
-            raise UserError(f"denoising passes a frame go from 1 to 32, got {steps}")
+        check_steps(steps)
         self._steps = steps
 
     def reset(

@@ -61,6 +61,8 @@ class DreamConfig:
     """Share of training clips that are not told where they are (`map`)."""
     sketching: bool = False
     """Train the map alone, which is quick and comes first."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the backbone's weights and of those that embed actions; the codec's are float32."""
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
@@ -92,6 +94,8 @@ class DreamingSystem(nn.Module):
         self.codec = build_codec(config.codec).requires_grad_(False)
         self.actions = ActionEmbedding(config.actions, config.backbone.width, layers=config.action_layers)
         self.backbone = build_backbone(config.backbone)
+        for part in (self.actions, self.backbone):
+            part.to(getattr(torch, config.precision))
         if config.map:
             grid, stride, width = config.backbone.token_grid, self.codec.stride[2], config.backbone.width
             stride, channels = stride * config.backbone.patch, config.backbone.channels
@@ -114,7 +118,9 @@ class DreamingSystem(nn.Module):
             size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
             raise UserError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
-            return self.codec.encode(video.float() / 127.5 - 1)
+            own = next(self.codec.parameters()).dtype
+            latents = self.codec.encode((video.float() / 127.5 - 1).to(own))
+        return latents.to(torch.promote_types(own, torch.float32))
 
     def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
         """The loss of a batched clip, `loss`, and more to tell; UserError without the poses of a map."""
@@ -182,7 +188,10 @@ class DreamingSystem(nn.Module):
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
         """A schedule by its name (`schedules.staircase.NAMED`) for the window of this system."""
-        return named(name, steps=steps or self.config.steps, window=self.config.window + 1, mask=self.mask)
+        return named(
+            name, steps=self.config.steps if steps is None else steps, window=self.config.window + 1,
+            mask=self.mask,
+        )  # fmt: skip
 
     @property
     def mask(self) -> Mask:

@@ -20,6 +20,11 @@ from dreamwalk.schedules.flow import raise_level
 from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise
 
 Solver = Literal["euler", "heun", "multistep"]
+"""One pass a step, two, or one that goes on as the step before did; the latter two are of second order.
+
+Where a frame under way rests, or has rested in the row before, what was before does not tell how to go on:
+`multistep` takes two passes there, as `heun` does.
+"""
 
 
 @dataclass(frozen=True)
@@ -142,25 +147,34 @@ class _Walk:
     def sigma(self, slot: int, *, after: bool = False) -> float:
         return self.plan.grid[self.plan.levels[self.index + after][slot]]
 
+    @property
+    def rested(self) -> bool:
+        """Whether a slot under way moves either here or in the row before, and not in both."""
+        if not self.index or not isinstance(self.plan.rows[self.index - 1], Pass):
+            return False
+        either = set(self.plan.moving(self.index)) ^ set(self.plan.moving(self.index - 1))
+        return any(0 < self.plan.levels[self.index][p] < self.plan.steps for p in either)
+
 
 def _pass(walk: _Walk, row: Pass, state: State, solver: Solver) -> None:
     moving = walk.plan.moving(walk.index)
     v = _velocities(walk, row, state.x)
     stride = {p: walk.sigma(p, after=True) - walk.sigma(p) for p in moving}
     noisy = [p for p in moving if walk.sigma(p, after=True)]  # at clean there is no velocity to ask for
-    if solver == "heun" and noisy:
+    steps = dict(v)
+    twice = solver == "heun" or (solver == "multistep" and walk.rested)
+    if twice and noisy:
         ahead = state.x.clone()
         for p in moving:
             ahead[:, p] += stride[p] * v[p]
         following = _velocities(walk, row, ahead, after=moving)
-        v |= {p: (v[p] + following[p]) / 2 for p in noisy}
+        steps |= {p: (v[p] + following[p]) / 2 for p in noisy}
+    elif solver == "multistep" and not twice:
+        for p, (before, length) in state.moved.items():
+            if p in v:
+                steps[p] = v[p] + stride[p] / length / 2 * (v[p] - before)
     for p in moving:
-        step = v[p]
-        if solver == "multistep" and p in state.moved:
-            before, length = state.moved[p]
-            ratio = stride[p] / length
-            step = (1 + ratio / 2) * v[p] - ratio / 2 * before
-        state.x[:, p] = state.x[:, p] + stride[p] * step
+        state.x[:, p] = state.x[:, p] + stride[p] * steps[p]
         state.moved[p] = v[p], stride[p]
 
 

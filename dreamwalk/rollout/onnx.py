@@ -49,8 +49,10 @@ class _PassGraph(nn.Module):
 
 
 def fits(module: nn.Module) -> bool:
-    """Whether a graph of `module` fits into one ONNX file, which ends at 2 GB."""
-    return sum(4 * part.numel() for part in module.state_dict().values()) < 2**31 - 2**20
+    """Whether a graph of `module` fits into one ONNX file, which ends at 2 GB, and is of single precision."""
+    parts = module.state_dict().values()
+    single = all(part.dtype == torch.float32 for part in parts if part.is_floating_point())
+    return single and sum(4 * part.numel() for part in parts) < 2**31 - 2**20
 
 
 class OnnxStep:

@@ -22,6 +22,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.rollout.clips import Order, Use, frames_of, unfold
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.rollout.offload import Offloading
+from dreamwalk.rollout.orders import check_numbers, steps_of
 from dreamwalk.rollout.record import check_film, write_film
 from dreamwalk.schedules.sigmas import Spacing
 
@@ -46,12 +47,12 @@ class SampleClips:
     """What the pictures or the video are for; default: as said there."""
     fit: bool = False
     """Cut pictures and videos of another size about their middle, and scale them."""
-    frames: int = DEFAULT.frames
+    frames: int | None = None
     """Length of the clip; default: the system's, or that of a video that is dreamt anew or made larger."""
     size: tuple[int, int] | None = None
     """Height and width in pixels; default: the system's."""
     seed: int = DEFAULT.seed
-    steps: int = DEFAULT.steps
+    steps: int | None = None
     """Denoising passes; default: the system's."""
     guidance: float | None = None
     """Weight of the words in classifier-free guidance, 1 is none; default: the system's."""
@@ -85,13 +86,24 @@ class SampleClips:
             raise UserError("pictures and a video are given: leave out `--image` or `--video`")
         if len(self.image) > 2:
             raise UserError(f"a clip has a first and a last picture, got {len(self.image)}: give two at most")
-        if self.frames < 0 or self.steps < 0 or self.tile < 0 or self.window < 0 or self.window == 1:
-            raise UserError("`--frames`, `--steps` and `--tile` are at least 1, and `--window` at least 2")
+        check_numbers(self.order)
+        if self.tile < 0 or self.window < 0 or self.window == 1:
+            raise UserError("`--tile` is at least 1, and `--window` at least 2")
 
     @property
     def purpose(self) -> Use:
         """What the pictures or the video are for."""
         return self.use or ("before" if self.video else "ends" if len(self.image) == 2 else "first")
+
+    @property
+    def order(self) -> Order:
+        """What is asked, before anything is known of the system or the given video."""
+        return Order(
+            (self.prompt,), negative=self.negative, frames=self.frames, size=self.size, seed=self.seed,
+            steps=self.steps, guidance=self.guidance, embedded=self.embedded, rescale=self.rescale,
+            spacing=self.spacing, shift=self.shift, solver=self.solver, use=self.purpose,
+            strength=self.strength, window=self.window, area=self.area,
+        )  # fmt: skip
 
 
 def ordered(asked: SampleClips, system: Any) -> tuple[Order, Tensor | None]:
@@ -103,13 +115,8 @@ def ordered(asked: SampleClips, system: Any) -> tuple[Order, Tensor | None]:
         asked = replace(asked, use="larger")
     video, frames = given(asked, system), asked.frames
     if video is not None and asked.purpose in ("anew", "larger"):
-        frames = frames or len(video)
-    order = Order(
-        (asked.prompt,), negative=asked.negative, frames=frames, size=asked.size, seed=asked.seed,
-        steps=asked.steps, guidance=asked.guidance, embedded=asked.embedded, rescale=asked.rescale,
-        spacing=asked.spacing, shift=asked.shift, solver=asked.solver, use=asked.purpose,
-        strength=asked.strength, window=asked.window, area=asked.area,
-    )  # fmt: skip
+        frames = len(video) if frames is None else frames
+    order = replace(asked.order, frames=frames)
     return order, None if video is None else torch.from_numpy(video).permute(0, 3, 1, 2)[None]
 
 
@@ -131,8 +138,8 @@ def given(asked: SampleClips, system: Any) -> np.ndarray | None:
     stride = max(1, round(frame_rate(asked.video) / system.config.fps))
     read = read_frames(asked.video, stride=stride, size=size)
     if asked.purpose == "larger":
-        return np.stack(list(islice(read, asked.frames or None)))
-    most = asked.frames or system.config.frames
+        return np.stack(list(islice(read, asked.frames)))
+    most = system.config.frames if asked.frames is None else asked.frames
     if asked.purpose != "before":
         return np.stack(list(islice(read, most)))
     last = list(deque(read, maxlen=max(1, most - system.codec.stride[0])))
@@ -171,7 +178,7 @@ def write_clip(asked: SampleClips, system: Any) -> int:
     order, video = ordered(asked, system)
     if video is not None:
         video = video.to(next(system.parameters()).device)
-    steps, told = order.steps or system.config.steps, Console(stderr=True)
+    steps, told = steps_of(system, order), Console(stderr=True)
     moments = unfold(system, order, video)
     *_, last = track(moments, total=steps, description="dreaming", console=told, transient=True)
     pieces = frames_of(system, order, last.latents, video=video, tiling=tiles(asked.tile, system.codec))

@@ -5,11 +5,13 @@ What cannot is refused in one sentence, with the nearest that can.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
+from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.schedules.sigmas import Spacing
@@ -21,17 +23,17 @@ of anew, or the same at a smaller size."""
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a system of clips; None and 0 leave it to the system."""
+    """What is asked of a system of clips; None leaves it to the system."""
 
     prompts: tuple[str, ...]
     negative: str = ""
     """What to be guided away from."""
-    frames: int = 0
+    frames: int | None = None
     size: tuple[int, int] | None = None
     """Height and width in pixels."""
     seed: int = 0
     """Row i of the clips has the seed `seed + i`."""
-    steps: int = 0
+    steps: int | None = None
     guidance: float | None = None
     """Weight of the words in classifier-free guidance; 1 is none."""
     embedded: float | None = None
@@ -56,24 +58,42 @@ def extent(system: Any, order: Order, video: Tensor | None) -> tuple[int, tuple[
     """Frames, height and width of the clip that is asked for; one that is made larger has those of the given
     video, `enlarges` times as large."""
     config = system.config
-    if video is None or order.use != "larger":
-        return order.frames or config.frames, order.size or config.size
-    height, width = (config.enlarges * side for side in video.shape[-2:])
-    return order.frames or video.shape[1], order.size or (height, width)
+    frames, (height, width) = config.frames, config.size
+    if video is not None and order.use == "larger":
+        frames, (height, width) = video.shape[1], (config.enlarges * side for side in video.shape[-2:])
+    return frames if order.frames is None else order.frames, order.size or (height, width)
+
+
+def steps_of(system: Any, order: Order) -> int:
+    """Denoising passes of what is asked for."""
+    return system.config.steps if order.steps is None else order.steps
 
 
 def check(system: Any, order: Order, video: Tensor | None) -> None:
     """UserError, with the nearest legal value, for frames, a size, an area, or a given video that does not
     fit."""
-    frames, size = extent(system, order, video)
-    if frames < 1:
-        raise UserError(f"a clip has at least one frame, got {frames}")
+    check_numbers(order)
+    _, size = extent(system, order, video)
     _whole_tokens(system, size, what="clips")
     if order.area:
         _whole_tokens(system, order.area, what="tiles")
     _trained(system, video, order.use)
     if video is not None:
         _fits(system, order, video)
+
+
+def check_numbers(order: Order) -> None:
+    """UserError for a number that no system takes."""
+    if order.frames is not None and order.frames < 1:
+        raise UserError(f"a clip has at least one frame, got {order.frames}")
+    if order.steps is not None:
+        check_steps(order.steps)
+    for name in ("guidance", "embedded", "rescale", "shift", "strength"):
+        value = getattr(order, name)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{name} must be a finite number, got {value}")
+    if order.shift is not None and order.shift <= 0:
+        raise UserError(f"shift must be above 0, got {order.shift}")
 
 
 def token(system: Any) -> tuple[int, int]:

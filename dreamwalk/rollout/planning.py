@@ -19,6 +19,7 @@ reward, too strong by 1 + curvature * variance for a quadratic one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -56,8 +57,10 @@ class Guided:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise UserError(f"guidance looks at one future at least, got {self.samples} samples")
-        if self.most <= 0:
+        if not self.most > 0:
             raise UserError(f"the cap of the guidance must be above 0, got {self.most:g}")
+        if not math.isfinite(self.weight):
+            raise UserError(f"the weight of the guidance must be a finite number, got {self.weight:g}")
 
     def __call__(self, look: Look) -> Tensor:
         guided = [moves and sigma < 1 for moves, sigma in zip(look.moves, look.shown, strict=True)]

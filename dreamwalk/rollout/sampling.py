@@ -12,7 +12,7 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.games import RandomKeys
-from dreamwalk.data.walks import Walk, read_walk
+from dreamwalk.data.walks import Walk, check_steps, read_walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, Dream, Walkable, picture
 from dreamwalk.rollout.dreaming import DreamingSystem
@@ -54,6 +54,14 @@ class Sample:
     plan: Path | None = None
     """Also draw the schedule as a heat map (.png) and print it."""
 
+    def check(self) -> None:
+        """UserError for what can be refused before anything is opened."""
+        if self.frames is not None and self.frames < 1:
+            raise UserError(f"a film has at least one frame, got {self.frames}")
+        if self.steps is not None:
+            check_steps(self.steps)
+        guide_of(self)
+
     @property
     def scheduled(self) -> bool:
         """Whether anything is asked that walking in real time does not do."""
@@ -67,14 +75,14 @@ class Sample:
 
 def walk_of(asked: Sample, walkable: Walkable) -> Walk:
     """The walk to dream: the file's, or a stroll, with the changes that were asked."""
+    asked.check()
     schema, drawn = walkable.actions, np.random.default_rng(asked.seed or 0).integers(len(walkable.starts))
-    if asked.frames is not None and asked.frames < 1:
-        raise UserError(f"a film has at least one frame, got {asked.frames}")
     if asked.actions is not None:
         walk = read_walk(asked.actions)
     else:
         start = int(drawn) if asked.start is None else asked.start
-        actions = stroll(walkable, start, (asked.frames or 64) - 1, seed=asked.seed or 0)
+        frames = 64 if asked.frames is None else asked.frames
+        actions = stroll(walkable, start, frames - 1, seed=asked.seed or 0)
         walk = Walk("", 0, schema.buttons, schema.axes, actions, {"start": start})
     walk.check(schema)
     walk = replace(walk, actions=schema.canonical(walk.actions))

@@ -4,13 +4,14 @@ tile by tile."""
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dreamwalk.codecs.tiles import spans, trapezoids
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words, beside
 from dreamwalk.rollout.execute import Look, Predict
 
@@ -30,6 +31,9 @@ class Told:
 
     Classifier-free guidance (arXiv 2207.12598) asks for both opinions in one batch. `rescale` is that of
     arXiv 2305.08891, section 3.4, on the clean prediction, not on the velocity.
+
+    A plan may guide instead: a look that is not told is answered by `against` alone. UserError for what such
+    a backbone cannot do: hide frames from one another, or see frames that are no neighbours.
     """
 
     velocity: Velocity
@@ -43,11 +47,32 @@ class Told:
     """What all frames of the clip are shown beside, `(b, t, e, h, w)`."""
 
     def __call__(self, look: Look) -> Tensor:
-        if self.against is None:
+        self._check(look)
+        if not look.told:
+            assert self.against is not None
+            return self._ask(look, self.against)
+        if self.against is None or self.weight == 1:
             return self._ask(look, self.words)
         told, untold = self._ask(look, beside(self.words, self.against), opinions=2).chunk(2)
         v = untold + self.weight * (told - untold)
         return self._rescaled(look, v, told) if self.rescale else v
+
+    def _check(self, look: Look) -> None:
+        if len(set(look.groups)) > 1:
+            raise UserError(
+                "a backbone of whole clips lets all of its frames see one another: take a plan with the mask "
+                "`bidirectional`"
+            )
+        if look.frames != tuple(range(look.frames[0], look.frames[0] + len(look.frames))):
+            raise UserError(
+                f"a backbone of whole clips takes frames for neighbours, and the plan reads {look.frames}: "
+                "take one whose reads leave none out"
+            )
+        if not look.told and (self.against is None or self.weight != 1):
+            raise UserError(
+                "the plan guides by what is predicted without words: say what those are, `against`, and "
+                "leave the weight at 1"
+            )
 
     def _ask(self, look: Look, words: Words, *, opinions: int = 1) -> Tensor:
         sigma = look.sigma[:, 0] if len(set(look.shown)) == 1 else look.sigma
@@ -82,9 +107,9 @@ class Windowed:
     def __call__(self, look: Look) -> Tensor:
         total = torch.zeros_like(look.x)
         for part, share in _shared(look.x, 1, self.window, self.overlap):
-            seen = Look(
-                look.x[:, part], look.shown[part], look.frames[part], look.groups[part],
-                moves=look.moves[part],
+            seen = replace(
+                look, x=look.x[:, part], shown=look.shown[part], frames=look.frames[part],
+                groups=look.groups[part], moves=look.moves[part], commits=look.commits[part],
             )  # fmt: skip
             total[:, part] += share[:, None, None, None] * self.predict(seen)
         return total

@@ -9,9 +9,10 @@ by showing it as pure noise, which is what it looked like at that level in train
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import View
+from dreamwalk.schedules.plans import View, check_shown
 from dreamwalk.schedules.staircase import Guide
 
 
@@ -21,12 +22,14 @@ def _at(slots: Sequence[int], sigma: float) -> tuple[tuple[int, float], ...]:
 
 def conditions(weight: float) -> Guide:
     """Classifier-free guidance on actions or words: `weight` with them, `1 - weight` without; 1 is none."""
-    return lambda past: (View(weight), View(1 - weight, told=False))
+    views = View(weight), View(1 - weight, told=False)
+    return lambda past: views
 
 
 def history(weight: float) -> Guide:
     """Vanilla history guidance: `weight` with the whole history, `1 - weight` without any."""
-    return lambda past: (View(weight), View(1 - weight, shown=_at(past, 1.0))) if past else (View(),)
+    seen = View(weight)
+    return lambda past: (seen, View(1 - weight, shown=_at(past, 1.0))) if past else (View(),)
 
 
 def fractional(weight: float, *, sigma: float) -> Guide:
@@ -34,16 +37,12 @@ def fractional(weight: float, *, sigma: float) -> Guide:
 
     It keeps the motion that strong vanilla guidance freezes. UserError when `sigma` is not a level.
     """
-    if not 0 <= sigma <= 1:
-        raise UserError(f"history is shown at a level between 0 and 1, got {sigma}")
+    check_shown("history is", sigma)
+    near, far = View(weight - 1), View(1 - weight)
 
     def guide(past: tuple[int, ...]) -> tuple[View, ...]:
-        blurred, hidden = _at(past, sigma), _at(past, 1.0)
-        return (
-            (View(1.0), View(weight - 1, shown=blurred), View(1 - weight, shown=hidden))
-            if past
-            else (View(),)
-        )
+        blurred, hidden = replace(near, shown=_at(past, sigma)), replace(far, shown=_at(past, 1.0))
+        return (View(), blurred, hidden) if past else (View(),)
 
     return guide
 
@@ -52,11 +51,12 @@ def temporal(weights: Sequence[tuple[int, float]]) -> Guide:
     """Temporal history guidance: pairs of (last frames that are seen, weight); the rest sees no history."""
     if any(frames < 1 for frames, _ in weights):
         raise UserError("temporal guidance sees the last 1, 2, ... frames; no frames take what is left")
+    views = [(frames, View(weight)) for frames, weight in weights]
 
     def guide(past: tuple[int, ...]) -> tuple[View, ...]:
         if not past:
             return (View(),)
-        parts = tuple(View(weight, shown=_at(past[:-frames], 1.0)) for frames, weight in weights)
+        parts = tuple(replace(view, shown=_at(past[:-frames], 1.0)) for frames, view in views)
         rest = 1 - sum(weight for _, weight in weights)
         return (*parts, View(rest, shown=_at(past, 1.0))) if rest else parts
 

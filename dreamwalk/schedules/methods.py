@@ -11,7 +11,16 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, Row
+from dreamwalk.schedules.plans import (
+    Fuse,
+    Pass,
+    Plan,
+    Read,
+    Renoise,
+    Row,
+    check_counts,
+    check_shown,
+)
 
 
 @dataclass
@@ -53,6 +62,7 @@ class _Draft:
 
 
 def _steps(grid: Sequence[float], frames: int, *, history: int = 0) -> int:
+    check_counts({"frames": frames, "history": history})
     if len(grid) < 2 or frames < 1 or history < 0:
         raise UserError("a plan needs at least one step and one frame, and no less than no history")
     return len(grid) - 1
@@ -62,17 +72,20 @@ def _draft(
     grid: Sequence[float], levels: Sequence[int], *, frames: Sequence[int] = (), clean_sigma: float = 0.0
 ) -> _Draft:
     """A draft that begins at `levels`, of frames 0, 1, 2, ... if nothing else is said."""
+    check_shown("what is known is", clean_sigma)
     rising = tuple(float(sigma) for sigma in reversed(grid))
     return _Draft(rising, tuple(frames or range(len(levels))), [tuple(levels)], clean_sigma)
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:
+    check_counts({name: value})
     if not low <= value <= high:
         raise UserError(f"{name} must lie between {low} and {high}, got {value}")
 
 
 def _windows(frames: int, window: int, overlap: int) -> list[range]:
     """Windows of `window` frames, each sharing `overlap` with the one before, that end where frames end."""
+    check_counts({"window": window, "overlap": overlap})
     if not 0 <= overlap < window <= frames:
         raise UserError(
             f"windows must be longer than their overlap and no longer than the {frames} frames, "
@@ -119,6 +132,7 @@ def rolling(
     """
     steps = _steps(grid, frames, history=history)
     _within("the lag", lag, 1, steps)
+    check_counts({"window": window})
     if window == 1 or window < 0:
         raise UserError(f"a window has two halves, so at least 2 frames, got {window}")
     waits = [lag * (p + 1) - steps for p in range(frames + -(-steps // lag) - 1)]
@@ -205,6 +219,7 @@ def keyframes(
     one gap; all gaps are denoised at once.
     """
     steps = _steps(grid, frames)
+    check_counts({"every": every})
     if every < 1 or (frames - 1) % every:
         raise UserError(
             f"the last of {frames} frames is no keyframe: with one every {every}, take a multiple and 1"
@@ -224,6 +239,7 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
     of the walk. They are given before all else and shown at `sigma`. They see only one another, so they are
     committed in the first pass.
     """
+    check_shown("what is recalled is", sigma)
     count, first = len(memory), at + min(plan.frames)
     if list(memory) != sorted(set(memory)) or any(frame >= first for frame in memory):
         raise UserError(f"recalled frames are named once, in order, before frame {first}, got {list(memory)}")
@@ -267,6 +283,7 @@ def resampled(
     steps = _steps(grid, frames, history=history)
     top = steps if begin is None else begin
     _within("the level to begin at", top, 1, steps)
+    check_counts({"jump": jump, "times": times})
     if jump < 1 or top % jump or (jump == steps and times):
         raise UserError(
             f"a jump must divide the {top} levels and be smaller than the {steps} steps, got {jump}"

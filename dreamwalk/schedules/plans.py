@@ -15,14 +15,36 @@ clips that overlap, and known frames (keyframes, history, recalled ones) as colu
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from numbers import Integral, Real
+from typing import Literal, get_args
 
 from dreamwalk.errors import UserError
 
 Mask = Literal["causal", "block", "bidirectional"]
 """Frames see those before them; those of their own chunk too; all."""
+
+
+def check_mask(mask: object) -> None:
+    """UserError unless it is one of `Mask`."""
+    if mask not in get_args(Mask):
+        raise UserError(f"there is no mask '{mask}': known are {', '.join(get_args(Mask))}")
+
+
+def check_counts(counts: Mapping[str, object]) -> None:
+    """UserError for the first that is not a whole number."""
+    for name, value in counts.items():
+        if not isinstance(value, Integral):
+            raise UserError(f"{name} must be a whole number, got {value!r}")
+
+
+def check_shown(what: str, sigma: object) -> None:
+    """UserError unless it is a noise level."""
+    if not isinstance(sigma, Real) or not 0 <= sigma <= 1:
+        raise UserError(f"{what} shown at a level between 0 and 1, got {sigma!r}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +56,15 @@ class View:
     """Whether the conditions (actions, words) are told."""
     shown: tuple[tuple[int, float], ...] = ()
     """Slots that this view is shown at another sigma than the read says: 1 hides a frame."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise UserError(f"guidance weighs opinions by finite numbers, got {self.weight}")
+
+    @property
+    def guides(self) -> bool:
+        """Whether it counts, and is shown or told something else than the read says."""
+        return bool(self.weight and (self.shown or not self.told))
 
 
 @dataclass(frozen=True)
@@ -261,7 +292,9 @@ def _check_read(plan: Plan, index: int, read: Read, changed: set[int]) -> None:
         shown = [view.get(slot, sigma) for view in views]
         if slot in changed and any(value != own for value in shown):
             raise UserError(f"row {index} moves slot {slot}, so it must be shown as it is, at {own:g}")
-        if any(not own <= value <= 1 for value in shown):
+        for value in shown:
+            check_shown(f"in row {index} slot {slot} must be", value)
+        if any(value < own for value in shown):
             raise UserError(f"row {index} shows slot {slot} cleaner than it is")
 
 
@@ -274,16 +307,38 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
             found.append("the mean of two dreams of a frame varies less than a dream")
         if not isinstance(row, Pass):
             continue
-        under_way = {p for p, level in enumerate(plan.levels[index]) if 0 < level < plan.steps}
         for read in row.reads:
-            if not under_way | set(plan.moving(index)) <= set(read.slots):
-                found.append("frames under way do not all see one another")
-            noisy = {group for p, group in zip(read.slots, read.groups, strict=True) if plan.levels[index][p]}
-            if len(noisy) > 1:
-                found.append("noisy frames do not see the later ones that are under way with them")
+            found += _unseen(plan, index, read)
+            if any(view.guides for view in read.views):
+                found.append("guidance leads away from the data")
             for p, group in zip(read.slots, read.groups, strict=True):
                 if p in row.commit:
                     seen_by[p] = {q for q, g in zip(read.slots, read.groups, strict=True) if g <= group}
                 if not seen_by.get(p, set()) <= set(read.slots):
                     found.append("frames that the window forgot live on in what committed frames saw of them")
     return tuple(dict.fromkeys(found))
+
+
+def _unseen(plan: Plan, index: int, read: Read) -> Iterator[str]:
+    """What is known of the walk and the slots that a read moves are not shown, or not as it is.
+
+    Only a frame that sees a copy of every other one of which anything is known moves as the data do.
+    """
+    levels, moving = plan.levels[index], set(plan.moving(index))
+    known = {p for p, level in enumerate(levels) if level < plan.steps} | moving
+    for group in {g for p, g in zip(read.slots, read.groups, strict=True) if p in moving}:
+        seen = {
+            p: shown for p, shown, g in zip(read.slots, read.shown, read.groups, strict=True) if g <= group
+        }
+        frames = {plan.frames[p] for p in seen}
+        for p in known:
+            if plan.frames[p] in frames:
+                continue
+            if not levels[p]:
+                yield "frames under way do not see all that are finished"
+            elif p in read.slots:
+                yield "noisy frames do not see the later ones that are under way with them"
+            else:
+                yield "frames under way do not all see one another"
+        if any(shown > plan.grid[levels[p]] for p, shown in seen.items()):
+            yield "finished frames are shown noisier than they are"

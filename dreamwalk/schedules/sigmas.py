@@ -9,10 +9,12 @@ from torch import Tensor
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.flow import shift
+from dreamwalk.schedules.plans import check_counts
 
 
 def sigma_grid(steps: int, *, shift_by: float = 1.0) -> Tensor:
     """`steps + 1` levels from 1 (noise) down to 0 (clean), float64, moved towards noise by `shift_by`."""
+    check_counts({"steps": steps})
     if steps < 1:
         raise UserError(f"a frame needs at least one denoising step, got {steps}")
     return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift_by)
@@ -28,6 +30,7 @@ def linear_quadratic(steps: int, *, emulated: int = 1000) -> Tensor:
 
     UserError for an odd or too small number of steps.
     """
+    check_counts({"steps": steps})
     if steps < 2 or steps % 2:
         raise UserError(f"a linear-quadratic grid has an even number of steps: take {max(2, steps + 1)}")
     half, end = steps // 2, steps / 2 / emulated

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View
+from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View, check_counts, check_mask, check_shown
 
 Guide = Callable[[tuple[int, ...]], tuple[View, ...]]
 Shown = float | Literal["alike"]
@@ -39,6 +39,8 @@ class Schedule:
     mask: Mask = "causal"
 
     def __post_init__(self) -> None:
+        check_mask(self.mask)
+        check_counts({"steps": self.steps, "window": self.window})
         _sizes([0.0] * (self.steps + 1), self.chunk, lag=self.lag, chunk=self.chunk, history=0)
         if self.window <= self.under_way * self.chunk:
             least = self.under_way * self.chunk
@@ -63,6 +65,7 @@ def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Sched
     """
     if name not in NAMED:
         raise UserError(f"there is no schedule '{name}': known are {', '.join(NAMED)}")
+    check_counts({"steps": steps, "window": window})
     together = max(1, min(4, window - 1))
     chunk = {"full": max(1, window // 2), "chunks": together}.get(name, 1)
     lag = -(-steps // together) if name == "pyramid" else steps
@@ -81,6 +84,7 @@ def staircase(
     read (0: all). `mask` says who sees whom; `guide` gives the views of a row from its
     finished slots (`schedules.guidance`). UserError for what is impossible.
     """
+    check_counts({"window": window})
     steps, chunks = _sizes(grid, frames, lag=lag, chunk=chunk, history=history)
     active = chunks if lag == 0 else min(chunks, -(-steps // lag))
     if window and window < active * chunk:
@@ -115,6 +119,7 @@ def stride(
 
 def _sizes(grid: Sequence[float], frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
     """Steps and chunks."""
+    check_counts({"lag": lag, "chunk": chunk, "frames": frames, "history": history})
     steps = len(grid) - 1
     if steps < 1 or frames < 1 or chunk < 1 or history < 0:
         raise UserError("a plan needs at least one step, one frame and one frame a chunk")
@@ -128,6 +133,9 @@ def _walk(
     history_sigma: Shown, mask: Mask, guide: Guide, committed: int = 0,
 ) -> Plan:  # fmt: skip
     """`count` rows from where new frames have `done` so many steps, or have that many to wait."""
+    check_mask(mask)
+    if history_sigma != "alike":
+        check_shown("history is", history_sigma)
     rising, steps, total = tuple(float(sigma) for sigma in reversed(grid)), len(grid) - 1, history + len(done)
     levels = tuple(
         (0,) * history + tuple(min(max(steps - d - m, 0), steps) for d in done) for m in range(count + 1)
@@ -140,7 +148,7 @@ def _walk(
         slots = tuple(range(max(0, last - window) if window else 0, last))
         past = rising[max(now[p] for p in slots)] if history_sigma == "alike" else history_sigma
         shown = tuple(rising[now[p]] if now[p] else past for p in slots)
-        groups = tuple(_group(p, history, chunk, mask) for p in slots)
+        groups = tuple(group(p, history=history, chunk=chunk, mask=mask) for p in slots)
         fresh = tuple(p for p in slots if committed <= p < finished) if mask != "bidirectional" else ()
         committed = max(committed, finished)
         rows.append(Pass((Read(slots, shown, groups, guide(tuple(p for p in slots if not now[p]))),), fresh))
@@ -149,8 +157,10 @@ def _walk(
     return Plan(rising, tuple(range(total)), given, levels, tuple(rows), open=unfinished)
 
 
-def _group(slot: int, history: int, chunk: int, mask: Mask) -> int:
-    """The group of a slot: it sees its own and all smaller ones."""
-    if mask == "bidirectional":
-        return 0
-    return slot if mask == "causal" else max(0, slot - history) // chunk + min(slot, history)
+def group(slot: int, *, history: int, chunk: int, mask: Mask) -> int:
+    """The group of a slot: it sees its own and all smaller ones.
+
+    Chunks are counted from the first new frame, backwards through the `history` too, so that a chunk remains
+    one when it is finished and the next stride takes it for history.
+    """
+    return {"causal": slot, "block": (slot - history) // chunk, "bidirectional": 0}[mask]

@@ -56,20 +56,20 @@ def parse_wish(text: bytes, clips: Clips) -> Wish:
         raise UserError("that wish is not valid JSON") from None
     if not isinstance(content, dict):
         raise UserError('a wish is a JSON object with a "prompt"')
-    prompt = _text(content, "prompt", clips.longest)
+    prompt = _text(content, "prompt", clips)
     if not prompt:
         raise UserError("prompt is empty: say what the clip shows")
     image = content.get("image")
     return Wish(
         prompt,
-        negative=_text(content, "negative", clips.longest),
+        negative=_text(content, "negative", clips),
         seed=read_whole(content, "seed", MAX_SEED, 0),
         steps=read_whole(content, "steps", clips.most_steps, clips.steps, low=1),
         picture=None if image is None else fit(read_picture(image), *clips.size),
     )
 
 
-def _text(content: dict[str, Any], key: str, longest: int) -> str:
+def _text(content: dict[str, Any], key: str, clips: Clips) -> str:
     value = content.get(key, "")
     if not isinstance(value, str):
         raise UserError(f"{key} must be text, got {value!r:.40}")
@@ -78,8 +78,12 @@ def _text(content: dict[str, Any], key: str, longest: int) -> str:
         size = len(words.encode())
     except UnicodeEncodeError:
         raise UserError(f"{key} must be text: it holds half a character") from None
-    if size > longest:
-        raise UserError(f"{key} has {size} bytes and at most {longest} are read: shorten it")
+    if clips.longest is not None and size > clips.longest:
+        raise UserError(f"{key} has {size} bytes and at most {clips.longest} are read: shorten it")
+    try:
+        clips.check(words)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
     return words
 
 

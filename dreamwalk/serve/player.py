@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamwalk.data.walks import Walk
+from dreamwalk.data.walks import MOST_STEPS, Walk
 from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
 from dreamwalk.serve.controls import Controls
@@ -66,7 +66,7 @@ class Player:
         schema, (height, width) = self._scene.schema, self._scene.size
         names = {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits}
         rest = {"title": self._stage.title, "fps": self._scene.fps, "width": width, "height": height}
-        rest |= {"views": self._scene.views, "steps": self._scene.steps}
+        rest |= {"views": self._scene.views, "steps": self._scene.steps, "most_steps": MOST_STEPS}
         return names | rest | {"unlearnt": self._stage.unlearnt}
 
     def apply(self, command: Command) -> None:

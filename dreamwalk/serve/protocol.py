@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dreamwalk.data.walks import Walk, parse_walk
+from dreamwalk.data.walks import MOST_STEPS, Walk, parse_walk
 from dreamwalk.errors import UserError
 from dreamwalk.serve.frames import VIEWS
 
@@ -229,7 +229,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Message]] = {
     "view": _view,
     "pause": lambda content: Pause(_flag(content, "paused")),
     "step": lambda content: Step(),
-    "steps": lambda content: Steps(read_whole(content, "steps", 1000)),
+    "steps": lambda content: Steps(read_whole(content, "steps", MOST_STEPS, low=1)),
     "pace": lambda content: Pace(_flag(content, "unlocked")),
     "record": lambda content: Record(_flag(content, "on")),
     "replay": _replay,

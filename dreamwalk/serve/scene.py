@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dreamwalk.data.walks import MAX_ACTIONS, Walk
+from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.serve.stage import Stage
 from dreamwalk.world import ActionSchema, World
@@ -135,11 +135,10 @@ class Scene:
 
     @steps.setter
     def steps(self, value: int) -> None:
-        """From 1 to 8, else UserError; likewise where there is no such thing."""
+        """UserError for a number that cannot be, and where there is no such thing."""
         if self._dream is None or self.steps is None:
             raise UserError("this world has no denoising steps to set")
-        if not 1 <= value <= 8:
-            raise UserError(f"steps must be from 1 to 8, got {value}")
+        check_steps(value)
         self._dream.set_steps(value)
 
     def warm(self, seed: int, start: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dreamwalk.data.walks import MOST_STEPS
 from dreamwalk.errors import UserError
 from dreamwalk.world import World
 
@@ -63,9 +64,11 @@ class Clips:
     fps: float
     steps: int
     """Denoising steps unless asked for otherwise."""
-    most_steps: int = 100
-    longest: int = 192
-    """Bytes of a prompt, at most."""
+    most_steps: int = MOST_STEPS
+    longest: int | None = 192
+    """Bytes of a prompt, at most; None where they are not what is counted."""
+    check: Callable[[str], None] = lambda text: None
+    """UserError for a text that cannot be read, or not all of it."""
     examples: tuple[str, ...] = ()
     """Prompts to begin with."""
 

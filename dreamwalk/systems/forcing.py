@@ -30,11 +30,12 @@ from dreamwalk.backbones.framedit import FrameDiTConfig
 from dreamwalk.backbones.teacher import Known, teacher_pass
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.conditions.places import MapConfig
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.draws import Draws
-from dreamwalk.schedules.plans import Mask
-from dreamwalk.schedules.staircase import Shown
+from dreamwalk.schedules.plans import Mask, check_counts, check_mask
+from dreamwalk.schedules.staircase import Schedule, Shown, group
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class ForcingConfig(DreamConfig):
     density: Literal["uniform", "logit-normal"] = "uniform"
     """How each of them is drawn, before `shift`."""
     mask: Mask = "causal"
-    """Whether a frame sees the frames after it."""
+    """Whether a frame sees the frames after it: none, those of its chunk (`block`), or all."""
+    chunk: int = 4
+    """Frames of a chunk in training (`block`): the first frame alone, then one chunk after another."""
     pure: float = 0.0
     """Share of levels at pure noise, where every frame starts when played."""
     begun: float = 0.0
@@ -57,6 +60,16 @@ class ForcingConfig(DreamConfig):
     """Where the weight of nearly clean frames stops growing."""
     snr_decay: float = 0.9
     """How far back the noise of history counts for a frame's weight: its share per frame."""
+
+    def __post_init__(self) -> None:
+        check_mask(self.mask)
+        check_counts({"chunk": self.chunk})
+        if self.chunk < 1:
+            raise UserError(f"a chunk has at least one frame, got {self.chunk}")
+        if self.levels == "teacher" and self.mask == "bidirectional":
+            raise UserError(
+                "teacher forcing hides from a target what comes after it: take the mask `causal` or `block`"
+            )
 
 
 class Forcing(DreamingSystem):
@@ -69,6 +82,12 @@ class Forcing(DreamingSystem):
     @property
     def mask(self) -> Mask:
         return self.config.mask
+
+    def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
+        """As of any system, in the chunks that it was trained on."""
+        schedule = super().schedule(name, steps=steps)
+        trained = self.mask == "block" and name == "chunks"
+        return replace(schedule, chunk=self.config.chunk) if trained else schedule
 
     @property
     def shown_history(self) -> Shown:
@@ -85,17 +104,19 @@ class Forcing(DreamingSystem):
         sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], draws)
         sigma = sigma.expand(-1, x.shape[1])
         noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, known.conditions, visible=self.visible(x), views=known.views)
+        groups = self.groups(x)
+        visible = groups[:, None] >= groups
+        v = self.backbone(noisy, sigma, known.conditions, visible=visible, views=known.views)
         seen = self.left_before(sigma)
         if self.config.mask == "bidirectional":
             seen = (seen + self.left_before(sigma.flip(1)).flip(1)) / 2
         return self.compare(x, noisy, v, sigma, seen)
 
-    def visible(self, x: Tensor) -> Tensor | None:
-        """Who sees whom among the frames of `x`; None is the backbone's own, causal."""
-        if self.config.mask == "causal":
-            return None
-        return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+    def groups(self, x: Tensor) -> Tensor:
+        """Of every frame of `x`; a frame sees its own group and all smaller ones, as in plans."""
+        config = self.config
+        of = (group(i, history=1, chunk=config.chunk, mask=config.mask) for i in range(x.shape[1]))
+        return torch.tensor(list(of), device=x.device)
 
     def teacher(self, x: Tensor, known: Known, draws: Draws) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as clean history, shown as when played; frames 1 .. t-1 as targets, in one pass."""
@@ -104,7 +125,7 @@ class Forcing(DreamingSystem):
         shown_at = torch.full_like(sigma, self.config.history_level)
         shown = flow.perturb(history, draws.normal(*history.shape[1:]), shown_at)
         noisy = flow.perturb(targets, draws.normal(*targets.shape[1:]), sigma)
-        v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, known)
+        v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, known, self.groups(x))
         return self.compare(targets, noisy, v, sigma, self.left_of(shown_at))
 
     def left_of(self, sigma: Tensor) -> Tensor:

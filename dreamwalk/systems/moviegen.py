@@ -193,8 +193,8 @@ class Moviegen(nn.Module):
         return film(self, replace(order, use="larger"), small)
 
     def sample(
-        self, prompt: str | Sequence[str], *, frames: int = 0, seed: int = 0, order: Order | None = None,
-        video: Tensor | None = None,
+        self, prompt: str | Sequence[str], *, frames: int | None = None, seed: int = 0,
+        order: Order | None = None, video: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; an `order` says all but the prompts.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 import tyro
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from dreamwalk.weights.config import to_json
 WINDOW = 32
 """Frames that the published network sees, the new one among them."""
 STEPS = 10
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: dict[torch.dtype, Precision] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Import:
     """Weight file to write, a .safetensors file."""
     start: tuple[Path, ...] = ()
     """Pictures to begin from, cut about their middle to the shape of a frame and scaled."""
+    dtype: Precision | None = None
+    """Of the network, in the file and when it dreams; default: as published. The codec is in float32."""
 
 
 def bring_in(order: Import) -> None:
     """Read the two files of Oasis and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
-    tensors, metadata = oasis_system(order.folder, starts=order.start)
+    tensors, metadata = oasis_system(order.folder, starts=order.start, dtype=order.dtype)
     files.save(order.out, tensors, metadata=metadata)
     print(
         f"{order.out}: {order.out.stat().st_size / 1e6:.0f} MB; walk in it with `dreamwalk play {order.out}`"
@@ -53,21 +58,26 @@ def bring_in(order: Import) -> None:
 def oasis_system(
     folder: Path | str, *, starts: Sequence[Path] = (), backbone: STDiTConfig | None = None,
     codec: ViTCodecConfig | None = None, window: int = WINDOW, steps: int = STEPS,
+    dtype: Precision | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     """Tensors and metadata of a weight file of the system `forcing`, played as its authors play Oasis.
 
-    Sizes are the published ones, or those given. UserErrors as of `weights.oasis.read_oasis`.
+    Sizes are the published ones, or those given, and so is the precision of the network. UserErrors as of
+    `weights.oasis.read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
     pictures = [picture(path, codec.size) for path in starts] or [horizon(codec.size)]
     tensors, about = oasis.read_oasis(folder, backbone=backbone, codec=codec)
+    precision = dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
+    own = getattr(torch, precision)
+    tensors = {name: t if name.startswith("codec.") else t.to(own) for name, t in tensors.items()}
     linear = {
         "mlp.0.weight": oasis.played(tensors.pop("actions.weight")),
         "mlp.0.bias": tensors.pop("actions.bias"),
     }
     config = ForcingConfig(
         codec=codec, backbone=backbone, actions=oasis.SCHEMA.size, action_layers=1, steps=steps,
-        spacing="ddim", history_level=0.0, window=window - 1,
+        spacing="ddim", history_level=0.0, window=window - 1, precision=precision,
     )  # fmt: skip
     walkable, described = _walkable(np.stack(pictures)).pack()
     notes = {"trained": f"by its authors: {about['source']}", "data": "Minecraft"}

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig, published
+from dreamwalk.errors import UserError
 
 CONFIG = FrameDiTConfig(channels=4, grid=(4, 6), patch=2, width=64, depth=3, heads=2, feedforward_multiple=32)
 CLEAN = replace(CONFIG, predicts="clean", velocity_floor=0.5)
@@ -70,6 +71,31 @@ def test_cached_equals_uncached(backbone: FrameDiT, window: int) -> None:
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-9, rtol=1e-9)
         rope = backbone.rope(backbone.times(frame[0], cache))
         cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("head", [6, 10, 16, 24, 48, 80, 112])
+def test_every_head_width_runs(head: int) -> None:
+    """All at once and one by one on a cache, which turns by time alone what it holds."""
+    torch.manual_seed(0)
+    backbone = FrameDiT(replace(CONFIG, width=2 * head, depth=1)).double().eval()
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, sigma, _ = inputs(3)
+    conditions = torch.randn(2, 3, 2 * head, dtype=torch.float64)
+    whole, cache = backbone(x, sigma, conditions), backbone.cache(4, batch=2)
+    for t in range(3):
+        frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
+        torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-9, rtol=1e-9)
+        rope = backbone.rope(backbone.times(frame[0], cache))
+        cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
+
+
+def test_a_head_that_cannot_turn_is_refused() -> None:
+    with pytest.raises(UserError, match="the nearest width for 4 heads is 64"):
+        replace(CONFIG, width=60, heads=4)
+    with pytest.raises(UserError, match="a multiple of 2 from 6 up: the nearest width for 16 heads is 96"):
+        replace(CONFIG, width=64, heads=16)
 
 
 def test_it_starts_at_zero() -> None:

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
+from dreamwalk.errors import UserError
 
 CONFIG = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
 
@@ -30,6 +31,11 @@ def test_published_size() -> None:
     actions, frequencies = 25 * 1024 + 1024, 16 + 32
     assert learned + actions + frequencies == 607_943_792
     assert backbone.config.tokens == 144
+
+
+def test_a_head_that_cannot_turn_is_refused() -> None:
+    with pytest.raises(UserError, match="a multiple of 4 from 4 up: the nearest width for 2 heads is 16"):
+        STDiTConfig(channels=4, grid=(4, 6), width=18, depth=1, heads=2)
 
 
 @torch.inference_mode()

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -11,7 +12,16 @@ from tiny_encoders import write_encoders
 from torch import Tensor
 
 from dreamwalk.conditions.joined import Joined
-from dreamwalk.conditions.published import CROP, TEMPLATE, hunyuan, moviegen
+from dreamwalk.conditions.kinds import WithLetters
+from dreamwalk.conditions.published import (
+    CROP,
+    TEMPLATE,
+    PublishedReader,
+    PublishedWords,
+    Split,
+    hunyuan,
+    moviegen,
+)
 from dreamwalk.conditions.text import (
     ClipText,
     DecoderText,
@@ -23,7 +33,11 @@ from dreamwalk.conditions.text import (
     padded,
     quoted,
 )
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words
+from dreamwalk.serve.clips import parse_wish
+from dreamwalk.stages import _clip_stage
+from dreamwalk.systems.moviegen import Moviegen, tiny
 
 TEXTS = ["walk", "turn left right left", "", "a brick hall"]
 
@@ -114,6 +128,40 @@ def test_long_texts_are_cut_where_their_authors_cut_them(folder: Path) -> None:
     assert opened(replace(llama(folder), longest=6)).encode(["walk " * 30]).tokens.shape[1] == 6
     with pytest.raises(ValueError, match="reads 12 tokens, not 77: ask for 12"):
         opened(replace(clip(folder), longest=77)).encode(["walk"])
+
+
+def test_a_prompt_that_would_be_cut_is_refused_in_tokens(folder: Path) -> None:
+    """Bytes do not count, and what the template adds after the text does."""
+    language = opened(replace(llama(folder), longest=6))
+    reader = PublishedReader(PublishedWords(str(folder)))
+    reader.__dict__["encoder"] = Split(language, opened(clip(folder)))
+    long = f"walk {'a' * 400} brick hall"
+    reader.check(long)
+    assert reader([long]).tokens.shape[1] == 5
+    for read in (reader.check, lambda text: reader([text])):
+        with pytest.raises(UserError, match="a text has 31 tokens and this encoder reads 6: shorten 'walk"):
+            read("walk " * 30)
+    letters = opened(QuotedText(str(folder / "byt5"), longest=4))
+    letters.check("a long text without letters to be shown")
+    with pytest.raises(UserError, match="a text has 7 tokens and this encoder reads 4"):
+        WithLetters(language, letters).check('a "STOP!!"')
+
+
+def test_the_page_counts_as_the_encoder_does(folder: Path) -> None:
+    config = replace(tiny(), letters=PublishedWords(str(folder)))
+    config = replace(config, backbone=replace(config.backbone, text=32, pooled=16))
+    system = Moviegen(config).eval()
+    system.letters.__dict__["encoder"] = Split(
+        opened(replace(llama(folder), longest=6)), opened(clip(folder))
+    )
+    clips = _clip_stage("published", system).clips
+    assert clips is not None and clips.longest is None
+    long = {"prompt": f"walk {'a' * 400} brick hall", "steps": 1}
+    made = list(clips.make(parse_wish(json.dumps(long).encode(), clips)))
+    assert made[-1].frames is not None and len(made[-1].frames) == 5
+    for key in ("prompt", "negative"):
+        with pytest.raises(UserError, match=f"{key}: a text has 31 tokens and this encoder reads 6"):
+            parse_wish(json.dumps(long | {key: "walk " * 30}).encode(), clips)
 
 
 def test_letters_are_those_in_quotes(folder: Path) -> None:

@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from dreamwalk.layers.rope import pixel_tables, rope_tables, rotate, rotate_, split_axes, time_tables
+from dreamwalk.errors import UserError
+from dreamwalk.layers.rope import (
+    head_width,
+    pixel_tables,
+    rope_tables,
+    rotate,
+    rotate_,
+    split_axes,
+    time_tables,
+)
 
 
 def test_published_splits() -> None:
@@ -9,9 +18,28 @@ def test_published_splits() -> None:
     assert split_axes(128) == (16, 56, 56)
 
 
-def test_a_head_that_does_not_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="multiple of 16"):
-        split_axes(40)
+@pytest.mark.parametrize("head", range(6, 258, 2))
+def test_every_even_head_is_split(head: int) -> None:
+    axes = split_axes(head)
+    assert sum(axes) == head and all(part > 0 and part % 2 == 0 for part in axes)
+    assert axes[1] == axes[2] and abs(axes[0] - head / 8) < 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ((60, 4, 2, 6), "heads 15 wide, and they must be a multiple of 2 from 6 up: .* 4 heads is 64"),
+        ((65, 4, 2, 6), "heads 16.25 wide, .* the nearest width for 4 heads is 64"),
+        ((8, 2, 2, 6), "from 6 up: the nearest width for 2 heads is 12"),
+        ((36, 2, 4, 4), "a multiple of 4 from 4 up: the nearest width for 2 heads is (32|40)"),
+    ],
+)
+def test_a_head_that_cannot_be_had_is_refused_with_the_nearest(
+    sizes: tuple[int, int, int, int], sentence: str
+) -> None:
+    width, heads, multiple, least = sizes
+    with pytest.raises(UserError, match=sentence):
+        head_width(width, heads, multiple=multiple, least=least)
 
 
 def scores(times: torch.Tensor) -> torch.Tensor:

@@ -125,8 +125,12 @@ def test_impossible_starts_are_refused(world: Dream, options: dict, sentence: st
 
 
 def test_impossible_steps_are_refused(world: Dream) -> None:
-    with pytest.raises(ValueError, match="from 1 to 32"):
+    with pytest.raises(ValueError, match="from 1 to 64, got 0"):
         world.steps = 0
+    with pytest.raises(ValueError, match="from 1 to 64, got 65"):
+        world.steps = 65
+    world.steps = 64
+    assert world.steps == 64
 
 
 def test_random_weights_have_no_world() -> None:

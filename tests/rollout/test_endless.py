@@ -1,6 +1,6 @@
 """Walks without an end: the same as one large plan, at constant memory; and the films made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from toy import Toy, toy_system, with_map
 
+from dreamwalk.cli import main
 from dreamwalk.clip import Clip, batch
 from dreamwalk.rollout.dreaming import DreamingSystem, Script
 from dreamwalk.rollout.endless import endless, frames
 from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
 from dreamwalk.rollout.reading import CachedReader, Reader
 from dreamwalk.rollout.sampling import Sample, film, plan_of, stroll, unfold, walk_of
+from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import NAMED, Schedule, named, staircase
+from dreamwalk.schedules.staircase import NAMED, Schedule, group, named, staircase
 from dreamwalk.systems import nextframe
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
@@ -53,6 +55,48 @@ def test_stride_after_stride_is_one_large_plan(
         reader = Reader(system.backbone, Script(system, start, actions))
         planned = execute(plan, reader, noise, given=history, solver=solver)[:, 2:]
     torch.testing.assert_close(walked, planned, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("lag", "chunk", "known"), [(4, 2, 2), (4, 2, 1), (4, 3, 2), (2, 2, 4), (4, 1, 2)])
+@pytest.mark.parametrize("mask", ["block", "causal"])
+def test_chunks_stay_chunks_when_they_become_history(lag: int, chunk: int, known: int, mask: Mask) -> None:
+    """Walks without an end equal the staircase, cached or not, in the last bits of double precision.
+
+    With a lag of two of four steps all chunks but the newest have the same neighbours in both.
+    """
+    system = toy_system().double()
+    torch.manual_seed(3)
+    for parameter in system.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    count, history = 3 * chunk, torch.randn(1, known, 16, 4, 4).double()
+    actions, drawn = torch.randn(1, 30, 7).double(), KeyedNoise((1,), (16, 4, 4))
+
+    def noise(frame: int, use: int) -> Tensor:
+        return drawn(frame, use).double()
+
+    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
+        return system.actions(actions[:, list(frames)]), None
+
+    plan = staircase(GRID, count, lag=lag, chunk=chunk, history=known, history_sigma=0.05, mask=mask)
+    planned = execute(plan, Reader(system.backbone, script), noise, given=history)[:, known:]
+    schedule = Schedule(4, lag, chunk, window=30, mask=mask)
+    for kind in (Reader, CachedReader):
+        walk = endless(schedule, GRID, history, kind(system.backbone, script), noise, history_sigma=0.05)
+        walked = torch.cat(list(frames(walk, count)), 1)
+        torch.testing.assert_close(walked, planned, atol=1e-8, rtol=1e-8)
+    other = replace(schedule, mask="causal" if mask == "block" else "block")
+    walk = endless(other, GRID, history, Reader(system.backbone, script), noise, history_sigma=0.05)
+    walked = torch.cat(list(frames(walk, count)), 1)
+    assert chunk == 1 or (walked - planned).abs().max() > 1e-3
+
+
+def test_chunks_are_counted_from_the_first_new_frame() -> None:
+    def groups(mask: Mask) -> list[int]:
+        return [group(slot, history=3, chunk=2, mask=mask) for slot in range(7)]
+
+    assert groups("causal") == list(range(7)) and groups("bidirectional") == [0] * 7
+    assert groups("block") == [-2, -1, -1, 0, 0, 1, 1]
 
 
 def test_the_walk_in_real_time_is_the_schedule_next_frame(system: DreamingSystem, start: Clip) -> None:
@@ -121,6 +165,24 @@ def test_a_walk_is_cut_or_its_last_action_is_held() -> None:
     assert not stroll(ActionSchema(("jump",)), 5, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame, got 0"):
         walk_of(Sample(Path("o.mp4"), frames=0), DOOM_ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--frames", "0"], "a film has at least one frame, got 0"),
+        (["--steps", "0"], "steps must be a whole number from 1 to 64, got 0"),
+        (["--steps", "65"], "from 1 to 64, got 65"),
+        (["--guide-actions", "nan"], "guidance weighs opinions by finite numbers, got nan"),
+        (["--guide-history", "inf"], "guidance weighs opinions by finite numbers, got inf"),
+    ],
+)
+def test_what_no_film_can_be_is_refused_before_anything_is_opened(
+    flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", "no-such-weights", "--out", str(tmp_path / "o.mp4"), *flags])
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_frames_under_way_are_shown_with_their_noise(system: DreamingSystem) -> None:

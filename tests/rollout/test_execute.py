@@ -1,6 +1,6 @@
 """Plans walked with the exact denoiser of a Gaussian process: no network, so what is wrong is the plan."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -52,6 +52,36 @@ def test_history_shown_a_little_noisy_costs_a_little() -> None:
 def test_second_order_solvers_converge_faster(solver: Solver) -> None:
     plan = staircase(grid(24), FRAMES, lag=6, mask="bidirectional")
     assert error(plan, solver) < error(plan) / 4
+
+
+def in_turns(steps: int) -> Plan:
+    """Frames with even numbers move, then those with odd ones: each rests while the others move."""
+    slots, rising, levels, rows = tuple(range(FRAMES)), tuple(reversed(grid(steps))), [(steps,) * FRAMES], []
+    for row in range(2 * steps):
+        shown = tuple(rising[level] for level in levels[-1])
+        rows.append(Pass((Read(slots, shown, (0,) * FRAMES),)))
+        levels.append(tuple(level - (p % 2 == row % 2) for p, level in enumerate(levels[-1])))
+    return Plan(rising, slots, (False,) * FRAMES, tuple(levels), tuple(rows))
+
+
+@pytest.mark.parametrize("solver", ["heun", "multistep"])
+@pytest.mark.parametrize(
+    "make", [in_turns, lambda s: staircase(grid(s), FRAMES, lag=s // 4, mask="bidirectional")]
+)
+def test_second_order_solvers_are_of_second_order(make: Callable[[int], Plan], solver: Solver) -> None:
+    """Twice the steps leave a quarter of the error, also where frames rest between two moves."""
+    few, many = (error(make(steps), solver) for steps in (16, 32))
+    assert many < few / 3.5 and many < 0.003
+
+
+def test_a_step_that_goes_on_as_before_needs_one_pass() -> None:
+    """Two where a frame has rested, of which a staircase has none."""
+    stairs, turns = Oracle(), Oracle()
+    plan = staircase(grid(8), FRAMES, lag=2, mask="bidirectional")
+    execute(plan, stairs, Basis(), solver="multistep")
+    execute(in_turns(8), turns, Basis(), solver="multistep")
+    assert stairs.calls == len(plan.rows)
+    assert turns.calls == 2 * 16 - 3  # the first row, and the last two, which end clean
 
 
 def test_known_frames_stay_as_they_are_and_are_obeyed() -> None:

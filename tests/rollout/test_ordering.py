@@ -138,7 +138,13 @@ def test_the_command(system: Moviegen, folder: Path, capsys: pytest.CaptureFixtu
     for flags, sentence in (
         ([], 'say what to dream: `--prompt "walk'),
         (["--prompt", "walk", "--image", *["small.png"] * 3], "got 3: give two at most"),
-        (["--prompt", "walk", "--frames", "-1"], "are at least 1"),
+        (["--prompt", "walk", "--frames", "-1"], "at least one frame, got -1"),
+        (["--prompt", "walk", "--frames", "0"], "at least one frame, got 0"),
+        (["--prompt", "walk", "--steps", "0"], "steps must be a whole number from 1 to 64, got 0"),
+        (["--prompt", "walk", "--steps", "65"], "from 1 to 64, got 65"),
+        (["--prompt", "walk", "--guidance", "nan"], "guidance must be a finite number, got nan"),
+        (["--prompt", "walk", "--embedded=-inf"], "embedded must be a finite number, got -inf"),
+        (["--prompt", "walk", "--shift", "0"], "shift must be above 0, got 0.0"),
         (["--prompt", "walk", "--image", "small.png", "--video", "v.mp4"], "leave out `--image` or"),
     ):
         with pytest.raises(SystemExit) as stop:

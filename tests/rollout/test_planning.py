@@ -136,5 +136,7 @@ def test_bad_numbers_are_named() -> None:
         guided(samples=0)
     with pytest.raises(ValueError, match="above 0"):
         Guided(Oracle(), linear, noise, most=0.0)
+    with pytest.raises(ValueError, match="must be a finite number, got nan"):
+        guided(weight=float("nan"))
     with pytest.raises(ValueError, match="one number a row"):
         guided(reward=lambda x: x.sum())(look((0.0, 0.5)))

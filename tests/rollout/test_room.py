@@ -168,6 +168,9 @@ class Counted:
     def __init__(self) -> None:
         Counted.opened += 1
 
+    def check(self, text: str) -> None:
+        pass
+
     def encode(self, texts: list[str], pictures: Tensor | None) -> Words:
         return Words(torch.full((len(texts), 2, 16), float(len(texts[0]))), None, None)
 

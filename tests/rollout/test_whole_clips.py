@@ -1,16 +1,23 @@
 """Clips on the executor: what is known stays, guidance is where it should be, windows agree."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
 from dreamwalk.layers.words import Words, beside
 from dreamwalk.rollout.clips import Order, Use, film, unfold
-from dreamwalk.rollout.execute import Look
+from dreamwalk.rollout.execute import KeyedNoise, Look, Predict, execute
 from dreamwalk.rollout.telling import Tiled, Told, Windowed
+from dreamwalk.schedules import guidance
+from dreamwalk.schedules.methods import keyframes, together
+from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import levels, linear_quadratic
+from dreamwalk.schedules.staircase import staircase
 from dreamwalk.systems import moviegen
 from dreamwalk.systems.moviegen import Moviegen
 
@@ -57,6 +64,24 @@ def test_what_is_known_stays_bit_for_bit(
         assert not torch.equal(made[:, index], free[:, index])
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"guidance": math.nan}, "guidance must be a finite number, got nan"),
+        ({"embedded": math.inf}, "embedded must be a finite number"),
+        ({"rescale": math.nan}, "rescale must be a finite number"),
+        ({"frames": 0}, "at least one frame, got 0"),
+        ({"steps": 0}, "from 1 to 64, got 0"),
+        ({"steps": 2.5}, "whole number from 1 to 64, got 2.5"),
+    ],
+)
+def test_numbers_that_no_clip_takes_are_refused(
+    system: Moviegen, change: dict[str, float], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        last(system, replace(ORDER, **change))  # type: ignore[arg-type]
+
+
 def test_dreamt_anew_a_clip_keeps_the_less_the_stronger(system: Moviegen) -> None:
     shown = video(9)
     was = system.encode(shown)
@@ -81,6 +106,50 @@ def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
     assert torch.allclose(Told(velocity, told)(look), torch.tensor(2.0))
     assert torch.allclose(Told(velocity, told, untold, weight=3.0)(look), torch.tensor(0.5 + 3 * 1.5))
     assert asked == [2, 4]
+
+
+def by_words(
+    x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+) -> Tensor:
+    """A velocity that depends on the level of every frame and on the words."""
+    levels = sigma[:, None] if sigma.ndim == 1 else sigma
+    return words.tokens.mean((1, 2))[:, None, None, None, None] + levels[:, :, None, None, None] * x
+
+
+@pytest.mark.parametrize("window", [0, 2])
+def test_a_plan_guides_clips_as_their_own_guidance_does(window: int) -> None:
+    told, against = (Words(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
+    grid, noise = levels("linear", 4, shift_by=1.0), KeyedNoise((3,), (2, 2, 2))
+    guided = staircase(grid, 4, lag=0, mask="bidirectional", guide=guidance.conditions(3.0))
+
+    def dreamt(plan: Plan, predict: Predict) -> Tensor:
+        predict = Windowed(predict, window, window // 2) if window else predict
+        return execute(plan, predict, lambda frame, use: noise(frame, use).double())
+
+    own = dreamt(together(grid, 4), Told(by_words, told, against, weight=3.0))
+    torch.testing.assert_close(dreamt(guided, Told(by_words, told, against)), own, atol=1e-12, rtol=0)
+    assert (own - dreamt(together(grid, 4), Told(by_words, told))).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "against", "weight", "sentence"),
+    [
+        (lambda g: staircase(g, 4, lag=0), True, 1.0, "take a plan with the mask `bidirectional`"),
+        (lambda g: staircase(g, 4, lag=4, chunk=2, mask="block"), True, 1.0, "see one another"),
+        (lambda g: keyframes(g, 5, every=2), True, 1.0, r"and the plan reads \(0, 2, 4\)"),
+        (lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)), False, 1.0,
+         "say what those are, `against`"),
+        (lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)), True, 3.0,
+         "leave the weight at 1"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_clips_cannot_follow_is_refused(
+    make: Callable[[list[float]], Plan], against: bool, weight: float, sentence: str
+) -> None:
+    words = Words(torch.zeros(1, 2, 3))
+    predict = Told(by_words, words, words if against else None, weight)
+    with pytest.raises(UserError, match=sentence):
+        execute(make(levels("linear", 4, shift_by=1.0)), predict, KeyedNoise((3,), (2, 2, 2)))
 
 
 def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:

@@ -1,15 +1,20 @@
 """Plans: what the front door makes is legal, and every broken rule is named."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamwalk.errors import UserError
 from dreamwalk.schedules import guidance
+from dreamwalk.schedules.methods import keyframes, recalled, rolling, trapezoid
 from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
 from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import staircase
+from dreamwalk.schedules.staircase import Schedule, named, staircase, stride
+from dreamwalk.systems.forcing import ForcingConfig
 
 
 @settings(max_examples=80, deadline=None)
@@ -156,5 +161,50 @@ def test_a_plan_shows_itself() -> None:
 def test_a_window_that_slides_is_called_approximate() -> None:
     grid = sigma_grid(2).tolist()
     assert not staircase(grid, 4, lag=2).approximate
-    assert "window" in staircase(grid, 5, lag=2, window=3).approximate[0]
-    assert not staircase(grid, 5, lag=2, window=3, mask="bidirectional").approximate
+    forgets = "frames under way do not see all that are finished"
+    for mask in ("causal", "block", "bidirectional"):
+        for window in (1, 2, 3, 4):
+            assert forgets in staircase(grid, 5, lag=2, window=window, mask=mask).approximate
+        assert not staircase(grid, 5, lag=2, window=5, mask=mask).approximate
+    assert any("live on" in reason for reason in staircase(grid, 5, lag=2, window=3).approximate)
+    assert forgets in rolling(grid, 3, history=1).approximate
+
+
+@pytest.mark.parametrize(
+    "guide", [guidance.history, guidance.conditions, lambda w: guidance.fractional(w, sigma=0.5)]
+)
+def test_guidance_is_no_longer_the_data(guide: Callable[[float], guidance.Guide]) -> None:
+    grid, reason = sigma_grid(2).tolist(), "guidance leads away from the data"
+    assert staircase(grid, 2, lag=2, history=1, guide=guide(1.5)).approximate == (reason,)
+    assert not staircase(grid, 2, lag=2, history=1, guide=guide(1.0)).approximate
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: staircase([1, 0], 2, lag=1.5), "lag must be a whole number, got 1.5"),
+        (lambda: staircase([1, 0], 2, lag=None), "lag must be a whole number, got None"),
+        (lambda: Schedule(4, "2", 1, 8), "lag must be a whole number, got '2'"),
+        (lambda: Schedule(4, 4, 1, 8.5), "window must be a whole number, got 8.5"),
+        (lambda: stride([1, 0], lag=1, chunk=1.0), "chunk must be a whole number, got 1.0"),
+        (lambda: named("full", steps=None, window=8), "steps must be a whole number, got None"),
+        (lambda: sigma_grid(2.5), "steps must be a whole number, got 2.5"),
+        (lambda: trapezoid([1, 0], 2, lag=0.5), "the lag must be a whole number, got 0.5"),
+        (lambda: rolling([1, 0], 2, window="2"), "window must be a whole number, got '2'"),
+        (lambda: staircase([1, 0], 2, lag=1, mask="blok"), "no mask 'blok': known are causal, block, bi"),
+        (lambda: Schedule(4, 4, 1, 8, "all"), "no mask 'all'"),
+        (lambda: ForcingConfig(None, None, 7, mask="all"), "no mask 'all'"),
+        (lambda: staircase([1, 0], 2, lag=1, history=1, history_sigma=1.5),
+         "history is shown at a level between 0 and 1, got 1.5"),
+        (lambda: staircase([1, 0], 2, lag=1, history_sigma="like"), "between 0 and 1, got 'like'"),
+        (lambda: keyframes([1, 0], 3, every=1, key_sigma=math.nan), "between 0 and 1, got nan"),
+        (lambda: recalled(LEGAL, [], at=1, sigma=-1), "between 0 and 1, got -1"),
+        (lambda: guidance.conditions(math.nan), "by finite numbers, got nan"),
+        (lambda: guidance.history(math.inf), "by finite numbers, got inf"),
+        (lambda: guidance.fractional(-math.inf, sigma=0.5), "by finite numbers, got -inf"),
+        (lambda: guidance.temporal([(1, math.nan)]), "by finite numbers, got nan"),
+    ],
+)  # fmt: skip
+def test_what_no_plan_can_mean_is_refused(make: Callable, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make()

@@ -97,12 +97,13 @@ def test_taking_over_a_replay(make_stage: Make, visit: Visit) -> None:
     visitor = visit(make_stage())
     visitor.until("hello")
     content = {
-        "format": "dreamwalk.walk/1", "system": "x", "seed": 1, "start": {"start": 1}, "steps": 3, "fps": 30,
+        "format": "dreamwalk.walk/1", "system": "x", "seed": 1, "start": {"start": 1}, "steps": 20, "fps": 30,
         "buttons": list(Room.actions.buttons), "axes": list(Room.actions.axes),
         "actions": [[1, 0, 0, 0, 0, 0.1, 0]] * 500,
     }  # fmt: skip
     visitor.send("replay", walk=content)
-    assert visitor.until("status", replay=500)["start"] == 1
+    status = visitor.until("status", replay=500)
+    assert (status["start"], status["steps"]) == (1, 20)
     assert visitor.frame(4)[0].flags & 2
     visitor.send("replay", walk=None)
     visitor.until("status", replay=None)

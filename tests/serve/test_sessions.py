@@ -27,7 +27,7 @@ def test_a_world_is_warm_before_the_page_hears_hello(make_stage: Make, visit: Vi
     assert hello["buttons"] == ["forward", "back", "left", "right", "place"]
     assert (hello["axes"], hello["limits"]) == (["yaw", "pitch"], [30.0, 15.0])
     assert (hello["width"], hello["height"], hello["fps"]) == (WIDTH, HEIGHT, 30.0)
-    assert (hello["views"], hello["steps"]) == (["dream", "game", "both"], 4)
+    assert (hello["views"], hello["steps"]) == (["dream", "game", "both"], 4) and hello["most_steps"] == 64
     note, (jpeg,) = visitor.frame(0)
     expected, _ = Imagined().reset(seed=5, options={"start": 1})
     assert jpeg == encode_picture(expected) and note.view == "dream"
@@ -171,8 +171,11 @@ def test_steps_are_set_while_walking(make_stage: Make, visit: Visit) -> None:
     visitor.send("steps", steps=1)
     visitor.until("status", steps=1)
     assert visitor.step()[0].stages["denoise"] == 3.0
-    visitor.send("steps", steps=9)
-    assert visitor.until("error")["message"] == "steps must be from 1 to 8, got 9"
+    for steps in (0, 65):
+        visitor.send("steps", steps=steps)
+        assert visitor.until("error")["message"] == f"steps must be a whole number from 1 to 64, got {steps}"
+    visitor.send("steps", steps=64)
+    visitor.until("status", steps=64)
 
 
 def test_a_dream_begins_from_any_picture(make_stage: Make, visit: Visit) -> None:

@@ -59,6 +59,7 @@ GOOD = json.loads(dump_walk(walk([[1, 0, 0, 0, 0, 0.5, 0]])))
         ({"seed": -1}, "seed must be a whole number"),
         ({"seed": True}, "seed must be a whole number"),
         ({"steps": 2.5}, "steps must be a whole number"),
+        ({"steps": 65}, "steps must be a whole number from 0 to 64, got 65"),
         ({"fps": 0}, "fps must be a number"),
         ({"fps": float("nan")}, "fps must be a number"),
         ({"buttons": "forward"}, "buttons must be a list of names"),

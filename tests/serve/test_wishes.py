@@ -57,7 +57,8 @@ class Maker:
 
 
 def stage_of(maker: Maker) -> Stage:
-    clips = Clips(maker, size=SIZE, fps=10.0, steps=4, longest=40, examples=("a red hall", "a green hall"))
+    examples = ("a red hall", "a green hall")
+    clips = Clips(maker, size=SIZE, fps=10.0, steps=4, longest=40, check=few, examples=examples)
     return Stage("clips.test", starts=thumbnails(), clips=clips)
 
 
@@ -69,6 +70,12 @@ def ask(client: TestClient, **wish: Any) -> list[dict[str, Any]]:
 
 def data_of(url: str) -> bytes:
     return base64.b64decode(url.partition(",")[2])
+
+
+def few(text: str) -> None:
+    """What an encoder that counts words says of a text."""
+    if len(text.split()) > 12:
+        raise UserError(f"{len(text.split())} words are too many")
 
 
 @pytest.fixture
@@ -123,8 +130,9 @@ def test_defaults_and_a_first_picture_cut_to_size(client: TestClient, maker: Mak
         (b'{"prompt": "\\ud800"}', "half a character"),
         (json.dumps({"prompt": "ä" * 21}).encode(), "prompt has 42 bytes and at most 40"),
         (b'{"prompt": "a", "negative": ["b"]}', "negative must be text"),
-        (b'{"prompt": "a", "steps": 0}', "steps must be a whole number from 1 to 100"),
-        (b'{"prompt": "a", "steps": 101}', "steps must be a whole number from 1 to 100"),
+        (b'{"prompt": "a", "negative": "a b c d e f g h i j k l m"}', "negative: 13 words are too many"),
+        (b'{"prompt": "a", "steps": 0}', "steps must be a whole number from 1 to 64"),
+        (b'{"prompt": "a", "steps": 65}', "steps must be a whole number from 1 to 64"),
         (b'{"prompt": "a", "steps": true}', "steps must be a whole number"),
         (b'{"prompt": "a", "seed": -1}', "seed must be a whole number"),
         (b'{"prompt": "a", "seed": 1.5}', "seed must be a whole number"),
@@ -178,7 +186,7 @@ def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[...,
     maker = Maker(pause=0.01)
     maker.go.clear()
     address = serve_stage(stage_of(maker))
-    first, one = opened(address, steps=100, seed=1)
+    first, one = opened(address, steps=64, seed=1)
     assert event_of(one)["step"] == 0
     second, two = opened(address, seed=2)
     assert event_of(two) == {"type": "queued", "position": 1}

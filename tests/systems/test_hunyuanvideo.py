@@ -1,5 +1,6 @@
 """The published system as a whole against the pipelines of diffusers: imported, loaded and sampled."""
 
+import copy
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,33 @@ def test_the_scale_of_embedded_guidance_can_be_ordered(pipeline: Any, system: Mo
         usual = film(system, replace(ORDER, steps=1), picture)
         assert torch.equal(usual, film(system, replace(strong, embedded=6.0), picture))
         assert not torch.equal(usual, film(system, strong, picture))
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 6000.0), ("bfloat16", 6016.0)])
+def test_guidance_is_told_as_it_was_released(
+    pipeline: Any, tmp_path: Path, dtype: Any, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 a guidance of 6 is 6016 to the networks of diffusers, and so to ours."""
+    if kind_of(pipeline) == "latent_concat":
+        pytest.skip("this one is not told a scale of guidance")
+    noise = torch.randn(2, 3, 4, 2, 4)
+    picture = torch.randint(0, 256, (2, 1, 3, *SIZE), dtype=torch.uint8)
+    theirs: list[float] = []
+    half = copy.deepcopy(pipeline.transformer).to(getattr(torch, dtype))
+    half.time_text_embed.register_forward_pre_hook(lambda module, given: theirs.append(float(given[2][0])))
+    monkeypatch.setattr(pipeline, "transformer", half)
+    with torch.no_grad():
+        pipeline(**asked(pipeline, noise, picture, 1.0), output_type="latent")
+    monkeypatch.undo()
+    tensors, metadata = hunyuan_system(saved(pipeline, tmp_path), dtype=dtype)
+    files.save(tmp_path / "h.safetensors", tensors, metadata=metadata)
+    system = dreamwalk.load(tmp_path / "h.safetensors")
+    system.letters.encoder = Drawn(pooled=8)
+    ours: list[float] = []
+    at = system.backbone.guidance.at
+    monkeypatch.setattr(system.backbone.guidance, "at", lambda told: ours.append(float(told[0])) or at(told))
+    film(system, ORDER, picture if kind_of(pipeline) else None)
+    assert ours == theirs == [scale] * STEPS
 
 
 def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen, tmp_path: Path) -> None:

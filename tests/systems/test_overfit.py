@@ -77,6 +77,7 @@ def test_nextframe(levels: str, own: float, clip: Clip) -> None:
     [
         ("independent", "causal", 1.0),
         ("independent", "bidirectional", 1.0),
+        ("independent", "block", 1.0),
         ("teacher", "causal", 5.0),
         ("full", "bidirectional", -6.0),  # history shown as noise tells little of which clip it is
     ],
@@ -90,7 +91,7 @@ def test_forcing(levels: str, mask: str, better: float, clip: Clip) -> None:
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=350, lr=2e-3)
     assert sum(losses[-20:]) < sum(losses[:20]) / 2
-    schedule = system.schedule("full" if mask == "bidirectional" else "next-frame")
+    schedule = system.schedule({"bidirectional": "full", "block": "chunks"}.get(mask, "next-frame"))
     moments = system.moments(clip.first(1), clip.actions[:, 1:], schedule=schedule)
     latents = torch.cat(list(frames(moments, len(clip) - 1)), 1)
     dream = psnr(to_bytes(system.codec.decode(latents)), clip.video[:, 1:]).mean()

@@ -1,5 +1,6 @@
 """Imported weights as a system: it says and shows the same as the public loop, trains, and is walked in."""
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_an_action_means_the_same(
     expected = theirs @ golden["dit.external_cond.weight"].T + golden["dit.external_cond.bias"]
     action = SCHEMA.pack(SCHEMA.action([held] if held else [], **axes))
     torch.testing.assert_close(system.actions(torch.from_numpy(action)[None, None]), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_dreams_in_the_precision_of_its_file(system: Forcing, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Latents stay float32 between passes, and lie near those of the same weights in float32."""
+    (tmp_path / "exact").mkdir()
+    half = imported(tmp_path, stored=dtype)
+    exact = imported(tmp_path / "exact", stored=dtype, dtype="float32")
+    cast = copy.deepcopy(exact).to(torch.bfloat16)  # its codec too
+    assert {half.backbone.embed.weight.dtype, half.actions.mlp[0].weight.dtype} == {dtype}
+    assert half.codec.head.weight.dtype == exact.backbone.embed.weight.dtype == torch.float32
+    action, walks = torch.rand(1, SCHEMA.size), []
+    for each in (half, exact, cast):
+        session = each.begin(Clip(torch.zeros(1, 1, 3, 16, 24), torch.zeros(1, 1, SCHEMA.size)), seed=1)
+        assert session.cache.keys.dtype == each.backbone.embed.weight.dtype
+        latents = torch.cat([each.advance(session, action) for _ in range(WINDOW + 1)], 1)
+        assert latents.dtype == torch.float32
+        walks.append(each.codec.decode(latents).float())
+    spread = walks[1].std()
+    assert 0 < (walks[0] - walks[1]).square().mean().sqrt() < spread / 10
+    assert 0 < (walks[2] - walks[1]).square().mean().sqrt() < spread / 5
 
 
 @dataclass

@@ -104,7 +104,7 @@ export class Studio {
 
   count() {
     const size = bytes(this.prompt.value);
-    const most = this.offer?.longest ?? 192;
+    const most = this.offer?.longest ?? Infinity;
     find("wish-bytes").textContent = size > most * 0.75 ? `${size} / ${most}` : "";
     find("wish-bytes").classList.toggle("over", size > most);
     find("dream").disabled = !this.under && (size === 0 || size > most);

@@ -95,7 +95,7 @@ function look(name) {
 function steps(change) {
   const now = app.status.steps;
   if (now === null || now === undefined) return;
-  const wanted = Math.max(1, Math.min(8, now + change));
+  const wanted = Math.max(1, Math.min(app.hello.most_steps, now + change));
   app.status.steps = wanted; // so that a quick second press counts from here
   send({ type: "steps", steps: wanted });
   toast(`${wanted} denoising ${wanted === 1 ? "step" : "steps"} per frame`, { seconds: 1.6 });

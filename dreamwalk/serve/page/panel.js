@@ -80,7 +80,8 @@ export class Panel {
     }));
   }
 
-  hello({ fps }) {
+  hello({ fps, most_steps }) {
+    document.getElementById("p-steps").max = most_steps;
     document.getElementById("p-rate").textContent = `this world is made for ${fps.toFixed(1)} frames a second`;
     document.getElementById("films").replaceChildren();
   }
