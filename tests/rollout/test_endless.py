@@ -17,12 +17,12 @@ from dreamwalk.rollout.dreaming import DreamingSystem, Script
 from dreamwalk.rollout.endless import endless, frames
 from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
 from dreamwalk.rollout.reading import CachedReader, Reader
-from dreamwalk.rollout.sampling import Sample, film, plan_of, stroll, unfold, walk_of
+from dreamwalk.rollout.sampling import Sample, film, plan_of, stroll, unfold, walk_of, wander
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import NAMED, Schedule, group, named, staircase
 from dreamwalk.systems import nextframe
-from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+from dreamwalk.world import ActionSchema
 
 GRID = sigma_grid(4).tolist()
 
@@ -147,7 +147,7 @@ def test_impossible_schedules_are_refused(make: Callable, sentence: str) -> None
 
 def test_a_film_has_its_frames(system: DreamingSystem) -> None:
     asked = Sample(Path("o.mp4"), frames=9, schedule="pyramid", solver="multistep", guide_history=1.5, seed=4)
-    walk = walk_of(asked, DOOM_ACTIONS)
+    walk = walk_of(asked, system.walkable)  # type: ignore[arg-type]
     start = system.world().opening({"start": 1}, seed=0)
     pictures = list(film(system, start, walk, asked, decode=system.codec.decode))
     assert len(pictures) == 9 and {p.shape for p in pictures} == {(32, 32, 3)}
@@ -158,13 +158,14 @@ def test_a_film_has_its_frames(system: DreamingSystem) -> None:
     assert "3" in plan_of(asked, system, None).show() or system.config.steps < 4
 
 
-def test_a_walk_is_cut_or_its_last_action_is_held() -> None:
-    walk = walk_of(Sample(Path("o.mp4"), frames=5), DOOM_ACTIONS)
+def test_a_walk_is_cut_or_its_last_action_is_held(system: DreamingSystem) -> None:
+    assert system.walkable is not None
+    walk = walk_of(Sample(Path("o.mp4"), frames=5), system.walkable)
     assert len(walk) == 4
-    assert len(stroll(DOOM_ACTIONS, 50, seed=1)) == 50
-    assert not stroll(ActionSchema(("jump",)), 5, seed=0).any()
+    assert len(stroll(system.walkable, 0, 50, seed=1)) == 50
+    assert wander(ActionSchema(("jump",)), 30, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame, got 0"):
-        walk_of(Sample(Path("o.mp4"), frames=0), DOOM_ACTIONS)
+        walk_of(Sample(Path("o.mp4"), frames=0), system.walkable)
 
 
 @pytest.mark.parametrize(
