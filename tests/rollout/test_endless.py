@@ -187,13 +187,8 @@ def test_what_no_film_can_be_is_refused_before_anything_is_opened(
 
 
 def test_frames_under_way_are_shown_with_their_noise(system: DreamingSystem) -> None:
-    start = system.world().opening({"start": 0}, seed=0)
     schedule = replace(system.schedule("pyramid"), steps=4, lag=2)
-    rows = list(islice(unfold(system, start, schedule, decode=decoded(system), shown=5), 12))
+    rows = list(islice(unfold(system, 0, schedule, world=system.world(), shown=5), 12))
     assert {row.shape for row in rows} == {(38, 160, 3)}
     bar = [int((row[-1, :, 0] == 255).sum()) for row in rows]
     assert bar[1] and all(row[:32, :32].any() for row in rows[6:])
-
-
-def decoded(system: DreamingSystem) -> Callable[[Tensor], Tensor]:
-    return system.codec.decode  # type: ignore[no-any-return]

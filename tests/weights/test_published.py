@@ -117,7 +117,7 @@ def test_their_loop(
     system = copied(system, dtype)
     monkeypatch.setattr(system, "encode", system.codec.encode)  # their frames are no bytes
     with tiny_oasis.precision(dtype):
-        step: Step = system.step() if engine == "eager" else system._engines(torch.device("cpu"))[0]
+        step: Step = system.step() if engine == "eager" else system.engine()[0]
         actions = ours(golden["loop.actions"])
         start = Clip(video=golden["codec.video"], actions=actions[:, :PROMPT])
         session = Given(**vars(system.begin(start, step=step)), drawn=tuple(golden["loop.noise"]))
