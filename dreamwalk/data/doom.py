@@ -95,6 +95,7 @@ class Doom(World):
         self._episode: tuple[int, Pose | None] = (0, None)
         self._history: list[np.ndarray] = []
         self._placing = False
+        self._pitch = 0.0  # the engine's own is as old as its last drawn tic
         self._frame = np.zeros((height, width, 3), np.uint8)
         self._info: dict[str, Any] = {}
 
@@ -170,7 +171,7 @@ class Doom(World):
         game = self.game
         game.set_seed(seed)
         game.new_episode()
-        self._episode, self._history, self._placing = (seed, pose), [], False
+        self._episode, self._history, self._placing, self._pitch = (seed, pose), [], False, 0.0
         self._advance(np.zeros(6), 10, update=False)
         if pose is not None:
             x, y, heading = pose
@@ -188,9 +189,9 @@ class Doom(World):
             self.game.send_game_command(f"summon {PLACED_CLASS}")
         self._placing = placing
         axes = vector[PLACE + 1 :].astype(np.float64) * self.actions.limits
-        pitch = self.game.get_game_variable(GameVariable.CAMERA_PITCH)
-        up = pitch - np.clip(pitch - axes[1], *PITCH_RANGE)
+        up = self._pitch - np.clip(self._pitch - axes[1], *PITCH_RANGE)
         turns = np.round(np.array([axes[0], up]) / TURN_QUANTUM).astype(int)
+        self._pitch -= float(turns[1]) * TURN_QUANTUM
         base, extra = np.divmod(turns, self.tics)
         for tic in range(self.tics):
             step = np.concatenate([vector[:PLACE] > 0.5, base + (tic < extra)])

@@ -79,7 +79,7 @@ def level_named(name: str) -> Level:
         game = "freedoom1.wad" if rest.startswith("E") else "freedoom2.wad"
         return Level(name, write_wad([("DECORATE", actors())]), map=rest, game=game)
     known = "home, procedural:<seed>, map:MAP01 .. map:MAP32, map:E1M1 .. map:E4M9"
-    raise UserError(f"unknown level '{name}': known are {known}")
+    raise UserError(f"unknown level '{name:.80}': known are {known}")
 
 
 def level_for(kind: str, *, split: str, seed: int, number: int) -> Level:

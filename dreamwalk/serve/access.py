@@ -10,6 +10,7 @@ a proxy adds (`X-Forwarded-...`) are not believed, and not needed.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from dreamwalk.errors import UserError
 
@@ -41,7 +43,7 @@ class Access:
         UserError for what is not a name.
         """
         for name in allowed:
-            if name != ANY and (not name or _name(name) != name.lower()):
+            if name != ANY and not re.fullmatch(r"[\w-]+(\.[\w-]+)*", name):
                 raise UserError(f"'{name}' is not the name of a host: allow one like dreams.example.org")
         sites = frozenset(name.lower() for name in allowed) - {ANY}
         machine = socket.gethostname().lower()
@@ -84,7 +86,10 @@ class Doorkeeper:
         try:
             self._access.check_host(Headers(scope=scope).get("host", ""))
         except UserError as error:
-            return await PlainTextResponse(str(error), 400)(scope, receive, send)
+            refused = (
+                WebSocketClose(1008) if scope["type"] == "websocket" else PlainTextResponse(str(error), 400)
+            )
+            return await refused(scope, receive, send)
         if self._root and not scope.get("root_path"):
             scope = {**scope, "root_path": self._root}
         await self._app(scope, receive, send)

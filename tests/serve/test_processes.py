@@ -129,9 +129,7 @@ def test_a_killed_server_leaves_nothing_behind(played: Played) -> None:
     assert not others
     assert settled(lambda: not Path(f"/proc/{pid}/exe").exists()), "the engine lives on"
     assert settled(lambda: not list(played.folder.glob("dreamwalk-*"))), "a film lies about"
-    assert settled(lambda: not list(Path("/dev/shm").glob(f"ViZDoom*{instance}"))), (
-        "shared memory stays taken"
-    )
+    assert settled(lambda: not list(Path("/dev/shm").glob(f"ViZDoom*{instance}"))), "memory stays taken"
 
 
 @linux
