@@ -69,7 +69,7 @@ class Access:
             return
         raise UserError(
             "pages of other sites may not walk here: open this server's own page, or start it with "
-            "`--allow-host` and the name of that site"
+            "`--allow-host`"
         )
 
 

@@ -72,19 +72,6 @@ def build_app(
     async def about(request: Request) -> Response:
         return JSONResponse(_about(stage, hall.lobby))
 
-    async def thumbnail(request: Request) -> Response:
-        index = request.path_params["index"]
-        if index >= len(thumbnails):
-            return PlainTextResponse("there is no such start", 404)
-        return Response(thumbnails[index], media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
-
-    async def recording(request: Request) -> Response:
-        path = hall.shelf.find(request.path_params["name"])
-        if path is None:
-            return PlainTextResponse("this film is not kept any more", 404)
-        kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
-        return FileResponse(path, media_type=kind, filename=path.name)
-
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
@@ -104,8 +91,8 @@ def build_app(
 
     routes = [
         Route("/api/stage", about),
-        Route("/starts/{index:int}.jpg", thumbnail),
-        Route("/recordings/{name}", recording),
+        Route("/starts/{index:int}.jpg", partial(_thumbnail, thumbnails)),
+        Route("/recordings/{name}", partial(_recording, hall.shelf)),
         Route("/schedules/{name}", partial(_schedule, stage, Lobby(WATCHED), access)),
         *_clip_routes(stage, access),
         WebSocketRoute("/walk", walk),
@@ -118,6 +105,21 @@ def _clip_routes(stage: Stage, access: Access) -> list[Route]:
     if stage.clips is None:
         return []
     return [Route("/clips", partial(_clip, Studio(stage.clips), access), methods=["POST"])]
+
+
+async def _thumbnail(thumbnails: list[bytes], request: Request) -> Response:
+    index = request.path_params["index"]
+    if index >= len(thumbnails):
+        return PlainTextResponse("there is no such start", 404)
+    return Response(thumbnails[index], media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+
+async def _recording(shelf: Shelf, request: Request) -> Response:
+    path = shelf.find(request.path_params["name"])
+    if path is None:
+        return PlainTextResponse("this film is not kept any more", 404)
+    kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
+    return FileResponse(path, media_type=kind, filename=path.name)
 
 
 async def _schedule(stage: Stage, lobby: Lobby, access: Access, request: Request) -> Response:
