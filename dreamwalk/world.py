@@ -175,10 +175,10 @@ class World(gymnasium.Env):
         do it faster than step by step.
         """
         for vector in vectors:
-            outcome = self.step(self.actions.unpack(vector))
-            if outcome[2] or outcome[3]:
+            frame, reward, terminated, truncated, info = self.step(self.actions.unpack(vector))
+            if terminated or truncated:
                 break
-        return outcome
+        return frame, float(reward), terminated, truncated, info
 
 
 def known_render_mode(mode: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -11,6 +12,7 @@ import numpy as np
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Full, Lobby
 
+log = logging.getLogger(__name__)
 BOUNDARY = "picture"
 PERIOD = 0.25
 """Seconds that each picture is shown at least."""
@@ -43,7 +45,14 @@ async def watched(begin: Callable[[], Iterator[np.ndarray]], lobby: Lobby) -> As
         if making is None or making.done():
             lobby.leave()
         else:
-            making.add_done_callback(lambda made: (made.exception(), lobby.leave()))
+            making.add_done_callback(lambda made: _last(made, lobby))
+
+
+def _last(made: asyncio.Future[bytes | None], lobby: Lobby) -> None:
+    """A picture that nobody waited for any more is made, or has failed."""
+    lobby.leave()
+    if not made.cancelled() and made.exception():
+        log.error("a schedule failed", exc_info=made.exception())
 
 
 def _begun(begin: Callable[[], Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
