@@ -113,6 +113,15 @@ class Play:
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets others on your network in."""
     port: int = 8000
+    allow_host: tuple[str, ...] = ()
+    """Names by which others reach the page, as behind a proxy (docs/serving.md); addresses in numbers,
+    localhost and this machine's own name are always taken, and * takes any."""
+    root_path: str = ""
+    """Path under which a proxy shows the page, such as /dream."""
+    max_sessions: int = 8
+    """How many walk at once."""
+    max_waiting: int = 32
+    """How many more wait for their turn."""
     browser: bool = True
     """Open the page in your browser."""
     level: str = "home"
@@ -129,7 +138,10 @@ def play(words: list[str]) -> None:
     from dreamwalk.stages import game_stage, open_stage
 
     stage = game_stage(asked.level) if name == "doom" else open_stage(name, asked.device)
-    serve(stage, host=asked.host, port=asked.port, open_browser=asked.browser)
+    serve(
+        stage, host=asked.host, port=asked.port, open_browser=asked.browser, max_sessions=asked.max_sessions,
+        max_waiting=asked.max_waiting, allowed=asked.allow_host, root=asked.root_path,
+    )  # fmt: skip
 
 
 def _check_seed(seed: int | None) -> None:

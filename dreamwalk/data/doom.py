@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from vizdoom import Button, GameVariable
 from dreamwalk.cameras import camera_rays, intrinsics_matrix
 from dreamwalk.data.levels import level_named
 from dreamwalk.data.scenery import PLACED, PLACED_CLASS, Level
+from dreamwalk.data.temporary import TemporaryFolder
 from dreamwalk.errors import UserError
 from dreamwalk.world import DOOM_ACTIONS, Action, World, known_render_mode
 
@@ -34,6 +34,8 @@ DEPTH_STEP, DEPTH_OFFSET = 7.159, 14.5
 SKY_LEVEL = 255
 TURN_QUANTUM = 180 / 32768
 PITCH_RANGE = (-32.0, 56.0)
+REACH = 32768
+"""The farthest coordinate of Doom's maps."""
 SETTLE_TICS = 20
 PLACE = DOOM_ACTIONS.buttons.index("place")
 BUTTONS = (
@@ -88,11 +90,12 @@ class Doom(World):
         self.render_mode = known_render_mode(render_mode)
         self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.action_space = self.actions.space
-        self._folder = tempfile.TemporaryDirectory(prefix="dreamwalk-doom-")
+        self._folder = TemporaryFolder("dreamwalk-doom-")
         self._game: vizdoom.DoomGame | None = _open_game(self.level, Path(self._folder.name))
         self._episode: tuple[int, Pose | None] = (0, None)
         self._history: list[np.ndarray] = []
         self._placing = False
+        self._pitch = 0.0  # the engine's own is as old as its last drawn tic
         self._frame = np.zeros((height, width, 3), np.uint8)
         self._info: dict[str, Any] = {}
 
@@ -102,8 +105,7 @@ class Doom(World):
         super().reset(seed=seed)
         options = options or {}
         if "pose" in options:
-            x, y, heading = map(float, options["pose"])
-            pose: Pose | None = (x, y, heading)
+            pose: Pose | None = _pose(options["pose"])
         elif "start" in options:
             pose = self._gallery(options["start"])
         else:
@@ -126,13 +128,22 @@ class Doom(World):
         return {"episode": self._episode, "history": history, "random": self.np_random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Replays the episode: the engine's own save games are not exact. About 1 ms per step gone by."""
+        """Replays the episode: the engine's own save games are not exact. About 0.2 ms per step gone by."""
         self._begin(*state["episode"])
-        vectors = state["history"]
-        for step, vector in enumerate(vectors, 1):
-            self._act(vector, draw=step == len(vectors) or vectors[step][PLACE] > 0.5)
+        self._replay(state["history"])
         self.np_random.bit_generator.state = state["random"]
         return self._look()
+
+    def follow(self, vectors: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """See `World.follow`; about 0.2 ms per step."""
+        self._replay(np.stack([self.actions.pack(self.actions.unpack(vector)) for vector in vectors]))
+        frame, info = self._look()
+        return frame, 0.0, False, False, info
+
+    def _replay(self, vectors: np.ndarray) -> None:
+        """Take steps without drawing those that nothing is looked up in."""
+        for step, vector in enumerate(vectors, 1):
+            self._act(vector, draw=step == len(vectors) or vectors[step][PLACE] > 0.5)
 
     def close(self) -> None:
         if self._game is not None:
@@ -147,10 +158,12 @@ class Doom(World):
             raise UserError("this Doom is closed: make a new one")
         return self._game
 
-    def _gallery(self, start: int) -> Pose:
+    def _gallery(self, start: Any) -> Pose:
         count = len(self.level.starts)
-        if not 0 <= start < count:
-            raise UserError(f"level '{self.level.name}' has {count} starts, counted from 0: not {start}")
+        if not isinstance(start, int | np.integer) or isinstance(start, bool) or not 0 <= start < count:
+            raise UserError(
+                f"level '{self.level.name}' has {count} starts, counted from 0: not {start!r:.40}"
+            )
         return self.level.starts[start]
 
     def _begin(self, seed: int, pose: Pose | None) -> None:
@@ -158,7 +171,7 @@ class Doom(World):
         game = self.game
         game.set_seed(seed)
         game.new_episode()
-        self._episode, self._history, self._placing = (seed, pose), [], False
+        self._episode, self._history, self._placing, self._pitch = (seed, pose), [], False, 0.0
         self._advance(np.zeros(6), 10, update=False)
         if pose is not None:
             x, y, heading = pose
@@ -176,9 +189,9 @@ class Doom(World):
             self.game.send_game_command(f"summon {PLACED_CLASS}")
         self._placing = placing
         axes = vector[PLACE + 1 :].astype(np.float64) * self.actions.limits
-        pitch = self.game.get_game_variable(GameVariable.CAMERA_PITCH)
-        up = pitch - np.clip(pitch - axes[1], *PITCH_RANGE)
+        up = self._pitch - np.clip(self._pitch - axes[1], *PITCH_RANGE)
         turns = np.round(np.array([axes[0], up]) / TURN_QUANTUM).astype(int)
+        self._pitch -= float(turns[1]) * TURN_QUANTUM
         base, extra = np.divmod(turns, self.tics)
         for tic in range(self.tics):
             step = np.concatenate([vector[:PLACE] > 0.5, base + (tic < extra)])
@@ -220,6 +233,17 @@ class Doom(World):
             "level": self.level.name,
         }
         return self._frame.copy(), dict(self._info)
+
+
+def _pose(value: Any) -> Pose:
+    """A pose from a caller's option; UserError when it is none."""
+    try:
+        x, y, heading = map(float, value)
+    except (TypeError, ValueError):
+        x = y = heading = math.nan
+    if not all(abs(number) <= REACH for number in (x, y, heading)):
+        raise UserError(f"a pose is x, y and heading, three numbers up to {REACH}, got {value!r:.40}")
+    return x, y, heading
 
 
 def pose_matrix(eye: tuple[float, float, float], heading: float) -> np.ndarray:

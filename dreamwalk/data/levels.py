@@ -13,6 +13,8 @@ from dreamwalk.errors import UserError
 SPLITS = ("train", "validation", "test")
 CLIPS_PER_LEVEL = 8
 """Clips walked in a procedural level before the next one."""
+MAPS = {f"MAP{k:02}" for k in range(1, 33)} | {f"E{e}M{m}" for e in range(1, 5) for m in range(1, 10)}
+"""Maps of Freedoom: the engine waits for ever for any other."""
 
 
 @cache
@@ -71,13 +73,13 @@ def level_named(name: str) -> Level:
     kind, _, rest = name.partition(":")
     if name == "home":
         return home()
-    if kind == "procedural" and rest.isdigit():
+    if kind == "procedural" and rest.isascii() and rest.isdigit() and len(rest) <= 40:
         return procedural(int(rest))
-    if kind == "map" and rest:
+    if kind == "map" and rest in MAPS:
         game = "freedoom1.wad" if rest.startswith("E") else "freedoom2.wad"
         return Level(name, write_wad([("DECORATE", actors())]), map=rest, game=game)
     known = "home, procedural:<seed>, map:MAP01 .. map:MAP32, map:E1M1 .. map:E4M9"
-    raise UserError(f"unknown level '{name}': known are {known}")
+    raise UserError(f"unknown level '{name:.80}': known are {known}")
 
 
 def level_for(kind: str, *, split: str, seed: int, number: int) -> Level:

@@ -160,8 +160,26 @@ def _dump_option(value: Any) -> Any:
 
 
 def _parse_option(name: str, value: Any) -> Any:
-    if name != "image":
-        return value
+    """An option of `World.reset`; those that no world here knows are a game's own and stay as they are."""
+    if name == "image":
+        return _parse_image(value)
+    if name == "start":
+        return _whole({"start": value}, "start", 0, 2**31 - 1)
+    if name == "pose" and not _numbers(value, 3):
+        raise UserError(f"the walk file's pose must be x, y and heading, three numbers, got {value!r:.40}")
+    if name == "world_from_camera" and not (
+        isinstance(value, list) and len(value) == 4 and all(_numbers(row, 4) for row in value)
+    ):
+        raise UserError(f"the walk file's world_from_camera must be 4x4 numbers, got {value!r:.40}")
+    return value
+
+
+def _numbers(value: Any, count: int) -> bool:
+    """Whether this is a list of so many numbers, neither infinite nor too large for float32."""
+    return isinstance(value, list) and len(value) == count and all(_is_number(v, 1e30) for v in value)
+
+
+def _parse_image(value: Any) -> np.ndarray:
     if not isinstance(value, dict) or not isinstance(value.get("rgb"), str):
         raise UserError("the walk file's start picture needs height, width and rgb")
     height, width = _whole(value, "height", 1, MAX_SIDE), _whole(value, "width", 1, MAX_SIDE)
@@ -203,7 +221,7 @@ def _actions(value: Any, buttons: tuple[str, ...], axes: tuple[str, ...]) -> np.
     if not isinstance(value, list) or len(value) > MAX_ACTIONS:
         raise UserError(f"the walk file's actions must be a list of at most {MAX_ACTIONS} vectors")
     for index, row in enumerate(value):
-        if not isinstance(row, list) or len(row) != size or not all(_fits(number) for number in row):
+        if not isinstance(row, list) or len(row) != size or not all(_is_number(number, 1) for number in row):
             raise UserError(f"action {index} of the walk file must be {size} numbers from -1 to 1")
     actions = np.asarray(value, np.float32).reshape(-1, size)
     wrong = np.flatnonzero(~np.isin(actions[:, : len(buttons)], (0.0, 1.0)).all(axis=1))
@@ -212,5 +230,5 @@ def _actions(value: Any, buttons: tuple[str, ...], axes: tuple[str, ...]) -> np.
     return actions
 
 
-def _fits(number: Any) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and -1 <= number <= 1
+def _is_number(value: Any, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most

@@ -13,12 +13,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from ctypes import Array, c_byte, c_longlong
 from dataclasses import asdict, dataclass
 from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -160,9 +161,10 @@ def _run(
             yield number, _write_shard(source, folder, number, indices, lambda: show.add(source.clip_frames))
         return
     several = multiprocessing.get_context("spawn")
-    signs = _Signs(several.Value("q", 0), several.Value("q", 0), several.Event())
+    workers = min(workers, len(todo))
+    signs = _Signs(several.RawArray("q", workers), several.Value("q", 0), several.RawValue("b", 0))
     with ProcessPoolExecutor(
-        min(workers, len(todo)), mp_context=several, initializer=_start_worker, initargs=(signs,)
+        workers, mp_context=several, initializer=_start_worker, initargs=(signs,)
     ) as pool:
         waiting: dict[Future[list[Entry]], int] = {
             pool.submit(_work, source, folder, number, indices): number for number, indices in todo
@@ -170,33 +172,37 @@ def _run(
         try:
             while waiting:
                 ready, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                show.set(signs.clips.value * source.clip_frames)
+                show.set(sum(signs.clips) * source.clip_frames)
                 for future in ready:
                     yield waiting.pop(future), future.result()
         except BaseException:
-            signs.stop.set()
+            signs.stop.value = 1
             raise
 
 
 @dataclass
 class _Signs:
-    """What the processes tell one another: clips made, workers started, and that all shall end."""
+    """What the processes tell one another: clips that each has made, workers started, and that all shall end.
 
-    clips: Synchronized[int]
+    Where it can be without locks: one that a killed worker holds is never free again.
+    """
+
+    clips: Array[c_longlong]
     started: Synchronized[int]
-    stop: Event
+    stop: c_byte
 
 
-_signs: _Signs | None = None
+_signs: tuple[_Signs, int] | None = None
+"""In a worker, and its number."""
 
 
 def _start_worker(signs: _Signs) -> None:
     """Pin this process to a core of its own: an engine that wanders over cores runs at half the speed."""
     global _signs
-    _signs = signs
     with signs.started.get_lock():
         number = signs.started.value
         signs.started.value += 1
+    _signs = signs, number
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
@@ -204,18 +210,18 @@ def _start_worker(signs: _Signs) -> None:
     threading.Thread(target=_end_with, args=(os.getppid(), signs.stop), daemon=True).start()
 
 
-def _end_with(parent: int, stop: Event) -> None:
+def _end_with(parent: int, stop: c_byte) -> None:
     """End this process, and the engine that it started, soon after its parent stops or was killed."""
-    while os.getppid() == parent and not stop.wait(0.25):
-        pass
+    while os.getppid() == parent and not stop.value:
+        time.sleep(0.25)
     os.killpg(0, signal.SIGKILL)
 
 
 def _work(source: Source, folder: Path, number: int, indices: range) -> list[Entry]:
     def tick() -> None:
         assert _signs is not None
-        with _signs.clips.get_lock():
-            _signs.clips.value += 1
+        signs, own = _signs
+        signs.clips[own] += 1
 
     return _write_shard(source, folder, number, indices, tick)
 

@@ -4,8 +4,9 @@ from dreamwalk.serve import Clips, Progress, Stage, Start, Wish, serve
 serve(Stage(title="nextframe.doom", dream=make_dream, game=make_game, starts=[...], notes={...}))
 """
 
+from dreamwalk.serve.access import Access
 from dreamwalk.serve.app import build_app
 from dreamwalk.serve.server import serve
 from dreamwalk.serve.stage import Clips, Progress, Stage, Start, Wish
 
-__all__ = ["Clips", "Progress", "Stage", "Start", "Wish", "build_app", "serve"]
+__all__ = ["Access", "Clips", "Progress", "Stage", "Start", "Wish", "build_app", "serve"]

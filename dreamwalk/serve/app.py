@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -20,6 +18,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from dreamwalk.errors import UserError
+from dreamwalk.serve.access import Access, Doorkeeper, root_path
 from dreamwalk.serve.clips import Studio, parse_wish
 from dreamwalk.serve.connection import Connection, Hall
 from dreamwalk.serve.film import Shelf
@@ -27,7 +26,7 @@ from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Lobby
 from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED
 from dreamwalk.serve.stage import Clips, Stage
-from dreamwalk.serve.watching import BOUNDARY, watched
+from dreamwalk.serve.watching import BOUNDARY, WATCHED, watched
 
 PAGE = Path(__file__).parent / "page"
 _POLICY = (
@@ -48,38 +47,35 @@ class _Page(StaticFiles):
         return response
 
 
-def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | None = None) -> Starlette:
-    """The ASGI application that shows a stage.
+def build_app(
+    stage: Stage,
+    *,
+    max_sessions: int = 8,
+    max_waiting: int = 32,
+    access: Access | None = None,
+    root: str = "",
+) -> Starlette:
+    """The ASGI application that shows a stage; it may be mounted in another, which need not run its lifespan.
 
-    `max_sessions` pages walk at once, further ones wait in a queue. `hosts` are the host names that the page
-    may be reached by (none: any); it keeps other web sites from reaching a server on the loopback by a name
-    of theirs. UserError when `max_sessions` is below 1.
+    `max_sessions` pages walk at once, and `max_waiting` further ones wait for their turn. `access` says by
+    which names the server may be reached and whose pages may use it (any name, and its own pages). `root` is
+    the path under which a proxy shows it. UserError when a number or the path makes no sense.
     """
     if max_sessions < 1:
         raise UserError(f"max_sessions must be at least 1, got {max_sessions}")
-    hall = Hall(stage, Lobby(max_sessions), Shelf())
+    if max_waiting < 0:
+        raise UserError(f"max_waiting must be at least 0, got {max_waiting}")
+    access, root = access or Access(), root_path(root)
+    hall = Hall(stage, Lobby(max_sessions, queue=max_waiting), Shelf())
     thumbnails = [encode_picture(start.thumbnail) for start in stage.starts]
 
     async def about(request: Request) -> Response:
         return JSONResponse(_about(stage, hall.lobby))
 
-    async def thumbnail(request: Request) -> Response:
-        index = request.path_params["index"]
-        if index >= len(thumbnails):
-            return PlainTextResponse("there is no such start", 404)
-        return Response(thumbnails[index], media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
-
-    async def recording(request: Request) -> Response:
-        path = hall.shelf.find(request.path_params["name"])
-        if path is None:
-            return PlainTextResponse("this film is not kept any more", 404)
-        kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
-        return FileResponse(path, media_type=kind, filename=path.name)
-
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
-            _same_origin(websocket)
+            access.check_page(websocket)
             if stage.dream is None and stage.game is None:
                 raise UserError("there is nothing to walk in here: ask for a clip")
             start, seed = _query(websocket, "start", 10_000), _query(websocket, "seed", MAX_SEED)
@@ -95,37 +91,58 @@ def build_app(stage: Stage, *, max_sessions: int = 8, hosts: Sequence[str] | Non
 
     routes = [
         Route("/api/stage", about),
-        Route("/starts/{index:int}.jpg", thumbnail),
-        Route("/recordings/{name}", recording),
-        Route("/schedules/{name}", partial(_schedule, stage)),
-        *([Route("/clips", partial(_clip, Studio(stage.clips)), methods=["POST"])] if stage.clips else []),
+        Route("/starts/{index:int}.jpg", partial(_thumbnail, thumbnails)),
+        Route("/recordings/{name}", partial(_recording, hall.shelf)),
+        Route("/schedules/{name}", partial(_schedule, stage, Lobby(WATCHED), access)),
+        *_clip_routes(stage, access),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
-    guard = (
-        [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)] if hosts else []
-    )
-    return Starlette(routes=routes, middleware=guard, lifespan=lifespan)
+    return Starlette(routes=routes, middleware=[Middleware(Doorkeeper, access, root)], lifespan=lifespan)
 
 
-async def _schedule(stage: Stage, request: Request) -> Response:
+def _clip_routes(stage: Stage, access: Access) -> list[Route]:
+    if stage.clips is None:
+        return []
+    return [Route("/clips", partial(_clip, Studio(stage.clips), access), methods=["POST"])]
+
+
+async def _thumbnail(thumbnails: list[bytes], request: Request) -> Response:
+    index = request.path_params["index"]
+    if index >= len(thumbnails):
+        return PlainTextResponse("there is no such start", 404)
+    return Response(thumbnails[index], media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+
+async def _recording(shelf: Shelf, request: Request) -> Response:
+    path = shelf.find(request.path_params["name"])
+    if path is None:
+        return PlainTextResponse("this film is not kept any more", 404)
+    kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
+    return FileResponse(path, media_type=kind, filename=path.name)
+
+
+async def _schedule(stage: Stage, lobby: Lobby, access: Access, request: Request) -> Response:
     """Pictures of a stroll on a schedule, row after row, for as long as they are watched."""
     unfold = stage.schedules.get(request.path_params["name"])
     if unfold is None:
         return PlainTextResponse("there is no such schedule", 404)
     try:
+        access.check_page(request)
         start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
     except UserError as error:
         return PlainTextResponse(str(error), 400)
-    pictures = watched(unfold(start or 0, seed or 0))
+    if lobby.full:
+        return PlainTextResponse("many others watch a schedule: try again later", 503)
+    pictures = watched(partial(unfold, start or 0, seed or 0), lobby)
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 
-async def _clip(studio: Studio, request: Request) -> Response:
+async def _clip(studio: Studio, access: Access, request: Request) -> Response:
     """A clip under way, a line of JSON for whatever happens."""
     body = b""
     try:
-        _same_origin(request)
+        access.check_page(request)
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_MESSAGE:
@@ -160,13 +177,6 @@ def _offer(clips: Clips) -> dict[str, object]:
         "height": height, "width": width, "fps": clips.fps, "steps": clips.steps,
         "most_steps": clips.most_steps, "longest": clips.longest, "examples": examples,
     }  # fmt: skip
-
-
-def _same_origin(websocket: HTTPConnection) -> None:
-    """UserError when a browser comes from another site's page. Clients other than browsers send none."""
-    origin, host = websocket.headers.get("origin"), websocket.headers.get("host", "")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-        raise UserError("pages of other sites may not walk here: open this server's own page")
 
 
 def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:

@@ -23,16 +23,17 @@ import contextlib
 import io
 import json
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from dreamwalk.data.temporary import TemporaryFolder
 from dreamwalk.errors import UserError
 from dreamwalk.serve.film import Film
 from dreamwalk.serve.frames import encode_picture
@@ -105,30 +106,20 @@ class Studio:
 
     async def _turn(self, wish: Wish, said: asyncio.Queue[Event | None]) -> None:
         """Wait for the one seat; the thread that makes the clip keeps it until it has come to its end."""
-        try:
-            await self._lobby.enter(lambda place: said.put_nowait({"type": "queued", "position": place}))
-        except Full:
-            said.put_nowait({"type": "error", "message": "many others wait for a clip: try again later"})
-            said.put_nowait(None)
-            return
-        loop, gone, over = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+        loop, gone = asyncio.get_running_loop(), threading.Event()
 
         def post(event: Event | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody listens any more
                 loop.call_soon_threadsafe(said.put_nowait, event)
 
-        def ended() -> None:
-            self._lobby.leave()
-            over.set()
-
-        def work() -> None:
-            _make(self.clips, wish, post=post, gone=gone)
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(ended)
-
-        threading.Thread(target=work, name="dreamwalk-clip", daemon=True).start()
         try:
-            await over.wait()
+            await self._lobby.enter(lambda place: said.put_nowait({"type": "queued", "position": place}))
+            make = partial(_make, self.clips, wish, post=post, gone=gone)
+            self._lobby.work(make, name="dreamwalk-clip")
+            await loop.create_future()  # until `events` has said all, or nobody listens any more
+        except Full:
+            said.put_nowait({"type": "error", "message": "many others wait for a clip: try again later"})
+            said.put_nowait(None)
         finally:
             gone.set()
 
@@ -175,7 +166,7 @@ def _done(frames: np.ndarray, fps: float) -> Event:
 
 def film_of(frames: np.ndarray, fps: float) -> bytes:
     """An mp4 of uint8 frames `(t, h, w, 3)` that every player shows."""
-    with tempfile.TemporaryDirectory(prefix="dreamwalk-") as folder:
+    with TemporaryFolder() as folder:
         film = Film(Path(folder) / "clip.mp4", fps=fps, pictures=[frames[0]])
         for frame in frames:
             film.add([frame])

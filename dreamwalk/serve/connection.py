@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -33,28 +34,37 @@ SILENCE = 180.0
 """A page that says nothing at all for so long is gone, in seconds; it pings every two."""
 IDLE = 120.0
 """Whoever touches nothing for so long gives up the seat if someone waits for it, in seconds."""
+STOPPING = 2.0
+"""Seconds that sessions have to end when the server does."""
 
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Hall:
-    """What the connections of one server share."""
+    """What the connections of one server share: the stage, the seats, the films, and the walks under way."""
 
-    stage: Stage
-    lobby: Lobby
-    shelf: Shelf
-    sessions: set[Session] = field(default_factory=set)
-    """Those whose thread may still run."""
-
-    def close(self) -> None:
+    def __init__(self, stage: Stage, lobby: Lobby, shelf: Shelf) -> None:
+        self.stage, self.lobby, self.shelf = stage, lobby, shelf
+        self._walks: dict[Session, threading.Thread] = {}
+        # whoever mounts the application does not run its lifespan: at the latest Python closes it at its exit
+        self.close = weakref.finalize(self, _close, self._walks, shelf)
         """End all sessions, wait a moment for their threads, and delete the films."""
-        for session in self.sessions:
-            session.stop()
-        for session in self.sessions:
-            session.join(2.0)
-        self.shelf.close()
+
+    def begin(self, session: Session) -> None:
+        """Let a session run in a thread that holds a seat until its worlds are closed."""
+        for ended in [walk for walk, thread in self._walks.items() if not thread.is_alive()]:
+            del self._walks[ended]
+        self._walks[session] = self.lobby.work(session.run, name="dreamwalk-session")
+
+
+def _close(walks: dict[Session, threading.Thread], shelf: Shelf) -> None:
+    for session in list(walks):
+        session.stop()
+    end = time.monotonic() + STOPPING
+    for thread in list(walks.values()):
+        thread.join(max(0.0, end - time.monotonic()))
+    shelf.close()
 
 
 class Goodbye(Exception):
@@ -115,7 +125,7 @@ class Connection:
         self._allowance, self._counted = float(BURST), time.monotonic()
 
     async def run(self, *, start: int | None, seed: int) -> None:
-        """Serve the page until it leaves or has to go; its seat is free again right after."""
+        """Serve the page until it leaves or has to go; its seat is free again when its worlds are closed."""
         goodbyes: list[Goodbye] = []
 
         async def work(job: Callable[[], Awaitable[None]]) -> None:
@@ -177,25 +187,21 @@ class Connection:
 
     async def _walk(self, start: int | None, seed: int) -> None:
         """Wait for a seat, walk, and watch over who is asleep."""
+        hall = self._hall
+        session = Session(hall.stage, self._outbox.post, hall.shelf, start=start, seed=seed)
         try:
             await self._lobby.enter(self._in_queue)
-        except Full:
-            raise Goodbye(
-                1013, "everyone is walking and the queue is full: try again in a few minutes"
-            ) from None
-        hall = self._hall
-        session = self._session = Session(hall.stage, self._outbox.post, hall.shelf, start=start, seed=seed)
-        hall.sessions.difference_update([s for s in hall.sessions if s.ended])
-        hall.sessions.add(session)
-        try:
-            session.start()
+            hall.begin(session)
+            self._session = session
             while not self._outbox.over.done():
                 await asyncio.wait([self._outbox.over], timeout=1.0)
                 self._watch(session)
             raise Goodbye(1011, self._outbox.over.result())
+        except Full:
+            reason = "everyone is walking and the queue is full: try again in a few minutes"
+            raise Goodbye(1013, reason) from None
         finally:
             session.stop()
-            self._lobby.leave()
 
     def _watch(self, session: Session) -> None:
         now = time.monotonic()

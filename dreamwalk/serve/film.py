@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
-import tempfile
 from collections import deque
 from pathlib import Path
 from threading import Lock
@@ -14,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dreamwalk.data.h264 import VideoWriter
+from dreamwalk.data.temporary import TemporaryFolder
 from dreamwalk.data.walks import Walk, write_walk
 
 MAX_SECONDS = 600.0
@@ -57,7 +56,7 @@ class Shelf:
     """The films of one server: a temporary folder that keeps the newest. Safe to share between threads."""
 
     def __init__(self, keep: int = 64) -> None:
-        self._made: Path | None = None
+        self._made: TemporaryFolder | None = None
         self._kept: deque[str] = deque()
         self._keep = keep
         self._lock = Lock()
@@ -83,19 +82,21 @@ class Shelf:
         stem, _, suffix = name.rpartition(".")
         with self._lock:
             known = stem in self._kept and suffix in ("mp4", "json")
-        path = self._folder() / name
-        return path if known and path.is_file() else None
+        path = self._folder() / name if known else None
+        return path if path and path.is_file() else None
 
     def close(self) -> None:
         """Delete everything."""
-        if self._made:
-            shutil.rmtree(self._made, ignore_errors=True)
+        with self._lock:
+            if self._made:
+                self._made.cleanup()
+                self._made = None
 
     def _folder(self) -> Path:
         with self._lock:
             if self._made is None:
-                self._made = Path(tempfile.mkdtemp(prefix="dreamwalk-"))
-            return self._made
+                self._made = TemporaryFolder()
+            return Path(self._made.name)
 
 
 def _beside(pictures: list[np.ndarray]) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Callable
 
 
@@ -24,14 +26,43 @@ class Lobby:
         """How many wait for a seat."""
         return len(self._queue)
 
-    async def enter(self, told: Callable[[int], None]) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether the next one to enter is turned away."""
+        return self.taken >= self.seats and self.waiting >= self._queue_limit
+
+    def work(self, job: Callable[[], None], *, name: str) -> threading.Thread:
+        """Run `job` in a thread that holds the seat which `enter` took, and gives it back when it has ended.
+
+        So whoever leaves makes room only when what was begun for them is over, and no crowd, however short
+        its visits, has more work under way than there are seats. Raises `Full` when the machine has no thread
+        left.
+        """
+        loop = asyncio.get_running_loop()
+
+        def held() -> None:
+            try:
+                job()
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(self.leave)
+
+        thread = threading.Thread(target=held, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self.leave()
+            raise Full from None
+        return thread
+
+    async def enter(self, told: Callable[[int], None] = lambda position: None) -> None:
         """Take a seat, waiting for one if need be; `told(position)` is called whenever the place in the queue
         changes, 1 being next. Raises `Full` when the queue is full. Cancelling gives up the place.
         """
         if self.taken < self.seats:
             self.taken += 1
             return
-        if len(self._queue) >= self._queue_limit:
+        if self.full:
             raise Full
         called = asyncio.Event()
         entry = (called, told)

@@ -76,6 +76,8 @@ class Player:
             case Reset(seed, start, image):
                 self._reset(seed, start, image)
             case View(view):
+                if self._scene.sleeps(view):
+                    self.status("Opening the real game")
                 self._show(self._scene.look(view))
             case Pause(paused):
                 self.paused = paused or self.state != "ready"

@@ -2,13 +2,14 @@
 
 The game is the dream's shadow: whatever is shown, it takes the same actions, so that changing from the dream
 to the game goes on at the pose that the game reached; changing back begins the dream anew from the game's
-picture.
+picture. Its engine is started when somebody first looks at it, and then takes all the actions so far.
 """
 
 from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ from dreamwalk.serve.stage import Stage
 from dreamwalk.world import ActionSchema, World
 
 WARM_STEPS = 2
+TOGETHER = 500
+"""Steps that a shadow takes before it is asked again whether anyone still waits for it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,23 @@ class _Actor:
         self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
         whole = (time.perf_counter() - began) * 1e3
         self.stages = dict(getattr(self.world, "timings", {})) or {self.name: whole}
-        if len(self._log) < MAX_ACTIONS * vector.size:
-            self._log.extend(vector.tolist())
-        else:
-            self.whole = False
+        self._note(vector)
         self.live = not (terminated or truncated)
         return not self.live
+
+    def follow(self, vectors: np.ndarray) -> None:
+        """Take steps that nobody sees. A world that raises is not live any more."""
+        self.live = False
+        frame, _, terminated, truncated, info = self.world.follow(vectors)
+        self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
+        self._note(vectors)
+        self.live = not (terminated or truncated)
+
+    def _note(self, vectors: np.ndarray) -> None:
+        if len(self._log) < MAX_ACTIONS * vectors.shape[-1]:
+            self._log.extend(vectors.ravel().tolist())
+        else:
+            self.whole = False
 
     def set_steps(self, steps: int) -> None:
         """Denoise in so many steps; a walk with a change on its way does not replay exactly."""
@@ -87,21 +101,23 @@ class _Actor:
 class Scene:
     """The worlds of one session. Not thread-safe: it belongs to the session's worker."""
 
-    def __init__(self, stage: Stage) -> None:
-        """Open the worlds. UserError when the dream and the game do not share their actions."""
+    def __init__(self, stage: Stage, *, gone: Callable[[], bool] = lambda: False) -> None:
+        """Open the dream, or the game where there is none; long work is left undone when `gone` says that
+        nobody waits for it any more."""
         self.title = stage.title
+        self._open_game, self._gone = stage.game, gone
         self._dream = _Actor("dream", stage.dream()) if stage.dream else None
-        self._game = _Actor("game", stage.game()) if stage.game else None
+        self._game = _Actor("game", stage.game()) if stage.game and not stage.dream else None
         self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
-        if self._dream and self._game and self._dream.world.actions != self._game.world.actions:
-            raise UserError("the dream and the real game of this stage know different actions")
         self.view = self._main.name
-        self.views = tuple(a.name for a in (self._dream, self._game) if a)
+        self.views = (*(["dream"] if stage.dream else []), *(["game"] if stage.game else []))
         self.views += ("both",) if len(self.views) == 2 else ()
         self.seed = 0
         self.aligned = True
         """Whether the game stands where the dream does: not after a dream began from someone's picture."""
+        self._start: dict[str, Any] = {}
         self._owed: list[np.ndarray] = []
+        """Actions that the game has still to take."""
 
     @property
     def schema(self) -> ActionSchema:
@@ -144,16 +160,15 @@ class Scene:
     def warm(self, seed: int, start: dict[str, Any]) -> None:
         """Walk a few steps that nobody sees, so that the first one that somebody sees is not slow."""
         still = np.zeros(self.schema.size, np.float32)
-        for actor in (self._dream, self._game):
-            if actor:
-                actor.reset(seed, start)
-                for _ in range(WARM_STEPS):
-                    actor.step(still)
+        self._main.reset(seed, start)
+        for _ in range(WARM_STEPS):
+            if not self._gone():
+                self._main.step(still)
 
     def begin(self, seed: int, start: dict[str, Any]) -> Shot:
         """Reset both worlds. A start from a picture is for the dream; the game then begins where it likes."""
         self._owed.clear()
-        self.seed, self.aligned = seed, "image" not in start
+        self.seed, self._start, self.aligned = seed, start, "image" not in start
         if "image" in start:
             if self._dream is None:
                 raise UserError("only a dream can begin from a picture, and this stage has none")
@@ -162,8 +177,11 @@ class Scene:
         if self._dream:
             self._dream.reset(seed, start)
         if self._game:
-            self._game.reset(seed, {name: value for name, value in start.items() if name != "image"})
+            self._reset_game(self._game)
         return self._shot()
+
+    def _reset_game(self, game: _Actor) -> None:
+        game.reset(self.seed, {name: value for name, value in self._start.items() if name != "image"})
 
     def advance(self, vector: np.ndarray) -> Shot:
         """Step what is shown; the shadow's step is owed until `settle`."""
@@ -171,21 +189,25 @@ class Scene:
         ended = False
         for actor in self._shown():
             ended = actor.step(vector) or ended
-        if self._game and self.view == "dream":
+        if self._open_game and self.view == "dream" and len(self._owed) < MAX_ACTIONS:
             self._owed.append(vector)
         return self._shot(ended)
 
     def settle(self) -> None:
-        """Let the shadow catch up. It is left behind when it raises or its episode ends."""
-        owed, self._owed = self._owed, []
-        for vector in owed:
-            if self._game and self._game.live:
-                self._game.step(vector)
+        """Let the shadow catch up, if it was ever looked at. It is left behind when it raises or its episode
+        ends."""
+        game = self._game
+        while game and self._owed and not self._gone():
+            owed, self._owed = self._owed[:TOGETHER], self._owed[TOGETHER:]
+            if game.live:
+                game.follow(np.stack(owed))
 
     def look(self, view: str) -> Shot:
         """Show another view; UserError when this stage does not have it or its game has stopped."""
         if view not in self.views:
             raise UserError(f"this stage has no view '{view}': it has {', '.join(self.views)}")
+        if view != "dream":
+            self._look_at_game()
         self.settle()
         if self._game and view != "dream" and not self._game.live:
             raise UserError("the real game is over: press R to begin again")
@@ -197,6 +219,27 @@ class Scene:
             self.aligned = True
         self.view = view
         return self._shot()
+
+    def sleeps(self, view: str) -> bool:
+        """Whether showing this view starts the game, which takes a moment."""
+        return self._game is None and view in self.views and view != "dream"
+
+    def _look_at_game(self) -> None:
+        """Start the game if need be. UserError when it does not share its actions with the dream, and when so
+        many were taken that not all are known any more."""
+        if self._game or not self._open_game:
+            return
+        if len(self._owed) >= MAX_ACTIONS:
+            raise UserError("this walk is too long for the real game to follow: press R to begin again")
+        game = _Actor("game", self._open_game())
+        try:
+            if game.world.actions != self.schema:
+                raise UserError("the dream and the real game of this stage know different actions")
+            self._reset_game(game)
+        except BaseException:
+            game.world.close()
+            raise
+        self._game = game
 
     def walk(self) -> tuple[Walk, bool]:
         """The walk since the reset of what is shown, and whether it replays exactly."""

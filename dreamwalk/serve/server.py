@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
+from starlette.applications import Starlette
 
 from dreamwalk.errors import UserError
+from dreamwalk.serve.access import Access
 from dreamwalk.serve.app import build_app
 from dreamwalk.serve.stage import Stage
 
@@ -46,12 +47,19 @@ def serve(
     port: int = 8000,
     open_browser: bool = True,
     max_sessions: int = 8,
+    max_waiting: int = 32,
+    allowed: Sequence[str] = (),
+    root: str = "",
 ) -> None:
     """Show a stage until Ctrl-C. Port 0 takes any free port.
 
-    Prints one line with the address, and opens it in a browser if there is a display. UserError when the
-    port is in use or the host is not this machine's.
+    Prints one line with the address, and opens it in a browser if there is a display. `max_sessions`,
+    `max_waiting` and `root` are those of `build_app`; `allowed` are further names by which it may be reached.
+    UserError when the port is in use or the host is not this machine's.
     """
+    app = build_app(
+        stage, max_sessions=max_sessions, max_waiting=max_waiting, access=Access.of(host, allowed), root=root
+    )
     listener = bind(host, port)
     url = address(host, listener.getsockname()[1])
 
@@ -60,7 +68,7 @@ def serve(
         if open_browser and _has_display():
             webbrowser.open(url)
 
-    server = make_server(stage, host=host, max_sessions=max_sessions, ready=ready)
+    server = make_server(app, ready=ready)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
@@ -69,15 +77,14 @@ def serve(
         listener.close()
 
 
-def make_server(
-    stage: Stage, *, host: str, max_sessions: int = 8, ready: Callable[[], None] = lambda: None
-) -> Server:
-    """A quiet server for a stage, to be run with `run(sockets=[bind(host, port)])`; it calls `ready`."""
-    app = build_app(stage, max_sessions=max_sessions, hosts=_hosts(host))
+def make_server(app: Starlette, *, ready: Callable[[], None] = lambda: None) -> Server:
+    """A quiet server for what `build_app` gives, to be run with `run(sockets=[bind(host, port)])`; it calls
+    `ready`."""
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
@@ -117,15 +124,6 @@ def address(host: str, port: int) -> str:
     """The URL at which a browser on this machine finds the page."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}/"
-
-
-def _hosts(host: str) -> list[str] | None:
-    """Names that the page may be reached by: on the loopback only its own, else any."""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    return ["localhost", "127.0.0.1", "[::1]", "::1", host] if local else None
 
 
 def _has_display() -> bool:

@@ -19,13 +19,15 @@ from dreamwalk.serve.protocol import Command, Input, Reset
 from dreamwalk.serve.scene import Scene
 from dreamwalk.serve.stage import Stage
 
+_OPENING = threading.Lock()
+"""Worlds are opened one after another; those whose page has left before their turn are not opened at all."""
 WINDOW = 2
 """Frames on their way to the page, with the one that is being made."""
 MAX_COMMANDS = 64
 
 
 class Session:
-    """One walk. Everything public may be called from any thread and returns at once, `join` apart."""
+    """One walk. Everything public may be called from any thread and returns at once, `run` apart."""
 
     def __init__(
         self, stage: Stage, post: Post, shelf: Shelf, *, start: int | None = None, seed: int = 0
@@ -39,27 +41,12 @@ class Session:
         self._due = 0.0
         self.touched = time.monotonic()
         """When a person last did something, on the monotonic clock."""
-        self._thread = threading.Thread(target=self._run, name="dreamwalk-session", daemon=True)
-
-    def start(self) -> None:
-        """Open the worlds and begin, in the session's own thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """End the session; its thread closes the worlds as soon as the step at hand is done."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-
-    def join(self, seconds: float) -> None:
-        """Wait for the thread to end, at most so long."""
-        if self._thread.is_alive():
-            self._thread.join(seconds)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the thread has come to its end."""
-        return self._stopping and not self._thread.is_alive()
 
     def acknowledge(self, serial: int) -> bool:
         """The page has decoded this frame; whether that is news. UserError when no such frame was sent."""
@@ -90,14 +77,15 @@ class Session:
 
     # ---- in the session's thread
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Open the worlds and walk until the session is stopped; called once, in a thread of its own."""
         if hasattr(signal, "pthread_sigmask"):
             # A game's own process inherits this: Ctrl-C ends the server, not the game under its feet.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         player = None
         try:
             player = self._open()
-            while not self._stopping:
+            while player and not self._stopping:
                 self._turn(player)
         except Exception as error:
             if not isinstance(error, UserError):
@@ -107,10 +95,18 @@ class Session:
             if player:
                 player.close()
 
-    def _open(self) -> Player:
-        """Open and warm the worlds, and say hello."""
+    def _open(self) -> Player | None:
+        """Open and warm the worlds, and say hello; None when the page has left meanwhile."""
         self._post("status", {"state": "warming", "message": "Opening the world"})
-        scene = Scene(self._stage)
+        while not _OPENING.acquire(timeout=0.1):
+            if self._stopping:
+                return None
+        try:
+            if self._stopping:
+                return None
+            scene = Scene(self._stage, gone=lambda: self._stopping)
+        finally:
+            _OPENING.release()
         try:
             player = Player(self._stage, scene, self._shelf, self._post)
             self._post("status", {"state": "warming", "message": "Warming up"})

@@ -116,6 +116,8 @@ def mapped(name: str | Path) -> Trainable:
         files.fill(made, tensors, source=f"'{path}'")
     made.about = metadata
     if isinstance(made, DreamingSystem | Moviegen) and "walkable" in metadata:
+        for part in (part for part in tensors if part.startswith("walkable.")):
+            files.check_finite(part, tensors[part], source=f"'{path}'")
         made.walkable = Walkable.unpack(tensors, metadata["walkable"])
     return made.eval()
 

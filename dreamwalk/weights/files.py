@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ def opened(path: Path | str, *, header: bool = False) -> Iterator[Any]:
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Copy tensors into a module, one after another; UserError with the first name or shape that does not
-    fit."""
+    fit, and with the first tensor that is not finite."""
     for _, tensor, given in _matched(module, tensors, source=source):
         tensor.copy_(given)
 
@@ -134,4 +135,19 @@ def _matched(
         given = tensors[name]
         if given.shape != tensor.shape:
             raise UserError(f"{source} has '{name}' of shape {tuple(given.shape)}, not {tuple(tensor.shape)}")
+        check_finite(name, given, source=source)
         yield name, tensor, given
+
+
+def check_finite(name: str, tensor: Tensor, *, source: str) -> None:
+    """UserError when a tensor has numbers that are none: what is dreamt with it would be black."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    wide = tensor if tensor.dtype.itemsize > 1 else tensor.float()
+    if math.isfinite(wide.sum(dtype=torch.float32)) or bool(wide.isfinite().all()):  # a sum takes no memory
+        return
+    broken = int((~wide.isfinite()).sum())
+    raise UserError(
+        f"{source} has nan or inf in '{name}' ({broken} of {tensor.numel()} numbers): its training went "
+        "wrong or the file is damaged, so fetch or train it again"
+    )

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,10 @@ def descendants(parent: int) -> list[int]:
         for child in (task / "children").read_text().split():
             found += [int(child), *descendants(int(child))]
     return found
+
+
+def lives(process: int) -> bool:
+    return Path(f"/proc/{process}/exe").exists()
 
 
 def copy(folder: Path, to: Path) -> Path:
@@ -105,9 +108,12 @@ def test_two_workers_write_the_same_bytes(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_and_resumed(folder: Path, tmp_path: Path, workers: int) -> None:
-    out = tmp_path / "killed"
+    out, temporary = tmp_path / "killed", tmp_path / "temporary"
+    temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(out), str(workers)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SCRIPT, str(out), str(workers)],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
     for _ in range(600):
         if list(out.glob("*.tar")):
@@ -116,21 +122,48 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path, workers: int) -> None:
     children = descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    if workers == 1:
-        for engine in children:  # nobody is left to end it; between two games there is none
-            with suppress(ProcessLookupError):
-                os.kill(engine, signal.SIGKILL)
-    for _ in range(100):
-        if not any(Path(f"/proc/{child}/exe").exists() for child in children):
+    for _ in range(300):
+        if not any(map(lives, children)) and not list(temporary.glob("dreamwalk-*")):
             break
         time.sleep(0.1)
     else:
-        raise AssertionError("the workers live on")
+        raise AssertionError("workers, engines or their files are left")
     before = Shards(out)
     assert len(before) < CLIPS
     assert check(out) == []
     (out / ".000002.tar.1.partial").write_bytes(b"half of a shard")
     assert contents(collect(out=out, **SMALL)) == contents(folder)
+
+
+def test_a_killed_worker_takes_its_engine_along(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT.replace("420", "4200"), str(tmp_path / "clips"), "2"]
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    try:
+        for _ in range(600):
+            found = [p for p in descendants(process.pid) if b"viz_instance_id" in command_of(p)]
+            if found:
+                break
+            time.sleep(0.05)
+        engine = found[0]
+        worker = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(worker, signal.SIGKILL)
+        assert "a worker process died" in process.communicate(timeout=120)[1]
+        for _ in range(300):
+            if not lives(engine):
+                break
+            time.sleep(0.1)
+        assert not lives(engine)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def command_of(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_more_frames_keep_what_is_there(folder: Path, tmp_path: Path) -> None:

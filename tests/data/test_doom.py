@@ -10,6 +10,7 @@ import pytest
 from dreamwalk.cameras import project, unproject
 from dreamwalk.data.doom import Doom
 from dreamwalk.data.steering import heading
+from dreamwalk.errors import UserError
 
 WALK = """
 import hashlib
@@ -47,6 +48,27 @@ def test_a_pose_is_where_it_was_asked_for(doom: Doom) -> None:
     assert heading(info) == pytest.approx(30, abs=0.01)
     _, later = step(doom)
     assert np.array_equal(info["world_from_camera"], later["world_from_camera"])
+
+
+@pytest.mark.parametrize("options", [{"start": k} for k in ("x", [1], None, 1.0, True, -1, 99)] + [
+    {"pose": pose} for pose in (3, "abc", [1, 2], [1, 2, "x"], [1, 2, float("nan")], [1e300, 0, 0])
+], ids=repr)  # fmt: skip
+def test_places_that_are_none_are_refused(doom: Doom, options: dict) -> None:
+    with pytest.raises(UserError, match=r"counted from 0|a pose is x, y and heading"):
+        doom.reset(options=options)
+    assert doom.reset(options={"start": 0})[0].any()
+
+
+def test_many_steps_at_once_lead_where_they_lead_one_by_one(doom: Doom) -> None:
+    random = np.random.default_rng(3)
+    vectors = random.uniform(-1, 1, (40, doom.actions.size)).astype(np.float32)
+    doom.reset(seed=4)
+    for vector in vectors:
+        frame, _, _, _, info = doom.step(doom.actions.unpack(vector))
+    doom.reset(seed=4)
+    again, _, _, _, same = doom.follow(vectors)
+    assert np.array_equal(frame, again)
+    assert np.array_equal(info["world_from_camera"], same["world_from_camera"])
 
 
 def test_turns_are_exact(doom: Doom) -> None:

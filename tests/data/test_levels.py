@@ -1,12 +1,15 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import vizdoom
 
 from dreamwalk.data.doom import Doom, draw_pose
-from dreamwalk.data.levels import home, level_for, level_named, split_seed
+from dreamwalk.data.levels import MAPS, home, level_for, level_named, split_seed
 from dreamwalk.data.procedural import procedural
 from dreamwalk.data.udmf import Cell, Panel, Thing, write_textmap
+from dreamwalk.errors import UserError
 
 HOME = "963a7b7117c13ad22ca55e09bd76ad4e3f6d422bbbf4aa425a116ce0eeabe6cf"
 
@@ -18,6 +21,22 @@ def reachable(level) -> set[int]:
         added = not more <= reached
         reached |= more
     return reached
+
+
+@pytest.mark.parametrize("name", [
+    "map:../../x", "map:MAP33", "map:MAP00", "map:map01", "map:E5M1", "map:E1M10", "map:", "map:MAP01 ",
+    "map:\x00", "map", "procedural:", "procedural:²", "procedural:-1", "procedural:" + "9" * 5000, "home:1",
+    "",
+])  # fmt: skip
+def test_levels_that_are_none_are_refused_before_an_engine_waits_for_them(name: str) -> None:
+    with pytest.raises(UserError, match=r"unknown level .*: known are home"):
+        Doom(name)
+
+
+def test_every_map_that_is_known_is_there() -> None:
+    folder = Path(vizdoom.__file__).parent
+    for name in MAPS:
+        assert lump((folder / level_named(f"map:{name}").game).read_bytes(), name.encode()) == b""
 
 
 def lump(wad: bytes, name: bytes) -> bytes:

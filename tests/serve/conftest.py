@@ -85,7 +85,7 @@ def serve_stage() -> Iterator[Callable[..., str]]:
 
     def start(stage: Stage, **settings: Any) -> str:
         listener, up = bind("127.0.0.1", 0), threading.Event()
-        server = make_server(stage, host="127.0.0.1", ready=up.set, **settings)
+        server = make_server(build_app(stage, **settings), ready=up.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
-from rooms import ACTIONS
+from rooms import ACTIONS, Imagined
 
 from dreamwalk.data.walks import Walk, dump_walk, parse_walk, read_walk, write_walk
+from dreamwalk.errors import UserError
 from dreamwalk.world import ActionSchema
 
 
@@ -65,6 +67,18 @@ GOOD = json.loads(dump_walk(walk([[1, 0, 0, 0, 0, 0.5, 0]])))
         ({"buttons": "forward"}, "buttons must be a list of names"),
         ({"axes": ["yaw", "forward"]}, "names a button or an axis twice"),
         ({"start": 3}, "start must be an object"),
+        ({"start": {"start": "3"}}, "start must be a whole number"),
+        ({"start": {"start": [3]}}, "start must be a whole number"),
+        ({"start": {"start": None}}, "start must be a whole number"),
+        ({"start": {"start": 1.0}}, "start must be a whole number"),
+        ({"start": {"pose": 3}}, "pose must be x, y and heading"),
+        ({"start": {"pose": [1, 2]}}, "pose must be x, y and heading"),
+        ({"start": {"pose": [1, 2, "north"]}}, "pose must be x, y and heading"),
+        ({"start": {"pose": [1, 2, float("nan")]}}, "pose must be x, y and heading"),
+        ({"start": {"pose": [1, 2, 10**400]}}, "pose must be x, y and heading"),
+        ({"start": {"world_from_camera": {}}}, "must be 4x4 numbers"),
+        ({"start": {"world_from_camera": [[1, 0, 0, 0]] * 3}}, "must be 4x4 numbers"),
+        ({"start": {"world_from_camera": [[1, 0, 0, True]] * 4}}, "must be 4x4 numbers"),
         ({"start": {"image": {"height": 2, "width": 2, "rgb": "AAAA"}}}, "cannot be unpacked"),
         ({"start": {"image": {"height": 2, "width": 10**9, "rgb": ""}}}, "width must be a whole number"),
         ({"system": None}, "system must be a text"),
@@ -78,6 +92,21 @@ GOOD = json.loads(dump_walk(walk([[1, 0, 0, 0, 0, 0.5, 0]])))
 def test_what_is_wrong_is_said_in_one_sentence(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse_walk(GOOD | changes)
+
+
+ANYTHING = [None, True, -1, 3, 2.5, 10**400, float("nan"), "x", [], [1], [[]], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("value", ANYTHING, ids=repr)
+def test_no_field_of_any_kind_is_more_than_a_sentence(value: Any) -> None:
+    """Whatever a field holds, the file is read or refused; what is read is what worlds can begin from."""
+    for field in GOOD:
+        with suppress(UserError):
+            parse_walk(GOOD | {field: value})
+    world = Imagined()
+    for option in ("start", "pose", "image", "world_from_camera"):
+        with suppress(UserError):
+            world.reset(seed=1, options=parse_walk(GOOD | {"start": {option: value}}).start)
 
 
 def test_files_that_are_no_walks(tmp_path: Path) -> None:

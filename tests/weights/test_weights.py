@@ -6,8 +6,9 @@ import safetensors
 import torch
 
 from dreamwalk.codecs.frame import kl_tiny
-from dreamwalk.systems import autoencode, inverse, nextframe
+from dreamwalk.systems import autoencode, inverse, moviegen, nextframe
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.systems.open import load, take_codec
 from dreamwalk.training.run import RUNS, Run
@@ -70,6 +71,26 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="damaged"):
         load(path)
+
+
+@pytest.mark.parametrize("kind", [Autoencode, NextFrame, Moviegen])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, kind: Any, broken: float) -> None:
+    module = {Autoencode: autoencode, NextFrame: nextframe, Moviegen: moviegen}[kind]
+    config = AutoencodeConfig(kl_tiny()) if kind is Autoencode else module.tiny()
+    system = kind(config)
+    name = sorted(name for name, tensor in system.state_dict().items() if tensor.is_floating_point())[-1]
+    system.state_dict()[name].view(-1)[-1] = broken
+    with pytest.raises(ValueError, match=f"has nan or inf in '{name}' \\(1 of [0-9]+ numbers\\): .* again"):
+        load(saved(tmp_path / "a.safetensors", system))
+
+
+def test_large_numbers_are_numbers() -> None:
+    large = torch.full((8,), 3e38)
+    files.check_finite("w", large, source="a file")
+    files.check_finite("w", torch.full((8,), 6e4, dtype=torch.float16), source="a file")
+    with pytest.raises(ValueError, match=r"a file has nan or inf in 'w' \(1 of 8 numbers\)"):
+        files.check_finite("w", large.index_fill(0, torch.tensor([3]), float("-inf")), source="a file")
 
 
 def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
