@@ -89,7 +89,7 @@ class Scene:
 
     def __init__(self, stage: Stage) -> None:
         """Open the worlds. UserError when the dream and the game do not share their actions."""
-        self.title = stage.title
+        self._stage = stage
         self._dream = _Actor("dream", stage.dream()) if stage.dream else None
         self._game = _Actor("game", stage.game()) if stage.game else None
         self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
@@ -102,6 +102,12 @@ class Scene:
         self.aligned = True
         """Whether the game stands where the dream does: not after a dream began from someone's picture."""
         self._owed: list[np.ndarray] = []
+
+    @property
+    def title(self) -> str:
+        """Name of what is shown: the dream's, or the real game's where that is seen alone."""
+        alone = self._dream is not None and self.view == "game"
+        return self._stage.game_title if alone else self._stage.title
 
     @property
     def schema(self) -> ActionSchema:
