@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -12,23 +13,38 @@ EVERY = 10.0
 """Seconds between the lines where there is no terminal to draw a bar on."""
 
 
-def followed(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
-    """`items` as they come, under a bar with the time left; without a terminal a plain line now and then."""
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with the time left; call what it gives after each of `total` parts. Without a terminal a plain
+    line now and then."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console, count = Console(stderr=True), 0
     if console.is_terminal:
-        yield from track(items, what, total=total, console=console, transient=True)
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
         return
     began = told = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
+
+    def tell() -> None:
+        nonlocal count, told
+        now, count = time.monotonic(), count + 1
         if now - told >= EVERY:
             left = (now - began) * max(0, total - count) / count
             print(f"{what} {count}/{total}, {clock(left)} left", file=sys.stderr, flush=True)
             told = now
+
+    yield tell
+
+
+def followed(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:
+    """`items` as they come, with `progress`."""
+    with progress(what, total) as advance:
+        for item in items:
+            yield item
+            advance()
 
 
 def clock(seconds: float) -> str:
