@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the clock is four seconds after the last."""
     now: Iterator[float] = iter(range(0, 10_000, 4))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
 
 
 def test_without_a_terminal_it_is_lines(ticking: None, capsys: pytest.CaptureFixture[str]) -> None:
