@@ -117,6 +117,8 @@ def examine(
         raise UserError(
             "motion is read by an inverse-dynamics model: leave `--examiner` as it is, or train one"
         )
+    if asked.clips < 1 or asked.at_once < 1:
+        raise UserError("`--clips` and `--at-once` are at least 1")
     order = Order((), frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
     check_numbers(order)
     frames, _ = extent(system, order, None)
