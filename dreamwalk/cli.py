@@ -37,6 +37,15 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
   dreamwalk import oasis downloads --out oasis.safetensors
 """
 
+EXTRAS = {
+    "tensorboard": "train",
+    "torchmetrics": "train",
+    "matplotlib": "train",
+    "transformers": "published",
+    "sentencepiece": "published",
+    "wandb": "wandb",
+}
+"""Packages that come only with a group of `pyproject.toml`, and its name."""
 SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --help tells its flags)
 
   doom         walk in Doom and write what is seen
@@ -72,6 +81,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(_complain(f"dreamwalk: {error}"))
     except BrokenPipeError:
         sys.exit(1)
+    except ModuleNotFoundError as error:  # of a group that is not installed unless it is asked for
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        mend = f"`pip install 'dreamwalk[{EXTRAS[package]}]'`, or `pip install '.[{EXTRAS[package]}]'` here"
+        sys.exit(_complain(f"dreamwalk: this needs the package {package}: {mend}"))
     except OSError as error:  # a folder that may not be written, a full disk
         if error.filename is None:
             raise

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from toy import toy_system
 
 from dreamwalk import __version__
-from dreamwalk.cli import main
+from dreamwalk.cli import EXTRAS, main
 from dreamwalk.data.walks import Walk, write_walk
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -204,3 +205,40 @@ def test_a_stroll_on_a_schedule_becomes_a_film(
         (["--guide-actions", "2", "--guide-history", "2"], "not both at once"),
     ):
         assert sentence in refuse([*words, *flags], capsys)
+
+
+LACKING = """
+import sys
+sys.modules[sys.argv[1]] = None
+from dreamwalk.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "group"),
+    [
+        ("tensorboard", ["train", "nextframe.game", "--data", "none", "--out", "r"], "train"),
+        ("matplotlib", ["evaluate", "nextframe.doom", "--data", "none"], "train"),
+        ("torchmetrics", ["evaluate", "moviegen.doom", "--data", "none"], "train"),
+        ("einops", ["evaluate", "nextframe.doom", "--data", "none"], ""),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_group(
+    package: str, words: list[str], group: str, folder: Path
+) -> None:
+    """One of the packages that are always installed is a fault, with its traceback."""
+    command = [sys.executable, "-c", LACKING, package, *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    if group:
+        assert done.stderr.startswith(f"dreamwalk: this needs the package {package}: `pip install ")
+        assert f"[{group}]" in done.stderr and done.stderr.count("\n") == 1 and done.returncode == 2
+    else:
+        assert "Traceback" in done.stderr and done.returncode == 1
+
+
+def test_groups_of_packages_are_those_of_the_project() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for package, group in EXTRAS.items():
+        assert package in {re.split("[^a-z]", each)[0] for each in groups[group]}
