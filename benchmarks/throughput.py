@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.distributed import pick_device
@@ -27,7 +27,7 @@ from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
-from dreamwalk.training.journal import peak_flops
+from dreamwalk.training.flops import count_flops, peak_flops
 
 CONFIGS: dict[str, Callable[[], NextFrameConfig]] = {
     "doom": nextframe.doom,
@@ -86,19 +86,20 @@ def training(system: NextFrame, options: Options, device: torch.device) -> dict[
     clip = pictures(system, options.batch, options.frames, device)
     draws = Draws([(0, row) for row in range(options.batch)], device=device)
 
-    def step() -> None:
+    def loss() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = system.loss(clip, draws)["loss"]
-        loss.backward()
+            return system.loss(clip, draws)["loss"]
+
+    def step() -> None:
+        loss().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    with FlopCounterMode(display=False) as counter:
-        step()
+    flops = count_flops(system, loss)
     seconds = timed(step, options.repeats, device)
     frames = options.batch * options.frames
     row: dict[str, str | float] = {"stage": "train step", "ms": 1000 * seconds, "frames/s": frames / seconds}
-    rate = counter.get_total_flops() / seconds
+    rate = flops / seconds
     peak = peak_flops(device)
     mfu = {"mfu": rate / peak} if peak else {}
     return row | {"TFLOP/s": rate / 1e12} | mfu | {"GB": memory(device)}

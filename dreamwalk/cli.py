@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dreamwalk import __version__
 from dreamwalk.errors import UserError
 
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
@@ -25,6 +26,7 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
   collect   walk a game, or cut videos, and write clips
   train     train a system on clips
   import    make weights that others published playable here
+  --version
 
   dreamwalk play nextframe.doom
   dreamwalk sample forcing.doom --schedule pyramid --frames 64 --out walk.mp4
@@ -35,12 +37,37 @@ USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells 
   dreamwalk import oasis downloads --out oasis.safetensors
 """
 
+EXTRAS = {
+    "tensorboard": "train",
+    "torchmetrics": "train",
+    "matplotlib": "train",
+    "transformers": "published",
+    "sentencepiece": "published",
+    "wandb": "wandb",
+}
+"""Packages that come only with a group of `pyproject.toml`, and its name."""
+SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --help tells its flags)
+
+  doom         walk in Doom and write what is seen
+  videos       cut your own videos, with files of actions beside them, into clips
+  game         play any gymnasium game with random keys and write what is seen
+  latents      encode a folder of captioned videos and pictures, to train on its latents
+  --check DIR  compare a folder of clips with its manifest, byte by byte
+
+  dreamwalk collect doom --level home --frames 40000 --out data/doom
+  dreamwalk collect videos --folder mine --fps 12 --out data/mine
+  dreamwalk collect game --id CartPole-v1 --clip-frames 8 --out data/cartpole
+"""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command. A `UserError` becomes one sentence on stderr and exit code 2; ctrl-C exits with 130."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
+        return
+    if words[0] in ("-V", "--version"):
+        print(f"dreamwalk {__version__}")
         return
     verbs: dict[str, Callable[[list[str]], None]] = {
         "play": play, "sample": sample, "evaluate": evaluate, "collect": collect, "train": train,
@@ -54,6 +81,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(_complain(f"dreamwalk: {error}"))
     except BrokenPipeError:
         sys.exit(1)
+    except ModuleNotFoundError as error:  # of a group that is not installed unless it is asked for
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        mend = f"`pip install 'dreamwalk[{EXTRAS[package]}]'`, or `pip install '.[{EXTRAS[package]}]'` here"
+        sys.exit(_complain(f"dreamwalk: this needs the package {package}: {mend}"))
     except OSError as error:  # a folder that may not be written, a full disk
         if error.filename is None:
             raise
@@ -77,6 +110,20 @@ def _named(words: list[str], verb: str, known: list[str]) -> tuple[str, list[str
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         raise UserError(f"`dreamwalk {verb}` needs a name first, such as '{known[0]}'")
     return ("", words) if words[0] in ("-h", "--help") else (words[0], words[1:])
+
+
+def _check_shown(name: str, verb: str, *more: str) -> None:
+    """UserError, with what ships, for a name that means no weights, or weights that show nothing."""
+    from dreamwalk.systems.open import is_shown, kind_of, known, shipped
+
+    names = [*more, *(each for each in shipped() if is_shown(kind_of(each)))]
+    listed = f"to {verb} there are {', '.join(names)}"
+    if not known(name):
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise UserError(f"there are no weights called '{name}', and no such file or folder: {hint}{listed}")
+    if not is_shown(kind := kind_of(name)):
+        raise UserError(f"'{name}' is of the system {kind}, which dreams nothing to look at: {listed}")
 
 
 def _flags(kind: Any, words: list[str], *, prog: str, default: Any = None) -> Any:
@@ -137,6 +184,8 @@ def play(words: list[str]) -> None:
     from dreamwalk.serve import serve
     from dreamwalk.stages import game_stage, open_stage
 
+    if name != "doom":
+        _check_shown(name, "play", "doom")
     stage = game_stage(asked.level) if name == "doom" else open_stage(name, asked.device)
     serve(
         stage, host=asked.host, port=asked.port, open_browser=asked.browser, max_sessions=asked.max_sessions,
@@ -149,32 +198,26 @@ def _check_seed(seed: int | None) -> None:
         raise UserError(f"a seed is a whole number from 0 up, got {seed}")
 
 
-def _load_walkable(name: str) -> Any:
-    """A system with weights that can go on frame after frame; UserError for one that cannot."""
-    from dreamwalk.systems.open import load
-
-    system = load(name)
-    if not hasattr(system, "world"):
-        raise UserError(f"'{name}' is of the system {system.name}, which cannot be walked in")
-    return system
-
-
 def sample(words: list[str]) -> None:
     """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`, or `ordering.py` there."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
     from dreamwalk.systems.open import is_of_clips
 
+    if name:
+        _check_shown(name, "sample")
     if is_of_clips(name):
         return _sample_clip(name, rest)
     from dreamwalk.rollout import sampling
 
     asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
+    from dreamwalk.progress import followed
     from dreamwalk.rollout.record import check_film, replay, write_film
+    from dreamwalk.systems.open import load
 
     _check_seed(asked.seed)
     check_film(asked.out)
     asked.check()
-    system = _load_walkable(name)
+    system: Any = load(name)
     walk = sampling.walk_of(asked, system.walkable)
     world = system.world()
     if asked.plan:
@@ -189,7 +232,8 @@ def sample(words: list[str]) -> None:
         frames = sampling.film(system, start, walk, asked, decode=world.decode_latents)
     else:
         frames = replay(world, walk)
-    count = write_film(asked.out, frames, fps=world.fps)
+    seen = followed(frames, "dreaming", total=len(walk) + 1)
+    count = write_film(asked.out, seen, fps=world.fps)
     print(f"{count} frames: {asked.out}")
 
 
@@ -218,6 +262,8 @@ def evaluate(words: list[str]) -> None:
     name, rest = _named(words, "evaluate", ["nextframe.doom", "moviegen.doom"])
     from dreamwalk.systems.open import is_of_clips, load, load_examiner
 
+    if name:
+        _check_shown(name, "evaluate")
     if is_of_clips(name):
         from dreamwalk.evaluation import clips as module
     else:
@@ -248,6 +294,9 @@ def bring_in(words: list[str]) -> None:
 def collect(words: list[str]) -> None:
     """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`; flags of `latents` are in
     `training/encoding.py`."""
+    if words and words[0] in ("-h", "--help"):
+        print(SOURCES, end="")
+        return
     if words[:1] == ["latents"]:
         from dreamwalk.training.encoding import CollectLatents, collect_latents
 

@@ -70,7 +70,11 @@ def batch(clips: Sequence[Clip]) -> Clip:
 
     def stack(name: str) -> torch.Tensor | None:
         arrays = [getattr(clip, name) for clip in clips]
-        return None if any(a is None for a in arrays) else torch.from_numpy(np.stack(arrays))
+        if any(a is None for a in arrays):
+            return None
+        stacked = torch.from_numpy(np.stack(arrays))
+        # in torch's memory, which is aligned: matrix products round by how their inputs lie
+        return stacked if name == "video" else stacked.clone()
 
     video = stack("video")
     assert video is not None

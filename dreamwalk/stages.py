@@ -40,7 +40,12 @@ def game_stage(level: str) -> Stage:
             Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
         ]
     about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
-    return Stage(title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about)
+    return Stage(title=game_title(level), game=lambda: Doom(level), starts=starts, notes=about)
+
+
+def game_title(level: str) -> str:
+    """Name of the real game on a level."""
+    return f"doom: {level}"
 
 
 def open_stage(name: str, device: str | None = None) -> Stage:
@@ -72,6 +77,7 @@ def _dream_stage(name: str, system: Any) -> Stage:
     return Stage(
         title=name, dream=lambda: system.world(), game=_shadow(walkable), starts=starts, notes=notes,
         unlearnt=walkable.unlearnt, schedules=_schedules(system),
+        game_title=game_title(walkable.level),
     )  # fmt: skip
 
 

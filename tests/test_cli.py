@@ -1,15 +1,21 @@
 """Bad input through the real command line: exit code 2, one sentence on stderr, no traceback."""
 
+import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy import toy_system
 
-from dreamwalk.cli import main
+from dreamwalk import __version__
+from dreamwalk.cli import EXTRAS, main
 from dreamwalk.data.walks import Walk, write_walk
+from dreamwalk.weights import files
+from dreamwalk.weights.config import to_json
 from dreamwalk.world import DOOM_ACTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +29,19 @@ REFUSED = {
     ),
     "no run": (["train"], "`dreamwalk train` needs a name first"),
     "no name but a flag": (["play", "--port", "1"], "`dreamwalk play` needs a name first"),
-    "unknown weights": (["play", "nowhere.at.all"], "no weights called 'nowhere.at.all'"),
+    "unknown weights": (
+        ["play", "nowhere.at.all"],
+        "no weights called 'nowhere.at.all', and no such file or folder: "
+        "to play there are doom, forcing.doom, moviegen.doom, nextframe.doom\n",
+    ),
+    "weights that are misspelt": (["play", "nextframe.dom"], "did you mean 'nextframe.doom'? to play"),
+    "a game that is misspelt": (["play", "dooom"], "did you mean 'doom'? to play"),
+    "weights that show nothing": (
+        ["play", "autoencode.doom"],
+        "is of the system autoencode, which dreams nothing to look at: to play there are doom, forcing.doom",
+    ),
+    "a near name that shows nothing": (["sample", "autoencode.dom", "--out", "o.mp4"], ": to sample there"),
+    "nothing to examine": (["evaluate", "inverse.doom"], "to evaluate there are forcing.doom"),
     "a file of another kind": (["play", "letter.txt"], "'letter.txt' is not a .safetensors file"),
     "a damaged file": (["play", "broken.safetensors"], "'broken.safetensors' is damaged"),
     "a folder without weights": (["play", "empty"], "'empty' holds no weights.safetensors"),
@@ -71,7 +89,7 @@ REFUSED = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a letter, a broken weight file, an empty folder and a walk in it."""
+    """A working folder with a letter, a broken weight file, an empty folder, a walk and a run `toy` in it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "letter.txt").write_text("dear reader")
@@ -80,6 +98,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     moves = [DOOM_ACTIONS.action(["forward"], yaw=8.0), DOOM_ACTIONS.action()]
     actions = np.stack([DOOM_ACTIONS.pack(move) for move in moves])
     write_walk("walk.json", Walk("toy", 7, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions))
+    toy = toy_system()
+    assert toy.walkable is not None
+    tensors, about = toy.walkable.pack()
+    metadata = {"system": toy.name, "config": to_json(toy.config), "walkable": about}
+    files.save(tmp_path / "toy" / "weights.safetensors", toy.state_dict() | tensors, metadata=metadata)
     return tmp_path
 
 
@@ -117,6 +140,44 @@ def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: dreamwalk VERB NAME" in capsys.readouterr().out
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"dreamwalk {__version__}\n"
+    assert re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)[1] == __version__
+
+
+@pytest.mark.parametrize("words", [["collect", "--help"], ["collect", "-h"]])
+def test_help_on_collecting_lists_the_sources(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main(words)
+    told = capsys.readouterr().out
+    for source in ("doom", "videos", "game", "latents", "--check DIR"):
+        assert re.search(rf"^  {source} +\w.{{20}}", told, re.M), source
+
+
+FAULT = """
+import sys
+from dreamwalk.cli import main
+from dreamwalk.systems.nextframe import NextFrame
+def loss(self, clip, draws):
+    raise ValueError("not for people")
+NextFrame.loss = loss
+main(sys.argv[1:])
+"""
+
+
+def test_a_fault_keeps_its_traceback(toy_data: Path, folder: Path) -> None:
+    """A plain ValueError inside a system is no sentence for the person in front."""
+    words = ["train", "nextframe.game", "--data", str(toy_data), "--codec", "None", "--out", "r"]
+    words += ["--system.backbone.grid", "2", "2", "--device", "cpu", "--preview-every", "99"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULT, *words], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.endswith("ValueError: not for people\n") and "in loss" in done.stderr
+
+
 def test_a_walk_becomes_a_film(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,3 +205,40 @@ def test_a_stroll_on_a_schedule_becomes_a_film(
         (["--guide-actions", "2", "--guide-history", "2"], "not both at once"),
     ):
         assert sentence in refuse([*words, *flags], capsys)
+
+
+LACKING = """
+import sys
+sys.modules[sys.argv[1]] = None
+from dreamwalk.cli import main
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "group"),
+    [
+        ("tensorboard", ["train", "nextframe.game", "--data", "none", "--out", "r"], "train"),
+        ("matplotlib", ["evaluate", "nextframe.doom", "--data", "none"], "train"),
+        ("torchmetrics", ["evaluate", "moviegen.doom", "--data", "none"], "train"),
+        ("einops", ["evaluate", "nextframe.doom", "--data", "none"], ""),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_its_group(
+    package: str, words: list[str], group: str, folder: Path
+) -> None:
+    """One of the packages that are always installed is a fault, with its traceback."""
+    command = [sys.executable, "-c", LACKING, package, *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    if group:
+        assert done.stderr.startswith(f"dreamwalk: this needs the package {package}: `pip install ")
+        assert f"[{group}]" in done.stderr and done.stderr.count("\n") == 1 and done.returncode == 2
+    else:
+        assert "Traceback" in done.stderr and done.returncode == 1
+
+
+def test_groups_of_packages_are_those_of_the_project() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for package, group in EXTRAS.items():
+        assert package in {re.split("[^a-z]", each)[0] for each in groups[group]}

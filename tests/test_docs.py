@@ -92,6 +92,26 @@ def test_python_can_be_read(page: Path) -> None:
         ast.parse(block)
 
 
+def numbers(page: str, row: str) -> dict[str, str]:
+    """A row of a table by the heads of its columns; of "a / b" the first."""
+    lines = (ROOT / page).read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"| {row}"))
+    head = next(lines[i - 1] for i in range(at, 0, -1) if lines[i].startswith("|---"))
+    cells = [
+        [cell.strip().split(" / ")[0] for cell in line.strip("|").split("|")] for line in (head, lines[at])
+    ]
+    return dict(zip(*cells, strict=True))
+
+
+def test_figures_of_the_shipped_dream_agree() -> None:
+    front, page = numbers("README.md", "dream |"), numbers("docs/systems/nextframe.md", "the shipped weights")
+    ahead = ["1", "8", "16", "32", "64"]
+    assert [front[k] for k in ahead] == [page[k] for k in ahead]
+    assert all(10 < float(front[k]) < 40 for k in ahead)
+    turns = [numbers("README.md", row)["first 64"] for row in ("in the dream", "in the real frames")]
+    assert f"{turns[0]} of sixty-four ({turns[1]})" in (ROOT / "docs/systems/nextframe.md").read_text()
+
+
 def test_make_has_what_is_promised() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
     for page in PAGES:

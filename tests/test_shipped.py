@@ -15,7 +15,18 @@ from dreamwalk.rollout.endless import frames
 from dreamwalk.schedules.staircase import NAMED
 from dreamwalk.serve.scene import Scene
 from dreamwalk.stages import open_stage
-from dreamwalk.systems.open import PRETRAINED, shipped
+from dreamwalk.systems.open import PRETRAINED, locate, shipped
+from dreamwalk.weights import files
+
+
+def test_no_weights_explain_themselves_by_themselves() -> None:
+    """What the page says about weights may name others, but never leads back."""
+    told = {name: " ".join(files.metadata(locate(name))["notes"].values()) for name in shipped()}
+    named = {name: {other for other in shipped() if other in text} for name, text in told.items()}
+    assert named["nextframe.doom"] == {"forcing.doom"}  # whose weights they are
+    for name, others in named.items():
+        assert name not in others
+        assert not any(name in named[other] for other in others), name
 
 
 @pytest.fixture(scope="module")

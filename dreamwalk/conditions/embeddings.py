@@ -64,7 +64,7 @@ class Remembered:
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         kept = {name: part.to("cpu", self.dtype).contiguous() for name, part in parts.items()}
         try:
-            safetensors.torch.save_file(kept, partial, metadata={"text": text})
+            partial.write_bytes(safetensors.torch.save(kept, metadata={"text": text}))
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

@@ -15,13 +15,12 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
 from dreamwalk.errors import UserError
+from dreamwalk.progress import followed
 
 HEADER, INDEX = "codec.json", "latents.json"
 
@@ -85,7 +84,7 @@ def cached_latents(
     files = {piece: path / _name(piece) for piece in folder.pieces}
     missing = [piece for piece, file in files.items() if not file.exists()]
     clips, groups = folder.clips(missing), list(_groups(missing, at_once))
-    for group in track(groups, "encoding", console=Console(stderr=True), transient=True):
+    for group in followed(groups, "encoding", total=len(groups)):
         video = batch(list(islice(clips, len(group)))).video.to(device).float() / 127.5 - 1
         with torch.no_grad():
             latents = codec.encode(video)

@@ -34,6 +34,7 @@ from dreamwalk.evaluation.obedience import (
     obedience,
     readers,
 )
+from dreamwalk.progress import followed
 from dreamwalk.rollout.orders import Order, check_numbers, extent, steps_of
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.moviegen import Moviegen
@@ -98,7 +99,7 @@ def dream(system: Moviegen, exam: Exam, order: Order, *, at_once: int, precision
     texts = [str(window.caption) for window in exam.windows]
     lower = precision == "bfloat16"
     made = []
-    for first in range(0, len(texts), at_once):
+    for first in followed(range(0, len(texts), at_once), "dreaming clips", total=-(-len(texts) // at_once)):
         with torch.autocast("cpu", torch.bfloat16) if lower else nullcontext():
             made.append(
                 system.sample(texts[first : first + at_once], order=replace(order, seed=order.seed + first))
@@ -116,6 +117,8 @@ def examine(
         raise UserError(
             "motion is read by an inverse-dynamics model: leave `--examiner` as it is, or train one"
         )
+    if asked.clips < 1 or asked.at_once < 1:
+        raise UserError("`--clips` and `--at-once` are at least 1")
     order = Order((), frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
     check_numbers(order)
     frames, _ = extent(system, order, None)

@@ -55,7 +55,14 @@ def examine(
     """
     if not isinstance(system, DreamingSystem):
         raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
+    if asked.clips < 1 or asked.history < 1 or (asked.frames is not None and asked.frames < 1):
+        raise UserError("`--clips`, `--frames` and `--history` are at least 1")
     shards, out, seed, history = Shards(asked.data), asked.out, asked.seed, asked.history
+    if shards.schema.size != system.config.actions:
+        raise UserError(
+            f"'{asked.data}' has {shards.schema.size} actions and '{name}' knows {system.config.actions}: "
+            "give `--data` clips of its own game"
+        )
     walks = _walks(shards, asked, history)
     out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)

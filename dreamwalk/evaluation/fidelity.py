@@ -8,6 +8,7 @@ again and again).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dreamwalk.clip import Clip, batch
+from dreamwalk.progress import followed, progress
 from dreamwalk.rollout.dreaming import DreamingSystem
 
 
@@ -46,18 +48,25 @@ def roll_out(
     system: DreamingSystem, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8
 ) -> Rollout:
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
-    parts = []
-    for first in range(0, len(clips), size):
-        clip = batch([replace(c, depth=None) for c in clips[first : first + size]])
-        session = system.begin(clip.first(history), seed=seed)
-        steps = range(history, len(clip))
-        latents = [system.advance(session, clip.actions[:, step]) for step in steps]
-        dream = to_bytes(system.codec.decode(torch.cat(latents, dim=1)))
-        truth, last = clip.video[:, history:], clip.video[:, history - 1 : history]
-        ceiling = to_bytes(system.codec.decode(system.encode(truth)))
-        parts.append(Rollout(truth, dream, ceiling, last.expand_as(truth), last, clip.actions[:, history:]))
+    groups = [clips[first : first + size] for first in range(0, len(clips), size)]
+    with progress("dreaming", sum(max(map(len, group)) - history for group in groups)) as advance:
+        parts = [_roll_out(system, group, history, seed, advance) for group in groups]
     fields = ("truth", "dream", "ceiling", "floor", "last", "actions")
     return Rollout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
+
+
+def _roll_out(
+    system: DreamingSystem, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
+) -> Rollout:
+    clip = batch([replace(c, depth=None) for c in clips])
+    session, latents = system.begin(clip.first(history), seed=seed), []
+    for step in range(history, len(clip)):
+        latents.append(system.advance(session, clip.actions[:, step]))
+        advance()
+    dream = to_bytes(system.codec.decode(torch.cat(latents, dim=1)))
+    truth, last = clip.video[:, history:], clip.video[:, history - 1 : history]
+    ceiling = to_bytes(system.codec.decode(system.encode(truth)))
+    return Rollout(truth, dream, ceiling, last.expand_as(truth), last, clip.actions[:, history:])
 
 
 def to_bytes(video: Tensor) -> Tensor:
@@ -76,7 +85,7 @@ def ssim(video: Tensor, truth: Tensor) -> np.ndarray:
     pairs = zip(video.float() / 255, truth.float() / 255, strict=True)
     values = [
         structural_similarity_index_measure(one, other, data_range=1.0, reduction="none")
-        for one, other in pairs
+        for one, other in followed(pairs, "comparing", total=len(video))
     ]
     return np.stack([np.atleast_1d(value) for value in values])
 

@@ -110,6 +110,8 @@ def _room_reader(shards: Shards, level: Level, *, clips: int) -> RoomReader:
             if room is not None:
                 frames.append(clip.video[t])
                 rooms.append(room.wall)
+    if not frames:
+        raise UserError(f"no clip of '{shards.path}' is in a room of its level: collect more")
     pictures = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
     return RoomReader(sorted(set(rooms))).learn(pictures, rooms)
 
@@ -149,6 +151,9 @@ def readers(shards: Shards, level: Level, examiner: Inverse, *, clips: int = 200
     means = []
     for want in (True, False):
         chosen = [clip for clip, walk in zip(windows, walks, strict=True) if walk is want]
+        if not chosen:
+            what = "walks ahead" if want else "stays where it is"
+            raise UserError(f"no clip of '{shards.path}' {what}, so walking is not to be read: collect more")
         means.append(float(found.motion(batch(chosen).video)[1].mean()))
     return replace(found, walking=sum(means) / 2)
 
@@ -159,6 +164,11 @@ def held_out(shards: Shards, count: int, *, frames: int, seed: int = 0) -> list[
     drawn = []
     for _ in range(count):
         index = int(draw.integers(len(shards)))
+        if shards.frames_of(index) < frames:
+            raise UserError(
+                f"clip {index} of '{shards.path}' has {shards.frames_of(index)} frames, fewer than the "
+                f"{frames} of a dream: use a smaller `--frames`, or collect longer clips"
+            )
         start = int(draw.integers(shards.frames_of(index) - frames + 1))
         drawn.append(shards.window(index, start, frames))
     return drawn

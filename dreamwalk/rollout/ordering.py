@@ -11,18 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.data.pictures import fit, read_picture
 from dreamwalk.data.videos import frame_rate, frame_size, read_frames
 from dreamwalk.errors import UserError
+from dreamwalk.progress import followed
 from dreamwalk.rollout.clips import Order, Use, frames_of, unfold
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.rollout.offload import Offloading
-from dreamwalk.rollout.orders import check_numbers, steps_of
+from dreamwalk.rollout.orders import check_numbers, extent, steps_of
 from dreamwalk.rollout.record import check_film, write_film
 from dreamwalk.schedules.sigmas import Spacing
 
@@ -178,11 +177,12 @@ def write_clip(asked: SampleClips, system: Any) -> int:
     order, video = ordered(asked, system)
     if video is not None:
         video = video.to(next(system.parameters()).device)
-    steps, told = steps_of(system, order), Console(stderr=True)
     moments = unfold(system, order, video)
-    *_, last = track(moments, total=steps, description="dreaming", console=told, transient=True)
+    *_, last = followed(moments, "dreaming", total=steps_of(system, order))
+    frames, _ = extent(system, order, video)
     pieces = frames_of(system, order, last.latents, video=video, tiling=tiles(asked.tile, system.codec))
-    return write_film(asked.out, _pictures(pieces), fps=system.config.fps)
+    pictures = followed(_pictures(pieces), "decoding", total=frames)
+    return write_film(asked.out, pictures, fps=system.config.fps)
 
 
 def tiles(side: int, codec: Any) -> Tiling | None:

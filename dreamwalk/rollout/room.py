@@ -23,6 +23,7 @@ from dreamwalk.rollout.orders import check, extent
 HOST = torch.device("cpu")
 LARGE = 2 * GIB
 """From which on a clip's plan is shown."""
+CGROUP = Path("/sys/fs/cgroup/memory.max")
 TILE = 256
 """Pixels a side of the tiles that are advised."""
 WAYS: tuple[Offloading, ...] = get_args(Offloading)
@@ -104,8 +105,9 @@ def free_bytes(device: torch.device) -> int | None:
     with suppress(OSError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    with suppress(OSError, UserError):  # "max" is no limit
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    with suppress(OSError):
+        limit = CGROUP.read_text().strip()
+        found += [int(limit)] if limit.isdigit() else []  # "max" is no limit
     return min(found, default=None)
 
 

@@ -184,7 +184,7 @@ class Player:
             self._keep_film()
         elif self._film is None:
             pictures = self._scene.pictures
-            path = self._shelf.new(self._stage.title, self._seed)
+            path = self._shelf.new(self._scene.title, self._seed)
             self._film = Film(path, fps=self._scene.fps, pictures=pictures)
             self._film.add(pictures)
 

@@ -104,8 +104,7 @@ class Scene:
     def __init__(self, stage: Stage, *, gone: Callable[[], bool] = lambda: False) -> None:
         """Open the dream, or the game where there is none; long work is left undone when `gone` says that
         nobody waits for it any more."""
-        self.title = stage.title
-        self._open_game, self._gone = stage.game, gone
+        self._stage, self._open_game, self._gone = stage, stage.game, gone
         self._dream = _Actor("dream", stage.dream()) if stage.dream else None
         self._game = _Actor("game", stage.game()) if stage.game and not stage.dream else None
         self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
@@ -118,6 +117,12 @@ class Scene:
         self._start: dict[str, Any] = {}
         self._owed: list[np.ndarray] = []
         """Actions that the game has still to take."""
+
+    @property
+    def title(self) -> str:
+        """Name of what is shown: the dream's, or the real game's where that is seen alone."""
+        alone = self._dream is not None and self.view == "game"
+        return self._stage.game_title if alone else self._stage.title
 
     @property
     def schema(self) -> ActionSchema:

@@ -79,6 +79,8 @@ class Stage:
 
     title: str
     """Name of what is shown, such as `nextframe.doom`; it is also the `system` of saved walks."""
+    game_title: str = "game"
+    """Name of the real game beside a dream, which films and walks of it bear."""
     dream: Callable[[], World] | None = None
     """A fresh dream; the weights are shared inside. Called in the session's own thread."""
     game: Callable[[], World] | None = None

@@ -65,6 +65,17 @@ def locate(name: str | Path) -> Path:
     raise UserError(f"there are no weights called '{text}', and no such file or folder; {hint}")
 
 
+def known(name: str | Path) -> bool:
+    """Whether a name means weights: shipped ones, a file or a folder that is there, or some on the hub."""
+    return str(name).startswith("hf://") or Path(name).exists() or str(name) in shipped()
+
+
+def is_shown(kind: str) -> bool:
+    """Whether a system dreams something to look at; of one that is not known, `load` says what is wrong."""
+    system = SYSTEMS.get(kind, (None,))[0]
+    return system is None or system is Moviegen or issubclass(system, DreamingSystem)
+
+
 def kind_of(name: str | Path) -> str:
     """The system that a name, a file or a folder holds; UserErrors as of `load`."""
     with files.opened(locate(name), header=True) as file:

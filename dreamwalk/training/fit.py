@@ -7,8 +7,10 @@ resumed gives what it would have given, and so do two processes instead of one.
 from __future__ import annotations
 
 import math
+import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.utils.checkpoint import checkpoint as checkpointed
-from torch.utils.flop_counter import FlopCounterMode
 
 from dreamwalk import distributed
 from dreamwalk.clip import Clip
@@ -36,10 +37,12 @@ from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
 from dreamwalk.training import checkpoint
 from dreamwalk.training.batches import batches, check_latents, gathered, looked_at, open_data, rows
+from dreamwalk.training.flops import count_flops, peak_flops
 from dreamwalk.training.journal import Journal
 from dreamwalk.training.optim import Average, build_optimizers, rate, set_rate
 from dreamwalk.training.run import Run
 from dreamwalk.training.starts import paths, walkable
+from dreamwalk.training.stopping import Stopping
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -56,6 +59,12 @@ class Training:
     @property
     def trained(self) -> dict[str, Tensor]:
         return {name: p for name, p in self.system.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Copy values into the trained parameters."""
+        for name, p in self.trained.items():
+            p.copy_(values[name])
 
     def state(self) -> dict[str, Any]:
         model, optim = get_state_dict(self.system, self.optimizers)
@@ -86,9 +95,13 @@ def fit(
 ) -> Path:
     """Train until `run.steps`, or for `minutes`; returns the exported file `folder/weights.safetensors`.
 
+    Ctrl-C and SIGTERM save the step that the run is at and then end it (KeyboardInterrupt, SystemExit).
     UserError: the folder already holds a run and `resume` is off (or the reverse), the data do not fit, or
     the loss stops being finite; then the last good state is kept as a checkpoint.
     """
+    run.check()
+    if not minutes >= 0:
+        raise UserError(f"`--minutes` lies from 0 up, got {minutes}")
     found = checkpoint.latest(folder)
     if found is not None and not resume:
         raise UserError(
@@ -101,15 +114,22 @@ def fit(
     training = _build(run, data, place, fresh=found is None)
     if found is not None:
         training.restore(folder, found)
-    journal = Journal(folder, run, wandb=wandb, device=place.device) if place.first else None
     deadline = time.monotonic() + 60 * minutes
+    journal = None
+    if place.first:
+        journal = Journal(folder, run, wandb=wandb, first=training.step, deadline=deadline)
+        journal.introduce(training.system, data, place, lower=_lower(run, place))
     try:
-        _loop(run, training, data, place=place, journal=journal, folder=folder, deadline=deadline)
-        distributed.wait_for_all()
+        with Stopping(deadline) as stopping:
+            _loop(run, training, data, place=place, journal=journal, folder=folder, stopping=stopping)
+            distributed.wait_for_all()
     finally:
         if journal is not None:
             journal.close()
         distributed.stop()
+    if stopping.asked and place.first:
+        print(f"stopped at step {training.step}, saved: go on with `--resume`", file=sys.stderr)
+    stopping.leave()
     return folder / "weights.safetensors"
 
 
@@ -159,41 +179,55 @@ def _loop(
     place: Place,
     journal: Journal | None,
     folder: Path,
-    deadline: float,
+    stopping: Stopping,
 ) -> None:
     starts, about = walkable(data).pack() if place.first and isinstance(data, Shards) else ({}, {})
-    began, since, told = time.monotonic(), training.step, {}
-    flops = 0.0
-    if training.step == 0 and journal:
+    if training.step >= run.steps:  # it was killed between its last checkpoint and this
+        _export(run, training, folder, place, starts=starts, about=about)
+        return
+    if training.step == 0:
         _preview(run, training, data, place, journal)
+    counts = peak_flops(place.device) is not None
     for clip in batches(run, data, place, first=training.step):
-        with FlopCounterMode(display=False) if not flops else nullcontext() as counter:
-            told = _step(run, training, clip.to(place.device), place, folder)
-        if counter is not None:
-            flops = 1.0 * counter.get_total_flops() * place.world
-        last = training.step == run.steps or distributed.any_process(time.monotonic() > deadline)
-        if journal and (training.step % run.log_every == 0 or last):
-            steps = training.step - since
-            seconds = (time.monotonic() - began) / steps
-            journal.tell(training.step, told, seconds=seconds, frames=run.batch * run.frames, flops=flops)
-            began, since = time.monotonic(), training.step
+        clip = clip.to(place.device)
+        if counts:
+            flops, counts = _flops(run, training, clip, place), False
+            if journal:
+                journal.flops = flops
+        told = _step(run, training, clip, place, folder)
+        asked = distributed.any_process(stopping.asked is not None)
+        last = training.step == run.steps or asked or distributed.any_process(stopping.late)
+        if journal:
+            journal.tell(training.step, told, last=last)
         if training.step % run.save_every == 0 or last:
             checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
             _export(run, training, folder, place, starts=starts, about=about)
-        if journal and (training.step % run.preview_every == 0 or last):
+        if (training.step % run.preview_every == 0 or last) and not asked:
             _preview(run, training, data, place, journal)
         if last:
             return
 
 
+def _lower(run: Run, place: Place) -> bool:
+    """Whether the arithmetic is in bfloat16."""
+    return run.precision == "bfloat16" or (run.precision == "auto" and place.device.type == "cuda")
+
+
+def _loss(run: Run, training: Training, clip: Clip, place: Place) -> dict[str, Tensor]:
+    """The terms of the loss at the step that comes."""
+    draws = Draws([(run.seed, training.step, row) for row in rows(run, place)], device=place.device)
+    with torch.autocast(place.device.type, torch.bfloat16, enabled=_lower(run, place)):
+        return training.system.loss(clip, draws)
+
+
+def _flops(run: Run, training: Training, clip: Clip, place: Place) -> float:
+    """Of a step, over all processes."""
+    return 1.0 * place.world * count_flops(training.system, lambda: _loss(run, training, clip, place)["loss"])
+
+
 def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) -> dict[str, float]:
     """One step of gradient descent; returns what was measured, averaged over processes."""
-    mine = rows(run, place)
-    draws = Draws([(run.seed, training.step, row) for row in mine], device=place.device)
-    card = place.device.type == "cuda"
-    lower = run.precision == "bfloat16" or (run.precision == "auto" and card)
-    with torch.autocast(place.device.type, torch.bfloat16, enabled=lower):
-        terms = training.system.loss(clip, draws)
+    terms = _loss(run, training, clip, place)
     terms["loss"].backward()
     norm = nn.utils.clip_grad_norm_(training.trained.values(), run.optim.clip)
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -243,15 +277,32 @@ def _export(
     files.save(folder / "weights.safetensors", tensors | starts, metadata=metadata)
 
 
-def _preview(run: Run, training: Training, data: Shards | Latents, place: Place, journal: Journal) -> None:
-    """A sample video from the averaged weights (on one process: a sharded system is not gathered for it)."""
+def _preview(
+    run: Run, training: Training, data: Shards | Latents, place: Place, journal: Journal | None
+) -> None:
+    """A sample video from the averaged weights."""
+    with _whole(run, training, place) as system:
+        if journal:
+            clip, truth = looked_at(run, data, system)
+            with torch.no_grad():
+                journal.show(training.step, truth, system.preview(clip))
+
+
+@contextmanager
+def _whole(run: Run, training: Training, place: Place) -> Iterator[Trainable]:
+    """The system with its averaged weights; of a sharded one a whole copy, which the first process fills."""
     if place.world > 1:
+        tensors = _averaged(training)
+        with torch.random.fork_rng(devices=[]):
+            copy = build(run.system) if place.first else training.system
+        if place.first:
+            files.fill(copy, tensors, source="this run")
+            copy.to(place.device).eval()
+        yield copy
         return
-    clip, truth = looked_at(run, data, training.system)
     own = {name: p.detach().clone() for name, p in training.trained.items()}
-    with torch.no_grad():
-        for name, p in training.trained.items():
-            p.copy_(training.average.values[name])
-        journal.show(training.step, truth, training.system.preview(clip))
-        for name, p in training.trained.items():
-            p.copy_(own[name])
+    try:
+        training.put(training.average.values)
+        yield training.system
+    finally:
+        training.put(own)

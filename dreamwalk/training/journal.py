@@ -1,4 +1,4 @@
-"""What a run tells: a line on the screen, a row in `log.jsonl`, a point in TensorBoard (and wandb)."""
+"""What a run tells: lines on the screen, rows in `log.jsonl`, and TensorBoard (and wandb)."""
 
 from __future__ import annotations
 
@@ -7,57 +7,111 @@ import shlex
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from dreamwalk import __version__
+from dreamwalk.data.latents import Latents
+from dreamwalk.data.shards import Shards
+from dreamwalk.distributed import Place
 from dreamwalk.errors import UserError
+from dreamwalk.progress import clock
 from dreamwalk.rollout.record import write_film
+from dreamwalk.training.flops import peak_flops
 from dreamwalk.training.run import Run
 from dreamwalk.weights.config import to_json
 
-PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "5090": 210e12}
-"""Dense bf16 FLOP/s of cards by name, for model FLOPs utilisation (MFU)."""
+EVERY = 5.0
+"""Seconds between lines on the screen."""
+MOMENTS = 8
+"""Frames of a clip in a picture of it."""
 
 
 class Journal:
-    """Writes into a run folder; only the first process makes one."""
+    """Writes into a run folder; only the first process makes one. `first`: the step that a resume goes on
+    from. `deadline`: the `time.monotonic()` at which the run stops."""
 
-    def __init__(self, folder: Path, run: Run, *, wandb: bool, device: torch.device) -> None:
-        self.folder, self.run, self.started = folder, run, time.time()
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "samples").mkdir(exist_ok=True)
+    def __init__(self, folder: Path, run: Run, *, wandb: bool, first: int, deadline: float) -> None:
+        self.folder, self.run, self.first, self.deadline = folder, run, first, deadline
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(to_json(run), indent=2) + "\n")
         (folder / "argv.txt").write_text(shlex.join(sys.argv) + "\n")
-        (folder / "commit.txt").write_text(_commit() + "\n")
-        self.board = SummaryWriter(folder / "tensorboard")
+        (folder / "commit.txt").write_text(f"{_commit() or 'unknown'} (dreamwalk {__version__})\n")
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=first + 1 if first else None)
         self.wandb = _wandb(run, folder) if wandb else None
-        self.peak = peak_flops(device)
+        self.peak: float | None = None
+        self.flops = 0.0
+        """Of a step, over all processes; only asked for where the peak is known."""
+        self._since, self._began, self._spoke = first, time.monotonic(), -EVERY
 
-    def tell(self, step: int, values: dict[str, float], *, seconds: float, frames: int, flops: float) -> None:
-        """One row: losses, frames per second, hours left, and MFU where the card's peak is known."""
-        row = {**values, "frames_per_second": frames / seconds}
+    def introduce(self, system: nn.Module, data: Shards | Latents, place: Place, *, lower: bool) -> None:
+        """Say what is about to be trained, on what and for how long."""
+        self.peak = peak_flops(place.device)
+        parameters = list(system.parameters())
+        learnt = sum(p.numel() for p in parameters if p.requires_grad) / 1e6
+        total, run = sum(p.numel() for p in parameters) / 1e6, self.run
+        card = place.device.type == "cuda"
+        threads = f"CPU, {torch.get_num_threads()} threads"
+        where = torch.cuda.get_device_name(place.device) if card else threads
+        many = f", {place.world} processes" if place.world > 1 else ""
+        frames = f"{data.frames:,} frames in " if isinstance(data, Shards) else "latents of "
+        left = self.deadline - time.monotonic()
+        most = f", for {clock(left)} at most" if left < float("inf") else ""
+        print(f"{run.name}: {learnt:.2f} million parameters to train of {total:.2f}, on {where}{many}, "
+              f"in {'bfloat16' if lower else 'float32'}")  # fmt: skip
+        print(f"{run.data}: {frames}{len(data):,} clips")
+        print(f"{self.folder}: steps {self.first + 1:,} to {run.steps:,} of {run.batch} clips of "
+              f"{run.frames} frames{most}", flush=True)  # fmt: skip
+
+    def tell(self, step: int, values: dict[str, float], *, last: bool) -> None:
+        """After every step: a row every `log_every` steps, a line every few seconds.
+
+        They have losses, frames per second and MFU where the card's peak is known, and a line the time left.
+        """
+        now, written = time.monotonic(), step % self.run.log_every == 0 or last
+        spoken = now - self._spoke >= EVERY or last
+        if not written and not spoken:
+            return
+        seconds = (now - self._began) / (step - self._since)
+        row = {**values, "frames_per_second": self.run.batch * self.run.frames / seconds}
         if self.peak:
-            row["mfu"] = flops / seconds / self.peak
+            row["mfu"] = self.flops / seconds / self.peak
+        if spoken:
+            left = 0.0 if last else min((self.run.steps - step) * seconds, self.deadline - now)
+            words = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+            print(f"step {step}/{self.run.steps}  {words}  {clock(left)} left", flush=True)
+            self._spoke = now
+        if written:
+            self._write(step, row)
+            self._since, self._began = step, time.monotonic()
+
+    def _write(self, step: int, row: dict[str, float]) -> None:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "time": time.time(), **row}) + "\n")
         for name, value in row.items():
             self.board.add_scalar(name, value, step)
         if self.wandb is not None:
-            self.wandb.log(row, step=step)
-        left = (self.run.steps - step) * seconds
-        words = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        print(f"step {step}/{self.run.steps}  {words}  {_clock(left)} left", flush=True)
+            self.wandb.log({"step": step, **row})
 
     def show(self, step: int, truth: Tensor, dream: Tensor) -> None:
-        """A sample video: the truth on the left, the dream on the right, one row per clip, in [-1, 1]."""
-        both = torch.cat([truth, dream], dim=-1).clamp(-1, 1).float().cpu()
-        rows = torch.cat(list(both), dim=-2)
-        frames = ((rows + 1) * 127.5).byte().permute(0, 2, 3, 1).numpy()
-        write_film(self.folder / "samples" / f"{step:08d}.mp4", frames, fps=10)
+        """A sample video: the truth on the left, the dream on the right, one row per clip, in [-1, 1]; and
+        moments of it as a picture for TensorBoard, the truth above the dream."""
+        both = [((video.clamp(-1, 1).float().cpu() + 1) * 127.5).byte() for video in (truth, dream)]
+        frames = torch.cat(list(torch.cat(both, dim=-1)), dim=-2).permute(0, 2, 3, 1).numpy()
+        path = self.folder / "samples" / f"{step:08d}.mp4"
+        write_film(path, frames, fps=10)
+        self.board.add_image("sample", _strips(*both), step)
+        self.board.flush()
+        if self.wandb is not None:
+            import wandb
+
+            self.wandb.log({"step": step, "sample": wandb.Video(str(path), format="mp4")})
 
     def close(self) -> None:
         self.board.close()
@@ -65,28 +119,36 @@ class Journal:
             self.wandb.finish()
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """Dense bf16 FLOP/s of a card, where it is known."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((flops for card, flops in PEAK.items() if card in name), None)
+def _strips(truth: Tensor, dream: Tensor) -> Tensor:
+    """uint8 `(b, t, 3, h, w)` twice as one picture `(3, ., .)`: clip by clip moments of both, in two rows."""
+    length = min(truth.shape[1], dream.shape[1])
+    moments = np.linspace(0, length - 1, min(MOMENTS, length)).astype(int)
+    clips = [clip for pair in zip(truth, dream, strict=True) for clip in pair]
+    return torch.cat([torch.cat(list(clip[moments]), dim=-1) for clip in clips], dim=-2)
 
 
 def _commit() -> str:
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
-
-
-def _clock(seconds: float) -> str:
-    minutes = int(seconds // 60)
-    return f"{minutes // 60}h{minutes % 60:02d}m"
+    """The commit of the source tree that this runs from, "" for an installed package or without git."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # there is no git on this machine
+        return ""
 
 
 def _wandb(run: Run, folder: Path) -> Any:
+    """The run of Weights & Biases that belongs to this folder: its id is kept there, and a resume goes on."""
     try:
         import wandb
     except ImportError:
-        raise UserError("`--wandb` needs the package wandb: `pip install dreamwalk[wandb]`") from None
-    return wandb.init(project="dreamwalk", name=run.name, dir=folder, config=to_json(run), resume="allow")
+        raise UserError("`--wandb` needs the package wandb: `pip install 'dreamwalk[wandb]'`") from None
+    kept = folder / "wandb.txt"
+    if not kept.exists():
+        kept.write_text(uuid.uuid4().hex + "\n")
+    name, config = kept.read_text().strip(), to_json(run)
+    board = wandb.init(project="dreamwalk", name=run.name, id=name, dir=folder, config=config, resume="allow")
+    board.define_metric("*", step_metric="step")  # a resume may go back to an earlier checkpoint
+    return board

@@ -5,9 +5,11 @@ dreamwalk train nextframe.doom --steps 4000 --optim.lr 3e-4
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from dreamwalk.errors import UserError
 from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.systems.forcing import ForcingConfig
@@ -67,6 +69,27 @@ class Run:
     log_every: int = 20
     keep: int = 2
     """Checkpoints kept."""
+
+    def check(self) -> None:
+        """UserError for a number that no run can have, by its flag."""
+        whole = ("frames", "batch", "steps", "save_every", "preview_every", "log_every", "keep")
+        for name in whole:
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"`{flag}` is a whole number from 1 up, got {getattr(self, name)}")
+        optim = self.optim
+        for flag, value, fits, wanted in (
+            ("--seed", self.seed, self.seed >= 0, "from 0 up"),
+            ("--ema", self.ema, 0 <= self.ema < 1, "from 0 to below 1"),
+            ("--optim.lr", optim.lr, 0 < optim.lr < math.inf, "above 0"),
+            ("--optim.betas", optim.betas, all(0 <= beta < 1 for beta in optim.betas), "from 0 to below 1"),
+            ("--optim.weight-decay", optim.weight_decay, 0 <= optim.weight_decay < math.inf, "from 0 up"),
+            ("--optim.clip", optim.clip, optim.clip > 0, "above 0"),
+            ("--optim.warmup", optim.warmup, optim.warmup >= 0, "from 0 up"),
+            ("--optim.decay", optim.decay, 0 <= optim.decay <= 1, "from 0 to 1"),
+        ):
+            if not fits:
+                raise UserError(f"`{flag}` lies {wanted}, got {value}")
 
 
 def autoencode_doom() -> Run:

@@ -48,11 +48,8 @@ def ship(order: Ship) -> None:
     if order.codec:
         tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
     halves = {name: _half(name, tensor) for name, tensor in tensors.items()}
-    run = metadata["run"]
     notes = {
-        "trained": f"{metadata['step']:,} steps of {run['batch']} clips, "
-        f"{_minutes(order.run, run):.0f} minutes on {order.hardware}"
-        + (f", from '{Path(run['start']).name}'" if run["start"] else ""),
+        "trained": f"{_told(order.run)}, on {order.hardware}",
         "data": f"walks in the level '{metadata['walkable']['level']}': this model knows it and no other",
     }
     if order.eight:
@@ -67,6 +64,7 @@ def _lend(order: Ship, metadata: dict[str, Any]) -> None:
     system, kind = SYSTEMS[metadata["system"]]
     files.fill(system(from_json(kind, metadata["config"])), tensors, source=f"'{order.borrow}'")
     theirs = {name: lender[name] for name in ("step", "notes", "walkable")}
+    theirs["notes"] = {"weights": f"those of {order.borrow}"} | theirs["notes"]
     files.save(order.out, {}, metadata=metadata | theirs | {"borrows": order.borrow})
     print(f"{order.out}: the weights of {order.borrow}")
 
@@ -93,10 +91,20 @@ def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) 
     return {name: other[name] for name in learnt & set(tensors)}
 
 
-def _minutes(folder: Path, run: dict[str, int]) -> float:
-    """Minutes of training, from the run's own log."""
+def _told(folder: Path) -> str:
+    """Steps and minutes of a run, and before it of the runs that it started from, the first one first."""
+    run = json.loads((folder / "config.json").read_text())
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    seconds, before = 0.0, 0
+    own = f"{rows[-1]['step']:,} steps of {run['batch']} clips in {_minutes(rows, run):.0f} minutes"
+    start = Path(run["start"] or "")
+    if not run["start"]:
+        return own
+    return f"{_told(start) if (start / 'log.jsonl').exists() else f'weights called {start.name}'}, then {own}"
+
+
+def _minutes(rows: list[dict[str, float]], run: dict[str, int]) -> float:
+    """Minutes of training, from the rows of the run's own log."""
+    seconds, before = 0.0, 0.0
     for row in rows:
         seconds += max(0, row["step"] - before) * run["batch"] * run["frames"] / row["frames_per_second"]
         before = row["step"]

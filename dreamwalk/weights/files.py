@@ -30,7 +30,11 @@ def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
     partial = path.with_name(path.name + ".partial")
     strings = {"format": FORMAT} | {name: json.dumps(value) for name, value in metadata.items()}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    mode = partial.stat().st_mode  # what umask says; safetensors lets nobody else read
     safetensors.torch.save_file(contiguous, partial, metadata=strings)
+    partial.chmod(mode)
     os.replace(partial, path)
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,14 @@ import torch
 from toy import Toy
 
 from dreamwalk.clip import Clip, batch
+from dreamwalk.data.scenery import Level
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.control import Columns, read_back
 from dreamwalk.evaluation.examine import Evaluate, examine
 from dreamwalk.evaluation.fidelity import psnr, roll_out, sharpness, ssim
-from dreamwalk.evaluation.obedience import Readers, RoomReader
+from dreamwalk.evaluation.obedience import Readers, RoomReader, held_out, readers
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import Autoencode
@@ -117,9 +119,23 @@ def test_what_cannot_be_examined_is_named(system: NextFrame, toy_data: Path, tmp
         examine(system, Evaluate(str(toy_data), tmp_path, frames=64), name="tiny")
     with pytest.raises(ValueError, match=r"longest walk has 12 frames and 13 are needed: .* `--history`"):
         examine(system, Evaluate(str(toy_data), tmp_path, history=12), name="tiny")
+    other = NextFrame(replace(system.config, actions=3))
+    with pytest.raises(UserError, match="has 7 actions and 'tiny' knows 3: give `--data` clips of its own"):
+        examine(other, Evaluate(str(toy_data), tmp_path, clips=3, frames=8, history=2), name="tiny")
+    for asked in (Evaluate(clips=0), Evaluate(frames=0), Evaluate(history=0)):
+        with pytest.raises(UserError, match="are at least 1"):
+            examine(system, asked, name="tiny")
     codec = Autoencode(autoencode_doom())
     with pytest.raises(ValueError, match="cannot go on frame after frame"):
         examine(codec, Evaluate(str(toy_data), tmp_path), name="codec")
+
+
+def test_clips_that_cannot_be_read_back_are_named(toy_data: Path) -> None:
+    shards, examiner = Shards(toy_data), Inverse(InverseConfig(buttons=5, axes=2, width=8))
+    with pytest.raises(UserError, match="has 12 frames, fewer than the 33 of a dream: use a smaller"):
+        held_out(shards, 2, frames=33)
+    with pytest.raises(UserError, match=r"no clip of .* is in a room of its level"):
+        readers(shards, Level("nowhere", b""), examiner, clips=2)
 
 
 def test_control_is_told_by_horizon(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:

@@ -94,9 +94,16 @@ def test_only_large_clips_show_their_plan(
         assert ("peak" in capsys.readouterr().err) == shown
 
 
-def test_what_is_free_is_known_here() -> None:
+@pytest.mark.parametrize("limit", ["", "max\n", "1048576000\n"])
+def test_what_is_free_is_known_here(limit: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With or without a limit of the container, or a file that says that there is none."""
+    file = tmp_path / "memory.max"
+    monkeypatch.setattr(room, "CGROUP", file)
+    if limit:
+        file.write_text(limit)
     free = room.free_bytes(CPU)
     assert free is None or 2**20 < free < 2**50
+    assert limit[0:1] != "1" or (free is not None and free <= 1048576000)
 
 
 def test_a_clip_without_room_is_refused_and_nothing_loaded(

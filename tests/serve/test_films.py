@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import av
 import pytest
@@ -55,6 +57,24 @@ def test_a_recorded_walk_replays_to_the_same_frames(make_stage: Make, visit: Vis
     replayed = [other.frame(0)[1], *(other.frame()[1] for _ in range(12))]
     assert replayed == shown
     assert other.until("status", replay=None)["message"] == "The walk is over. From here on it is yours."
+
+
+@pytest.mark.parametrize(
+    ("view", "name"), [("dream", "room.test"), ("game", "room: real"), ("both", "room.test")]
+)
+def test_a_recording_bears_the_name_of_what_it_shows(
+    make_stage: Make, visit: Visit, view: str, name: str
+) -> None:
+    visitor = visit(replace(make_stage(), game_title="room: real"))
+    visitor.asleep()
+    visitor.send("view", view=view)
+    visitor.until("status", view=view)
+    visitor.send("record", on=True)
+    visitor.step(3)
+    visitor.send("record", on=False)
+    film = visitor.until("recorded")
+    assert film["mp4"].startswith(f"recordings/{re.sub('[^a-z.]+', '-', name)}-seed")
+    assert visitor.client.get("/" + film["walk"]).json()["system"] == name
 
 
 def test_films_are_mp4_at_the_worlds_pace(make_stage: Make, visit: Visit) -> None:

@@ -19,6 +19,7 @@ from toy import Toy, with_map
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.data.games import Game, collect_game
 from dreamwalk.data.shards import Shards
+from dreamwalk.data.videos import read_frames
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.sampling import Sample, walk_of
@@ -126,6 +127,15 @@ def test_two_processes_equal_one(toy_data: Path, tmp_path: Path) -> None:
             [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
         )
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    films = [sorted((tmp_path / name / "samples").glob("*.mp4")) for name in ("one", "two")]
+    assert (
+        [film.name for film in films[0]]
+        == [film.name for film in films[1]]
+        == ["00000000.mp4", "00000008.mp4"]
+    )
+    for alone, sharded in zip(*films, strict=True):
+        one, two = (np.stack(list(read_frames(path, stride=1, size=(128, 64)))) for path in (alone, sharded))
+        assert np.abs(one.astype(int) - two).mean() < 1.0
 
 
 def test_two_processes_resume_on_one(toy_data: Path, tmp_path: Path) -> None:
