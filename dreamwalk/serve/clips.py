@@ -33,13 +33,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dreamwalk.data.pictures import fit
 from dreamwalk.errors import UserError
 from dreamwalk.serve.film import Film
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Full, Lobby
 from dreamwalk.serve.player import sentence
 from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, read_picture, read_whole
-from dreamwalk.serve.scene import fit
 from dreamwalk.serve.stage import Clips, Wish
 
 Event = dict[str, Any]
@@ -65,7 +65,7 @@ def parse_wish(text: bytes, clips: Clips) -> Wish:
         negative=_text(content, "negative", clips),
         seed=read_whole(content, "seed", MAX_SEED, 0),
         steps=read_whole(content, "steps", clips.most_steps, clips.steps, low=1),
-        picture=None if image is None else fit(read_picture(image), *clips.size),
+        picture=None if image is None else fit(read_picture(image), clips.size),
     )
 
 

@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (replace(ASKED, video=Path("v.mp4"), frames=9), "before", 5),
         (replace(ASKED, video=Path("v.mp4")), "before", 1),
         (replace(ASKED, video=Path("v.mp4"), use="anew", frames=9), "anew", 6),
-        (replace(ASKED, image=(Path("large.png"),), fit=True), "first", 1),
+        (replace(ASKED, image=(Path("large.png"),), fit="cut"), "first", 1),
     ],
 )
 def test_what_is_given_says_what_it_is_for(
