@@ -29,8 +29,8 @@ VIDEOS = (*CAMERAS, *SCREENS)
 """Endings of files that are looked into."""
 SAME_RATE = 0.01
 """Frame rates that differ by less are one rate (29.97 and 30)."""
-EARLY = 0.3
-"""Share of a frame's time that a frame may come late and still be shown: the jitter of timestamps."""
+LATE = 0.3
+"""Share of its time that a frame may come late and still be shown: the jitter of timestamps."""
 T, R = TypeVar("T"), TypeVar("R")
 
 
@@ -62,8 +62,9 @@ class VideoFacts:
             return np.arange(len(self.times))
         else:
             ticks = np.arange(len(self.times)) * fps / self.rate
-        shown = np.arange(int(ticks[-1] + EARLY) + 1)
-        return np.searchsorted(np.ceil(ticks - EARLY), shown, side="right") - 1
+        late = LATE * fps / self.rate
+        shown = np.arange(int(ticks[-1] + late) + 1)
+        return np.searchsorted(np.ceil(ticks - late), shown, side="right") - 1
 
 
 def probe(video: Path) -> VideoFacts:
@@ -83,12 +84,10 @@ def probe(video: Path) -> VideoFacts:
         except _Damaged as why:
             damage = str(why)
     if not times:
-        raise UserError(
-            f"'{video}' has no frame that can be decoded{f' ({damage})' if damage else ''}: record it again"
-        )
+        raise UserError(f"'{video}' has no frame that can be decoded: record it again, or take it away")
     even = np.maximum.accumulate(np.asarray(times))
-    if damage:
-        even = even[: _whole(even)]
+    if damage:  # the last frame may be torn without a sign of it
+        even = even[: max(1, _whole(even) - 1)]
     end = even[-1] - even[0] + lasts
     if not damage and end < 0.98 * length - 0.5:
         damage = f"it is {length:.1f} s long"
@@ -192,17 +191,20 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """The packets of a stream; `_Damaged` where a Matroska file goes on after a hole."""
-    end, latest, torn = 0, 0.0, "matroska" in container.format.name
+    """The packets of a stream; `_Damaged` where bytes and time are missing between two of them, which FFmpeg
+    passes over. In an mp4 they may lie in any order."""
+    end, latest, ordered = 0, None, "mov" not in container.format.name
+    late = 1.8 / float(stream.average_rate or stream.guessed_rate or 30)
     for packet in container.demux():
-        hole = (packet.pos or 0) - end > 256 and end > 0
+        hole = (packet.pos or 0) - end > 256 + packet.size // 16
         end = max(end, (packet.pos or 0) + packet.size)
         if packet.stream is not stream:
             continue
-        time = float((packet.pts or 0) * (packet.time_base or 0))
-        if torn and hole and packet.is_keyframe and time - latest > 0.2:
-            raise _Damaged("bytes in the middle cannot be read")
-        latest = max(latest, time)
+        if packet.dts is not None and packet.time_base:
+            time = float(packet.dts * packet.time_base)
+            if ordered and hole and latest is not None and time - latest > late:
+                raise _Damaged("bytes in the middle cannot be read")
+            latest = time
         yield packet
 
 

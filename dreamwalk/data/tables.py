@@ -126,7 +126,7 @@ def _cells(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
     hinted = first.startswith("sep=")  # Excel's
     delimiter = first[4:5] if hinted else max(",;\t|", key=first.count)
     lines.seek(len(first) if hinted else 0)
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         rows = [(reader.line_num + hinted, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
@@ -138,7 +138,7 @@ def _cells(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
 
 
 def _check_names(file: Path, names: list[str]) -> None:
-    if all(_is_number(name) for name in names):
+    if all(_is_number(name) or name.lower() in WORDS for name in names):
         raise UserError(f"'{file}', row 1 has numbers: write a row of names above it, one for each column")
     named = [name for name in names if name]
     if twice := [name for k, name in enumerate(named) if name in named[:k]]:
@@ -167,7 +167,7 @@ def _value(value: Any, file: Path, row: int, name: str) -> float:
     if isinstance(value, str):
         return _number(value, file, row, name)
     if value is None or isinstance(value, bool | int | float):
-        return float(value or 0) if abs(value or 0) < 1e300 else math.inf
+        return float(value or 0) if not isinstance(value, int) or abs(value) < 1e300 else math.inf
     raise UserError(
         f"'{file}', row {row}, column '{name}' is neither a number nor true or false: {value!r:.40}"
     )

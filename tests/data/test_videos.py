@@ -35,18 +35,10 @@ SCHEMAS = {
 }
 
 
-def vpt_row(
-    *, dx: float = 0, dy: float = 0, keys: Any = (), buttons: Any = (), **more: Any
-) -> dict[str, Any]:
+def vpt_row(keys: Any = (), buttons: Any = (), *, new: Any = (), **more: Any) -> dict[str, Any]:
     """A line of a recording in VPT's layout; `new` are the buttons that were just pressed."""
-    mouse = {
-        "x": 640.0,
-        "y": 360.0,
-        "dx": dx,
-        "dy": dy,
-        "buttons": [*buttons],
-        "newButtons": more.pop("new", []),
-    }
+    turn = {"dx": more.pop("dx", 0.0), "dy": more.pop("dy", 0.0)}
+    mouse = {"x": 640.0, "y": 360.0, **turn, "buttons": [*buttons], "newButtons": [*new]}
     held = {"keys": [f"key.keyboard.{key}" for key in keys], "newKeys": [], "chars": ""}
     return {"mouse": mouse, "keyboard": held, "hotbar": 0, "isGuiOpen": False} | more
 
@@ -138,6 +130,7 @@ def write_bad(folder: Path, why: str) -> None:
         (folder / "a.mp4").write_bytes(b"not a video")
     elif why == "no actions":
         (folder / "a.actions.csv").unlink()
+        (folder / "a.txt").unlink()
     elif why == "two":
         write_csv(folder / "a.actions.tsv", 25)
     elif why == "a word":
@@ -235,7 +228,7 @@ def test_a_variable_frame_rate_is_made_even_and_actions_stay_with_their_frames(t
 
 def test_vpt_recordings_are_taken(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 25)
-    rows = [vpt_row(dx=k, dy=-2, keys=["w"] * (k == 3)) for k in range(27)]
+    rows = [vpt_row(["w"] * (k == 3), dx=k, dy=-2) for k in range(27)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (tmp_path / "a-options.json").write_text("{}")
     source = open_folder(tmp_path, clip_frames=10)
