@@ -7,11 +7,11 @@ the first damage. They are chosen by time, so that a variable frame rate becomes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -31,7 +31,8 @@ SAME_RATE = 0.01
 """Frame rates that differ by less are one rate (29.97 and 30)."""
 LATE = 0.3
 """Share of its time that a frame may come late and still be shown: the jitter of timestamps."""
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,7 @@ def _upright(frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
     aspect = stream.sample_aspect_ratio or 1
     width = max(1, round(frame.width * aspect))
     picture = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return picture
     # x' = a x + c y, y' = b x + d y: where b and c are the larger ones, the axes change places
@@ -226,9 +227,9 @@ def _upright(frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
 def _whole(times: np.ndarray) -> int:
     """How many frames lie before the damage at their end: a frame that is lost leaves a gap behind it, and as
     frames are decoded out of order some after it may be good."""
-    gaps = np.diff(times)
-    lost = np.flatnonzero(gaps[-16:] > 1.5 * np.median(gaps)) if len(gaps) else []
-    return len(times) - min(16, len(gaps)) + int(lost[0]) if len(lost) else len(times)
+    gaps = np.diff(times[-17:])
+    lost = np.flatnonzero(gaps > 1.5 * np.median(np.diff(times))) if len(gaps) else gaps
+    return len(times) - len(gaps) + int(lost[0]) if len(lost) else len(times)
 
 
 def _length(container: InputContainer, stream: VideoStream) -> float:

@@ -120,7 +120,7 @@ def open_captioned(
     check_fps(fps)
     folder, sizes = Path(path), tuple(sizes)
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES)
-    looks = each(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
+    looks: list[_Look | UserError] = each(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
     both = zip(found, looks, strict=True)
     wrong = [(file, str(why)) for file, why in both if isinstance(why, UserError)]
     left_out = [(_named(file, folder), why.removeprefix(f"'{file}' ")) for file, why in wrong]

@@ -105,8 +105,8 @@ def _read_cells(file: Path) -> Table:
     _check_names(file, names)
     for row, cells in rows:
         if len(cells) < len(names) or any(cells[len(names) :]):
-            comma = " (decimal commas need semicolons between the columns)" if delimiter == "," else ""
-            raise UserError(f"'{file}', row {row} has {len(cells)} cells, the names are {len(names)}{comma}")
+            mend = " (decimal commas need semicolons between the columns)" if delimiter == "," else ""
+            raise UserError(f"'{file}', row {row} has {len(cells)} cells, the names are {len(names)}{mend}")
     kept = [k for k, name in enumerate(names) if name]
     nameless = [k for k, name in enumerate(names) if not name and any(cells[k] for _, cells in rows)]
     notes = [f"column {k + 1} has no name and is not used" for k in nameless]

@@ -173,8 +173,8 @@ def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tup
     beside = (*VIDEOS, *ACTIONS, ".txt", ".json")
     unknown = "no video by its name: convert it to mp4 if it is one"
     left_out = [(file.name, unknown) for file in files if file.suffix.lower() not in beside]
-    found = []
-    looks = each(partial(_look, schema=schema), videos)
+    found: list[_Look] = []
+    looks: list[_Look | UserError] = each(partial(_look, schema=schema), videos)
     acted = any(isinstance(look, _Look) and look.table for look in looks)
     for video, look in zip(videos, looks, strict=True):
         if isinstance(look, UserError):

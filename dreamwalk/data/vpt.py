@@ -53,8 +53,8 @@ def read(rows: list[tuple[int, dict[str, Any]]], file: Path) -> tuple[np.ndarray
                 row["mouse"].get("newButtons", []),
             )
             stuck = clicks == [0] if k == 0 else stuck and 0 not in clicks
-            names = {KEYS.get(key.removeprefix("key.keyboard.")) for key in row["keyboard"]["keys"]}
-            names |= {MOUSE.get(button) for button in held - ({0} if stuck else set())}
+            names = {KEYS.get(key.removeprefix("key.keyboard."), "") for key in row["keyboard"]["keys"]}
+            names |= {MOUSE.get(button, "") for button in held - ({0} if stuck else set())}
             now = row.get("hotbar", 0)
             if slot is not None and now != slot:
                 names.add(f"hotbar.{now + 1}")
