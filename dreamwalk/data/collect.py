@@ -17,6 +17,7 @@ from dreamwalk.data import shards, walkers
 from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.doom import Doom
 from dreamwalk.data.levels import CLIPS_PER_LEVEL, SPLITS, level_for
+from dreamwalk.data.pictures import Fit
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
@@ -150,11 +151,13 @@ class CollectVideos:
     folder: str
     """Folder with the videos; docs/data.md says what the files of actions look like."""
     fps: float | None = None
-    """Thin the frames out to about so many per second; all are kept if left out."""
+    """Choose so many frames a second, by their time; all are kept if left out."""
     split: Literal["train", "validation", "test"] = "train"
     workers: int = 1
     clip_frames: int = 64
     size: tuple[int, int] = (96, 128)
+    fit: Fit = "letterbox"
+    """What becomes of frames of another shape: whole between bars, stretched, or cut about the middle."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,8 @@ class CollectGame:
     seed: int = 0
     clip_frames: int = 64
     size: tuple[int, int] = (96, 128)
+    fit: Fit = "letterbox"
+    """What becomes of frames of another shape: whole between bars, stretched, or cut about the middle."""
     repeat: int = 1
     """Steps of the game per step here."""
     skip: int = 0

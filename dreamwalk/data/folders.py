@@ -1,13 +1,13 @@
 """Folders of videos and pictures with a text beside each, in a few sizes that share the work.
 
     mine/
-      first.mp4    first.txt     mp4, webm, mkv, avi or mov, and what is to be seen
+      first.mp4    first.txt     any video, and what is to be seen
       second.png   second.txt    a picture is a video of one frame
 
 Videos come in all shapes and a batch has one, so there are buckets: sizes of about as many pixels each, from
 tall to wide. A file goes to the bucket of the most frames that it can fill, and of those to the one of the
-nearest shape; it is scaled to cover it and cut about its middle, and a long video becomes several clips, end
-to end. `report` says what went where, and what was left out.
+nearest shape; it is scaled to cover it and cut about its middle (or as `fit` says), and a long video becomes
+several clips, end to end. `report` says what went where, and what was left out.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.pictures import fit, read_picture
-from dreamwalk.data.videos import VIDEOS, count_frames, frame_rate, read_frames
+from dreamwalk.data.decoding import VIDEOS, check_fps, each, listed, probe, read_frames
+from dreamwalk.data.pictures import Fit, fit, read_picture
+from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -58,14 +59,15 @@ def buckets(
 
 
 class Piece(NamedTuple):
-    """One clip to be: part `number` of a file, at `stride` frames of it for one."""
+    """One clip to be: part `number` of a file."""
 
     file: str
     """Relative to the folder."""
     number: int
     caption: str
     bucket: Bucket
-    stride: int
+    picks: tuple[int, ...]
+    """The frames of the file that it has."""
     fps: float
     """0 for a picture."""
 
@@ -78,117 +80,135 @@ class CaptionedFolder:
     pieces: tuple[Piece, ...]
     left_out: tuple[tuple[str, str], ...]
     """Files and why."""
+    notes: tuple[tuple[str, str], ...]
+    """Files and what else is to be told of them."""
     enlarged: tuple[str, ...]
     """Files that are smaller than their bucket."""
+    fit: Fit
+    unused: int
+    """Frames at the ends of videos that do not fill a clip."""
 
     def report(self) -> str:
         """What went where, in a few lines."""
         counts = Counter(piece.bucket for piece in self.pieces)
         lines = [f"{bucket}: {n} clips" for bucket, n in counts.items()]
-        lines += [
-            f"left out, {why}: {n} files" for why, n in Counter(why for _, why in self.left_out).items()
-        ]
+        lines += [f"left out: {line}" for line in listed(self.left_out)]
+        lines += [f"note: {line}" for line in listed(self.notes)]
+        lines += [f"not used: {self.unused} frames at the ends of videos"] if self.unused else []
         lines += [f"enlarged: {len(self.enlarged)} files"] if self.enlarged else []
         return "\n".join(lines)
 
     def clips(self, pieces: Sequence[Piece]) -> Iterator[Clip]:
         """The clips of these pieces; those of one file, next to one another and in order, are read in one go.
 
-        UserError for a file that cannot be read, or has fewer frames than it says.
+        UserError for a file that has fewer frames than when it was looked at.
         """
         for file, group in groupby(pieces, lambda piece: piece.file):
             path = self.path / file
-            try:
-                for piece, video in _cut(path, list(group)):
-                    actions = np.zeros((len(video), 0), np.float32)
-                    yield Clip(video=video, actions=actions, caption=piece.caption)
-            except (av.FFmpegError, OSError) as error:
-                raise UserError(f"'{path}' is damaged ({error}): convert it, or take it away") from error
+            for piece, video in _cut(path, list(group), self.fit):
+                yield Clip(video=video, actions=np.zeros((len(video), 0), np.float32), caption=piece.caption)
 
 
-def open_captioned(path: str | Path, sizes: Sequence[Bucket], *, fps: float | None = None) -> CaptionedFolder:
+def open_captioned(
+    path: str | Path, sizes: Sequence[Bucket], *, fps: float | None = None, fit: Fit = "cut"
+) -> CaptionedFolder:
     """Find the videos and pictures in a folder, and in those inside it, that have a text beside them.
 
-    Frames of a video are thinned out to about `fps` (default: all are kept). What has no text, is too short
-    for every bucket or is damaged is left out. UserError when nothing remains.
+    Of faster videos `fps` frames a second are chosen by their time (default: all are kept). What has no text,
+    is too short for every bucket or cannot be read is left out. UserError when nothing remains.
     """
+    check_fps(fps)
     folder, sizes = Path(path), tuple(sizes)
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES)
-    pieces: list[Piece] = []
-    left_out: list[tuple[str, str]] = []
-    enlarged = []
-    for file in found:
-        name = file.relative_to(folder).as_posix()
-        try:
-            made, small = _pieces(file, name, sizes, fps)
-        except UserError as why:
-            left_out.append((name, str(why)))
-            continue
-        pieces += made
-        enlarged += [name] if small else []
+    looks: list[_Look | UserError] = each(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
+    both = zip(found, looks, strict=True)
+    wrong = [(file, str(why)) for file, why in both if isinstance(why, UserError)]
+    left_out = [(_named(file, folder), why.removeprefix(f"'{file}' ")) for file, why in wrong]
+    taken = [look for look in looks if isinstance(look, _Look)]
+    pieces = [piece for look in taken for piece in look.pieces]
     pieces.sort(key=lambda piece: (sizes.index(piece.bucket), piece.file, piece.number))
-    source = CaptionedFolder(folder, tuple(pieces), tuple(left_out), tuple(enlarged))
+    source = CaptionedFolder(
+        folder,
+        tuple(pieces),
+        tuple(left_out),
+        tuple((look.file, note) for look in taken for note in look.notes),
+        tuple(look.file for look in taken if look.small),
+        fit,
+        sum(look.unused for look in taken),
+    )
     if not pieces:
         said = source.report().replace("\n", "; ") or f"none of {', '.join(VIDEOS + PICTURES)} is there"
         raise UserError(f"nothing in '{folder}' can be used ({said}): put clip.mp4 and clip.txt there")
     return source
 
 
-def _pieces(file: Path, name: str, sizes: tuple[Bucket, ...], fps: float | None) -> tuple[list[Piece], bool]:
-    """The clips of a file, and whether it is smaller than they are; UserError says why there are none."""
-    words = file.with_suffix(".txt")
-    if not words.exists():
-        raise UserError("no text beside it")
-    frames, height, width, rate = _measure(file)
-    stride = max(1, round(rate / fps)) if fps and rate else 1
-    frames = -(-frames // stride)
-    fitting = [size for size in sizes if (size.frames > 1) == bool(rate) and size.frames <= frames]
+class _Look(NamedTuple):
+    """What is made of a file."""
+
+    file: str
+    pieces: list[Piece]
+    small: bool
+    """Whether it is smaller than its bucket."""
+    unused: int
+    notes: list[str]
+
+
+def _named(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _look(file: Path, *, folder: Path, sizes: tuple[Bucket, ...], fps: float | None) -> _Look | UserError:
+    """The clips of a file, or why there are none."""
+    try:
+        words = file.with_suffix(".txt")
+        if not words.exists():
+            raise UserError("no text beside it")
+        caption, name = read_text(words).strip(), _named(file, folder)
+        if file.suffix.lower() in PICTURES:
+            height, width = read_picture(file).shape[:2]
+            picks, rate, notes = [0], 0.0, []
+        else:
+            facts = probe(file)
+            (height, width), rate = facts.size, min(fps or facts.rate, facts.rate)
+            picks = facts.picks(rate).tolist()
+            notes = [facts.damage] if facts.damage else []
+            notes += [] if facts.steady else ["a variable frame rate, made even by time"]
+        bucket = _bucket(sizes, len(picks), height / width, moving=bool(rate))
+    except UserError as why:
+        return why
+    most = bucket.frames
+    made = [
+        Piece(name, k, caption, bucket, tuple(picks[k * most : (k + 1) * most]), rate)
+        for k in range(len(picks) // most)
+    ]
+    return _Look(name, made, height < bucket.height or width < bucket.width, len(picks) % most, notes)
+
+
+def _bucket(sizes: tuple[Bucket, ...], frames: int, shape: float, *, moving: bool) -> Bucket:
+    """The bucket of the most frames, and of those of the nearest shape; UserError when there is none."""
+    fitting = [size for size in sizes if (size.frames > 1) == moving and size.frames <= frames]
     if not fitting:
         raise UserError(
-            "shorter than every bucket of videos" if rate else "a picture, and no bucket of one frame"
+            "shorter than every bucket of videos" if moving else "a picture, and no bucket of one frame"
         )
     most = max(size.frames for size in fitting)
-    bucket = min(
-        (size for size in fitting if size.frames == most),
-        key=lambda size: abs(math.log(height * size.width / (width * size.height))),
-    )
-    caption = words.read_text().strip()
-    made = [Piece(name, k, caption, bucket, stride, rate / stride) for k in range(frames // most)]
-    return made, height < bucket.height or width < bucket.width
+    longest = [size for size in fitting if size.frames == most]
+    return min(longest, key=lambda size: abs(math.log(shape * size.width / size.height)))
 
 
 def _near(side: float, multiple: int) -> int:
     return max(1, round(side / multiple)) * multiple
 
 
-def _measure(file: Path) -> tuple[int, int, int, float]:
-    """Frames, height, width and frames per second of a file."""
-    try:
-        if file.suffix.lower() in PICTURES:
-            return 1, *read_picture(file).shape[:2], 0.0
-        rate = frame_rate(file)
-        with av.open(str(file)) as container:
-            stream = container.streams.video[0]
-            return count_frames(file), stream.height, stream.width, rate
-    except (OSError, UserError, av.FFmpegError):
-        raise UserError("damaged") from None
-
-
-def _cut(path: Path, pieces: list[Piece]) -> Iterator[tuple[Piece, np.ndarray]]:
+def _cut(path: Path, pieces: list[Piece], how: Fit) -> Iterator[tuple[Piece, np.ndarray]]:
     """Each piece of one file with its frames uint8 `(t, h, w, 3)`."""
-    frames, size = pieces[0].bucket.frames, pieces[0].bucket[1:]
+    size = pieces[0].bucket[1:]
     if path.suffix.lower() in PICTURES:
-        yield pieces[0], np.stack([fit(read_picture(path), size)])
+        yield pieces[0], np.stack([fit(read_picture(path), size, how)])
         return
-    reading, at = read_frames(path, stride=pieces[0].stride, size=size), 0
+    reading = read_frames(path, [pick for piece in pieces for pick in piece.picks], size=size, how=how)
     for piece in pieces:
-        kept = []
-        for frame in reading:
-            at += 1
-            if at > piece.number * frames:
-                kept.append(frame)
-            if len(kept) == frames:
-                break
-        if len(kept) < frames:
-            raise UserError(f"'{path}' has fewer frames than it says: convert it, or take it away")
+        kept = list(islice(reading, len(piece.picks)))
+        if len(kept) < len(piece.picks):
+            raise UserError(f"'{path}' has changed: run the same command again")
         yield piece, np.stack(kept)

@@ -20,7 +20,7 @@ from gymnasium import spaces
 from dreamwalk.clip import Clip
 from dreamwalk.data.game_actions import meanings, translate
 from dreamwalk.data.levels import SPLITS
-from dreamwalk.data.pictures import fit
+from dreamwalk.data.pictures import Fit, fit
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.world import Action, ActionSchema, World
@@ -39,7 +39,12 @@ class Game(World):
     """
 
     def __init__(
-        self, env: gymnasium.Env | str, *, size: tuple[int, int] = (96, 128), repeat: int = 1
+        self,
+        env: gymnasium.Env | str,
+        *,
+        size: tuple[int, int] = (96, 128),
+        repeat: int = 1,
+        fit: Fit = "letterbox",
     ) -> None:
         self.env = open_game(env) if isinstance(env, str) else env
         if not isinstance(self.env, gymnasium.Env):
@@ -55,7 +60,7 @@ class Game(World):
                 f"a game has actions, frames of at least 1x1 and steps of at least one of its own, got "
                 f"{self.actions.size} actions, size={size} and repeat={repeat}"
             )
-        self.size, self.repeat = size, repeat
+        self.size, self.repeat, self.fit = size, repeat, fit
         self.fps = float(self.env.metadata.get("render_fps") or 10) / repeat
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
         self.render_mode = "rgb_array"
@@ -112,7 +117,7 @@ class Game(World):
 
     def _show(self, observation: Any) -> tuple[np.ndarray, dict[str, Any]]:
         picture = observation if self._pixels else self.env.render()
-        self._frame = fit(as_frame(picture), self.size)
+        self._frame = fit(as_frame(picture), self.size, self.fit)
         return self._frame.copy(), dict(self._info)
 
 
@@ -205,16 +210,17 @@ class GameWalks:
     split: str
     seed: int
     clip_frames: int
+    fit: Fit
 
     def describe(self) -> dict[str, Any]:
         name = self.make if isinstance(self.make, str) else getattr(self.make, "__name__", "game")
         policy = getattr(self.policy, "__name__", "policy") if self.policy else "random keys"
-        walks = {"split": self.split, "seed": self.seed, "policy": policy, "skip": self.skip}
+        walks = {"split": self.split, "seed": self.seed, "policy": policy, "skip": self.skip, "fit": self.fit}
         return {"world": "game", "level": name, **walks}
 
     def clips(self, indices: range) -> Iterator[Clip]:
         env = self.make if isinstance(self.make, str) else self.make()
-        with closing(Game(env, size=self.size, repeat=self.repeat)) as game:
+        with closing(Game(env, size=self.size, repeat=self.repeat, fit=self.fit)) as game:
             for index in indices:
                 yield self._play(game, index)
 
@@ -254,6 +260,7 @@ def collect_game(
     split: str = "train",
     seed: int = 0,
     workers: int = 1,
+    fit: Fit = "letterbox",
 ) -> Path:
     """Play a game and write at least `frames` frames as clips into the folder `out`, which is returned.
 
@@ -273,5 +280,5 @@ def collect_game(
     with closing(Game(make if isinstance(make, str) else make(), size=size, repeat=repeat)) as game:
         game.reset(seed=seed)  # shows what its frames are
         schema, fps = game.actions, game.fps
-    walks = GameWalks(make, schema, fps, size, repeat, policy, skip, split, seed, clip_frames)
+    walks = GameWalks(make, schema, fps, size, repeat, policy, skip, split, seed, clip_frames, fit)
     return write_clips(walks, -(-frames // clip_frames), out, workers=workers)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
+from dreamwalk.data.pictures import Fit
 from dreamwalk.errors import UserError
 from dreamwalk.progress import followed
 
@@ -81,7 +82,7 @@ def cached_latents(
     """
     path = Path(out)
     _claim(path, {"codec": fingerprint(codec), "dtype": str(dtype)})
-    files = {piece: path / _name(piece) for piece in folder.pieces}
+    files = {piece: path / _name(piece, folder.fit) for piece in folder.pieces}
     missing = [piece for piece, file in files.items() if not file.exists()]
     clips, groups = folder.clips(missing), list(_groups(missing, at_once))
     for group in followed(groups, "encoding", total=len(groups)):
@@ -91,7 +92,12 @@ def cached_latents(
         for piece, each in zip(group, latents, strict=True):
             _save(files[piece], each.to("cpu", dtype), piece)
     entries = [
-        {"file": _name(piece), "shape": list(_load(file).shape), "caption": piece.caption, "fps": piece.fps}
+        {
+            "file": file.relative_to(path).as_posix(),
+            "shape": list(_load(file).shape),
+            "caption": piece.caption,
+            "fps": piece.fps,
+        }
         for piece, file in files.items()
     ]
     _replace(path / INDEX, json.dumps(entries, indent=0).encode())
@@ -114,8 +120,8 @@ def _groups(pieces: Sequence[Piece], at_once: int) -> Iterator[list[Piece]]:
             yield group
 
 
-def _name(piece: Piece) -> str:
-    return f"{piece.file}.{piece.number:04d}.{piece.bucket}.{piece.stride}.safetensors"
+def _name(piece: Piece, how: Fit) -> str:
+    return f"{piece.file}.{piece.number:04d}.{piece.bucket}.{piece.fps:g}.{how}.safetensors"
 
 
 def _claim(path: Path, header: dict[str, str]) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dreamwalk.errors import UserError
+
+Fit = Literal["letterbox", "stretch", "cut"]
+"""Another shape is shown whole between black bars, stretched, or cut about its middle."""
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -21,17 +25,22 @@ def read_picture(path: Path) -> np.ndarray:
         raise UserError(f"'{path}' is not a picture that can be read") from None
 
 
-def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A uint8 picture (h, w, 3) cut about its middle to the shape of `size` (h, w) and scaled to it."""
+def fit(picture: np.ndarray, size: tuple[int, int], how: Fit = "letterbox") -> np.ndarray:
+    """A uint8 picture (h, w, 3) scaled to `size` (h, w), as `how` says where its shape is another one."""
     height, width = size
     old_height, old_width = picture.shape[:2]
     if (old_height, old_width) == size:
         return np.ascontiguousarray(picture)
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    if how == "letterbox":
+        scale = min(height / old_height, width / old_width)
+        inner = max(1, round(old_width * scale)), max(1, round(old_height * scale))
+        canvas = Image.new("RGB", (width, height))
+        corner = (width - inner[0]) // 2, (height - inner[1]) // 2
+        canvas.paste(image.resize(inner, Image.Resampling.LANCZOS), corner)
+        return np.asarray(canvas)
     scale = min(old_height / height, old_width / width)
-    across, down = width * scale, height * scale
+    across, down = (width * scale, height * scale) if how == "cut" else (old_width, old_height)
     left, top = (old_width - across) / 2, (old_height - down) / 2
     box = (left, top, left + across, top + down)
-    image = Image.fromarray(np.ascontiguousarray(picture)).resize(
-        (width, height), Image.Resampling.LANCZOS, box
-    )
-    return np.asarray(image)
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))

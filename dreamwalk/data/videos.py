@@ -2,90 +2,102 @@
 
     mine/
       schema.json          {"buttons": ["jump"], "axes": ["yaw"], "limits": [30]}; may be left out
-      first.mp4            mp4, webm, mkv, avi or mov
-      first.actions.csv    or .jsonl or .npy: one row per frame, row i is what was done to get to frame i
+      first.mp4            or any other video: `decoding.VIDEOS`
+      first.actions.csv    or .tsv, .jsonl, .npy: one row per frame, row i is what was done to get to frame i
       first.txt            a caption; may be left out where there are actions
 
 Without `schema.json` the columns of csv and jsonl files are inferred: those that are only ever 0 and 1 are
 buttons, the others are axes whose limits are the largest values seen. Row 0 is not read, for nothing leads
-into frame 0. A folder of captioned videos needs no actions at all.
+into frame 0. A folder of captioned videos needs no actions at all. VPT's recordings are taken as they are.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.pictures import fit
+from dreamwalk.data.decoding import SAME_RATE, VIDEOS, VideoFacts, check_fps, each, listed, probe, read_frames
+from dreamwalk.data.pictures import Fit
+from dreamwalk.data.tables import Table, read_schema, read_table, read_text
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.world import ActionSchema
 
-VIDEOS = (".mp4", ".webm", ".mkv", ".avi", ".mov")
-ACTIONS = (".csv", ".jsonl", ".npy")
-Rows = tuple[list[str], np.ndarray]
-"""Column names (none for npy) and float32 values (frames, columns)."""
+ACTIONS = (".csv", ".tsv", ".jsonl", ".npy")
+Said = list[tuple[str, str]]
+"""Names of files, and what is to be told of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoFolder:
     """Videos as a source of clips, cut end to end; `open_folder` makes it.
 
-    `stride` frames of a video are one frame here: buttons held in any of them are held, axes add up.
+    Where several frames of a video become one, buttons held in any of them are held, and axes add up.
     """
 
     path: Path
-    files: tuple[tuple[str, int], ...]
-    """Each video's name and its frames, after the stride."""
+    files: dict[str, np.ndarray]
+    """For each video the frame of it that is shown at each tick of `fps`, int32 `(ticks,)`."""
     schema: ActionSchema
-    stride: int
     fps: float
     size: tuple[int, int]
     clip_frames: int
     split: str
+    fit: Fit
+    left_out: Said
+    notes: Said
 
     def describe(self) -> dict[str, Any]:
-        videos = {"split": self.split, "stride": self.stride, "videos": dict(self.files)}
-        return {"world": "videos", "level": self.path.name, **videos}
+        videos = {name: len(picks) for name, picks in self.files.items()}
+        place = {"world": "videos", "level": self.path.name, "split": self.split}
+        return {**place, "fit": self.fit, "videos": videos}
+
+    def report(self) -> str:
+        """What is taken, and what is left out and why, in a few lines."""
+        lengths, schema = [len(picks) for picks in self.files.values()], self.schema
+        axes = [f"{name} (up to {limit:g})" for name, limit in zip(schema.axes, schema.limits, strict=True)]
+        lines = [f"{len(lengths)} videos, {sum(lengths)} frames at {self.fps:g} a second: {len(self)} clips"]
+        if schema.size:
+            lines += [f"buttons: {', '.join(schema.buttons) or 'none'}; axes: {', '.join(axes) or 'none'}"]
+        lines += [f"left out: {line}" for line in listed(self.left_out)]
+        lines += [f"note: {line}" for line in listed(self.notes)]
+        rests = [length % self.clip_frames for length in lengths if length % self.clip_frames]
+        if rests:
+            ends = f"{sum(rests)} frames at the end of {len(rests)} videos"
+            lines += [f"not used: {ends} do not fill a clip of {self.clip_frames}"]
+        return "\n".join(lines)
 
     def __len__(self) -> int:
         """Whole clips in all the videos."""
-        return sum(frames // self.clip_frames for _, frames in self.files)
+        return sum(len(picks) // self.clip_frames for picks in self.files.values())
 
     def clips(self, indices: range) -> Iterator[Clip]:
-        places = [(name, k) for name, frames in self.files for k in range(frames // self.clip_frames)]
+        places = [(n, k) for n, picks in self.files.items() for k in range(len(picks) // self.clip_frames)]
         for name, group in groupby([places[index] for index in indices], lambda place: place[0]):
-            yield from self._cut(self.path / name, [number for _, number in group])
+            yield from self._cut(self.path / name, self.files[name], [number for _, number in group])
 
-    def _cut(self, video: Path, numbers: list[int]) -> Iterator[Clip]:
+    def _cut(self, video: Path, picks: np.ndarray, numbers: list[int]) -> Iterator[Clip]:
         """Clips of one video, by their number in it, in order."""
-        actions = _vectors(_read_rows(video), self.schema, self.stride, video)
-        caption = video.with_suffix(".txt")
-        words = caption.read_text().strip() if caption.exists() else ""
-        frames = read_frames(video, stride=self.stride, size=self.size)
-        position = 0
-        for number in numbers:
-            start, end = number * self.clip_frames, (number + 1) * self.clip_frames
-            kept = []
-            for frame in frames:
-                position += 1
-                if position > start:
-                    kept.append(frame)
-                if position == end:
-                    break
-            if len(kept) < self.clip_frames:
-                rows = f"'{_actions_of(video)}' has rows" if self.schema.size else "it says"
-                raise UserError(f"'{video}' has fewer frames than {rows}: record it again")
-            yield Clip(video=np.stack(kept), actions=actions[start:end], caption=words)
+        table, words = _table_of(video) if self.schema.size else None, _caption(video)
+        spans = [slice(n * self.clip_frames, (n + 1) * self.clip_frames) for n in numbers]
+        wanted = np.concatenate([picks[span] for span in spans])
+        frames = read_frames(video, wanted.tolist(), size=self.size, how=self.fit)
+        for span in spans:
+            kept = list(islice(frames, self.clip_frames))
+            if len(kept) < self.clip_frames or (table and len(table.values) <= picks[span][-1]):
+                raise UserError(f"'{video}' or its actions have changed: run the same command again")
+            actions = np.zeros((len(kept), 0), np.float32)
+            if table:
+                actions = _vectors(table, self.schema, picks, span)
+            yield Clip(video=np.stack(kept), actions=actions, caption=words)
 
 
 def open_folder(
@@ -95,29 +107,32 @@ def open_folder(
     fps: float | None = None,
     clip_frames: int = 64,
     split: str = "train",
+    fit: Fit = "letterbox",
 ) -> VideoFolder:
-    """Read a folder of videos and actions; `fps` is what to thin the frames out to (default: all are kept).
+    """Read a folder of videos and actions. `fps` is the frame rate of the clips, for which frames are chosen
+    by their time (default: all are kept); `fit` says what becomes of frames of another shape.
 
-    UserError when there are no videos, a video has no actions, or the actions do not fit together.
+    What cannot be used is left out. UserError when nothing remains, and when `fps` is needed.
     """
+    check_fps(fps)
+    if clip_frames < 1 or min(size) < 1:
+        raise UserError(f"clips have 1 frame and frames 1 pixel at least, got {clip_frames} of {size}")
     folder = Path(path)
-    videos = sorted(file for file in folder.glob("*") if file.suffix.lower() in VIDEOS)
-    if not videos:
-        raise UserError(f"'{folder}' holds no videos ({', '.join(VIDEOS)}): give the folder that does")
-    rates = {file.name: frame_rate(file) for file in videos}
-    if max(rates.values()) > 1.01 * min(rates.values()):
-        raise UserError(f"the videos in '{folder}' have different frame rates, {rates}: make them the same")
-    rate = rates[videos[0].name]
-    stride = max(1, round(rate / fps)) if fps else 1
-    rows = {file: _read_rows(file) for file in videos}
-    still = [file for file in videos if _actions_of(file) is None]
-    if 0 < len(still) < len(videos):
-        raise UserError(f"'{still[0]}' needs one file of actions beside it, as others in its folder have")
-    schema = _schema(folder, list(rows.values()), stride)
-    files = tuple((file.name, -(-len(values) // stride)) for file, (_, values) in rows.items())
-    source = VideoFolder(folder, files, schema, stride, rate / stride, size, clip_frames, split)
+    file = folder / "schema.json"
+    written = read_schema(file) if file.exists() else None
+    found, left_out = _usable(folder, written, fps)
+    rate = fps or _one_rate(folder, found)
+    # limits are those of a row, and so many rows are added up to one action
+    rows = math.ceil(max(look.facts.rate for look in found) / rate * (1 - SAME_RATE))
+    schema, notes = _schema(found, written, f"'{file}'")
+    schema = replace(schema, limits=tuple(limit * rows for limit in schema.limits))
+    notes += [(look.file.name, note) for look in found for note in look.notes]
+    files = {look.file.name: look.facts.picks(rate).astype(np.int32) for look in found}
+    source = VideoFolder(folder, files, schema, rate, size, clip_frames, split, fit, left_out, notes)
     if len(source) == 0:
-        raise UserError(f"no video in '{folder}' has {clip_frames} frames: choose a smaller clip_frames")
+        raise UserError(
+            f"no video in '{folder}' has {clip_frames} frames: choose a smaller clip_frames (--clip-frames)"
+        )
     return source
 
 
@@ -129,114 +144,172 @@ def collect_videos(
     fps: float | None = None,
     clip_frames: int = 64,
     split: str = "train",
+    fit: Fit = "letterbox",
     workers: int = 1,
 ) -> Path:
-    """Cut a folder of videos with actions into clips, written into the folder `out`, which is returned."""
-    source = open_folder(path, size=size, fps=fps, clip_frames=clip_frames, split=split)
+    """Cut a folder of videos with actions into clips, written into the folder `out`, which is returned.
+
+    Prints what is taken and what is left out before it begins.
+    """
+    source = open_folder(path, size=size, fps=fps, clip_frames=clip_frames, split=split, fit=fit)
+    print(source.report())
     return write_clips(source, len(source), out, workers=workers)
 
 
-def frame_rate(video: Path) -> float:
-    """Frames per second; UserError for a file that is no video."""
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A video that can be used, as it was found."""
+
+    file: Path
+    facts: VideoFacts
+    table: Table | None
+    notes: tuple[str, ...]
+
+
+def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tuple[list[_Look], Said]:
+    """The videos that can be used, and what cannot; UserError when nothing can."""
+    files = sorted(file for file in folder.glob("*") if file.is_file() and not file.name.startswith("."))
+    videos = [file for file in files if file.suffix.lower() in VIDEOS]
+    beside = (*VIDEOS, *ACTIONS, ".txt", ".json")
+    unknown = "no video by its name: convert it to mp4 if it is one"
+    left_out = [(file.name, unknown) for file in files if file.suffix.lower() not in beside]
+    found: list[_Look] = []
+    looks: list[_Look | UserError] = each(partial(_look, schema=schema), videos)
+    acted = any(isinstance(look, _Look) and look.table for look in looks)
+    for video, look in zip(videos, looks, strict=True):
+        if isinstance(look, UserError):
+            left_out.append((video.name, str(look).removeprefix(f"'{video}' ")))
+        elif acted and not look.table:
+            left_out.append((video.name, _no_actions(video)))
+        elif fps and look.facts.rate < fps * (1 - SAME_RATE):
+            slow = f"{look.facts.rate:g} frames a second are fewer than --fps {fps:g}: choose a lower one"
+            left_out.append((video.name, slow))
+        else:
+            found.append(look)
+    if not videos:
+        raise UserError(f"'{folder}' holds no videos ({', '.join(VIDEOS)}): give the folder that does")
+    if not found:
+        raise UserError(f"nothing in '{folder}' can be used: {'; '.join(listed(left_out))}")
+    return found, left_out
+
+
+def _look(video: Path, *, schema: ActionSchema | None) -> _Look | UserError:
+    """A video with what lies beside it, or why it cannot be used."""
     try:
-        with av.open(str(video)) as container:
-            return float(container.streams.video[0].average_rate or 0) or 30.0
-    except (av.FFmpegError, IndexError) as error:
-        raise UserError(f"'{video}' cannot be read as a video ({error}): remove or convert it") from error
+        files = _actions_of(video)
+        if len(files) > 1 or not (files or video.with_suffix(".txt").exists()):
+            raise UserError(_no_actions(video))
+        table = _table_of(video) if files else None
+        if table and not table.names:
+            _check_array(files[0], table, schema)
+        _caption(video)
+        facts, notes = _aligned(files[0], table, probe(video)) if table else (probe(video), [])
+    except UserError as why:
+        return why
+    notes += [facts.damage] if facts.damage else []
+    notes += [] if facts.steady else ["a variable frame rate, made even by time"]
+    return _Look(video, facts, table, (*notes, *(table.notes if table else ())))
 
 
-def frame_size(video: Path) -> tuple[int, int]:
-    """Height and width of a video's frames; UserError for a file that is no video."""
-    frame_rate(video)
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        return stream.height, stream.width
+def _check_array(file: Path, table: Table, schema: ActionSchema | None) -> None:
+    if schema is None:
+        raise UserError(f"'{file.name}' has no names: schema.json must say which column is what")
+    if table.values.shape[1] != schema.size:
+        have = f"'{file.name}' has {table.values.shape[1]} columns"
+        raise UserError(f"{have}, schema.json names {schema.size}: make them equal")
 
 
-def count_frames(video: Path) -> int:
-    """Frames of a video, by what it says, or, where it says nothing, by reading it through."""
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+def _aligned(file: Path, table: Table, facts: VideoFacts) -> tuple[VideoFacts, list[str]]:
+    """Frames that have a row; UserError where it is not known which. VPT's recordings end a few rows or
+    frames early or late, and damaged videos have rows left."""
+    rows, frames = len(table.values), len(facts.times)
+    if rows == frames:
+        return facts, []
+    if table.schema or (facts.damage and rows > frames):
+        told = f"{rows} rows of actions and {frames} frames: the first {min(rows, frames)} are used"
+        return replace(facts, times=facts.times[:rows]), [told]
+    mend = "write one row per frame, row i for what led into frame i"
+    raise UserError(f"'{file.name}' has {rows} rows and the video {frames} frames: {mend}")
 
 
-def read_frames(video: Path, *, stride: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Every `stride`-th frame of a video, uint8 `(h, w, 3)`, made to fit `size`."""
-    with av.open(str(video)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index % stride == 0:
-                yield fit(frame.to_ndarray(format="rgb24"), size)
+def _actions_of(video: Path) -> list[Path]:
+    """The files of actions beside a video."""
+    names = [video.stem + middle + ending for middle in (".actions", "") for ending in ACTIONS]
+    return [video.with_name(name) for name in names if video.with_name(name).exists()]
 
 
-def _actions_of(video: Path) -> Path | None:
-    """The actions file beside a video; None where there is a caption instead."""
-    candidates = [video.with_name(f"{video.stem}.actions{ending}") for ending in ACTIONS]
-    found = [file for file in candidates if file.exists()]
-    if not found and video.with_suffix(".txt").exists():
-        return None
-    if len(found) != 1:
-        names = ", ".join(file.name for file in candidates)
-        raise UserError(
-            f"'{video}' needs one file of actions beside it, named one of {names}; found {len(found)}"
-        )
-    return found[0]
+def _no_actions(video: Path) -> str:
+    found = ", ".join(file.name for file in _actions_of(video)) or "none"
+    names = ", ".join(f"NAME.actions{ending}" for ending in ACTIONS)
+    return f"it needs one file of actions beside it ({names}), found {found}"
 
 
-def _read_rows(video: Path) -> Rows:
-    """The actions of a video as they were written."""
-    file = _actions_of(video)
-    if file is None:
-        return [], np.zeros((count_frames(video), 0), np.float32)
-    try:
-        if file.suffix == ".npy":
-            return [], np.load(file, allow_pickle=False).astype(np.float32)
-        with open(file, newline="") as text:
-            if file.suffix == ".csv":
-                table = list(csv.DictReader(text))
-            else:
-                table = [json.loads(line) for line in text if line.strip()]
-        names = list(dict.fromkeys(name for row in table for name in row))
-        return names, np.array([[float(row.get(name) or 0) for name in names] for row in table], np.float32)
-    except (ValueError, TypeError, AttributeError) as error:
-        expected = "one row per frame, a number for each button and axis"
-        raise UserError(f"'{file}' cannot be read ({error}): it should be {expected}") from error
+def _table_of(video: Path) -> Table:
+    file = _actions_of(video)[0]
+    return _read_once(file, file.stat().st_mtime_ns)
 
 
-def _schema(folder: Path, rows: list[Rows], stride: int) -> ActionSchema:
-    """What `schema.json` says, or what the columns look like; limits are per frame that is kept."""
-    if all(values.shape[1:] == (0,) for _, values in rows):
-        return ActionSchema(())
-    file = folder / "schema.json"
-    if file.exists():
-        written = json.loads(file.read_text())
-        limits = tuple(float(limit) * stride for limit in written.get("limits", ()))
-        return ActionSchema(tuple(written.get("buttons", ())), tuple(written.get("axes", ())), limits)
-    if any(not names for names, _ in rows):
-        raise UserError(f"'{folder}' has actions in .npy: a schema.json must say which column is what")
+@lru_cache(maxsize=1)
+def _read_once(file: Path, changed: int) -> Table:
+    """The shards of a worker come from the same video again and again."""
+    return read_table(file)
+
+
+def _caption(video: Path) -> str:
+    file = video.with_suffix(".txt")
+    return read_text(file).strip() if file.exists() else ""
+
+
+def _one_rate(folder: Path, found: list[_Look]) -> float:
+    """The frame rate that all videos share."""
+    rates = {look.facts.rate: look.file.name for look in reversed(found)}
+    if max(rates) > (1 + SAME_RATE) * min(rates):
+        some = ", ".join(f"{name} {rate:g}" for rate, name in sorted(rates.items())[:4])
+        mend = f"choose one for all, such as --fps {min(rates):g}"
+        raise UserError(f"the videos in '{folder}' have different frame rates ({some}): {mend}")
+    return found[0].facts.rate
+
+
+def _schema(found: list[_Look], written: ActionSchema | None, file: str) -> tuple[ActionSchema, Said]:
+    """What schema.json says, or what the columns look like, limits per row; and what is to be told of it."""
     columns: dict[str, list[np.ndarray]] = {}
-    for names, values in rows:
-        for k, name in enumerate(names):
-            columns.setdefault(name, []).append(values[:, k])
-    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    buttons = tuple(name for name, values in joined.items() if np.isin(values, (0, 1)).all())
-    axes = tuple(name for name in joined if name not in buttons)
-    return ActionSchema(buttons, axes, tuple(float(abs(joined[name]).max()) * stride for name in axes))
+    tables = [(look.file.name, look.table) for look in found if look.table]
+    for _, table in tables:
+        for k, name in enumerate(table.names):
+            columns.setdefault(name, []).append(table.values[:, k])
+    if not tables:
+        return ActionSchema(()), []
+    joined, notes = {name: np.concatenate(parts) for name, parts in columns.items()}, []
+    schema = written
+    if schema is None and all(table.schema for _, table in tables):
+        schema = tables[0][1].schema
+    if schema is None:
+        buttons = tuple(name for name, values in joined.items() if np.isin(values, (0, 1)).all())
+        axes = tuple(name for name in joined if name not in buttons)
+        schema = ActionSchema(buttons, axes, tuple(float(abs(joined[name]).max()) for name in axes))
+    names = schema.buttons + schema.axes
+    for video, table in tables:
+        missing = [name for name in names if table.names and name not in table.names]
+        if len(missing) == len(names):
+            raise UserError(f"{file} names {', '.join(names)}, actions of '{video}' {', '.join(table.names)}")
+        notes += [(video, f"its actions have no {', '.join(missing)}, which is 0 then")] if missing else []
+        unused = [name for name in table.names if name not in names]
+        notes += [(video, f"not named in schema.json and not used: {', '.join(unused)}")] if unused else []
+    return schema, notes
 
 
-def _vectors(rows: Rows, schema: ActionSchema, stride: int, video: Path) -> np.ndarray:
-    """Rows as action vectors (frames, a), one per frame that is kept; the first is zeros."""
-    names, values = rows
-    wanted = [*schema.buttons, *schema.axes]
-    if not names and values.shape[1:] != (len(wanted),):
-        raise UserError(
-            f"'{_actions_of(video)}' has shape {values.shape}, schema.json names {len(wanted)} columns"
-        )
-    order = [names.index(name) if name in names else -1 for name in wanted] if names else range(len(wanted))
-    table = np.concatenate([values, np.zeros((len(values), 1), np.float32)], axis=1)[:, list(order)]
-    count = len(schema.buttons)
-    vectors = np.zeros((-(-len(table) // stride), len(wanted)), np.float32)
-    for k in range(1, len(vectors)):
-        merged = table[(k - 1) * stride + 1 : k * stride + 1]
-        vectors[k, :count] = merged[:, :count].max(0) > 0.5
-        vectors[k, count:] = np.clip(merged[:, count:].sum(0) / np.asarray(schema.limits, np.float32), -1, 1)
+def _vectors(table: Table, schema: ActionSchema, picks: np.ndarray, span: slice) -> np.ndarray:
+    """Action vectors (ticks, a) of some ticks, each of all rows since the tick before; the first is zeros."""
+    names = [*schema.buttons, *schema.axes]
+    values, count = table.values, len(schema.buttons)
+    if table.names:
+        wider = np.concatenate([values, np.zeros((len(values), 1), np.float32)], axis=1)
+        values = wider[:, [table.names.index(name) if name in table.names else -1 for name in names]]
+    vectors = np.zeros((span.stop - span.start, len(names)), np.float32)
+    for k, tick in enumerate(range(span.start, span.stop)):
+        merged = values[picks[tick - 1] + 1 : picks[tick] + 1] if tick else values[:0]
+        if len(merged):  # where nothing new was shown, nothing was done
+            vectors[k, :count] = merged[:, :count].max(0) > 0.5
+            turned = merged[:, count:].sum(0) / np.asarray(schema.limits, np.float32)
+            vectors[k, count:] = np.clip(turned, -1, 1)
     return vectors

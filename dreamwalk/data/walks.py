@@ -10,7 +10,7 @@ walk.json` reads:
 
 `actions` are in the form of `ActionSchema.pack`: buttons 0 or 1, axes in [-1, 1] (divided by their limits). A
 start from a picture is `{"image": {"height": h, "width": w, "rgb": base64 of zlib of the bytes}}`, without
-loss. This module needs numpy and the standard library only.
+loss. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dreamwalk.data.tables import parse_json, read_text
 from dreamwalk.errors import UserError
 
 if TYPE_CHECKING:
     from dreamwalk.world import ActionSchema
 
 FORMAT = "dreamwalk.walk/1"
+KEYS = ("format", "system", "seed", "start", "steps", "fps", "buttons", "axes", "actions")
 MAX_ACTIONS = 100_000
 """The longest walk that is read, in steps: more than two hours at 12 frames a second."""
 MOST_STEPS = 64
@@ -85,13 +87,13 @@ def write_walk(path: str | Path, walk: Walk) -> None:
 
 def read_walk(path: str | Path) -> Walk:
     """Read a walk file. UserError with one sentence when it is missing or is not a walk."""
+    if not Path(path).is_file():
+        raise UserError(f"there is no walk file at {path}")
+    text = read_text(Path(path))
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"there is no walk file at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the walk file {path} cannot be read: {error}") from None
-    return parse_walk(text)
+        return parse_walk(text)
+    except UserError as error:
+        raise UserError(f"'{path}': {error}") from None
 
 
 def dump_walk(walk: Walk) -> str:
@@ -114,9 +116,11 @@ def dump_walk(walk: Walk) -> str:
 
 def parse_walk(source: str | dict[str, Any]) -> Walk:
     """A walk from JSON text, or from what JSON gave; UserError with one sentence when it is not one."""
-    content = _parse_json(source) if isinstance(source, str) else source
+    content = parse_json(source, "the walk file") if isinstance(source, str) else source
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f'this is not a walk file: it lacks "format": "{FORMAT}"')
+    if unknown := [key for key in content if key not in KEYS]:
+        raise UserError(f"the walk file has an unknown key '{unknown[0]:.40}': known are {', '.join(KEYS)}")
     buttons, axes = _names(content, "buttons"), _names(content, "axes")
     if len(set(buttons + axes)) != len(buttons + axes):
         raise UserError("the walk file names a button or an axis twice")
@@ -136,13 +140,6 @@ def parse_walk(source: str | dict[str, Any]) -> Walk:
         axes=axes,
         actions=_actions(content.get("actions"), buttons, axes),
     )
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the walk file is not valid JSON: {error}") from None
 
 
 def _short(value: np.float32) -> float | int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.tiles import Tiling
-from dreamwalk.data.pictures import fit, read_picture
-from dreamwalk.data.videos import frame_rate, frame_size, read_frames
+from dreamwalk.data.decoding import probe, read_frames
+from dreamwalk.data.pictures import Fit, fit, read_picture
 from dreamwalk.errors import UserError
 from dreamwalk.progress import followed
 from dreamwalk.rollout.clips import Order, Use, frames_of, unfold
@@ -44,8 +43,8 @@ class SampleClips:
     """A video to go on from or, with `--use anew`, to dream anew; an upsampler makes it larger."""
     use: Use | None = None
     """What the pictures or the video are for; default: as said there."""
-    fit: bool = False
-    """Cut pictures and videos of another size about their middle, and scale them."""
+    fit: Fit | None = None
+    """Scale pictures and videos of another size: whole between bars, stretched, or cut about the middle."""
     frames: int | None = None
     """Length of the clip; default: the system's, or that of a video that is dreamt anew or made larger."""
     size: tuple[int, int] | None = None
@@ -130,19 +129,23 @@ def given(asked: SampleClips, system: Any) -> np.ndarray | None:
         pictures = [read_picture(path) for path in asked.image]
         for path, picture in zip(asked.image, pictures, strict=True):
             _same_size(path, picture.shape[:2], size, asked.fit)
-        return np.stack([fit(picture, size) for picture in pictures])
+        return np.stack([fit(picture, size, asked.fit or "cut") for picture in pictures])
     if asked.video is None:
         return None
-    _same_size(asked.video, frame_size(asked.video), size, asked.fit)
-    stride = max(1, round(frame_rate(asked.video) / system.config.fps))
-    read = read_frames(asked.video, stride=stride, size=size)
-    if asked.purpose == "larger":
-        return np.stack(list(islice(read, asked.frames)))
-    most = system.config.frames if asked.frames is None else asked.frames
-    if asked.purpose != "before":
-        return np.stack(list(islice(read, most)))
-    last = list(deque(read, maxlen=max(1, most - system.codec.stride[0])))
-    return np.stack(last[-_whole(len(last), system.codec) :])
+    facts = probe(asked.video)
+    if facts.damage:
+        print(f"note: {asked.video}: {facts.damage}", file=sys.stderr)
+    _same_size(asked.video, facts.size, size, asked.fit)
+    picks = facts.picks(min(system.config.fps, facts.rate)).tolist()
+    most = asked.frames
+    if most is None:
+        most = len(picks) if asked.purpose == "larger" else system.config.frames
+    if asked.purpose == "before":
+        picks = picks[-max(1, most - system.codec.stride[0]) :]
+        picks = picks[-_whole(len(picks), system.codec) :]
+    else:
+        picks = picks[:most]
+    return np.stack(list(read_frames(asked.video, picks, size=size, how=asked.fit or "cut")))
 
 
 def _given_size(asked: SampleClips, system: Any) -> tuple[int, int]:
@@ -154,15 +157,15 @@ def _given_size(asked: SampleClips, system: Any) -> tuple[int, int]:
     elif asked.image:
         height, width = read_picture(asked.image[0]).shape[:2]
     else:
-        height, width = frame_size(asked.video) if asked.video else system.config.size
+        height, width = probe(asked.video).size if asked.video else system.config.size
     return height, width
 
 
-def _same_size(path: Path, found: Sequence[int], size: tuple[int, int], fitted: bool) -> None:
-    if tuple(found) != size and not fitted:
+def _same_size(path: Path, found: Sequence[int], size: tuple[int, int], how: Fit | None) -> None:
+    if tuple(found) != size and not how:
         raise UserError(
-            f"'{path}' is {found[0]}x{found[1]} and the clip {size[0]}x{size[1]}: add `--fit` to cut and "
-            "scale it, or choose a `--size`"
+            f"'{path}' is {found[0]}x{found[1]} and the clip {size[0]}x{size[1]}: add `--fit letterbox`, "
+            "stretch or cut, or choose a `--size`"
         )
 
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dreamwalk.data.pictures import fit
 from dreamwalk.data.temporary import TemporaryFolder
 from dreamwalk.errors import UserError
 from dreamwalk.serve.film import Film
@@ -40,7 +41,6 @@ from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Full, Lobby
 from dreamwalk.serve.player import sentence
 from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, read_picture, read_whole
-from dreamwalk.serve.scene import fit
 from dreamwalk.serve.stage import Clips, Wish
 
 Event = dict[str, Any]
@@ -66,7 +66,7 @@ def parse_wish(text: bytes, clips: Clips) -> Wish:
         negative=_text(content, "negative", clips),
         seed=read_whole(content, "seed", MAX_SEED, 0),
         steps=read_whole(content, "steps", clips.most_steps, clips.steps, low=1),
-        picture=None if image is None else fit(read_picture(image), *clips.size),
+        picture=None if image is None else fit(read_picture(image), clips.size),
     )
 
 

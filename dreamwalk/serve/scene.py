@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from dreamwalk.data.pictures import fit
 from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.serve.stage import Stage
@@ -177,7 +177,7 @@ class Scene:
         if "image" in start:
             if self._dream is None:
                 raise UserError("only a dream can begin from a picture, and this stage has none")
-            start = {**start, "image": fit(start["image"], *self.size)}
+            start = {**start, "image": fit(start["image"], self.size)}
             self.view = "dream" if self.view == "game" else self.view
         if self._dream:
             self._dream.reset(seed, start)
@@ -218,7 +218,7 @@ class Scene:
             raise UserError("the real game is over: press R to begin again")
         if self.view == "game" and view != "game":
             assert self._dream and self._game
-            seen = {"image": fit(self._game.frame, *self._dream.frame.shape[:2])}
+            seen = {"image": fit(self._game.frame, self._dream.frame.shape[:2])}
             pose = {} if self._game.pose is None else {"world_from_camera": self._game.pose.tolist()}
             self._dream.reset(self.seed, seen | pose)
             self.aligned = True
@@ -276,14 +276,3 @@ class Scene:
         shown = self._shown()
         stages = {name: ms for actor in shown for name, ms in actor.stages.items()}
         return Shot(self.pictures, stages, ended)
-
-
-def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A uint8 `(h, w, 3)` picture cut around its middle and scaled to `(height, width, 3)`."""
-    h, w = picture.shape[:2]
-    if (h, w) == (height, width):
-        return np.ascontiguousarray(picture)
-    scale = min(h / height, w / width)
-    cut_h, cut_w = height * scale, width * scale
-    box = ((w - cut_w) / 2, (h - cut_h) / 2, (w + cut_w) / 2, (h + cut_h) / 2)
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS, box=box))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dreamwalk.data.folders import buckets, open_captioned
 from dreamwalk.data.latents import cached_latents
+from dreamwalk.data.pictures import Fit
 from dreamwalk.distributed import pick_device
 from dreamwalk.errors import UserError
 from dreamwalk.systems.autoencode import Autoencode
@@ -30,7 +31,9 @@ class CollectLatents:
     frames: int = 33
     """Frames of a clip."""
     fps: float | None = None
-    """Thin the frames out to about so many per second; all are kept if left out."""
+    """Choose so many frames a second of faster videos; all are kept if left out."""
+    fit: Fit = "cut"
+    """How a file fills the size of the nearest shape: cut about its middle, stretched, or between bars."""
     pictures: bool = True
     """Take pictures too, as clips of one frame."""
     at_once: int = 1
@@ -51,7 +54,7 @@ def collect_latents(asked: CollectLatents) -> None:
     multiple = math.lcm(*codec.stride[1:], 16)
     lengths = dict.fromkeys([asked.frames] + [1] * asked.pictures)
     sizes = [size for n in lengths for size in buckets(asked.size, frames=n, multiple=multiple)]
-    folder = open_captioned(asked.folder, sizes, fps=asked.fps)
+    folder = open_captioned(asked.folder, sizes, fps=asked.fps, fit=asked.fit)
     print(folder.report())
     data = cached_latents(codec.to(device), folder, asked.out, at_once=asked.at_once, device=device)
     print(f"latents of {len(data)} clips in {len(data.buckets)} sizes: {asked.out}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodecConfig, vit_l20
-from dreamwalk.data.pictures import fit, read_picture
+from dreamwalk.data.pictures import Fit, fit, read_picture
 from dreamwalk.rollout.dream import Walkable
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files, oasis
@@ -37,7 +37,9 @@ class Import:
     out: Path
     """Weight file to write, a .safetensors file."""
     start: tuple[Path, ...] = ()
-    """Pictures to begin from, cut about their middle to the shape of a frame and scaled."""
+    """Pictures to begin from."""
+    fit: Fit = "letterbox"
+    """What becomes of pictures of another shape: whole between bars, stretched, or cut about the middle."""
     dtype: Precision | None = None
     """Of the network, in the file and when it dreams; default: as published. The codec is in float32."""
 
@@ -45,7 +47,7 @@ class Import:
 def bring_in(order: Import) -> None:
     """Read the two files of Oasis and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
-    tensors, metadata = oasis_system(order.folder, starts=order.start, dtype=order.dtype)
+    tensors, metadata = oasis_system(order.folder, starts=order.start, fit=order.fit, dtype=order.dtype)
     files.save(order.out, tensors, metadata=metadata)
     print(
         f"{order.out}: {order.out.stat().st_size / 1e6:.0f} MB; walk in it with `dreamwalk play {order.out}`"
@@ -58,7 +60,7 @@ def bring_in(order: Import) -> None:
 def oasis_system(
     folder: Path | str, *, starts: Sequence[Path] = (), backbone: STDiTConfig | None = None,
     codec: ViTCodecConfig | None = None, window: int = WINDOW, steps: int = STEPS,
-    dtype: Precision | None = None,
+    dtype: Precision | None = None, fit: Fit = "letterbox",
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     """Tensors and metadata of a weight file of the system `forcing`, played as its authors play Oasis.
 
@@ -66,7 +68,7 @@ def oasis_system(
     `weights.oasis.read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    pictures = [picture(path, codec.size) for path in starts] or [horizon(codec.size)]
+    pictures = [picture(path, codec.size, fit) for path in starts] or [horizon(codec.size)]
     tensors, about = oasis.read_oasis(folder, backbone=backbone, codec=codec)
     precision = dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
     own = getattr(torch, precision)
@@ -96,9 +98,9 @@ def _walkable(starts: np.ndarray) -> Walkable:
     )  # fmt: skip
 
 
-def picture(path: Path, size: tuple[int, int]) -> np.ndarray:
+def picture(path: Path, size: tuple[int, int], how: Fit = "letterbox") -> np.ndarray:
     """A picture file as uint8 `(h, w, 3)`; UserError when it is none."""
-    return fit(read_picture(path), size)
+    return fit(read_picture(path), size, how)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:

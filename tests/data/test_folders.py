@@ -15,6 +15,8 @@ from dreamwalk.data.videos import collect_videos, open_folder
 
 WIDE, TALL, STILL = Bucket(5, 16, 32), Bucket(5, 32, 16), Bucket(1, 32, 32)
 SIZES = (WIDE, TALL, STILL)
+WHY = "cannot be read as a video (Invalid data found when processing input)"
+NO_VIDEO = f"{WHY}: convert it to mp4, or take it away"
 
 
 def write(path: Path, frames: int, size: tuple[int, int], caption: str | None, *, fps: float = 20) -> None:
@@ -80,13 +82,14 @@ def test_each_file_goes_to_the_nearest_bucket_and_is_told(mine: Path) -> None:
     assert dict(folder.left_out) == {
         "e.mp4": "shorter than every bucket of videos",
         "f.mp4": "no text beside it",
-        "g.mp4": "damaged",
+        "g.mp4": NO_VIDEO,
     }
     assert folder.enlarged == ("more/c.mp4",)
     assert folder.report().split("\n") == [
         "5x16x32: 3 clips", "5x32x16: 1 clips", "1x32x32: 1 clips",
-        "left out, shorter than every bucket of videos: 1 files", "left out, no text beside it: 1 files",
-        "left out, damaged: 1 files", "enlarged: 1 files",
+        "left out: e.mp4: shorter than every bucket of videos", "left out: f.mp4: no text beside it",
+        f"left out: g.mp4: {NO_VIDEO}",
+        "not used: 3 frames at the ends of videos", "enlarged: 1 files",
     ]  # fmt: skip
     without = open_captioned(mine, SIZES[:2])
     assert dict(without.left_out)["d.png"] == "a picture, and no bucket of one frame"
@@ -118,7 +121,7 @@ def test_a_folder_without_anything_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing in .*none of .*\.mp4.* put clip\.mp4 and clip\.txt there"):
         open_captioned(tmp_path, SIZES)
     write(tmp_path / "a.mp4", 6, (16, 32), None)
-    with pytest.raises(ValueError, match="left out, no text beside it: 1 files"):
+    with pytest.raises(ValueError, match=r"left out: a\.mp4: no text beside it"):
         open_captioned(tmp_path, SIZES)
 
 
@@ -197,13 +200,12 @@ def test_captioned_videos_without_actions_become_shards(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     write(mine / "a.mp4", 9, (16, 32), "grey")
     write(mine / "b.mp4", 5, (16, 32), "greyer")
-    data = Shards(collect_videos(mine, out=tmp_path / "out", size=(16, 16), clip_frames=4))
+    data = Shards(collect_videos(mine, out=tmp_path / "out", size=(16, 16), clip_frames=4, fit="cut"))
     assert [data.clip(k).caption for k in range(len(data))] == ["grey", "grey", "greyer"]
     assert data.schema.size == 0
     assert data.clip(1).actions.shape == (4, 0)
     assert abs(data.clip(1).video.mean((1, 2, 3)) - 10 * np.arange(4, 8)).max() < 3
     (mine / "b.actions.csv").write_text("jump\n" + "1\n" * 5)
-    with pytest.raises(
-        ValueError, match=r"a\.mp4' needs one file of actions beside it, as others in its folder"
-    ):
-        open_folder(mine, clip_frames=4)
+    source = open_folder(mine, clip_frames=4)
+    assert list(source.files) == ["b.mp4"]
+    assert "left out: a.mp4: it needs one file of actions beside it" in source.report()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -7,6 +8,7 @@ from fake_game import Push, make_push
 from gymnasium import spaces
 
 from dreamwalk.data.games import Game, collect_game
+from dreamwalk.data.pictures import Fit
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 
@@ -199,3 +201,39 @@ def test_a_game_of_another_package_says_which_prefix_it_needs() -> None:
 def test_episodes_that_are_too_short(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ended before 10 frames: add `--clip-frames 6`"):
         collect_game(lambda: Push(spaces.Discrete(2), lasts=5), out=tmp_path, frames=10, clip_frames=10)
+
+
+class Tall(gymnasium.Env):
+    """A court of 210x160 that is white at its top and bottom, as Pong's score and walls are."""
+
+    observation_space = spaces.Box(0, 255, (210, 160, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._court(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return self._court(), 0.0, False, False, {}
+
+    def _court(self) -> np.ndarray:
+        court = np.full((210, 160, 3), 100, np.uint8)
+        court[:30] = court[-30:] = 255
+        return court
+
+
+@pytest.mark.parametrize(
+    ("fit", "top", "side"), [("letterbox", 255, 0), ("stretch", 255, 100), ("cut", 100, 100)]
+)
+def test_the_whole_court_is_kept_unless_asked(fit: Fit, top: int, side: int, tmp_path: Path) -> None:
+    out = collect_game(Tall, out=tmp_path, frames=8, clip_frames=4, fit=fit)
+    frame = Shards(out).clip(0).video[0].astype(int)
+    assert frame.shape == (96, 128, 3)
+    assert abs(frame[2, 64] - top).max() < 12 and abs(frame[-3, 64] - top).max() < 12
+    assert abs(frame[48, 2] - side).max() < 12 and abs(frame[48, 64] - 100).max() < 12
+    with pytest.raises(UserError, match="holds clips of another"):
+        collect_game(
+            Tall, out=tmp_path, frames=8, clip_frames=4, fit="cut" if fit == "stretch" else "stretch"
+        )

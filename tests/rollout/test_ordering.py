@@ -13,8 +13,9 @@ from PIL import Image
 
 from dreamwalk.cli import main
 from dreamwalk.data.h264 import VideoWriter
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.clips import film
-from dreamwalk.rollout.ordering import SampleClips, ordered, write_clip
+from dreamwalk.rollout.ordering import SampleClips, given, ordered, write_clip
 from dreamwalk.systems import moviegen
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.weights import files
@@ -52,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (replace(ASKED, video=Path("v.mp4"), frames=9), "before", 5),
         (replace(ASKED, video=Path("v.mp4")), "before", 1),
         (replace(ASKED, video=Path("v.mp4"), use="anew", frames=9), "anew", 6),
-        (replace(ASKED, image=(Path("large.png"),), fit=True), "first", 1),
+        (replace(ASKED, image=(Path("large.png"),), fit="cut"), "first", 1),
     ],
 )
 def test_what_is_given_says_what_it_is_for(
@@ -127,6 +128,22 @@ def test_impossible_orders(
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         write_clip(change(ASKED), system)
+
+
+def test_a_video_of_a_phone_is_upright(
+    system: Moviegen, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = Path(__file__).parents[1] / "cases" / "videos"
+    asked = replace(ASKED, video=cases / "rot90.mp4", use="anew", frames=5)
+    with pytest.raises(UserError, match=r"rot90\.mp4' is 640x360 and the clip 32x32: add `--fit letterbox`"):
+        given(asked, system)
+    frames = given(replace(asked, fit="letterbox"), system)
+    assert frames is not None and frames.shape == (5, 32, 32, 3)
+    assert frames[0, :, :6].max() == frames[0, :, -6:].max() == 0
+    assert frames[0, 2, 9].argmax() == 1, "green, at the top left"
+    assert frames[0, -3, 9].argmax() == 0, "red, at the bottom left"
+    given(replace(asked, video=cases / "damaged.mkv", fit="cut"), system)
+    assert "its first 38 frames are used" in capsys.readouterr().err
 
 
 def test_the_command(system: Moviegen, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,6 +174,13 @@ def test_a_dream_from_a_picture(tab: Callable[..., Tab], tmp_path: Path) -> None
     )
     page.until("dreamwalk.view.newest && dreamwalk.view.newest.frame > 2")
     assert page.picture().mean() > 240
+    Image.new("RGB", (400, 100), (255, 255, 255)).save(tmp_path / "wide.png")
+    page.page.set_input_files("#pick-picture", tmp_path / "wide.png")
+    page.until("dreamwalk.view.newest && dreamwalk.view.newest.frame > 2 && !dreamwalk.app.waiting")
+    shown = page.picture().astype(float)
+    third = len(shown) // 4
+    assert shown[:third].mean() < 15 and shown[-third:].mean() < 15, "the whole picture, between bars"
+    assert shown[len(shown) // 2].mean() > 240
 
 
 def test_two_browsers_walk_on_their_own_and_a_closed_tab_is_free(tab: Callable[..., Tab]) -> None:

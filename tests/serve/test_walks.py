@@ -58,6 +58,7 @@ GOOD = json.loads(dump_walk(walk([[1, 0, 0, 0, 0, 0.5, 0]])))
     ("changes", "sentence"),
     [
         ({"format": "dreamwalk.walk/9"}, 'lacks "format": "dreamwalk.walk/1"'),
+        ({"sed": 7}, "unknown key 'sed': known are format, system, seed"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"seed": True}, "seed must be a whole number"),
         ({"steps": 2.5}, "steps must be a whole number"),
@@ -112,9 +113,18 @@ def test_no_field_of_any_kind_is_more_than_a_sentence(value: Any) -> None:
 def test_files_that_are_no_walks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no walk file at"):
         read_walk(tmp_path / "nowhere.json")
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="cannot be read"):
+    (tmp_path / "bytes.json").write_bytes(b"{\xff}")
+    with pytest.raises(ValueError, match=r"bytes\.json' is not text in UTF-8"):
         read_walk(tmp_path / "bytes.json")
+    (tmp_path / "line.json").write_text('{"format":\n "dreamwalk.walk/1",\n seed: 1}')
+    with pytest.raises(ValueError, match=r"line\.json': the walk file is not valid JSON: .*line 3 column 2"):
+        read_walk(tmp_path / "line.json")
+    (tmp_path / "field.json").write_text(json.dumps(GOOD | {"limits": ["x"]}))
+    with pytest.raises(ValueError, match=r"field\.json': the walk file has an unknown key 'limits'"):
+        read_walk(tmp_path / "field.json")
+    (tmp_path / "field.json").write_text(json.dumps(GOOD | {"seed": "7"}))
+    with pytest.raises(ValueError, match=r"field\.json': the walk file's seed must be a whole number"):
+        read_walk(tmp_path / "field.json")
     for text in ("{", "[" * 100_000, "[1]", '"walk"'):
         with pytest.raises(ValueError, match=r"not valid JSON|not a walk file"):
             parse_walk(text)

@@ -1,4 +1,4 @@
-// Files: any picture to dream from, cut to the world's shape here, and walks to replay. Chosen, or dropped on the page.
+// Files: any picture to dream from, made the world's size here, and walks to replay. Chosen, or dropped on the page.
 
 import { toast } from "./words.js";
 
@@ -7,15 +7,16 @@ const MOST_WALK = 4 * 2 ** 20;
 export const pickPicture = () => document.getElementById("pick-picture").click();
 export const pickWalk = () => document.getElementById("pick-walk").click();
 
-/** The middle of a picture in the world's shape, as a PNG data URL. */
-async function cut(file, { width, height }) {
+/** A whole picture in the world's size, between black bars where its shape is another one, as a PNG data URL. */
+async function letterbox(file, { width, height }) {
   const bitmap = await createImageBitmap(file);
-  const scale = Math.max(width / bitmap.width, height / bitmap.height);
+  const scale = Math.min(width / bitmap.width, height / bitmap.height);
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
   const pen = canvas.getContext("2d");
   pen.imageSmoothingQuality = "high";
+  pen.fillRect(0, 0, width, height);
   const [w, h] = [bitmap.width * scale, bitmap.height * scale];
   pen.drawImage(bitmap, (width - w) / 2, (height - h) / 2, w, h);
   bitmap.close();
@@ -26,7 +27,7 @@ async function cut(file, { width, height }) {
 export function listenToFiles({ deliver, size, isDream }) {
   async function picture(file) {
     try {
-      deliver({ type: "reset", image: await cut(file, size()) });
+      deliver({ type: "reset", image: await letterbox(file, size()) });
     } catch {
       toast("That file is not a picture that this browser can read.", { error: true });
     }

@@ -1,0 +1,217 @@
+"""Tables of actions and other files that people, spreadsheets and loggers wrote, parsed at one border.
+
+Every error names the file and the row, as a spreadsheet or an editor counts it (an array is counted from 0),
+and where there is one the column.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamwalk.data import vpt
+from dreamwalk.errors import UserError
+from dreamwalk.world import ActionSchema
+
+WORDS = {"true": 1.0, "yes": 1.0, "on": 1.0, "false": 0.0, "no": 0.0, "off": 0.0, "": 0.0}
+"""What stands for a number in a cell; nothing is 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A row of actions per frame."""
+
+    names: tuple[str, ...]
+    """Of the columns; none for an array."""
+    values: np.ndarray
+    """float32 `(frames, columns)`, all finite."""
+    schema: ActionSchema | None = None
+    """Where the layout says what its columns are."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what."""
+
+
+def read_table(file: Path) -> Table:
+    """The table in a .csv, .tsv, .jsonl or .npy file; UserError for the first thing in it that is wrong."""
+    if file.suffix == ".npy":
+        return _read_array(file)
+    return _read_objects(file) if file.suffix == ".jsonl" else _read_cells(file)
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8 or, as Excel writes it, in UTF-16; UserError when it is neither."""
+    data = file.read_bytes()
+    try:
+        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"'{file}' is not text in UTF-8: save it as such") from None
+
+
+def parse_json(text: str, what: str) -> Any:
+    """What JSON text says; UserError that begins with `what` when it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} is not valid JSON: {error}") from None
+
+
+def read_schema(file: Path) -> ActionSchema:
+    """A schema that a person wrote: `{"buttons": ["jump"], "axes": ["yaw"], "limits": [30]}`."""
+    written = parse_json(read_text(file), f"'{file}'")
+    known = ("buttons", "axes", "limits")
+    if not isinstance(written, dict):
+        raise UserError(f"'{file}' must be an object with {', '.join(known)}, got {written!r:.40}")
+    if unknown := [key for key in written if key not in known]:
+        raise UserError(f"'{file}': unknown key '{unknown[0]}': known are {', '.join(known)}")
+    fields = {key: written.get(key, []) for key in known}
+    for key, value in fields.items():
+        what, fits = ("numbers above 0", _is_limit) if key == "limits" else ("names", _is_name)
+        if not isinstance(value, list):
+            raise UserError(f"'{file}': {key} must be a list of {what}, got {value!r:.40}")
+        for k, each in enumerate(value):
+            if not fits(each):
+                raise UserError(f"'{file}': {key}[{k}] must be one of {what}, got {each!r:.40}")
+    names, axes = [*fields["buttons"], *fields["axes"]], len(fields["axes"])
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"'{file}' must name one button or axis at least, and none twice")
+    if len(fields["limits"]) != axes:
+        raise UserError(f"'{file}': {axes} axes need as many limits, got {len(fields['limits'])}")
+    limits = tuple(float(limit) for limit in fields["limits"])
+    return ActionSchema(tuple(fields["buttons"]), tuple(fields["axes"]), limits)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value == value.strip() != ""
+
+
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e30
+
+
+def _read_cells(file: Path) -> Table:
+    """A table of cells, separated by commas, semicolons, tabs or bars; its first row are names."""
+    rows, delimiter = _cells(file)
+    if not rows:
+        raise UserError(f"'{file}' is empty: it should have a row of names and one row per frame")
+    (_, names), *rows = rows
+    _check_names(file, names)
+    for row, cells in rows:
+        if len(cells) < len(names) or any(cells[len(names) :]):
+            mend = " (decimal commas need semicolons between the columns)" if delimiter == "," else ""
+            raise UserError(f"'{file}', row {row} has {len(cells)} cells, the names are {len(names)}{mend}")
+    kept = [k for k, name in enumerate(names) if name]
+    nameless = [k for k, name in enumerate(names) if not name and any(cells[k] for _, cells in rows)]
+    notes = [f"column {k + 1} has no name and is not used" for k in nameless]
+    empty = sum(not cells[k] for _, cells in rows for k in kept)
+    notes += [f"empty cells are taken for 0 ({empty})"] if empty else []
+    comma = delimiter != ","
+    table = [
+        (row, [_number(cells[k], file, row, names[k], comma=comma) for k in kept]) for row, cells in rows
+    ]
+    return _table(file, [names[k] for k in kept], table, notes)
+
+
+def _cells(file: Path) -> tuple[list[tuple[int, list[str]]], str]:
+    """Numbered rows of cells without blank ones at the end, and what separates them."""
+    lines = io.StringIO(read_text(file), newline="")
+    first = lines.readline()
+    hinted = first.startswith("sep=")  # Excel's
+    delimiter = first[4:5] if hinted else max(",;\t|", key=first.count)
+    lines.seek(len(first) if hinted else 0)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        rows = [(reader.line_num + hinted, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"'{file}', row {reader.line_num + hinted}: {error}") from None
+    rows = [(row, cells) for row, cells in rows if len(cells) > 1 or any(cells)]
+    while rows and not any(rows[-1][1]):
+        rows.pop()
+    return rows, delimiter
+
+
+def _check_names(file: Path, names: list[str]) -> None:
+    if all(_is_number(name) or name.lower() in WORDS for name in names):
+        raise UserError(f"'{file}', row 1 has numbers: write a row of names above it, one for each column")
+    named = [name for name in names if name]
+    if twice := [name for k, name in enumerate(named) if name in named[:k]]:
+        raise UserError(f"'{file}', row 1: two columns are called '{twice[0]}'")
+
+
+def _read_objects(file: Path) -> Table:
+    """One JSON object a line; those of VPT's recordings too."""
+    lines = [(k, line) for k, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
+    rows = [(k, parse_json(line, f"'{file}', row {k}")) for k, line in lines]
+    for k, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"'{file}', row {k} must be an object of names and numbers, got {row!r:.40}")
+    if not rows:
+        raise UserError(f"'{file}' is empty: it should have one object per frame, a line each")
+    if vpt.is_vpt(rows[0][1]):
+        values, notes = vpt.read(rows, file)
+        return Table(vpt.SCHEMA.buttons + vpt.SCHEMA.axes, values, vpt.SCHEMA, notes)
+    stripped = [(k, {name.strip(): value for name, value in row.items()}) for k, row in rows]
+    names = list(dict.fromkeys(name for _, row in stripped for name in row))
+    table = [(k, [_value(row.get(name), file, k, name) for name in names]) for k, row in stripped]
+    return _table(file, names, table)
+
+
+def _value(value: Any, file: Path, row: int, name: str) -> float:
+    if isinstance(value, str):
+        return _number(value, file, row, name)
+    if value is None or isinstance(value, bool | int | float):
+        return float(value or 0) if not isinstance(value, int) or abs(value) < 1e300 else math.inf
+    raise UserError(
+        f"'{file}', row {row}, column '{name}' is neither a number nor true or false: {value!r:.40}"
+    )
+
+
+def _read_array(file: Path) -> Table:
+    try:
+        values = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"'{file}' is not an array that numpy.save wrote ({error})") from None
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "biuf":
+        what = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "several arrays"
+        raise UserError(f"'{file}' must be an array of numbers (frames, columns), got {what}")
+    return _table(file, [], list(enumerate(values)))
+
+
+def _table(file: Path, names: list[str], rows: list[tuple[int, Any]], notes: Iterable[str] = ()) -> Table:
+    """A table of numbered rows; UserError where it has none, or what is no finite number."""
+    if not rows:
+        raise UserError(f"'{file}' has no rows: it should have one per frame")
+    with np.errstate(over="ignore"):
+        values = np.array([row for _, row in rows]).astype(np.float32)
+    for at, k in np.argwhere(~np.isfinite(values)):
+        column = f"'{names[k]}'" if names else k
+        raise UserError(f"'{file}', row {rows[at][0]}, column {column} is {rows[at][1][k]}: give it a number")
+    return Table(tuple(names), values, notes=tuple(notes))
+
+
+def _number(cell: str, file: Path, row: int, name: str, *, comma: bool = False) -> float:
+    """The number in a cell, `comma`: with a decimal comma."""
+    text = cell.strip().lower().replace("−", "-")
+    if comma and text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
+    if text in WORDS:
+        return WORDS[text]
+    if not _is_number(text):
+        what = "is neither a number nor true or false"
+        raise UserError(f"'{file}', row {row}, column '{name}' {what}: {cell!r:.40}")
+    return float(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
