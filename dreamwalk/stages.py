@@ -39,8 +39,11 @@ def game_stage(level: str) -> Stage:
         starts = [
             Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
         ]
+        actions = world.actions
     about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
-    return Stage(title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about)
+    return Stage(
+        title=f"doom: {level}", game=lambda: Doom(level), starts=starts, notes=about, actions=actions
+    )
 
 
 def open_stage(name: str, device: str | None = None) -> Stage:
@@ -71,7 +74,7 @@ def _dream_stage(name: str, system: Any) -> Stage:
     notes |= about.get("notes", {})
     return Stage(
         title=name, dream=lambda: system.world(), game=_shadow(walkable), starts=starts, notes=notes,
-        unlearnt=walkable.unlearnt, schedules=_schedules(system),
+        unlearnt=walkable.unlearnt, schedules=_schedules(system), actions=walkable.actions,
     )  # fmt: skip
 
 
@@ -111,8 +114,18 @@ def _clip_stage(name: str, system: Any) -> Stage:
     clips = Clips(
         make, size=config.size, fps=config.fps, steps=config.steps, longest=bytes_read,
         check=system.letters.check, examples=EXAMPLES,
+        vocabulary=_vocabulary(walkable),
     )  # fmt: skip
     return Stage(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
+
+
+def _vocabulary(walkable: Any) -> dict[str, tuple[str, ...]]:
+    """What the captions of its level say; empty where the captions were not ours."""
+    from dreamwalk.data.captions import vocabulary
+
+    if walkable is None or walkable.world != "doom":
+        return {}
+    return vocabulary(walkable.level)
 
 
 def _schedules(system: Any) -> dict[str, Any]:
