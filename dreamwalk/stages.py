@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -125,7 +125,9 @@ def _vocabulary(walkable: Any) -> dict[str, tuple[str, ...]]:
 
     if walkable is None or walkable.world != "doom":
         return {}
-    return vocabulary(walkable.level)
+    with suppress(UserError):
+        return vocabulary(walkable.level)
+    return {}
 
 
 def _schedules(system: Any) -> dict[str, Any]:

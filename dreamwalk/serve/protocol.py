@@ -2,9 +2,9 @@
 
 From the page, JSON text with a `type`:
 
-    input   seq, held [button names], pressed {button: presses, each for one frame}, moved {axis: distance since
-            the last message: it adds up and is drained once per frame}, turning {axis: distance per frame for
-            as long as it is held}; buttons and axes are those of hello, axes in their own units
+    input   seq, held [button names], pressed {button: presses, each for one frame}, moved {axis: distance
+            since the last message: it adds up and is drained once per frame}, turning {axis: distance per
+            frame for as long as it is held}; names are those of hello, axes are in their own units
     ack     serial of the newest frame that the page has decoded
     ping    t, which comes back in a pong
     reset   seed?, start? (index in the gallery), image? (base64 of a PNG, JPEG or WebP to dream from)

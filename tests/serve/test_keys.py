@@ -1,4 +1,4 @@
-"""Every button and axis of any world is reached, from the keyboard, a phone and a game pad; all else by keys too."""
+"""Every button and axis of any world is reached from keyboard, phone and game pad, and all else by keys."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from odd import ODD, Odd
+from rooms import ACTIONS as ACTIONS_OF_ROOMS
+from rooms import Imagined, Room
 from tabs import Tab
-from test_wishes import Maker, stage_of
+from test_wishes import Maker, stage_of, wait_for
 
 from dreamwalk.serve import Stage, Start
 from dreamwalk.serve.app import PAGE
@@ -21,9 +23,19 @@ from dreamwalk.world import ActionSchema
 pytestmark = pytest.mark.browser
 ACTIONS = [f"button:{name}" for name in ODD.buttons] + [f"axis:{a}{way}" for a in ODD.axes for way in "-+"]
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-REACHABLE = """() => [...document.querySelectorAll("button, input, textarea, a[href], summary")].filter(one =>
-  one.checkVisibility({visibilityProperty: true}) && !one.disabled && !one.closest("[inert]") && one.type !== "file"
-  && (!document.querySelector("dialog[open]") || one.closest("dialog")))"""
+REACHABLE = """all => (window.rest = all.filter(one =>
+  one.checkVisibility({visibilityProperty: true}) && !one.disabled && !one.closest("[inert]")
+  && one.type !== "file" && (!document.querySelector("dialog[open]") || one.closest("dialog")))).length"""
+LEFT = """() => {
+  window.rest = window.rest.filter(one => one !== document.activeElement);
+  return window.rest.map(one => one.outerHTML);
+}"""
+UNSEEN = """all => all.filter(button => {
+  button.scrollIntoView({block: "center"});
+  const {x, y, width, height} = button.getBoundingClientRect();
+  const there = document.elementFromPoint(x + width / 2, y + height / 2);
+  return width < 20 || height < 16 || !button.contains(there);
+}).map(button => button.outerHTML)"""
 
 
 class Home:
@@ -81,12 +93,11 @@ def listed(page: Tab) -> dict[str, list[str]]:
 def reached(page: Tab, most: int = 120) -> list[str]:
     """Press Tab until the focus has been everywhere; what can be seen and was not reached."""
     page.look("document.activeElement.blur()")
-    page.look(f"window.rest = ({REACHABLE})(); window.rest.length")
+    count = page.page.locator("button, input, textarea, a[href], summary").evaluate_all(REACHABLE)
+    assert count > 5
     for _ in range(most):
         page.page.keyboard.press("Tab")
-        left = page.look(
-            "(window.rest = window.rest.filter(one => one !== document.activeElement)).map(one => one.outerHTML)"
-        )
+        left = page.look(LEFT)
         if not left:
             break
     return left
@@ -306,11 +317,7 @@ def test_every_button_of_the_settings_can_be_seen(tab: Callable[..., Tab]) -> No
     walk.page.keyboard.press(",")
     walk.until("dreamwalk.panel.isOpen")
     time.sleep(0.1)
-    hidden = walk.look("""() => [...document.querySelectorAll("#panel button:not([hidden])")].filter(button => {
-      button.scrollIntoView({block: "center"});
-      const {x, y, width, height} = button.getBoundingClientRect();
-      return width < 20 || height < 16 || !button.contains(document.elementFromPoint(x + width / 2, y + height / 2));
-    }).map(button => button.outerHTML)""")
+    hidden = walk.page.locator("#panel button:not([hidden])").evaluate_all(UNSEEN)
     assert hidden == []
 
 
@@ -334,3 +341,33 @@ def test_no_handler_swallows_a_key_by_what_it_gives_back() -> None:
         name: re.findall(r"(?<!socket)\.on(?!Drawn)[a-z]+ = .*", text) for name, text in scripts.items()
     }
     assert len(scripts) > 10 and not any(swallowing.values()), swallowing
+
+
+def test_what_a_dream_has_not_learnt_is_grey_and_says_so(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+) -> None:
+    worlds: list[Room] = []
+
+    def opened(kind: type[Room]) -> Room:
+        worlds.append(kind(fps=30))
+        return worlds[-1]
+
+    pair = (lambda: opened(Imagined), lambda: opened(Room))
+    stage = Stage("room.test", *pair, starts, actions=ACTIONS_OF_ROOMS, unlearnt=("place", "pitch"))
+    walk = tab(address=serve_stage(stage))
+    walk.page.keyboard.press("?")
+    assert "not learnt it yet; the real game has it" in walk.page.locator(".unlearnt").first.inner_text()
+    assert walk.page.locator("#help .unlearnt").count() == 3, "the button, and both ways of the axis"
+    walk.page.keyboard.press("Escape")
+    walk.begin()
+    grey = "document.querySelector('[data-key=place]').classList.contains('unlearnt')"
+    walk.until(grey)
+    walk.page.keyboard.press("e")
+    assert "has not learnt it yet" in walk.page.locator(".toast").inner_text()
+    walk.page.keyboard.press("PageUp")
+    walk.until("dreamwalk.view.newest.frame > 30")
+    assert all(world.placed == 0 and world.pitch == 0 for world in worlds)
+    walk.page.keyboard.press("g")
+    walk.until(f"dreamwalk.view.newest.view === 'game' && !{grey}")
+    walk.page.keyboard.press("e")
+    wait_for(lambda: sum(world.placed for world in worlds) == 1)

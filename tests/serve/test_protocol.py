@@ -102,7 +102,7 @@ def test_pictures_that_are_too_large_are_not_even_decoded() -> None:
 @given(some.recursive(
     some.none() | some.booleans() | some.floats() | some.integers() | some.text(max_size=8),
     lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.sampled_from(
-        ["type", "held", "moved", "pressed", "seq", "seed", "start", "image", "walk", "view", "steps", "serial"]
+        ["type", "held", "moved", "pressed", "seq", "seed", "start", "image", "walk", "view", "steps"]
     ), inner | some.sampled_from(["input", "reset", "ack", "replay", "steps", "ping", "view"]), max_size=6),
     max_leaves=12,
 ))  # fmt: skip
