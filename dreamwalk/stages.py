@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -39,8 +39,11 @@ def game_stage(level: str) -> Stage:
         starts = [
             Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
         ]
+        actions = world.actions
     about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
-    return Stage(title=game_title(level), game=lambda: Doom(level), starts=starts, notes=about)
+    return Stage(
+        title=game_title(level), game=lambda: Doom(level), starts=starts, notes=about, actions=actions
+    )
 
 
 def game_title(level: str) -> str:
@@ -76,7 +79,7 @@ def _dream_stage(name: str, system: Any) -> Stage:
     notes |= about.get("notes", {})
     return Stage(
         title=name, dream=lambda: system.world(), game=_shadow(walkable), starts=starts, notes=notes,
-        unlearnt=walkable.unlearnt, schedules=_schedules(system),
+        unlearnt=walkable.unlearnt, schedules=_schedules(system), actions=walkable.actions,
         game_title=game_title(walkable.level),
     )  # fmt: skip
 
@@ -117,8 +120,20 @@ def _clip_stage(name: str, system: Any) -> Stage:
     clips = Clips(
         make, size=config.size, fps=config.fps, steps=config.steps, longest=bytes_read,
         check=system.letters.check, examples=EXAMPLES,
+        vocabulary=_vocabulary(walkable),
     )  # fmt: skip
     return Stage(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
+
+
+def _vocabulary(walkable: Any) -> dict[str, tuple[str, ...]]:
+    """What the captions of its level say; empty where the captions were not ours."""
+    from dreamwalk.data.captions import vocabulary
+
+    if walkable is None or walkable.world != "doom":
+        return {}
+    with suppress(UserError):
+        return vocabulary(walkable.level)
+    return {}
 
 
 def _schedules(system: Any) -> dict[str, Any]:

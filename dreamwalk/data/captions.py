@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.levels import CLIPS_PER_LEVEL, level_for
-from dreamwalk.data.scenery import Level, Room
+from dreamwalk.data.levels import CLIPS_PER_LEVEL, level_for, level_named
+from dreamwalk.data.procedural import WALLS as PROCEDURAL_WALLS
+from dreamwalk.data.scenery import LANDMARKS, PLACED, Level, Room
 from dreamwalk.world import ActionSchema
 
 Motion = Literal[
@@ -55,6 +56,11 @@ WALLS = {
     "steel": ("steel", "grey metal"),
 }
 """Other words for walls."""
+BETWEEN = (
+    *("a", "an", "then", "and", "with", "in", "into", "through", "to", "towards", "put down"),
+    *(words for near in NEAR.values() for words in near),
+)
+"""What joins the rest of a caption."""
 Narrator = Callable[[int, Clip, int], str]
 """The caption of a window: index of the clip, the window, and where it starts."""
 
@@ -135,10 +141,30 @@ def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None
             words += f" {_pick(random, towards)} {_article(_pick(random, (seen, seen.split()[-1])))}"
             mark = seen
         if placed is not None and placed[phase.start : phase.stop].any():
-            words += " and put down a golden pillar"
+            words += f" and put down {_article(PLACED.words)}"
             placed = None
         parts.append(words)
     return ", then ".join(parts)
+
+
+def vocabulary(level: str) -> dict[str, tuple[str, ...]]:
+    """All that captions of a level say, by kind; of "procedural", in all of its levels.
+
+    UserError for an unknown level.
+    """
+    if level == "procedural":
+        walls, marks = tuple(PROCEDURAL_WALLS), tuple(LANDMARKS)
+    else:
+        rooms = level_named(level).rooms
+        walls = tuple(dict.fromkeys(room.wall for room in rooms))
+        marks = tuple(dict.fromkeys(room.landmark for room in rooms if room.landmark))
+    told = dict.fromkeys(word for wall in walls for word in WALLS.get(wall, (wall,)))
+    return {
+        "What is done": tuple(dict.fromkeys(words for said in SAID.values() for words in said)),
+        "Walls": (*told, "room", "hall"),
+        "Things": (*marks, "doorway", PLACED.words),
+        "Between them": BETWEEN,
+    }
 
 
 def narrator(manifest: dict[str, Any], schema: ActionSchema) -> Narrator | None:

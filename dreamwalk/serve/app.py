@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -164,6 +165,7 @@ def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
         "starts": [start.name for start in stage.starts],
         "notes": stage.notes,
         "unlearnt": stage.unlearnt,
+        "actions": stage.actions and asdict(stage.actions),
         "sessions": lobby.taken,
         "waiting": lobby.waiting,
         "seats": lobby.seats,
@@ -176,6 +178,7 @@ def _offer(clips: Clips) -> dict[str, object]:
     return {
         "height": height, "width": width, "fps": clips.fps, "steps": clips.steps,
         "most_steps": clips.most_steps, "longest": clips.longest, "examples": examples,
+        "vocabulary": clips.vocabulary,
     }  # fmt: skip
 
 

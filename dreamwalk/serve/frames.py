@@ -1,13 +1,13 @@
 """Frame messages: one or two JPEGs behind a small binary header, little-endian.
 
-0   u8   version, 1                 16  f32  model ms: making this frame, all stages
+0   u8   version, 2                 16  f32  model ms: making this frame, all stages
 1   u8   pictures, 1 or 2           20  f32  encode ms
 2   u8   view: 0 dream 1 game 2 both  24  f32  period ms: since the frame before
-3   u8   flags: 1 recording,        28  u16  held: bit i is button i of the schema
-         2 replaying, 4 paused      30  u16  bytes of the note
+3   u8   flags: 1 recording,        28  u32  bytes of the note
+         2 replaying, 4 paused
 4   u32  serial, to acknowledge     32  u32  bytes of picture 1 (JPEG)
 8   u32  frame: steps since reset   36  u32  bytes of picture 2, or 0
-12  u32  seq: newest input used     40  note (JSON: stages {name: ms}, axes [...]), picture 1, picture 2
+12  u32  seq: newest input used     40  note (JSON: stages {name: ms}, held [names], axes [...]), pictures
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from PIL import Image
 
 from dreamwalk.errors import UserError
 
-VERSION = 1
+VERSION = 2
 VIEWS = ("dream", "game", "both")
 RECORDING, REPLAYING, PAUSED = 1, 2, 4
 QUALITY = 92
 """JPEG at this quality without chroma subsampling takes 0.1 ms at 160 x 120, WebP seven times as long."""
-_HEADER = struct.Struct("<4B3I3f2H2I")
+_HEADER = struct.Struct("<4B3I3f3I")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class FrameNote:
     model_ms: float = 0.0
     encode_ms: float = 0.0
     period_ms: float = 0.0
-    held: int = 0
+    held: tuple[str, ...] = ()
+    """Names of buttons."""
     stages: dict[str, float] = field(default_factory=dict)
     axes: tuple[float, ...] = ()
 
@@ -59,11 +60,12 @@ def pack_frame(note: FrameNote, pictures: list[bytes]) -> bytes:
     """One binary frame message of one or two JPEGs."""
     assert 1 <= len(pictures) <= 2, "a frame has one or two pictures"
     stages = {name: round(float(ms), 2) for name, ms in note.stages.items()}
-    text = json.dumps({"stages": stages, "axes": [round(float(a), 3) for a in note.axes]}).encode()
+    axes = [round(float(a), 3) for a in note.axes]
+    text = json.dumps({"stages": stages, "held": note.held, "axes": axes}).encode()
     lengths = [len(picture) for picture in pictures] + [0]
     header = _HEADER.pack(
         *(VERSION, len(pictures), VIEWS.index(note.view), note.flags, note.serial, note.frame, note.seq),
-        *(note.model_ms, note.encode_ms, note.period_ms, note.held, len(text), lengths[0], lengths[1]),
+        *(note.model_ms, note.encode_ms, note.period_ms, len(text), lengths[0], lengths[1]),
     )
     return b"".join([header, text, *pictures])
 
@@ -72,9 +74,9 @@ def unpack_frame(message: bytes) -> tuple[FrameNote, list[bytes]]:
     """The inverse of `pack_frame`, for Python clients and tests. UserError when it is no frame of this
     version."""
     if len(message) < _HEADER.size or message[0] != VERSION:
-        raise UserError("this is not a frame message of version 1")
+        raise UserError(f"this is not a frame message of version {VERSION}")
     values = _HEADER.unpack_from(message)
-    count, view, flags, serial, frame, seq, model, encode, period, held, text, *lengths = values[1:]
+    count, view, flags, serial, frame, seq, model, encode, period, text, *lengths = values[1:]
     body = message[_HEADER.size :]
     extra = json.loads(body[:text])
     cuts = [text, text + lengths[0], text + lengths[0] + lengths[1]]
@@ -88,7 +90,7 @@ def unpack_frame(message: bytes) -> tuple[FrameNote, list[bytes]]:
         model,
         encode,
         period,
-        held,
+        tuple(extra["held"]),
         extra["stages"],
         tuple(extra["axes"]),
     )

@@ -245,8 +245,8 @@ def _used(scene: Scene, vector: np.ndarray | None) -> dict[str, Any]:
     if vector is None:
         return {}
     action = scene.schema.unpack(vector)
-    held = sum(1 << i for i, button in enumerate(action["buttons"][:16]) if button)
-    return {"held": held, "axes": tuple(float(a) for a in action.get("axes", ()))}
+    held = [name for name, on in zip(scene.schema.buttons, action["buttons"], strict=True) if on]
+    return {"held": tuple(held), "axes": tuple(float(a) for a in action.get("axes", ()))}
 
 
 def sentence(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 From the page, JSON text with a `type`:
 
-    input   seq, held [button names], yaw, pitch (degrees since the last message: they add up and are drained
-            once per frame), turn, tilt (degrees per frame for as long as they are held), place (presses)
+    input   seq, held [button names], pressed {button: presses, each for one frame}, moved {axis: distance
+            since the last message: it adds up and is drained once per frame}, turning {axis: distance per
+            frame for as long as it is held}; names are those of hello, axes are in their own units
     ack     serial of the newest frame that the page has decoded
     ping    t, which comes back in a pong
     reset   seed?, start? (index in the gallery), image? (base64 of a PNG, JPEG or WebP to dream from)
@@ -41,8 +42,9 @@ from dreamwalk.serve.frames import VIEWS
 MAX_MESSAGE = 4 * 2**20
 """The longest message from a page, in bytes: room for a long walk or a picture."""
 MAX_SEED = 2**31 - 1
-MAX_HELD = 32
-MAX_DEGREES = 1e5
+MAX_NAMES = 256
+"""Buttons or axes in one message, at most."""
+MAX_DISTANCE = 1e5
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -52,11 +54,12 @@ class Input:
 
     seq: int
     held: tuple[str, ...] = ()
+    pressed: dict[str, int] = field(default_factory=dict)
+    """Presses per button since the last message, each for one frame."""
     moved: dict[str, float] = field(default_factory=dict)
-    """Degrees per axis since the last message."""
+    """Distance per axis since the last message, in the axis' units."""
     turning: dict[str, float] = field(default_factory=dict)
-    """Degrees per frame and axis for as long as they are held."""
-    place: int = 0
+    """Distance per frame and axis for as long as it is held."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,11 @@ def parse(text: str) -> Message:
     return reader(content)
 
 
-def _number(content: dict[str, Any], key: str, bound: float = MAX_DEGREES) -> float:
+def _number(content: dict[str, Any], key: str, bound: float = MAX_DISTANCE) -> float:
     value = content.get(key, 0.0)
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     if not plain or not -bound <= value <= bound or not math.isfinite(value):
-        raise UserError(f"{key} must be a finite number, got {value!r:.40}")
+        raise UserError(f"{key:.40} must be a finite number, got {value!r:.40}")
     return float(value)
 
 
@@ -163,7 +166,7 @@ def read_whole(
     """A whole number from `low` to `high` of a message; UserError for anything else."""
     value = content.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UserError(f"{key} must be a whole number from {low} to {high}, got {value!r:.40}")
+        raise UserError(f"{key:.40} must be a whole number from {low} to {high}, got {value!r:.40}")
     return value
 
 
@@ -176,17 +179,23 @@ def _flag(content: dict[str, Any], key: str) -> bool:
 
 def _input(content: dict[str, Any]) -> Input:
     held = content.get("held", [])
-    if not isinstance(held, list) or len(held) > MAX_HELD or not all(isinstance(name, str) for name in held):
-        raise UserError(f"held must be a list of at most {MAX_HELD} button names")
-    moved = {axis: _number(content, axis) for axis in ("yaw", "pitch")}
-    turning = {"yaw": _number(content, "turn"), "pitch": _number(content, "tilt")}
+    if not isinstance(held, list) or len(held) > MAX_NAMES or not all(isinstance(name, str) for name in held):
+        raise UserError(f"held must be a list of at most {MAX_NAMES} button names")
+    pressed, moved, turning = (_by_name(content, key) for key in ("pressed", "moved", "turning"))
     return Input(
         seq=read_whole(content, "seq", 2**32 - 1, 0),
         held=tuple(held),
-        moved={axis: value for axis, value in moved.items() if value},
-        turning={axis: value for axis, value in turning.items() if value},
-        place=read_whole(content, "place", 1000, 0),
+        pressed={name: read_whole(pressed, name, 1000) for name in pressed},
+        moved={name: _number(moved, name) for name in moved},
+        turning={name: _number(turning, name) for name in turning},
     )
+
+
+def _by_name(content: dict[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key, {})
+    if not isinstance(value, dict) or len(value) > MAX_NAMES:
+        raise UserError(f"{key} must be an object of at most {MAX_NAMES} names and numbers")
+    return value
 
 
 def _reset(content: dict[str, Any]) -> Reset:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dreamwalk.data.walks import MOST_STEPS
 from dreamwalk.errors import UserError
-from dreamwalk.world import World
+from dreamwalk.world import ActionSchema, World
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Clips:
     """UserError for a text that cannot be read, or not all of it."""
     examples: tuple[str, ...] = ()
     """Prompts to begin with."""
+    vocabulary: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By title, the phrases that the model was trained on; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Stage:
     """Buttons and axes that the dream has not learnt: there they do nothing."""
     schedules: dict[str, Callable[[int, int], Iterator[np.ndarray]]] = field(default_factory=dict)
     """By name: from the index of a start and a seed to pictures of frames under way, row after row."""
+    actions: ActionSchema | None = None
+    """What can be done in it, for the list of keys on the start screen; each walk says it again."""
     clips: Clips | None = None
     """Clips from words; the starts are then first pictures to choose from."""
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dreamwalk.data.captions import caption, motions, phases
+from dreamwalk.data.captions import caption, motions, phases, vocabulary
 from dreamwalk.data.doom import pose_matrix
-from dreamwalk.data.levels import home
+from dreamwalk.data.levels import home, level_named
 from dreamwalk.evaluation.obedience import facts
 
 MARBLE = (160.0, 512.0)
@@ -57,6 +57,33 @@ def test_a_caption_names_motion_room_and_what_comes_into_view() -> None:
 def test_a_picture_has_a_caption() -> None:
     words = caption(home(), walk([]), seed=1)
     assert "green" in words and "torch" not in words
+
+
+@pytest.mark.parametrize("name", ["home", "procedural:5", "procedural:11"])
+def test_the_vocabulary_has_every_word_of_the_captions_and_few_others(name: str) -> None:
+    kind, level = name.partition(":")[0], level_named(name)
+    random, said = np.random.default_rng(3), set()
+    for seed in range(400):
+        room = level.rooms[seed % len(level.rooms)]
+        x, y, heading = (
+            random.uniform(room.x0, room.x1),
+            random.uniform(room.y0, room.y1),
+            random.uniform(0, 360),
+        )
+        steps, poses = random.integers(-1, 2, (4, 3)) * (8, 8, 6), [pose_matrix((x, y, 41.0), heading)]
+        for ahead, right, left in steps.repeat(9, 0)[: 0 if seed % 9 == 0 else None]:
+            angle = np.deg2rad(heading)
+            x += ahead * np.cos(angle) + right * np.sin(angle)
+            y += ahead * np.sin(angle) - right * np.cos(angle)
+            heading += left
+            poses.append(pose_matrix((x, y, 41.0), heading))
+        placed = np.arange(len(poses)) == 3
+        said |= set(caption(level, np.stack(poses), placed=placed, seed=seed).replace(",", "").split())
+    known = {word for phrases in vocabulary(kind).values() for phrase in phrases for word in phrase.split()}
+    for door in level.doors:
+        said |= set(caption(level, pose_matrix((door.x, door.y, 41.0), 0.0)[None]).split())
+    assert said <= known
+    assert len(said) > 40 and (kind == "procedural" or known - said <= {"an"})
 
 
 def test_facts_are_those_of_the_caption() -> None:

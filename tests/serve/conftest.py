@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rooms import Imagined, Room, Visitor, thumbnails
+from rooms import ACTIONS, Imagined, Room, Visitor, thumbnails
 from starlette.testclient import TestClient
 from tabs import Tab
 
@@ -103,7 +103,8 @@ def serve_stage() -> Iterator[Callable[..., str]]:
 def address(serve_stage: Callable[..., str], starts: list[Start]) -> str:
     notes = {"What": "A room that is cast ray by ray."}
     return serve_stage(
-        Stage("room.test", lambda: Imagined(fps=20), lambda: Room(fps=20), starts, notes), max_sessions=4
+        Stage("room.test", lambda: Imagined(fps=20), lambda: Room(fps=20), starts, notes, actions=ACTIONS),
+        max_sessions=4,
     )
 
 

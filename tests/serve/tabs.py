@@ -41,8 +41,15 @@ class Tab:
             time.sleep(0.02)
         return found
 
+    def type(self, field: str, text: str) -> None:
+        """Type into a field, key by key, in the place of what is there."""
+        self.page.locator(field).wait_for()
+        self.page.focus(field)
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.type(text)
+
     def begin(self, start: int = 0, seed: int = 0) -> Tab:
-        self.page.fill("#gate-seed", str(seed))
+        self.type("#gate-seed", str(seed))
         self.page.locator(".start").nth(start).click()
         self.until("dreamwalk.app.hello && dreamwalk.view.newest && dreamwalk.app.status.state === 'ready'")
         return self

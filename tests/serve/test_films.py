@@ -22,7 +22,11 @@ def walked(visitor: Visitor, count: int) -> list[list[bytes]]:
     shown = []
     for k in range(count):
         visitor.send(
-            "input", seq=k, held=["forward"] if k % 3 else ["left"], yaw=3.7 * k, pitch=-1.3, place=k % 2
+            "input",
+            seq=k,
+            held=["forward"] if k % 3 else ["left"],
+            moved={"yaw": 3.7 * k, "pitch": -1.3},
+            pressed={"place": k % 2},
         )
         shown.append(visitor.step()[1])
     return shown

@@ -38,8 +38,8 @@ def reason(visitor: Visitor) -> tuple[int, str]:
     [
         ("{", "that message is not valid JSON"),
         ('{"type": "fly"}', "unknown message type 'fly'"),
-        ('{"type": "input", "yaw": NaN}', "yaw must be a finite number"),
-        ('{"type": "input", "held": ["jump"]}', "this world has no 'jump': it knows forward, back"),
+        ('{"type": "input", "moved": {"yaw": NaN}}', "yaw must be a finite number"),
+        ('{"type": "input", "held": ["jump"]}', "this world has no button 'jump': it knows forward, back"),
         ('{"type": "ack", "serial": 4000000000}', "frame 4000000000 was never sent"),
         (
             '{"type": "input", "pad": "' + "x" * (5 * 2**20) + '"}',
@@ -155,7 +155,7 @@ def test_each_page_walks_in_its_own_worlds_and_leaves_them(
     first.asleep()
     second.asleep()
     first.send("input", seq=1, held=["forward"])
-    second.send("input", seq=1, held=[], yaw=20)
+    second.send("input", seq=1, held=[], moved={"yaw": 20})
     assert first.step()[1] != second.step()[1]
     assert [type(world) for world in opened] == [Imagined, Imagined], "nobody has looked at a game yet"
     for visitor in (first, second):

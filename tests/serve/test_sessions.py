@@ -38,14 +38,14 @@ def test_a_world_is_warm_before_the_page_hears_hello(make_stage: Make, visit: Vi
 def test_turning_right_moves_the_picture_left(make_stage: Make, visit: Visit) -> None:
     visitor = visit(make_stage(only="game"))
     _, (before,) = visitor.asleep()
-    visitor.send("input", seq=3, held=[], yaw=8.0)
+    visitor.send("input", seq=3, held=[], moved={"yaw": 8.0})
     note, (after,) = visitor.step()
     assert shift(pixels(before), pixels(after)) in range(-13, -6)
     assert (note.seq, note.axes) == (3, (8.0, 0.0))
-    visitor.send("input", seq=4, held=["forward"], turn=-8.0)
+    visitor.send("input", seq=4, held=["forward"], turning={"yaw": -8.0})
     note, (back,) = visitor.step(2)
     assert shift(pixels(after), pixels(back)) > 6
-    assert (note.held, note.axes, note.seq) == (1, (-8.0, 0.0), 4)
+    assert (note.held, note.axes, note.seq) == (("forward",), (-8.0, 0.0), 4)
 
 
 def test_frames_wait_for_acknowledgement(make_stage: Make, visit: Visit) -> None:
@@ -117,7 +117,7 @@ def after_steps(world: Room, count: int, *, seed: int = 0) -> np.ndarray:
 def test_the_game_goes_on_where_the_same_actions_led(make_stage: Make, visit: Visit) -> None:
     visitor = visit(make_stage())
     visitor.asleep()
-    visitor.send("input", seq=1, held=["forward"], turn=8.0)
+    visitor.send("input", seq=1, held=["forward"], turning={"yaw": 8.0})
     _, (dreamt,) = visitor.step(5)
     assert dreamt == encode_picture(after_steps(Imagined(), 5))
     visitor.send("view", view="game")
@@ -131,7 +131,7 @@ def test_the_game_goes_on_where_the_same_actions_led(make_stage: Make, visit: Vi
     note, (dreamt,) = visitor.frame()
     assert note.view == "dream" and dreamt == seen, "the dream goes on from the game's picture"
     visitor.send("input", seq=2, held=[])
-    visitor.send("input", seq=3, held=[], yaw=9.0)
+    visitor.send("input", seq=3, held=[], moved={"yaw": 9.0})
     dream = Imagined()
     dream.reset(seed=0, options={"image": game})
     expected = dream.step(dream.actions.action(yaw=9.0))[0]
@@ -141,7 +141,7 @@ def test_the_game_goes_on_where_the_same_actions_led(make_stage: Make, visit: Vi
 def test_side_by_side(make_stage: Make, visit: Visit) -> None:
     visitor = visit(make_stage())
     visitor.asleep()
-    visitor.send("input", seq=1, held=["forward"], turn=8.0)
+    visitor.send("input", seq=1, held=["forward"], turning={"yaw": 8.0})
     visitor.send("view", view="both")
     assert len(visitor.frame()[1]) == 2
     note, pictures = visitor.step(4)

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,8 +58,9 @@ class Maker:
 
 
 def stage_of(maker: Maker) -> Stage:
-    examples = ("a red hall", "a green hall")
-    clips = Clips(maker, size=SIZE, fps=10.0, steps=4, longest=40, check=few, examples=examples)
+    words = {"Walls": ("red", "green metal", "hall"), "Between them": ("a", "and", "put down")}
+    said = {"longest": 40, "check": few, "examples": ("a red hall", "a green hall"), "vocabulary": words}
+    clips = Clips(maker, size=SIZE, fps=10.0, steps=4, **said)
     return Stage("clips.test", starts=thumbnails(), clips=clips)
 
 
@@ -243,8 +245,8 @@ def test_the_page_dreams_a_clip(
     assert page.page.locator("h1:visible").inner_text() == "Say a dream"
     assert page.page.locator("#dream").is_disabled()
     page.page.click("#examples button:has-text('a green hall')")
-    page.page.fill("#wish-seed", "120")
-    page.page.fill("#wish-steps", "20")
+    page.type("#wish-seed", "120")
+    page.type("#wish-steps", "20")
     page.page.keyboard.press("Enter")
     page.until(f"{done} > 20 && {done} < 90")
     assert "step" in page.page.locator("#clip-step").inner_text()
@@ -264,5 +266,51 @@ def test_the_page_dreams_a_clip(
     Image.new("RGB", (400, 100), (250, 10, 10)).save(tmp_path / "red.png")
     page.page.set_input_files("#pick-picture", tmp_path / "red.png")
     page.until("dreamwalk.studio.image?.startsWith('data:image/png')")
-    page.page.fill("#prompt", "x" * 41)
+    page.type("#prompt", "x" * 41)
     assert page.page.locator("#dream").is_disabled()
+
+
+@pytest.mark.browser
+def test_words_that_the_model_never_saw_are_marked(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str]
+) -> None:
+    page = tab(address=serve_stage(stage_of(Maker())), ready="#prompt")
+    page.page.keyboard.type("A red pizza, and a Hall. Put a cat")
+    assert page.page.locator("#marks mark").all_inner_texts() == ["pizza", "cat"]
+    assert page.page.locator("#strange").inner_text().startswith("It was never shown pizza and cat,")
+    fonts = page.page.locator("#prompt, #marks").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).font)"
+    )
+    assert len(fonts) == 2 and fonts[0] == fonts[1], "the marks lie under their words"
+    assert page.page.locator("#dream").is_enabled(), "one may ask for anything"
+    page.type("#prompt", "a red hall")
+    assert page.page.locator("#strange").is_hidden() and page.page.locator("#marks mark").count() == 0
+    page.page.focus("#vocabulary summary")
+    page.page.keyboard.press("Enter")
+    words = page.page.locator("#vocabulary button").all_inner_texts()
+    assert words == ["red", "green metal", "hall", "a", "and", "put down"]
+    page.page.locator("#vocabulary button:has-text('and')").focus()
+    page.page.keyboard.press("Space")
+    assert page.page.input_value("#prompt") == "a red hall and"
+
+
+@pytest.mark.browser
+def test_a_model_of_any_words_has_no_strange_ones(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str]
+) -> None:
+    clips = replace(stage_of(Maker()).clips, vocabulary={})  # type: ignore[type-var]
+    page = tab(address=serve_stage(Stage("any.words", clips=clips)), ready="#prompt")
+    page.page.keyboard.type("a cat surfing on a pizza")
+    assert page.page.locator("#marks mark").count() == 0 and page.page.locator("#strange").is_hidden()
+    assert page.page.locator("#vocabulary").is_hidden()
+
+
+def test_the_shipped_clips_tell_their_words() -> None:
+    from dreamwalk.stages import open_stage
+
+    clips = open_stage("moviegen.doom", "cpu").clips
+    assert clips is not None
+    known = {word for phrases in clips.vocabulary.values() for phrase in phrases for word in phrase.split()}
+    assert {"walk", "marble", "torch", "brick", "backwards"} <= known
+    assert not known & {"cat", "pizza", "surfing", "cobble"}
+    assert {word for prompt in clips.examples for word in prompt.replace(",", "").split()} <= known

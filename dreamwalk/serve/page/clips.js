@@ -6,6 +6,7 @@ import { element, toast } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const bytes = (words) => new TextEncoder().encode(words.trim()).length;
+const wordsOf = (phrase) => phrase.toLowerCase().match(/[\p{L}\p{M}\p{N}]+/gu) ?? [];
 const seconds = (left) => (left < 90 ? `${Math.ceil(left)} s left` : `${Math.round(left / 60)} min left`);
 
 export class Studio {
@@ -18,31 +19,31 @@ export class Studio {
     this.prompt = find("prompt");
     this.canvas = find("clip-canvas");
     this.video = find("clip-video");
-    find("wish").onsubmit = (event) => {
+    find("wish").addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.under) this.cancel();
       else this.dream();
-    };
+    });
     find("wish").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.isComposing || event.target.tagName === "BUTTON") return;
+      if (event.key !== "Enter" || event.isComposing || !event.target.matches("input, textarea")) return;
       event.preventDefault();
       if (!this.under) this.dream();
     });
     addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.under && !document.querySelector("dialog[open]")) this.cancel();
     });
-    this.prompt.oninput = () => this.count();
-    find("wish-dice").onclick = () => (find("wish-seed").value = drawSeed());
-    find("own-picture").onclick = pickPicture;
-    find("no-picture").onclick = () => this.begin(null);
-    find("once-more").onclick = () => {
+    this.prompt.addEventListener("input", () => this.count());
+    find("wish-dice").addEventListener("click", () => (find("wish-seed").value = drawSeed()));
+    find("own-picture").addEventListener("click", pickPicture);
+    find("no-picture").addEventListener("click", () => this.begin(null));
+    find("once-more").addEventListener("click", () => {
       find("wish-seed").value = drawSeed();
       this.dream();
-    };
-    find("go-on").onclick = () => {
+    });
+    find("go-on").addEventListener("click", () => {
       this.begin(this.last);
       this.dream();
-    };
+    });
   }
 
   /** The form of a stage that makes clips. */
@@ -60,13 +61,10 @@ export class Studio {
     find("examples").replaceChildren(...clips.examples.map((words) => {
       const chip = element("button", { words });
       chip.type = "button";
-      chip.onclick = () => {
-        this.prompt.value = words;
-        this.count();
-        this.prompt.focus();
-      };
+      chip.addEventListener("click", () => this.write(words));
       return chip;
     }));
+    this.teach(clips.vocabulary);
     find("firsts").replaceChildren(...starts.map((name, index) => this.card(name, index)));
     this.begin(null);
     this.count();
@@ -80,7 +78,7 @@ export class Studio {
     const image = new Image();
     Object.assign(image, { src: `starts/${index}.jpg`, alt: "", draggable: false });
     card.append(image);
-    card.onclick = () => (this.chosen === card ? this.begin(null) : this.begin(drawn(image, this.offer), card));
+    card.addEventListener("click", () => (this.chosen === card ? this.begin(null) : this.begin(drawn(image, this.offer), card)));
     return card;
   }
 
@@ -102,11 +100,52 @@ export class Studio {
     this.paint(await decoded(url));
   }
 
+  write(words) {
+    this.prompt.value = words;
+    this.count();
+    this.prompt.focus();
+  }
+
+  /** The words that the model was trained on, where that is known: by kind, to choose from. */
+  teach(vocabulary) {
+    this.known = new Set(Object.values(vocabulary).flat().flatMap(wordsOf));
+    find("vocabulary").hidden = !this.known.size;
+    find("vocabulary").lastElementChild.replaceChildren(...Object.entries(vocabulary).flatMap(([title, phrases]) => {
+      const chips = element("div", { className: "chips small" });
+      chips.role = "group";
+      chips.ariaLabel = title;
+      chips.append(...phrases.map((words) => {
+        const chip = element("button", { words });
+        chip.type = "button";
+        chip.addEventListener("click", () => this.write(`${this.prompt.value.trimEnd()} ${words}`.trimStart()));
+        return chip;
+      }));
+      return [element("h3", { words: title }), chips];
+    }));
+  }
+
+  /** Underline what the model has never seen, and say so. */
+  mark() {
+    const strange = new Set();
+    const marks = this.prompt.value.split(/([\p{L}\p{M}\p{N}]+)/u).map((piece, index) => {
+      if (index % 2 === 0 || !this.known?.size || this.known.has(piece.toLowerCase())) return piece;
+      strange.add(piece.toLowerCase());
+      return element("mark", { words: piece });
+    });
+    find("marks").replaceChildren(...marks, "\n");
+    const words = [...strange];
+    const last = words.length > 1 ? ` and ${words.at(-1)}` : "";
+    const list = (last ? words.slice(0, -1) : words).join(", ") + last;
+    find("strange").hidden = !words.length;
+    find("strange").textContent = words.length ? `It was never shown ${list}, and dreams of what it knows instead.` : "";
+  }
+
   count() {
     const size = bytes(this.prompt.value);
     const most = this.offer?.longest ?? Infinity;
-    find("wish-bytes").textContent = size > most * 0.75 ? `${size} / ${most}` : "";
-    find("wish-bytes").classList.toggle("over", size > most);
+    find("wish-room").textContent = size > most * 0.75 ? `${size} / ${most}` : "";
+    find("wish-room").classList.toggle("over", size > most);
+    this.mark();
     find("dream").disabled = !this.under && (size === 0 || size > most);
   }
 

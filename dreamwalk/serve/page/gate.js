@@ -20,18 +20,23 @@ export class Gate {
     this.images = [];
     this.seed = find("gate-seed");
     this.seed.value = drawSeed();
-    find("gate-dice").onclick = () => (this.seed.value = drawSeed());
-    find("enter").onclick = () => this.go(this.images.length ? this.chosen : null);
+    find("gate-dice").addEventListener("click", () => (this.seed.value = drawSeed()));
+    find("enter").addEventListener("click", () => this.go(this.images.length ? this.chosen : null));
     const strip = find("starts");
-    find("earlier").onclick = () => strip.scrollBy({ left: -strip.clientWidth * 0.7 });
-    find("later").onclick = () => strip.scrollBy({ left: strip.clientWidth * 0.7 });
+    find("earlier").addEventListener("click", () => strip.scrollBy({ left: -strip.clientWidth * 0.7 }));
+    find("later").addEventListener("click", () => strip.scrollBy({ left: strip.clientWidth * 0.7 }));
     new ResizeObserver(() => this.fits()).observe(strip);
-    this.seed.onkeydown = (event) => event.key === "Enter" && find("enter").click();
+    this.seed.addEventListener("keydown", (event) => event.key === "Enter" && find("enter").click());
+  }
+
+  /** The seed that is asked for. */
+  get number() {
+    return readSeed(this.seed.value);
   }
 
   go(start) {
     if (start !== null) this.choose(start);
-    this.begin({ start, seed: readSeed(this.seed.value) });
+    this.begin({ start, seed: this.number });
   }
 
   show(stage) {
@@ -46,7 +51,7 @@ export class Gate {
         stage.game ? " Change over to the real game at any moment, and compare." : ""}`);
     document.getElementById("enter").textContent = stage.dream ? "Fall asleep" : "Begin";
     document.getElementById("enter").disabled = false;
-    document.querySelectorAll('[data-do="picture"]').forEach((button) => (button.hidden = !stage.dream));
+    document.querySelectorAll('[data-do="picture"], .of-pictures').forEach((part) => (part.hidden = !stage.dream));
     document.querySelectorAll('[data-do="schedules"]').forEach((button) => (button.hidden = !stage.schedules.length));
     document.querySelector(".shelf").hidden = !stage.starts.length;
     if (!stage.dream) document.getElementById("shelf-title").textContent = "Choose where to begin";
@@ -68,8 +73,8 @@ export class Gate {
     const words = document.createElement("span");
     words.textContent = name;
     card.append(image, words);
-    card.onclick = () => this.go(index);
-    card.onpointerenter = card.onfocus = () => this.choose(index);
+    card.addEventListener("click", () => this.go(index));
+    for (const type of ["pointerenter", "focus"]) card.addEventListener(type, () => this.choose(index));
     this.images.push(image);
     return card;
   }

@@ -1,5 +1,7 @@
 // The numbers in the corner and the keys that the server saw.
 
+import { sign } from "./bindings.js";
+
 const TINTS = ["var(--accent)", "var(--accent-2)", "#8be0b0", "#f2c86b", "#f08fb5", "#9aa7ff"];
 const EVERY = 250; // ms between two writings of the numbers
 
@@ -22,7 +24,9 @@ class Rate {
 }
 
 export class Hud {
-  constructor() {
+  constructor(bindings) {
+    this.bindings = bindings;
+    bindings.addEventListener("change", () => this.caps());
     this.keys = document.getElementById("keys");
     this.stats = document.getElementById("stats");
     this.arrived = new Rate();
@@ -32,21 +36,45 @@ export class Hud {
     this.rtt = 0;
     this.seed = 0;
     this.written = 0;
-    this.buttons = [];
+    [this.axes, this.limits, this.greyed] = [[], [], []];
   }
 
-  begin({ buttons, axes, limits }) {
-    this.buttons = buttons;
-    this.limit = limits[axes.indexOf("yaw")] || 1;
+  begin({ axes, limits }) {
+    [this.axes, this.limits] = [axes, limits];
     this.model = [];
     this.latencies = [];
     this.arrived = new Rate();
     this.drawn = new Rate();
-    const cap = (name, label, more = "") => `<div class="key ${more}" data-key="${name}">${label}</div>`;
-    const known = (name, label, more) => (buttons.includes(name) ? cap(name, label, more) : "<div></div>");
-    this.keys.innerHTML = `<div></div>${known("forward", "W")}<div></div>${known("left", "A")}${known("back", "S")}${
-      known("right", "D")}${buttons.includes("place") ? cap("place", "E place", "long") : ""}${
-      axes.includes("yaw") ? '<div class="turn"><i></i></div>' : ""}`;
+    this.caps();
+  }
+
+  /** The keys of the world: a cross of those that walk, the others after it, and a needle for each axis. */
+  caps() {
+    const { bindings } = this;
+    const cap = ({ name, id, label }, more = "") => {
+      const key = sign(bindings.on(id, "keys")[0] ?? bindings.on(id)[0] ?? "");
+      const words = more === "long" ? `${key} ${name}` : key;
+      return `<div class="key ${more}" data-key="${escape(name)}" title="${escape(label)}">${escape(words)}</div>`;
+    };
+    const buttons = bindings.actions.filter(({ kind }) => kind === "button");
+    const [up, left, down, right] = ["PadLY-", "PadLX-", "PadLY+", "PadLX+"].map((code) => bindings.at(code)).map((action) =>
+      (action?.kind === "button" ? action : null));
+    const cross = [null, up, null, left, down, right];
+    const rest = buttons.filter((action) => !cross.includes(action));
+    const needles = this.axes.map((name) => `<div class="turn" data-axis="${escape(name)}"><i></i></div>`);
+    this.keys.innerHTML = `${cross.some(Boolean) ? `<div class="caps-of">${cross.map((action) => (action ? cap(action) : "<div></div>")).join("")}</div>` : ""}
+      <div class="caps-of rest">${rest.map((action) => cap(action, rest.length > 3 ? "" : "long")).join("")}</div>
+      <div class="needles">${needles.join("")}</div>`;
+    this.grey();
+  }
+
+  /** Grey out what the dream has not learnt. */
+  grey(names = this.greyed) {
+    this.greyed = names;
+    for (const one of document.querySelectorAll("#keys [data-key], #keys [data-axis], #pads button")) {
+      const { key, axis, name } = one.dataset;
+      one.classList.toggle("unlearnt", names.includes(key ?? axis ?? name));
+    }
   }
 
   /** A frame was drawn; `latency` in ms if it answers an input, else null. */
@@ -61,15 +89,12 @@ export class Hud {
   }
 
   lit(frame) {
-    for (const key of this.keys.querySelectorAll("[data-key]")) {
-      const index = this.buttons.indexOf(key.dataset.key);
-      key.classList.toggle("on", Boolean(frame.held & (1 << index)));
+    for (const key of this.keys.querySelectorAll("[data-key]")) key.classList.toggle("on", frame.held.includes(key.dataset.key));
+    for (const [index, needle] of this.keys.querySelectorAll(".turn").entries()) {
+      const far = Math.max(-1, Math.min(1, (frame.axes[index] || 0) / (this.limits[index] || 1)));
+      needle.classList.toggle("on", far !== 0);
+      needle.firstElementChild.style.transform = `translateX(${far * 44}px)`;
     }
-    const turn = this.keys.querySelector(".turn");
-    if (!turn) return;
-    const yaw = Math.max(-1, Math.min(1, (frame.axes[0] || 0) / this.limit));
-    turn.classList.toggle("on", yaw !== 0);
-    turn.firstElementChild.style.transform = `translateX(${yaw * 44}px)`;
   }
 
   get numbers() {
@@ -89,17 +114,17 @@ export class Hud {
     const { model, stream, page, latency, rtt } = this.numbers;
     const fps = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
     const rows = [["model fps", fps(model)], ["page fps", fps(page)]];
-    if (stream > page * 1.15) rows.push(["stream fps", fps(stream), "more"]);
-    rows.push(["key to pixel", latency ? `${latency.toFixed(0)} ms` : "–"]);
+    rows.push(["stream fps", fps(stream), "more"]);
+    rows.push(["key to pixel", latency ? `${latency.toFixed(0)} ms` : "–", "ms"]);
     rows.push(["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`, "more"], ["seed", this.seed, "more"]);
     rows.push(["frame", frame.frame, "more"]);
     const stages = [...Object.entries(frame.stages), ["jpeg", frame.encodeMs]];
     const bars = stages.map(([, ms], index) => `<i style="flex:${Math.max(ms, 0.01)};background:${TINTS[index % 6]}"></i>`);
     const lines = stages.map(([name, ms], index) =>
-      `<dt class="stage"><i style="background:${TINTS[index % 6]}"></i>${escape(name)}</dt><dd class="stage">${ms.toFixed(1)} ms</dd>`);
+      `<div class="stage"><dt><i style="background:${TINTS[index % 6]}"></i>${escape(name)}</dt><dd>${ms.toFixed(1)} ms</dd></div>`);
     this.stats.innerHTML = `<dl>${
-      rows.map(([name, value, more = ""]) => `<dt class="${more}">${name}</dt><dd class="${more}">${value}</dd>`).join("")}
-      <div class="rule">${bars.join("")}</div>${lines.join("")}</dl>`;
+      rows.map(([name, value, more = ""]) => `<div class="${more}"><dt>${name}</dt><dd>${value}</dd></div>`).join("")}</dl>
+      <div class="rule">${bars.join("")}</div><dl>${lines.join("")}</dl>`;
   }
 }
 

@@ -2,17 +2,22 @@
 
 const INTERVAL = 1000 / 30;
 
+/** Units per frame of an axis whose key is held; other axes go to their limit. */
+const SPEED = { yaw: 8, pitch: 5 };
+const HALF = 0.4; // how far a stick goes before it counts as a button
+
 /**
- * Devices report through `hold` (state), `move` (degrees) and `place` (presses). The server adds movement up and drains
- * it once per frame; held buttons and held turning (degrees per frame) are state.
+ * Devices report through `hold` (actions and how far they are pressed) and `move` (distance on an axis). The server adds
+ * movement up and drains it once per frame; what is held is state. A press that ends before it could be sent is sent.
  */
 export class Input {
   constructor(send) {
     this.send = send;
-    this.schema = { buttons: [], axes: [] };
+    this.schema = { buttons: [], axes: [], limits: [] };
     this.devices = new Map();
-    this.moved = { yaw: 0, pitch: 0 };
-    this.presses = 0;
+    this.fresh = new Map(); // pressed since the last message
+    this.moved = {};
+    this.presses = {};
     this.seq = 0;
     this.said = "";
     this.sentAt = -Infinity;
@@ -20,6 +25,7 @@ export class Input {
     this.since = 0;
     this.waiting = new Map();
     this.enabled = false;
+    this.blocked = () => false; // whether a button or an axis does nothing now
   }
 
   /** A new walk: forget everything. */
@@ -32,42 +38,62 @@ export class Input {
     this.enabled = true;
   }
 
-  /** State of one device: `held` button names, `turn` and `tilt` in degrees per frame. */
-  hold(device, { held = [], turn = 0, tilt = 0 }) {
-    this.devices.set(device, { held, turn, tilt });
+  /** State of one device: pairs of an action and how far it is pressed, from 0 to 1. */
+  hold(device, pressed) {
+    const before = this.devices.get(device) ?? new Map();
+    const now = new Map(pressed.filter(([action]) => action && action.kind !== "command").map(([action, value]) => [action.id, { action, value }]));
+    this.devices.set(device, now);
+    for (const [id, { action, value }] of now) {
+      if (before.has(id) || this.blocked(action.name) || (action.kind === "button" && value < HALF)) continue;
+      if (action.once) this.presses[action.name] = (this.presses[action.name] ?? 0) + 1;
+      else this.fresh.set(id, { action, value });
+    }
     this.changed();
   }
 
-  move(yaw, pitch) {
-    this.moved.yaw += yaw;
-    this.moved.pitch += pitch;
-    this.changed();
+  /** A press and its end. */
+  tap(device, action) {
+    this.hold(device, [[action, 1]]);
+    this.hold(device, []);
   }
 
-  place() {
-    this.presses += 1;
+  /** Movement on an axis, in its units. */
+  move(axis, distance) {
+    if (!this.schema.axes.includes(axis) || this.blocked(axis)) return;
+    this.moved[axis] = (this.moved[axis] ?? 0) + distance;
     this.changed();
   }
 
   release() {
     this.devices.clear();
-    this.moved = { yaw: 0, pitch: 0 };
-    this.presses = 0;
+    this.fresh.clear();
+    this.moved = {};
+    this.presses = {};
     this.changed();
   }
 
-  /** Whether the world has such a button. */
-  knows(button) {
-    return this.schema.buttons.includes(button);
+  limit(axis) {
+    return this.schema.limits[this.schema.axes.indexOf(axis)] || 1;
   }
 
   state() {
-    const axis = (name, value) => (this.schema.axes.includes(name) ? value : 0);
-    const all = [...this.devices.values()];
-    const held = [...new Set(all.flatMap((device) => device.held))].filter((name) => this.knows(name)).sort();
-    const turn = axis("yaw", all.reduce((sum, device) => sum + device.turn, 0));
-    const tilt = axis("pitch", all.reduce((sum, device) => sum + device.tilt, 0));
-    return { held, turn, tilt, key: JSON.stringify([held, turn, tilt]) };
+    const held = new Set();
+    const turning = {};
+    const all = new Map([...this.fresh]);
+    for (const device of this.devices.values()) for (const [id, one] of device) {
+      if (one.value >= (all.get(id)?.value ?? 0)) all.set(id, one);
+    }
+    for (const { action, value } of all.values()) {
+      if (this.blocked(action.name)) continue;
+      if (action.kind === "axis") {
+        const limit = this.limit(action.name);
+        const far = Math.min(SPEED[action.name] ?? limit, limit) * value * (action.more ? 1 : -1);
+        turning[action.name] = Math.max(-limit, Math.min(limit, (turning[action.name] ?? 0) + far));
+      } else if (!action.once && value >= HALF) held.add(action.name);
+    }
+    for (const axis of Object.keys(turning)) if (!turning[axis]) delete turning[axis];
+    const names = [...held].sort();
+    return { held: names, turning, key: JSON.stringify([names, Object.entries(turning).sort()]) };
   }
 
   changed() {
@@ -82,21 +108,19 @@ export class Input {
   flush() {
     clearTimeout(this.timer);
     this.timer = 0;
-    const { held, turn, tilt, key } = this.state();
-    const yaw = this.schema.axes.includes("yaw") ? this.moved.yaw : 0;
-    const pitch = this.schema.axes.includes("pitch") ? this.moved.pitch : 0;
-    const place = this.knows("place") ? this.presses : 0;
-    this.moved = { yaw: 0, pitch: 0 };
-    this.presses = 0;
-    const since = this.since;
-    this.since = 0;
-    if (key === this.said && !yaw && !pitch && !place) return;
+    const { held, turning, key } = this.state();
+    const { moved, presses: pressed, since } = this;
+    const tapped = this.fresh.size > 0;
+    [this.moved, this.presses, this.since] = [{}, {}, 0];
+    this.fresh.clear();
+    if (key === this.said && !Object.keys(moved).length && !Object.keys(pressed).length) return;
     this.seq += 1;
     this.said = key;
     this.sentAt = performance.now();
     this.waiting.set(this.seq, since);
     if (this.waiting.size > 64) this.waiting.delete(this.waiting.keys().next().value);
-    this.send({ type: "input", seq: this.seq, held, turn, tilt, yaw, pitch, place });
+    this.send({ type: "input", seq: this.seq, held, pressed, moved, turning });
+    if (tapped && this.state().key !== key) this.changed();
   }
 
   /** Milliseconds from the first event in the input that `seq` answers until now, or null if that was known. */

@@ -1,68 +1,67 @@
 // Keys and mouse. Codes, not letters, so that WASD is where it should be on every layout.
 
-const TURN = 8;
-const HOLD = {
-  KeyW: "forward", ArrowUp: "forward", KeyS: "back", ArrowDown: "back", KeyA: "left", KeyD: "right",
-  Space: "jump", ShiftLeft: "sneak", KeyC: "sprint", KeyQ: "attack",
-};
-const COMMANDS = {
-  KeyR: "reset", KeyP: "pause", Period: "step", KeyG: "toggle", Tab: "toggle", KeyB: "both", KeyV: "record",
-  KeyH: "hud", KeyF: "fullscreen", BracketLeft: "fewer", BracketRight: "more", Comma: "panel",
-};
+const AGAIN = new Set(["step", "fewer", "more"]); // commands that a key held down gives again and again
 
-export const LINES = [
-  ["Walk", "W", "S", "↑", "↓"], ["Step sideways", "A", "D"], ["Turn", "←", "→"], ["Look around", "mouse"],
-  ["Put down", "E", "space", "click"], ["Dream or real game", "G", "tab"], ["Both, side by side", "B"],
-  ["Begin again", "R"], ["Pause", "P"], ["One frame", "."], ["Fewer or more steps", "[", "]"], ["Record", "V"],
-  ["Where one can: jump", "space"], ["Sneak, sprint", "shift", "C"], ["Attack", "Q", "click"],
-  ["Hide everything else", "H"], ["Full screen", "F"], ["Settings", ","], ["This list", "?"],
-];
+/** What a key that is typed at `target` means there, so that it is left to it. */
+function isTheirs(target, code) {
+  if (!(target instanceof Element)) return false;
+  if (target.matches("textarea, select, input:not([type=range])")) return true;
+  if (target.matches("input[type=range]")) return /^(Arrow|Page|Home|End)/.test(code);
+  return target.matches("button, a, [role]") && ["Enter", "Space"].includes(code);
+}
 
-/** Listen to keys: holding goes to `input`, everything else to `command(name)` while `walking()`. */
-export function listenToKeys(input, { command, walking }) {
-  const down = new Set();
-  const report = () => {
-    const held = [...down].map((code) => HOLD[code]).filter(Boolean);
-    const turn = (down.has("ArrowRight") ? TURN : 0) - (down.has("ArrowLeft") ? TURN : 0);
-    input.hold("keys", { held, turn });
-  };
+/** Listen to keys: holding goes to `input`, what the page can do to `command(name)`, while `walking()`. */
+export function listenToKeys(input, bindings, { command, walking }) {
+  const down = new Map(); // code of the key to the code that it was taken for
+  const report = () => input.hold("keys", [...down.values()].map((code) => [bindings.at(code), 1]));
   addEventListener("keydown", (event) => {
-    if (event.key === "?" && !isTyping(event)) return command("help");
-    if (!walking() || isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     const { code } = event;
-    const known = HOLD[code] || COMMANDS[code] || ["ArrowLeft", "ArrowRight", "KeyE"].includes(code);
-    if (!known || (code === "Tab" && document.querySelector("#panel.open"))) return;
+    if (isTheirs(event.target, code)) return;
+    if (event.key === "?") return command("help");
+    if (!walking() || event.ctrlKey || event.metaKey) return;
+    const forms = [event.shiftKey && `Shift+${code}`, event.altKey && `Alt+${code}`, event.altKey ? null : code];
+    const form = forms.find((one) => one && bindings.at(one));
+    if (!form) return;
     event.preventDefault();
-    if (event.repeat && code !== "Period") return;
-    if (COMMANDS[code]) return command(COMMANDS[code]);
-    if (code === "KeyE" || (code === "Space" && !input.knows("jump"))) return input.place();
-    down.add(code);
+    const action = bindings.at(form);
+    if (action.kind === "command") return !event.repeat || AGAIN.has(action.name) ? command(action.name) : undefined;
+    if (event.repeat) return;
+    command("pressed", action);
+    down.set(code, form);
     report();
   });
   addEventListener("keyup", (event) => down.delete(event.code) && report());
+  bindings.addEventListener("change", () => {
+    down.clear();
+    input.release();
+  });
   addEventListener("blur", () => {
     down.clear();
     input.release();
   });
 }
 
-function isTyping(event) {
-  return event.target instanceof Element && event.target.matches("input, textarea, select");
-}
-
 /**
- * Mouse look: a click takes the pointer, and from then on a click places; where one can attack, it attacks, and the right
- * button places. Without a lock, dragging looks around.
+ * Mouse look: a click takes the pointer, and from then on the buttons of the mouse are keys like any other. Without a
+ * lock, dragging looks around. Only worlds in which one can look around take the pointer.
  */
-export function listenToMouse(surface, input, { walking, degrees }) {
+export function listenToMouse(surface, input, bindings, { command, walking, degrees }) {
   const locked = () => document.pointerLockElement === surface;
+  const down = new Set();
   let dragging = false;
   let refused = false;
+  const report = () => input.hold("mouse", [...down].map((code) => [bindings.at(code), 1]));
   surface.addEventListener("pointerdown", (event) => {
-    if (event.pointerType === "touch" || (event.button !== 0 && !locked()) || !walking()) return;
-    if (event.target.closest("button")) return;
-    if (locked() && event.button === 0 && input.knows("attack")) return input.hold("mouse", { held: ["attack"] });
-    if (locked()) return event.button === 1 ? undefined : input.place();
+    if (event.pointerType === "touch" || !walking() || event.target.closest("button")) return;
+    const looks = input.schema.axes.includes("yaw");
+    if (locked() || !looks) {
+      const action = bindings.at(`Mouse${event.button}`);
+      if (action?.kind === "command") return command(action.name);
+      if (action) command("pressed", action);
+      down.add(`Mouse${event.button}`);
+      return report();
+    }
+    if (event.button !== 0) return;
     dragging = true;
     if (!refused) {
       const asked = surface.requestPointerLock?.();
@@ -71,11 +70,14 @@ export function listenToMouse(surface, input, { walking, degrees }) {
   });
   addEventListener("pointerup", () => {
     dragging = false;
-    input.hold("mouse", {});
+    if (!down.size) return;
+    down.clear();
+    report();
   });
   addEventListener("pointermove", (event) => {
     if (event.pointerType === "touch" || !walking() || !(locked() || dragging)) return;
-    input.move(event.movementX * degrees(), -event.movementY * degrees());
+    input.move("yaw", event.movementX * degrees());
+    input.move("pitch", -event.movementY * degrees());
   });
   surface.addEventListener("contextmenu", (event) => event.preventDefault());
 }

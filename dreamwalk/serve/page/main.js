@@ -1,10 +1,12 @@
 // The page: from the start screen into a walk and back.
 
+import { Bindings, sign } from "./bindings.js";
 import { Studio } from "./clips.js";
 import { Gate } from "./gate.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
 import { listenToKeys, listenToMouse } from "./keyboard.js";
+import { heard, showKeys, unlearntWords } from "./keys.js";
 import { Link } from "./net.js";
 import { listenToPad } from "./pad.js";
 import { Panel } from "./panel.js";
@@ -12,20 +14,21 @@ import { listenToFiles, pickPicture, pickWalk } from "./pictures.js";
 import { showSchedules } from "./schedules.js";
 import { listenToTouch } from "./touch.js";
 import { View } from "./view.js";
-import { showAbout, showHelp, toast } from "./words.js";
+import { press, segments, showAbout, toast } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const body = document.body;
 const link = new Link();
 const send = (message) => link.send(message);
 const input = new Input(send);
+const bindings = new Bindings();
 const view = new View();
-const hud = new Hud();
+const hud = new Hud(bindings);
 const gate = new Gate({ begin });
 const studio = new Studio();
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, view, hud, panel, studio }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, bindings, view, hud, panel, studio }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
 const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
@@ -34,6 +37,8 @@ const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector(
 function begin({ start = null, seed = 0, first = null }) {
   Object.assign(app, { hello: null, status: {}, first, begun: { start, seed, first } });
   if (!inWalk()) history.pushState({ walk: true }, "");
+  find("gate").inert = true;
+  find("walk").inert = false;
   body.dataset.screen = "walk";
   find("walk").hidden = false;
   find("where").textContent = app.stage.title;
@@ -41,6 +46,7 @@ function begin({ start = null, seed = 0, first = null }) {
   view.veil(app.stage.dream ? "Falling asleep" : "Opening the game");
   find("hint").textContent = "";
   scrollTo(0, 0);
+  find("theatre").focus({ preventScroll: true });
   link.open({ start, seed });
 }
 
@@ -55,18 +61,21 @@ function leave() {
   input.enabled = false;
   document.exitPointerLock?.();
   panel.toggle(false);
+  find("gate").inert = false;
+  find("walk").inert = true;
   body.dataset.screen = "gate";
   body.dataset.view = app.stage.dream ? "dream" : "game";
   body.classList.remove("bare-picture");
   setTimeout(() => inWalk() || (find("walk").hidden = true), 500);
+  setTimeout(() => find("enter").focus({ preventScroll: true }), 50); // when it can be seen again
   loadStage().then((stage) => gate.crowd(stage)).catch(() => {});
 }
 
 const COMMANDS = {
   leave: () => history.state?.walk ? history.back() : leave(),
-  help: showHelp,
+  help: () => showKeys(bindings, { unlearnt: app.hello ? unlearnt() : app.stage?.unlearnt, game: app.stage?.game }),
   about: () => showAbout(app.stage),
-  schedules: () => showSchedules(app.stage, { start: gate.chosen ?? 0, seed: gate.seed.value | 0 }),
+  schedules: () => showSchedules(app.stage, { start: gate.chosen ?? 0, seed: gate.number }),
   picture: pickPicture,
   replay: pickWalk,
   panel: () => panel.toggle(),
@@ -83,13 +92,28 @@ const COMMANDS = {
   fullscreen: () => document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen(),
 };
 
-function command(name) {
-  if (name === "help" || name === "about" || app.stage) COMMANDS[name]();
+/** Do what a key, a button on the page or a game pad asks for; `pressed` says which action of the world was. */
+function command(name, action) {
+  if (name === "pressed") return tellUnlearnt(action);
+  if (app.stage) COMMANDS[name]();
+}
+
+/** What the page can do with a world like this; what it cannot do has no key either. */
+function commandsFor({ views, steps }) {
+  const some = { toggle: views.length > 1, both: views.length > 1, fewer: steps !== null, more: steps !== null };
+  const all = ["toggle", "both", "reset", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
+  return all.filter((one) => some[one] ?? true);
+}
+
+const unlearnt = () => app.hello?.unlearnt ?? [];
+input.blocked = (name) => app.status.view === "dream" && unlearnt().includes(name);
+
+function tellUnlearnt({ kind, name, label }) {
+  if (kind !== "command" && unlearnt().includes(name) && app.status.view !== "game") toast(`${label}: ${unlearntWords(app.stage.game)}`);
 }
 
 function look(name) {
   if (app.hello?.views.includes(name)) send({ type: "view", view: name });
-  else toast(`this stage shows ${app.stage.dream ? "a dream" : "the game"} only`);
 }
 
 function steps(change) {
@@ -115,16 +139,8 @@ hear("hello", (hello) => {
   hud.begin(hello);
   panel.hello(hello);
   input.begin(hello);
-  const names = { dream: "Dream", game: "Real game", both: "Both" };
-  find("views").replaceChildren(...(hello.views.length > 1 ? hello.views : []).map((name) => {
-    const button = document.createElement("button");
-    button.textContent = names[name];
-    button.dataset.name = name;
-    button.role = "tab";
-    button.onclick = () => look(name);
-    return button;
-  }));
-  find("place").hidden = !hello.buttons.includes("place");
+  bindings.begin({ ...hello, commands: commandsFor(hello) });
+  segments(find("views"), hello.views.length > 1 ? { dream: "Dream", game: "Real game", both: "Both" } : {}, look);
   if (app.first) send(app.first);
   app.first = null;
 });
@@ -134,13 +150,14 @@ hear("status", (status) => {
   if (status.recording && !app.status.recording) app.recordedSince = performance.now();
   app.status = status;
   panel.status(status);
-  for (const button of find("views").children) button.ariaSelected = String(button.dataset.name === status.view);
+  press(find("views"), status.view);
+  hud.grey(status.view === "game" ? [] : unlearnt());
   document.querySelectorAll('[data-do="record"]').forEach((tool) => tool.classList.toggle("on", status.recording));
   find("pause-icon").setAttribute("href", status.paused ? "#i-play" : "#i-pause");
   find("progress").hidden = status.replay === null;
   if (status.state === "ended" || status.state === "stopped") {
     const words = status.state === "ended" ? "This episode is over" : "The world has stopped";
-    view.veil(words, { more: "Press R to begin again.", button: "Begin again", still: true });
+    view.veil(words, { more: "", button: "Begin again", still: true });
   } else {
     view.veil("");
     if (status.message) toast(status.message);
@@ -182,17 +199,35 @@ view.onDrawn = (frame) => {
 
 // ---- what the person does
 
+/** The first key of each of these actions. */
+function caps(...ids) {
+  return ids.map((id) => bindings.on(id, "keys")[0]).filter(Boolean).map((code) => `<kbd>${sign(code).replace(/[&<]/g, "")}</kbd>`).join("");
+}
+
+function walkKeys() {
+  const keys = caps("button:forward", "button:left", "button:back", "button:right");
+  return keys && bindings.schema.buttons.includes("forward") ? `${keys} walk, ` : "";
+}
+
 function hint() {
   const locked = document.pointerLockElement;
   const touch = body.classList.contains("touch");
-  const words = app.status.paused && app.status.state === "ready" ? "Paused: <kbd>P</kbd> goes on, <kbd>.</kbd> makes one frame"
-    : "<kbd>W</kbd><kbd>A</kbd><kbd>S</kbd><kbd>D</kbd> and arrows walk, a click takes the mouse, <kbd>?</kbd> tells more";
+  const words = app.status.paused && app.status.state === "ready" ? `Paused: ${caps("command:pause")} goes on, ${caps("command:step")} makes one frame`
+    : `${walkKeys()}${bindings.schema.axes.includes("yaw") ? "a click takes the mouse, " : ""}<kbd>?</kbd> lists the keys`;
   const quiet = touch || app.status.replay || (!app.status.paused && (locked || app.knows));
   find("hint").innerHTML = !inWalk() || quiet ? "" : words;
 }
 
+/** One step back: out of the settings, or out of the walk. What is full screen or holds the mouse leaves that first. */
+function stepBack() {
+  if (document.querySelector("dialog[open]") || document.fullscreenElement || document.pointerLockElement) return;
+  if (panel.isOpen) panel.toggle(false);
+  else if (inWalk()) COMMANDS.leave();
+}
+
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") panel.toggle(false);
+  if (event.key === "Enter" && !inWalk() && app.stage && !app.stage.clips && event.target === body) find("enter").click();
+  if (event.key === "Escape" && !event.defaultPrevented) stepBack();
   if (!walking() || app.knows) return;
   app.knows = true;
   setTimeout(hint, 2500);
@@ -204,11 +239,11 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (button.dataset.do) command(button.dataset.do);
-  if (button.closest("#walk, #panel")) button.blur(); // so that the space bar places
+  if (event.detail > 0 && button.closest("#walk, #panel")) button.blur(); // a mouse moved on: the space bar is for the world
 });
 
-find("leave").onclick = () => COMMANDS.leave();
-find("veil-button").onclick = () => (app.hello ? again({}) : begin(app.begun));
+find("leave").addEventListener("click", () => COMMANDS.leave());
+find("veil-button").addEventListener("click", () => (app.hello ? again({}) : begin(app.begun)));
 addEventListener("popstate", () => inWalk() && leave());
 document.addEventListener("visibilitychange", () => {
   if (!app.hello || app.status.state !== "ready") return;
@@ -218,15 +253,30 @@ document.addEventListener("visibilitychange", () => {
 });
 
 if (matchMedia("(pointer: coarse)").matches) body.classList.add("touch");
-listenToKeys(input, { command, walking });
-listenToMouse(find("theatre"), input, { walking, degrees: () => panel.degrees });
-listenToTouch(find("walk"), input, { stick: find("stick"), place: find("place"), walking });
-listenToPad(input, { command, walking });
+bindings.addEventListener("change", () => {
+  for (const tool of document.querySelectorAll(".tool")) {
+    tool.ariaLabel ??= tool.title;
+    const key = tool.dataset.do === "help" ? "?" : sign(bindings.on(`command:${tool.dataset.do}`, "keys")[0] ?? "");
+    tool.title = key ? `${tool.ariaLabel} (${key})` : tool.ariaLabel;
+  }
+});
+
+listenToKeys(input, bindings, { command, walking });
+listenToMouse(find("theatre"), input, bindings, { command, walking, degrees: () => panel.degrees });
+listenToTouch(find("walk"), input, bindings, { stick: find("stick"), command, walking });
+listenToPad(input, bindings, { command, walking, heard: (code) => heard(code, bindings) });
+bindings.addEventListener("change", () => hud.grey());
 listenToFiles({
   isDream: () => app.stage.dream || app.stage.clips,
   size: () => app.hello || app.stage.clips || { width: 320, height: 240 },
-  deliver: (message) => app.stage.clips ? wished(message) : send(message) || begin({ start: app.stage.starts.length ? 0 : null, seed: gate.seed.value | 0, first: message }),
+  deliver,
 });
+
+function deliver(message) {
+  if (app.stage.clips) return wished(message);
+  if (!send(message)) begin({ start: app.stage.starts.length ? 0 : null, seed: gate.number, first: message });
+  if (message.image) toast("Your picture holds for a few seconds. Then it melts into the place that this dream knows.", { seconds: 8 });
+}
 
 /** A file for a clip: its first picture. */
 function wished({ image }) {
@@ -241,6 +291,9 @@ async function loadStage() {
 loadStage().then((stage) => {
   app.stage = stage;
   gate.show(stage);
+  const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
+  const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
+  if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null }) });
   if (stage.clips) studio.show(stage);
   panel.gallery(stage.starts);
 }).catch(() => toast("This page cannot reach its server: is it still running?", { error: true, seconds: 3600 }));

@@ -8,8 +8,8 @@ const text = new TextDecoder();
 /** Header and note of a binary frame message, and its pictures as Blobs. */
 export function readFrame(buffer) {
   const at = new DataView(buffer);
-  if (at.getUint8(0) !== 1) throw new Error("this page is older or newer than its server: reload it");
-  const noteBytes = at.getUint16(30, true);
+  if (at.getUint8(0) !== 2) throw new Error("this page is older or newer than its server: reload it");
+  const noteBytes = at.getUint32(28, true);
   const lengths = [at.getUint32(32, true), at.getUint32(36, true)].slice(0, at.getUint8(1));
   const note = JSON.parse(text.decode(new Uint8Array(buffer, HEADER, noteBytes)));
   let offset = HEADER + noteBytes;
@@ -30,7 +30,7 @@ export function readFrame(buffer) {
     modelMs: at.getFloat32(16, true),
     encodeMs: at.getFloat32(20, true),
     periodMs: at.getFloat32(24, true),
-    held: at.getUint16(28, true),
+    held: note.held,
     stages: note.stages,
     axes: note.axes,
     pictures,

@@ -9,21 +9,22 @@ const BODY = `
 <section id="p-places"><h3>Where</h3><div class="places"></div></section>
 <section><h3>Seed</h3>
   <div class="row"><input type="text" id="p-seed" inputmode="numeric" maxlength="10" autocomplete="off" aria-label="Seed">
-    <button class="quiet" id="p-dice" aria-label="Draw a seed">${icon("dice")}</button>
-    <button class="quiet" id="p-again">${icon("reset")}Begin</button></div></section>
+    <button class="soft" id="p-dice" aria-label="Draw a seed">${icon("dice")}</button>
+    <button class="soft" id="p-again">${icon("reset")}Begin</button></div></section>
 <section id="p-steps-box"><h3>Denoising steps per frame <output id="p-steps-said"></output></h3>
-  <input type="range" id="p-steps" min="1" max="8" step="1" aria-label="Denoising steps per frame">
-  <small class="fine">More steps are cleaner and slower.</small></section>
+  <input type="range" id="p-steps" min="1" max="1" step="1" aria-label="Denoising steps per frame">
+  <small class="fine">More steps are sharper and slower, and go astray more often.</small></section>
 <section>
   <div class="row"><span>Run as fast as it can<small id="p-rate"></small></span>
     <button class="switch" role="switch" id="p-pace" aria-checked="false" aria-label="Run as fast as it can"></button></div>
 </section>
-<section><h3>Mouse <output id="p-mouse-said"></output></h3>
+<section id="p-mouse-box"><h3>Mouse <output id="p-mouse-said"></output></h3>
   <input type="range" id="p-mouse" min="0.03" max="0.4" step="0.01" aria-label="Degrees per pixel of mouse movement"></section>
 <section><h3>Record and replay</h3>
-  <button class="quiet full" data-do="record" id="p-record">${icon("record")}<span>Record</span></button>
-  <button class="quiet full" data-do="replay">${icon("walk")}Replay a walk</button>
-  <button class="quiet full" data-do="picture">${icon("picture")}Dream from a picture</button>
+  <button class="soft full" data-do="record" id="p-record">${icon("record")}<span>Record</span></button>
+  <button class="soft full" data-do="replay">${icon("walk")}Replay a walk</button>
+  <button class="soft full" data-do="picture">${icon("picture")}Dream from a picture</button>
+  <small class="fine of-pictures">It holds for a few seconds, then melts into the place that this dream knows.</small>
   <div class="films" id="films"></div></section>
 <section><button class="bare" data-do="about">${icon("info")}About this ${"world"}</button></section>`;
 
@@ -35,25 +36,25 @@ export class Panel {
     const find = (id) => document.getElementById(id);
     this.degrees = Number(localStorage.getItem("dreamwalk.mouse")) || 0.12;
     const mouse = find("p-mouse");
-    mouse.oninput = () => {
+    mouse.addEventListener("input", () => {
       this.degrees = Number(mouse.value);
       localStorage.setItem("dreamwalk.mouse", mouse.value);
       this.slide(mouse, `${this.degrees.toFixed(2)}°/px`);
-    };
+    });
     mouse.value = this.degrees;
     this.slide(mouse, `${this.degrees.toFixed(2)}°/px`);
     const again = () => begin({ seed: readSeed(find("p-seed").value) });
-    find("p-dice").onclick = () => {
+    find("p-dice").addEventListener("click", () => {
       find("p-seed").value = drawSeed();
       again();
-    };
-    find("p-again").onclick = again;
-    find("p-seed").onkeydown = (event) => event.key === "Enter" && again();
-    find("p-steps").oninput = () => {
+    });
+    find("p-again").addEventListener("click", again);
+    find("p-seed").addEventListener("keydown", (event) => event.key === "Enter" && again());
+    find("p-steps").addEventListener("input", () => {
       this.slide(find("p-steps"), find("p-steps").value);
       send({ type: "steps", steps: Number(find("p-steps").value) });
-    };
-    find("p-pace").onclick = () => send({ type: "pace", unlocked: find("p-pace").ariaChecked !== "true" });
+    });
+    find("p-pace").addEventListener("click", () => send({ type: "pace", unlocked: find("p-pace").ariaChecked !== "true" }));
     this.begin = begin;
   }
 
@@ -65,6 +66,8 @@ export class Panel {
     this.box.classList.toggle("open", open);
     this.box.inert = !open;
     if (open) document.exitPointerLock?.();
+    if (open) this.box.focus({ preventScroll: true });
+    else if (document.activeElement === document.body || this.box.contains(document.activeElement)) document.getElementById("theatre").focus();
   }
 
   /** The gallery, small. */
@@ -75,13 +78,15 @@ export class Panel {
       const place = document.createElement("button");
       place.title = name;
       place.innerHTML = `<img src="starts/${start}.jpg" alt="" draggable="false">`;
-      place.onclick = () => this.begin({ start });
+      place.ariaLabel = `Begin at ${name}`;
+      place.addEventListener("click", () => this.begin({ start }));
       return place;
     }));
   }
 
-  hello({ fps, most_steps }) {
-    document.getElementById("p-steps").max = most_steps;
+  hello({ fps, axes, most_steps: most }) {
+    document.getElementById("p-steps").max = most;
+    document.getElementById("p-mouse-box").hidden = !axes.includes("yaw");
     document.getElementById("p-rate").textContent = `this world is made for ${fps.toFixed(1)} frames a second`;
     document.getElementById("films").replaceChildren();
   }

@@ -43,10 +43,10 @@ export function listenToFiles({ deliver, size, isDream }) {
   const take = (file) => (file.type.startsWith("image/") ? picture(file) : walk(file));
   for (const id of ["pick-picture", "pick-walk"]) {
     const field = document.getElementById(id);
-    field.onchange = () => {
+    field.addEventListener("change", () => {
       if (field.files[0]) take(field.files[0]);
       field.value = "";
-    };
+    });
   }
   const drop = document.getElementById("drop");
   const carries = (event) => [...event.dataTransfer.types].includes("Files");

@@ -2,6 +2,7 @@
 
 const MOST = 4; // canvas pixels per picture pixel, at most: the rest is scaled where it costs nothing
 const GLOW_EVERY = 120; // ms
+const SIDE = 158; // pixels that the numbers need beside the picture
 
 export class View {
   constructor() {
@@ -39,7 +40,16 @@ export class View {
     this.fit();
   }
 
+  /** Numbers go beside the picture where there is room for them, else below. */
+  side() {
+    const { clientWidth: width, clientHeight: height } = document.getElementById("walk");
+    const picture = Math.min(width - 36, (height - 80) * (this.size.width / this.size.height));
+    const beside = document.body.dataset.view !== "both" && (width - picture) / 2 >= SIDE;
+    document.body.dataset.numbers = beside ? "side" : "foot";
+  }
+
   fit() {
+    this.side();
     for (const [index, frame] of this.frames.entries()) {
       const box = frame.getBoundingClientRect();
       if (!box.width) continue;

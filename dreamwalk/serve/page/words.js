@@ -1,6 +1,4 @@
-// Dialogs and toasts: the list of controls, what this is, and short sentences.
-
-import { LINES } from "./keyboard.js";
+// Dialogs and toasts: what this is, and short sentences.
 
 const close = '<button class="close" aria-label="Close"><svg><use href="#i-close"/></svg></button>';
 
@@ -9,10 +7,13 @@ export function open(id, title, content) {
   const dialog = document.getElementById(id);
   if (dialog.open) return void dialog.close();
   document.exitPointerLock?.();
-  dialog.innerHTML = `<header><h2>${title}</h2>${close}</header>`;
+  dialog.innerHTML = `<header><h2 id="${id}-title">${title}</h2>${close}</header>`;
+  dialog.setAttribute("aria-labelledby", `${id}-title`);
   dialog.append(...content);
-  dialog.querySelector(".close").onclick = () => dialog.close();
-  dialog.onclick = (event) => event.target === dialog && dialog.close();
+  dialog.querySelector(".close").addEventListener("click", () => dialog.close());
+  const outside = (event) => event.target === dialog && dialog.close();
+  dialog.addEventListener("click", outside);
+  dialog.addEventListener("close", () => dialog.removeEventListener("click", outside), { once: true });
   dialog.tabIndex = -1;
   dialog.showModal();
   dialog.focus();
@@ -26,18 +27,20 @@ export function element(tag, { words = "", className = "" } = {}) {
   return made;
 }
 
-export function showHelp() {
-  const lines = element("div", { className: "lines" });
-  for (const [what, ...keys] of LINES) {
-    const line = element("div", { words: what });
-    const caps = element("span");
-    caps.append(...keys.flatMap((key) => [element("kbd", { words: key }), " "]));
-    line.append(caps);
-    lines.append(line);
-  }
-  const touch = element("p", { words: "On a phone, the left thumb walks, the right thumb looks around, and the round "
-    + "button puts something down. A game pad works too. Drop a picture on the page to dream from it." });
-  open("help", "Controls", [lines, touch]);
+/** A row of buttons of which one is pressed; `choose(name)` hears which. */
+export function segments(box, labels, choose) {
+  box.replaceChildren(...Object.entries(labels).map(([name, words]) => {
+    const button = element("button", { words });
+    button.dataset.name = name;
+    button.ariaPressed = "false";
+    button.addEventListener("click", () => choose(name));
+    return button;
+  }));
+}
+
+/** Show which of them is pressed. */
+export function press(box, name) {
+  for (const button of box.children) button.ariaPressed = String(button.dataset.name === name);
 }
 
 export function showAbout(stage) {
@@ -49,8 +52,8 @@ export function showAbout(stage) {
     ? "The clip begins as noise in all of its frames. With every step the network takes a little of it away, told your words, "
       + "until a clip is left."
     : stage.dream
-    ? "There is no game engine behind the dream. Each frame is drawn by a network from the frames before it and from "
-      + "your keys. The real game runs beside it only so that you can compare."
+    ? `There is no game engine behind the dream. Each frame is drawn by a network from the frames before it and from your keys.${
+      stage.game ? " The real game runs beside it only so that you can compare." : ""}`
     : "This is the real game. It renders on the server, and every frame travels to this page as a small picture." });
   open("about", stage.title, [notes, how]);
 }

@@ -1,0 +1,95 @@
+"""Every screen of the page under axe-core, on a desk and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from rooms import ACTIONS, Imagined, Room
+from tabs import Tab
+from test_wishes import Maker, stage_of
+
+from dreamwalk.serve import Stage, Start
+
+pytestmark = pytest.mark.browser
+SIZES: dict[str, dict[str, Any]] = {
+    "desk": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
+}
+
+
+def faults(tab: Tab, where: str) -> list[str]:
+    """What axe-core finds serious or critical on the page as it is now."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    found = axe.Axe().run(tab.page).response["violations"]
+    return [
+        f"{where}: {fault['id']} at {node['target']}: {node['failureSummary']}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def stage(starts: list[Start]) -> Stage:
+    def rows(start: int, seed: int) -> Any:
+        yield np.zeros((80, 400, 3), np.uint8)
+
+    notes = {"What": "A room that is cast ray by ray."}
+    schedules = dict.fromkeys(("full", "pyramid", "chunks", "next-frame"), rows)
+    worlds = (lambda: Imagined(fps=20), lambda: Room(fps=20))
+    return Stage("room.test", *worlds, starts, notes, actions=ACTIONS, schedules=schedules)
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_walks_have_no_serious_faults(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str], stage: Stage, size: str
+) -> None:
+    walk = tab(address=serve_stage(stage), bypass_csp=True, **SIZES[size])
+    found = faults(walk, "start screen")
+    for name in ("about", "help", "schedules"):
+        walk.page.click(f'#gate [data-do="{name}"]')
+        walk.page.locator(f"#{name}").wait_for()
+        found += faults(walk, name)
+        walk.page.keyboard.press("Escape")
+    walk.begin()
+    walk.until("dreamwalk.view.newest.frame > 6")
+    found += faults(walk, "walk")
+    walk.page.keyboard.press("b")
+    walk.until("document.body.dataset.view === 'both'")
+    found += faults(walk, "both")
+    walk.page.keyboard.press("v")
+    walk.until("dreamwalk.app.status.recording")
+    walk.page.keyboard.press("v")
+    walk.page.wait_for_selector(".film", state="attached")
+    walk.page.keyboard.press(",")
+    walk.until("dreamwalk.panel.isOpen")
+    found += faults(walk, "settings")
+    walk.page.keyboard.press("Escape")
+    walk.look("dreamwalk.link.socket.close()")
+    walk.page.wait_for_selector("#veil-text:has-text('You woke up')")
+    found += faults(walk, "asleep")
+    assert found == []
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_clips_have_no_serious_faults(
+    tab: Callable[..., Tab], serve_stage: Callable[..., str], size: str
+) -> None:
+    maker = Maker()
+    page = tab(address=serve_stage(stage_of(maker)), ready="#prompt", bypass_csp=True, **SIZES[size])
+    found = faults(page, "form")
+    page.type("#prompt", "a red hall and a pizza, as large as")
+    page.page.click("#vocabulary summary")
+    found += faults(page, "strange words")
+    maker.go.clear()
+    page.page.focus("#prompt")
+    page.page.keyboard.press("Enter")
+    page.until("dreamwalk.studio.under !== null")
+    found += faults(page, "dreaming")
+    maker.go.set()
+    page.until("dreamwalk.studio.film")
+    found += faults(page, "done")
+    assert found == []
