@@ -243,7 +243,7 @@ def _used(scene: Scene, vector: np.ndarray | None) -> dict[str, Any]:
     if vector is None:
         return {}
     action = scene.schema.unpack(vector)
-    held = sum(1 << i for i, button in enumerate(action["buttons"][:16]) if button)
+    held = sum(1 << i for i, button in enumerate(action.get("buttons", ())[:16]) if button)
     return {"held": held, "axes": tuple(float(a) for a in action.get("axes", ()))}
 
 
