@@ -46,8 +46,8 @@ def meanings(env: gymnasium.Env) -> tuple[str, ...]:
     called `actions` (MiniGrid)."""
     if env.has_wrapper_attr("get_action_meanings"):
         return tuple(str(name).lower() for name in env.get_wrapper_attr("get_action_meanings")())
-    listed: Any = getattr(env.unwrapped, "actions", None)
-    return tuple(choice.name.lower() for choice in listed) if isinstance(listed, EnumMeta) else ()
+    listed = getattr(env.unwrapped, "actions", None)
+    return tuple(name.lower() for name in listed.__members__) if isinstance(listed, EnumMeta) else ()
 
 
 def translate(space: spaces.Space, meanings: tuple[str, ...] = (), *, name: str = "") -> Translation:
