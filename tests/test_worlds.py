@@ -2,7 +2,9 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.doom import Doom
 from dreamwalk.data.games import Game
 from dreamwalk.data.recording import Recording
-from dreamwalk.world import DOOM_ACTIONS, World
+from dreamwalk.serve.player import _used
+from dreamwalk.systems import nextframe
+from dreamwalk.world import DOOM_ACTIONS, ActionSchema, World
 
 
 def recording() -> Recording:
@@ -35,6 +39,14 @@ def recording() -> Recording:
 def imported_dream() -> World:
     with tempfile.TemporaryDirectory() as folder:
         return imported(Path(folder)).world(seed=0)
+
+
+def dream_of_a_game() -> World:
+    """Of one with three choices and a pedal."""
+    schema = ActionSchema(("a", "b", "c"), ("gas",), (1.0,), choices=(("a", "b", "c"),), ranges=((0.0, 1.0),))
+    system = toy_system(replace(nextframe.tiny(), actions=schema.size))
+    system.walkable = replace(system.walkable, actions=schema)
+    return system.world(seed=0)
 
 
 WORLDS: dict[str, Callable[[], World]] = {
@@ -106,3 +118,21 @@ def test_frames_belong_to_the_caller(world: World) -> None:
     kept = frame.copy()
     walk(world, 2, seed=0)
     assert np.array_equal(frame, kept)
+
+
+def test_every_action_of_the_space_is_one_of_the_world(world: World) -> None:
+    world.action_space.seed(0)
+    for _ in range(5):
+        action = world.action_space.sample()
+        vector = world.actions.pack(action)
+        assert np.array_equal(vector, world.actions.canonical(vector))
+        back = world.actions.unpack(vector)
+        assert world.action_space.contains(back)
+        assert np.allclose(world.actions.pack(back), vector, atol=1e-6)
+        assert all(np.allclose(back[name], action[name]) for name in back if name == "axes")
+
+
+def test_a_world_of_axes_alone_has_no_button_in_its_frames() -> None:
+    schema = ActionSchema((), ("gas",), (2.0,))
+    assert _used(SimpleNamespace(schema=schema), np.array([0.25], np.float32)) == {"held": 0, "axes": (0.5,)}
+    assert (schema.words(np.array([0.25])), schema.words(np.zeros(1))) == ("gas +0.5", "stay")

@@ -47,7 +47,7 @@ def meanings(env: gymnasium.Env) -> tuple[str, ...]:
     if env.has_wrapper_attr("get_action_meanings"):
         return tuple(str(name).lower() for name in env.get_wrapper_attr("get_action_meanings")())
     listed = getattr(env.unwrapped, "actions", None)
-    return tuple(choice.name.lower() for choice in listed) if isinstance(listed, EnumMeta) else ()
+    return tuple(name.lower() for name in listed.__members__) if isinstance(listed, EnumMeta) else ()
 
 
 def translate(space: spaces.Space, meanings: tuple[str, ...] = (), *, name: str = "") -> Translation:
