@@ -245,8 +245,7 @@ def _used(scene: Scene, vector: np.ndarray | None) -> dict[str, Any]:
     if vector is None:
         return {}
     action = scene.schema.unpack(vector)
-    buttons = action.get("buttons", ())
-    held = [name for name, on in zip(scene.schema.buttons, buttons, strict=True) if on]
+    held = [name for name, on in zip(scene.schema.buttons, action.get("buttons", ()), strict=True) if on]
     return {"held": tuple(held), "axes": tuple(float(a) for a in action.get("axes", ()))}
 
 
