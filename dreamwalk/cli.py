@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamwalk import __version__
-from dreamwalk.errors import UserError
+from dreamwalk.errors import TOO_FULL, UserError, require_writable
 
 USAGE = """usage: dreamwalk VERB NAME [flags]      (dreamwalk VERB --help tells the flags)
 
@@ -87,10 +87,11 @@ def main(argv: list[str] | None = None) -> None:
             raise
         mend = f"`pip install 'dreamwalk[{EXTRAS[package]}]'`, or `pip install '.[{EXTRAS[package]}]'` here"
         sys.exit(_complain(f"dreamwalk: this needs the package {package}: {mend}"))
-    except OSError as error:  # a folder that may not be written, a full disk
-        if error.filename is None:
+    except OSError as error:  # a folder that may not be written, a full disk, which has no name
+        if error.filename is None and error.errno not in TOO_FULL:
             raise
-        sys.exit(_complain(f"dreamwalk: '{error.filename}' cannot be used: {error.strerror}"))
+        what = f"'{error.filename}' cannot be used" if error.filename else "free some space on the disk"
+        sys.exit(_complain(f"dreamwalk: {what}: {error.strerror}"))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -273,6 +274,7 @@ def evaluate(words: list[str]) -> None:
 
     _check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
+    require_writable(asked.out)
     module.examine(load(name), asked, name=name, examiner=load_examiner(asked.examiner))
 
 

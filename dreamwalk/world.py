@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from dreamwalk.errors import UserError
+from dreamwalk.validation import Positive, Signed
 
 Action = Mapping[str, np.ndarray]
 
@@ -32,11 +33,11 @@ class ActionSchema:
 
     buttons: tuple[str, ...]
     axes: tuple[str, ...] = ()
-    limits: tuple[float, ...] = ()
+    limits: tuple[Positive, ...] = ()
     """Largest magnitude of each axis."""
     choices: tuple[tuple[str, ...], ...] = ()
     """Groups of buttons of which one acts in every step: the first that is held, else the group's first."""
-    ranges: tuple[tuple[float, float], ...] = ()
+    ranges: tuple[tuple[Signed, Signed], ...] = ()
     """Least and greatest value of each axis, where they are not minus and plus its limit."""
 
     def __post_init__(self) -> None:

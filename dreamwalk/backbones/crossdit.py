@@ -32,6 +32,7 @@ from dreamwalk.layers.patches import Extent, Patch, PatchEmbed, PatchHead, token
 from dreamwalk.layers.pieces import add, add_gated, in_pieces, modulated
 from dreamwalk.layers.refiner import Projection
 from dreamwalk.layers.words import Words
+from dreamwalk.validation import Count
 
 AXES = "time", "height", "width"
 
@@ -42,7 +43,7 @@ class CrossDiTConfig:
 
     channels: int = 16
     """Latent channels."""
-    extra: int = 0
+    extra: Count = 0
     """Channels that are put beside the latents: `channels + 1` for known frames and where they are known."""
     width: int = 1536
     depth: int = 24
@@ -53,7 +54,7 @@ class CrossDiTConfig:
     """Latent frames, rows and columns of a token."""
     text: int = 4096
     """Width of a word's vector."""
-    pooled: int = 0
+    pooled: Count = 0
     """Width of a vector of all words, for the modulation; 0 for none."""
     extent: Extent = (32, 48, 48)
     """Frames, rows and columns of tokens that there are positions for."""

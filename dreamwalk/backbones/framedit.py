@@ -25,21 +25,23 @@ from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import head_width, rope_tables, split_axes
+from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
 class FrameDiTConfig(FrameBackboneConfig):
     """Sizes of a Frame DiT."""
 
-    theta: float = 256.0
+    theta: Positive = 256.0
     qk_norm: bool = False
     feedforward_multiple: int = 256
     predicts: Literal["velocity", "clean"] = "velocity"
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
-    velocity_floor: float = 0.05
+    velocity_floor: Positive = 0.05
     """Smallest sigma by which a clean prediction is divided."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         head_width(self.width, self.heads, least=6)
 
 

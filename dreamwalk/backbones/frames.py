@@ -29,6 +29,9 @@ class FrameBackboneConfig:
     heads: int
     patch: int = 1
 
+    def __post_init__(self) -> None:
+        assert self.token_grid  # says whether the grid divides
+
     @property
     def tokens(self) -> int:
         """Tokens in a frame."""
@@ -95,6 +98,11 @@ class FrameBackbone(nn.Module):
             raise UserError(f"a cached pass takes one frame at a time, got {x.shape[1]}")
         first = cache.frames if cache is not None else 0
         return torch.arange(first, first + x.shape[1], device=x.device)
+
+    def cache_bytes(self, window: int) -> int:
+        """Of an empty cache for one walk."""
+        config = self.config
+        return 2 * config.depth * window * config.tokens * config.width * self.embed.weight.element_size()
 
     def cache(self, window: int, *, batch: int = 1) -> RingCache:
         """An empty cache for this backbone, on its device and in its precision; a pass sees `window` frames

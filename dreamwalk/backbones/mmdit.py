@@ -33,6 +33,7 @@ from dreamwalk.layers.refiner import Projection, TokenRefiner
 from dreamwalk.layers.rope import rope_tables
 from dreamwalk.layers.streams import Layout, Stream, attend_jointly
 from dreamwalk.layers.words import Words
+from dreamwalk.validation import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -41,27 +42,27 @@ class MMDiTConfig:
 
     channels: int = 16
     """Latent channels."""
-    extra: int = 0
+    extra: Count = 0
     """Channels that are put beside the latents: `channels + 1` for known frames and where they are known."""
     width: int = 3072
     heads: int = 24
-    dual: int = 20
+    dual: Count = 20
     """Blocks with weights for each stream."""
-    single: int = 40
+    single: Count = 40
     """Blocks with weights for all tokens."""
-    refine: int = 2
+    refine: Count = 2
     """Blocks of the token refiner."""
     patch: Patch = (1, 2, 2)
     """Latent frames, rows and columns of a token."""
     text: int = 4096
     """Width of a word's vector."""
-    pooled: int = 768
+    pooled: Count = 768
     """Width of the vector of all words; 0 for none."""
     guidance: bool = False
     """Whether the scale of guidance is an input: what guidance distillation trains."""
     axes: Extent = (16, 56, 56)
     """Parts of a head that turn with time, height and width."""
-    theta: float = 256.0
+    theta: Positive = 256.0
     ratio: int = 4
     """Width of the feed-forward over `width`; the refiner's is always 4."""
 

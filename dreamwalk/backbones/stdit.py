@@ -29,6 +29,7 @@ from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.rope import head_width, pixel_tables, time_tables
+from dreamwalk.validation import Count, Positive
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,13 @@ class STDiTConfig(FrameBackboneConfig):
     """Sizes of a spatio-temporal DiT."""
 
     patch: int = 2
-    max_frequency: float = 256.0
+    max_frequency: Positive = 256.0
     """Of the rotary positions within a frame, in half turns."""
-    clean_label: int = 14
+    clean_label: Count = 14
     """The timestep under which a clean frame (sigma 0) is shown: no label means clean."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         head_width(self.width, self.heads, multiple=4, least=4)
 
 

@@ -34,6 +34,7 @@ from dreamwalk.codecs.causal_layers import (
     convolve,
 )
 from dreamwalk.errors import UserError
+from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class CausalVAEConfig:
     strides: tuple[Strides, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
     """Frames, rows and columns that become one after each level but the last. Decoding repeats them in the
     same order, as published, not backwards."""
-    scale: float | None = 0.476986
+    scale: Positive | None = 0.476986
     """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
     patch: int = 1
     """Pixels a side that are one position, in their own channels, before the first convolution."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dreamwalk.codecs.scale import Scale
 from dreamwalk.errors import UserError
+from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class KLCodecConfig:
     """Width multiple of each level; every level but the last halves the resolution."""
     blocks: int = 2
     """Residual blocks a level (one more when decoding)."""
-    scale: float | None = 0.2325
+    scale: Positive | None = 0.2325
     """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
 
 

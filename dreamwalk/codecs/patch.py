@@ -58,7 +58,7 @@ class LinearCode(nn.Module):
             raise UserError(f"a block of {pixels} numbers has 1 to {pixels} components, not {channels}")
         self.whitening = whitening
         self.register_buffer("mean", torch.zeros(pixels))
-        self.register_buffer("components", torch.eye(pixels)[:channels].clone())
+        self.register_buffer("components", torch.eye(channels, pixels))
         self.register_buffer("scale", torch.ones(channels))
 
     @property

@@ -32,6 +32,7 @@ from dreamwalk.codecs.causal_layers import (
     build_norm,
 )
 from dreamwalk.errors import UserError
+from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ShuffleVAEConfig:
     """Residual blocks a level (one more when decoding)."""
     strides: tuple[Strides, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
     """Frames, rows and columns that become one after each level but the last; decoding goes backwards."""
-    scale: float | None = 1.03682
+    scale: Positive | None = 1.03682
     """Latents are multiplied by this; None: as training measures it."""
     patch: int = 1
     """Pixels a side that are one position, in their own channels, before the first convolution."""

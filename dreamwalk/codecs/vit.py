@@ -18,6 +18,7 @@ from dreamwalk.codecs.scale import Scale
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import BiasedAttention
 from dreamwalk.layers.rope import head_width, pixel_tables
+from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class ViTCodecConfig:
     """Blocks of the encoder."""
     decoder: int = 12
     """Blocks of the decoder."""
-    scale: float | None = 0.07843137254901961
+    scale: Positive | None = 0.07843137254901961
     """Latents are multiplied by this, 20/255, so that their variance is about one; None: as training
     measures it."""
 
     def __post_init__(self) -> None:
+        assert self.grid  # says whether the frames divide
         head_width(self.width, self.heads, multiple=8, least=8)
 
     @property

@@ -19,19 +19,21 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.validation import Positive, Signed
+
 
 @dataclass(frozen=True)
 class MapConfig:
     """A level of `extent` world units (x, y) from `origin` on, and how it is remembered."""
 
-    origin: tuple[float, float]
-    extent: tuple[float, float]
-    cell: float = 16.0
+    origin: tuple[Signed, Signed]
+    extent: tuple[Positive, Positive]
+    cell: Positive = 16.0
     """World units of a cell of the map."""
     channels: int = 8
     samples: int = 40
     """Points read along a ray."""
-    reach: float = 1100.0
+    reach: Positive = 1100.0
     """Planar depth of the farthest of them."""
     rays: int = 4
     """Rays through a column of tokens."""

@@ -22,6 +22,7 @@ from dreamwalk.conditions.text import (
     Widths,
 )
 from dreamwalk.layers.words import Words
+from dreamwalk.validation import Count
 
 SYSTEM = "<|start_header_id|>system<|end_header_id|>\n\n"
 ASPECTS = (
@@ -54,7 +55,7 @@ class PublishedWords:
 
     source: str
     """A folder as diffusers lays it out, or `hf://owner/name`."""
-    pictures: int = 0
+    pictures: Count = 0
     """Every so many-th token of the first picture is told besides: in HunyuanVideo-I2V 2 where it is shown
     beside the latents and 4 where it takes the place of one; 0 where none is looked at."""
 

@@ -110,7 +110,7 @@ def check(path: str | Path) -> list[tuple[str, str]]:
     faults: list[tuple[str, str]] = []
     for shard in shards.read_manifest(folder)["shards"]:
         file = folder / shard["file"]
-        if not file.exists():
+        if not file.is_file():
             faults.append((shard["file"], "missing"))
             continue
         data = file.read_bytes()

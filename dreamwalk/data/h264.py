@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -64,9 +65,17 @@ def encode_video(video: np.ndarray, fps: float) -> bytes:
     return file.getvalue()
 
 
-def decode_video(data: bytes) -> np.ndarray:
-    """The uint8 frames (t, h, w, 3) of a video file."""
+def decode_video(data: bytes, *, frames: int, size: tuple[int, int]) -> np.ndarray:
+    """The uint8 frames (t, h, w, 3) of a video file; ValueError unless it has so many of `size` (h, w)."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("the video is of an unknown codec")
         stream.codec_context.thread_count = 1
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        if (stream.height, stream.width) != size:
+            raise ValueError(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
+        decoded = islice(container.decode(stream), frames + 1)
+        video = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
+    if video.shape[:3] != (frames, *size):
+        raise ValueError(f"the video has not {frames} frames of {size[0]}x{size[1]}")
+    return video

@@ -7,9 +7,10 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import safetensors
@@ -20,10 +21,23 @@ from torch import Tensor, nn
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
 from dreamwalk.data.pictures import Fit
-from dreamwalk.errors import UserError
+from dreamwalk.errors import UserError, writing
 from dreamwalk.progress import followed
+from dreamwalk.validation import mending, read_json, require_inside, required
 
 HEADER, INDEX = "codec.json", "latents.json"
+AGAIN = "collect the latents again, into a new folder"
+MEND = "delete it and let `cached_latents` make it again"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index says of a clip."""
+
+    file: str
+    shape: tuple[int, int, int, int]
+    caption: str
+    fps: float
 
 
 class Encodes(Protocol):
@@ -41,24 +55,31 @@ class Latents:
         index = self.path / INDEX
         if not index.exists():
             raise UserError(f"'{index}' is missing: let `cached_latents` into '{path}' run to its end")
-        self._entries: list[dict[str, Any]] = json.loads(index.read_text())
-        self.codec: str = json.loads((self.path / HEADER).read_text())["codec"]
+        self._entries: tuple[Entry, ...] = read_json(index, tuple[Entry, ...], mend=AGAIN)
+        self.codec = _header(self.path)["codec"]
         """The `fingerprint` of the codec."""
         self.buckets: dict[tuple[int, ...], list[int]] = {}
         """The clips of each size (t, c, h, w)."""
         for number, entry in enumerate(self._entries):
-            self.buckets.setdefault(tuple(entry["shape"]), []).append(number)
+            self.buckets.setdefault(entry.shape, []).append(number)
+        if not self._entries:
+            raise UserError(f"'{path}' holds no latents: collect some first")
 
     def __len__(self) -> int:
         """Clips."""
         return len(self._entries)
 
     def latents(self, index: int) -> Tensor:
-        """The latents `(t, c, h, w)` of a clip."""
-        return _load(self.path / self._entries[index]["file"])
+        """The latents `(t, c, h, w)` of a clip; UserError where they are missing, damaged or others."""
+        entry = self._entries[index]
+        file = require_inside(self.path, entry.file, f"'{self.path / INDEX}': a file of latents")
+        latents = _load(file)
+        if latents.shape != entry.shape or not latents.isfinite().all():
+            raise UserError(f"'{file}' is not finite, or not of shape {entry.shape}: {MEND}")
+        return latents
 
     def caption(self, index: int) -> str:
-        return self._entries[index]["caption"]
+        return self._entries[index].caption
 
     def batch(self, rows: Sequence[int], *, seed: int, step: int) -> Clip:
         """These rows of the batch of a step, latents and captions, a function of seed and step alone: a
@@ -130,10 +151,20 @@ def _claim(path: Path, header: dict[str, str]) -> None:
     if not file.exists():
         _replace(file, json.dumps(header, indent=1).encode())
         return
-    written = json.loads(file.read_text())
+    written = _header(path)
     other = [key for key, value in header.items() if written.get(key) != value]
     if other:
         raise UserError(f"'{path}' holds latents of another {' and '.join(other)}: choose another folder")
+
+
+def _header(path: Path) -> dict[str, str]:
+    """Whose latents a folder holds."""
+    file = path / HEADER
+    if not file.exists():
+        raise UserError(f"'{file}' is missing: {AGAIN}")
+    given = read_json(file, mend=AGAIN)
+    with mending(AGAIN):
+        return required({"codec": str, "dtype": str}, given, f"'{file}'")
 
 
 def _save(file: Path, latents: Tensor, piece: Piece) -> None:
@@ -145,16 +176,16 @@ def _load(file: Path) -> Tensor:
     try:
         return safetensors.torch.load_file(file)["latents"]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
-        mend = "delete it and let `cached_latents` make it again"
-        raise UserError(f"'{file}' is missing or damaged ({error}): {mend}") from None
+        raise UserError(f"'{file}' is missing or damaged ({error}): {MEND}") from None
 
 
 def _replace(file: Path, data: bytes) -> None:
     """Write a file so that it is either the old one or the new one, never half."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)

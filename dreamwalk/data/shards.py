@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import os
 import tarfile
+import zipfile
+import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +28,56 @@ import webdataset
 from dreamwalk.clip import Clip
 from dreamwalk.data.captions import narrator
 from dreamwalk.data.h264 import decode_video, encode_video
-from dreamwalk.errors import UserError
+from dreamwalk.errors import UserError, brief
+from dreamwalk.validation import (
+    Bytes,
+    Count,
+    Positive,
+    Rate,
+    Side,
+    mending,
+    read_json,
+    require_inside,
+    required,
+)
 from dreamwalk.world import ActionSchema
 
 FORMAT, VERSION = "dreamwalk-clips", 1
 MANIFEST = "manifest.json"
 DEPTH_SCALE = 0.125
+HEADER = 1024
+"""Bytes, at most, before the numbers of an array."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """Where a clip lies in its shard: bytes `offset .. offset + size`."""
 
-    offset: int
-    size: int
+    offset: Bytes
+    size: Bytes
     frames: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of clips, in the folder of the manifest."""
+
+    file: str
+    clips: tuple[Entry, ...]
+
+
+SAID: dict[str, Any] = {
+    "schema": ActionSchema, "fps": Rate, "size": tuple[Side, Side], "shards": tuple[Shard, ...],
+}  # fmt: skip
+"""What every manifest says; what else there is names the source."""
+SOURCE: dict[str, Any] = {"world": str, "level": str, "split": str, "seed": Count, "depth_scale": Positive}
+"""What of that is read again, where it is there."""
+DAMAGE = (
+    ValueError, KeyError, IndexError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, av.FFmpegError,
+)  # fmt: skip
+"""What the readers of these formats raise for bytes that are not of them."""
 
 
 def encode_clip(clip: Clip, fps: float) -> dict[str, bytes]:
@@ -70,18 +109,22 @@ def index_shard(path: Path) -> list[Entry]:
     data = path.read_bytes()
     spans: OrderedDict[str, list[tarfile.TarInfo]] = OrderedDict()
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for member in tar.getmembers():
                 spans.setdefault(member.name.split(".")[0], []).append(member)
-    except tarfile.TarError as error:
-        raise UserError(f"'{path}' is not a whole tar file ({error}): delete it and collect again") from error
-    entries = []
-    for members in spans.values():
-        start, last = members[0].offset, members[-1]
-        size = last.offset_data + -(-last.size // 512) * 512 - start
-        clip = _read_members(data[start : start + size])
-        frames = len(_load_npy(clip["actions.npy"]))
-        entries.append(Entry(start, size, frames, hashlib.sha256(data[start : start + size]).hexdigest()))
+        entries = []
+        for members in spans.values():
+            start, last = members[0].offset, members[-1]
+            size = last.offset_data + -(-last.size // 512) * 512 - start
+            part = data[start : start + size]
+            frames = len(_load_npy(_read_members(part)["actions.npy"]))
+            entries.append(Entry(start, size, frames, hashlib.sha256(part).hexdigest()))
+    except DAMAGE as error:
+        raise UserError(
+            f"'{path}' is not a whole tar file ({brief(error)}): delete it and collect again"
+        ) from error
+    if not entries:
+        raise UserError(f"'{path}' holds no clips: delete it and collect again")
     return entries
 
 
@@ -95,12 +138,11 @@ class Shards:
     def __init__(self, path: str | Path, *, memory: int = 4 << 30) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        self.schema = ActionSchema(**{name: tuple(part) for name, part in self.manifest["schema"].items()})
-        self.fps: float = self.manifest["fps"]
-        self.size: tuple[int, int] = tuple(self.manifest["size"])
-        self._entries = [
-            (shard["file"], Entry(**entry)) for shard in self.manifest["shards"] for entry in shard["clips"]
-        ]
+        said = said_in(self.manifest, self.path)
+        self.schema: ActionSchema = said["schema"]
+        self.fps: float = said["fps"]
+        self.size: tuple[int, int] = said["size"]
+        self._entries = [(shard.file, entry) for shard in said["shards"] for entry in shard.clips]
         self.frames = sum(entry.frames for _, entry in self._entries)
         self._memory, self._used = memory, 0
         self._clips: OrderedDict[int, Clip] = OrderedDict()
@@ -130,26 +172,32 @@ class Shards:
 
     def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
         """Poses `(t, 4, 4)`, where they are known, and actions `(t, a)` of a clip, without its video."""
-        files = _read_members(self.read(index))
-        poses = _load_npy(files["poses.npy"]) if "poses.npy" in files else None
-        return poses, _load_npy(files["actions.npy"])
+        with self._damage(index):
+            files = _read_members(self.read(index))
+            arrays = _arrays(files, self.frames_of(index), self.schema.size)
+            return arrays.get("poses.npy"), arrays["actions.npy"]
 
     def frames_of(self, index: int) -> int:
         """Frames in a clip."""
         return self._entry(index)[1].frames
 
     def read(self, index: int) -> bytes:
-        """The bytes of a clip in its shard; UserError when the file is missing or too short."""
+        """The bytes of a clip in its shard; UserError when the file is missing, too short or has changed."""
         file, entry = self._entry(index)
+        path, mend = self.path / file, f"delete it and collect into '{self.path}' again"
         try:
-            with open(self.path / file, "rb") as shard:
+            with open(path, "rb") as shard:
+                if os.fstat(shard.fileno()).st_size < entry.offset + entry.size:
+                    raise UserError(f"'{path}' is cut short: {mend}")
                 shard.seek(entry.offset)
                 data = shard.read(entry.size)
-        except FileNotFoundError as error:
-            raise UserError(f"'{self.path / file}' is missing: collect into '{self.path}' again") from error
-        if len(data) < entry.size:
-            mend = f"delete it and collect into '{self.path}' again"
-            raise UserError(f"'{self.path / file}' is cut short: {mend}")
+        except OSError as error:
+            what = (
+                "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({brief(error)})"
+            )
+            raise UserError(f"'{path}' {what}: collect into '{self.path}' again") from error
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise UserError(f"clip {index} in '{path}' is not what the manifest says: {mend}")
         return data
 
     def _entry(self, index: int) -> tuple[str, Entry]:
@@ -158,12 +206,25 @@ class Shards:
         return self._entries[index]
 
     def _decode(self, index: int, depth: bool) -> Clip:
-        file, _ = self._entry(index)
+        with self._damage(index):
+            files = _read_members(self.read(index))
+            frames = self.frames_of(index)
+            clip = decode_clip(files, frames=frames, size=self.size, actions=self.schema.size, depth=depth)
+        return clip
+
+    @contextmanager
+    def _damage(self, index: int) -> Iterator[None]:
+        """Around what takes the bytes of a clip apart: damage is a UserError that names clip and file."""
         try:
-            return decode_clip(_read_members(self.read(index)), depth=depth)
-        except (tarfile.TarError, KeyError, av.FFmpegError) as error:
-            advice = f"delete it and collect into '{self.path}' again"
-            raise UserError(f"clip {index} in '{self.path / file}' is damaged ({error}): {advice}") from error
+            yield
+        except UserError:
+            raise
+        except DAMAGE as error:
+            file, advice = self._entry(index)[0], f"delete it and collect into '{self.path}' again"
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else brief(error)
+            raise UserError(
+                f"clip {index} in '{self.path / file}' is damaged ({reason}): {advice}"
+            ) from error
 
     def _keep(self, index: int, clip: Clip) -> None:
         """Remember a decoded clip as the latest used; forget the oldest ones over the budget."""
@@ -174,44 +235,59 @@ class Shards:
             self._used -= _bytes(self._clips.popitem(last=False)[1])
 
 
-def decode_clip(files: dict[str, bytes], *, depth: bool = True) -> Clip:
-    """The clip of the files that `encode_clip` made."""
+def decode_clip(
+    files: dict[str, bytes], *, frames: int, size: tuple[int, int], actions: int, depth: bool = True
+) -> Clip:
+    """The clip of the files that `encode_clip` made; ValueError unless it has as many frames of `size` (h, w)
+    and as many actions as the manifest says."""
+    arrays = _arrays(files, frames, actions)
     return Clip(
-        video=decode_video(files["video.mp4"]),
-        actions=_load_npy(files["actions.npy"]),
-        world_from_camera=_load_npy(files["poses.npy"]) if "poses.npy" in files else None,
-        intrinsics=_load_npy(files["intrinsics.npy"]) if "intrinsics.npy" in files else None,
-        depth=_load_depth(files["depth.npz"]) if depth and "depth.npz" in files else None,
+        video=decode_video(files["video.mp4"], frames=frames, size=size),
+        actions=arrays["actions.npy"],
+        world_from_camera=arrays.get("poses.npy"),
+        intrinsics=arrays.get("intrinsics.npy"),
+        depth=_load_depth(files["depth.npz"], (frames, *size)) if depth and "depth.npz" in files else None,
         caption=files["caption.txt"].decode(),
     )
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a folder; UserError when there is none or another version wrote it."""
+    """The manifest of a folder, its `SAID` and `SOURCE` checked; UserError when there is none, another
+    version wrote it, it is damaged, or a shard that it names is not in the folder."""
     file = path / MANIFEST
     if not file.exists():
         raise UserError(f"'{file}' is missing: '{path}' holds no clips; `dreamwalk collect` makes them")
-    try:
-        manifest = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"'{file}' is not JSON ({error}): delete it and collect into '{path}' again"
-        ) from error
+    manifest = read_json(file, dict[str, Any], mend=f"delete it and collect into '{path}' again")
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         found = f"{manifest.get('format')} version {manifest.get('version')}"
         raise UserError(
             f"'{file}' is {found}, this reads {FORMAT} version {VERSION}: collect into a new folder"
         )
+    said_in(manifest, path)
     return manifest
+
+
+def said_in(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What `SAID` names, of the manifest of a folder."""
+    file = path / MANIFEST
+    with mending(f"delete it and collect into '{path}' again"):
+        said = required(SAID, manifest, f"'{file}'")
+        source = required({k: v for k, v in SOURCE.items() if k in manifest}, manifest, f"'{file}'")
+        if source.get("depth_scale", DEPTH_SCALE) != DEPTH_SCALE:
+            raise UserError(f"'{file}' has a depth_scale of {source['depth_scale']}, not {DEPTH_SCALE}")
+    for shard in said["shards"]:
+        require_inside(path, shard.file, f"'{file}': a shard's file")
+    return said
 
 
 def _read_members(data: bytes) -> dict[str, bytes]:
     """The files of one sample, by extension, from its bytes."""
     files = {}
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         for member in tar:
-            file = tar.extractfile(member)
-            assert file is not None
+            file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+            if file is None:  # a link, or a hole of any size
+                raise ValueError(f"'{member.name:.60}' is not a file")
             files[member.name.partition(".")[2]] = file.read()
     return files
 
@@ -222,13 +298,37 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def _arrays(files: dict[str, bytes], frames: int, actions: int) -> dict[str, np.ndarray]:
+    """What is known of each frame besides its pixels."""
+    shapes = {"actions.npy": (frames, actions), "poses.npy": (frames, 4, 4), "intrinsics.npy": (frames, 3, 3)}
+    arrays = {name: _load_npy(files[name]) for name in shapes if name in files}
+    for name, array in arrays.items():
+        if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite, or not float32 of shape {shapes[name]}")
+    return arrays
+
+
 def _load_npy(data: bytes) -> np.ndarray:
+    """An array; ValueError for one whose header asks for more than there is, before room is made for it."""
+    file = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # the header is parsed as Python, which fails in many ways
+        raise ValueError(f"this is no array ({error})") from error
+    if prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"an array of shape {shape} in {len(data)} bytes")
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
-def _load_depth(data: bytes) -> np.ndarray:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return np.cumsum(file["depth"], axis=2, dtype=np.uint16).astype(np.float32) * DEPTH_SCALE
+def _load_depth(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if archive.getinfo("depth.npy").file_size > HEADER + 2 * prod(shape):
+            raise ValueError("depth.npz is of another size")
+        steps = _load_npy(archive.read("depth.npy"))
+    if steps.shape != shape or steps.dtype != np.uint16:
+        raise ValueError(f"depth.npz is not of shape {shape}")
+    return np.cumsum(steps, axis=2, dtype=np.uint16).astype(np.float32) * DEPTH_SCALE
 
 
 def _bytes(clip: Clip) -> int:

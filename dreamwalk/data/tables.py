@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from dreamwalk.data import vpt
 from dreamwalk.errors import UserError
+from dreamwalk.validation import parse_json
 from dreamwalk.world import ActionSchema
 
 WORDS = {"true": 1.0, "yes": 1.0, "on": 1.0, "false": 0.0, "no": 0.0, "off": 0.0, "": 0.0}
@@ -53,14 +53,6 @@ def read_text(file: Path) -> str:
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"'{file}' is not text in UTF-8: save it as such") from None
-
-
-def parse_json(text: str, what: str) -> Any:
-    """What JSON text says; UserError that begins with `what` when it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{what} is not valid JSON: {error}") from None
 
 
 def read_schema(file: Path) -> ActionSchema:

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dreamwalk.data.tables import parse_json, read_text
+from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
+from dreamwalk.validation import MOST_STEPS, parse_json
 
 if TYPE_CHECKING:
     from dreamwalk.world import ActionSchema
@@ -36,8 +37,6 @@ FORMAT = "dreamwalk.walk/1"
 KEYS = ("format", "system", "seed", "start", "steps", "fps", "buttons", "axes", "actions")
 MAX_ACTIONS = 100_000
 """The longest walk that is read, in steps: more than two hours at 12 frames a second."""
-MOST_STEPS = 64
-"""Denoising steps of a frame or a clip that anything takes, at most."""
 MAX_SIDE = 4096
 """The tallest and widest start picture, in pixels."""
 

@@ -7,7 +7,6 @@ missing is made again by the same command, because clip `i` is a pure function o
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import multiprocessing
 import os
@@ -30,11 +29,10 @@ from rich.text import Text
 from dreamwalk.clip import Clip
 from dreamwalk.data import shards
 from dreamwalk.data.shards import FORMAT, MANIFEST, VERSION, Entry
-from dreamwalk.errors import UserError
+from dreamwalk.errors import TOO_FULL, UserError, writing
 from dreamwalk.world import ActionSchema
 
 CLIPS_PER_SHARD = 32
-TOO_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Source(Protocol):
@@ -62,7 +60,8 @@ def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1
     UserError when `out` holds clips of something else, or when the disk is full.
     """
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     header = _header(source)
     finished = _finished(folder, header, clips)
     _write_manifest(folder, header, finished)
@@ -113,7 +112,8 @@ def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, lis
     entries: dict[int, list[Entry]] = {}
     if (folder / MANIFEST).exists():
         manifest = shards.read_manifest(folder)
-        known = {shard["file"]: [Entry(**e) for e in shard["clips"]] for shard in manifest.pop("shards")}
+        known = {shard.file: list(shard.clips) for shard in shards.said_in(manifest, folder)["shards"]}
+        del manifest["shards"]
         if manifest != header:
             other = ", ".join(key for key, value in header.items() if manifest.get(key) != value)
             raise UserError(f"'{folder}' holds clips of another {other}: choose another folder")
@@ -126,7 +126,7 @@ def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, lis
         if not file.exists():
             continue
         found = known.get(file.name) or shards.index_shard(file)
-        whole = file.stat().st_size >= found[-1].offset + found[-1].size
+        whole = all(file.stat().st_size >= entry.offset + entry.size for entry in found)
         if whole and len(found) == len(_clips_of(number, clips)):
             entries[number] = found
     return entries

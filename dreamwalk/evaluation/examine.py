@@ -92,7 +92,7 @@ def examine(
 
 def _walks(shards: Shards, asked: Evaluate, history: int) -> list[Clip]:
     """The first clips that are long enough, cut to the history and the longest horizon."""
-    lengths = [shards.frames_of(index) for index in range(len(shards))]
+    lengths = [shards.frames_of(index) for index in range(len(shards))] or [0]
     frames = history + (asked.frames or max(1, min(HORIZONS[-1], max(lengths) - history)))
     long = [index for index, length in enumerate(lengths) if length >= frames][: asked.clips]
     if not long:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
@@ -16,6 +17,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.denoise import Session, Step
+from dreamwalk.validation import Rate, assembled
 from dreamwalk.world import Action, ActionSchema, World, known_render_mode
 
 
@@ -57,7 +59,7 @@ class Walkable:
     """What a dream needs to know besides its weights."""
 
     actions: ActionSchema
-    fps: float
+    fps: Rate
     starts: np.ndarray
     """Pictures to begin from, uint8 `(k, h, w, 3)`."""
     poses: np.ndarray
@@ -90,12 +92,21 @@ class Walkable:
         return tensors, {"actions": asdict(self.actions), **plain}
 
     @classmethod
-    def unpack(cls, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Walkable:
-        """The inverse of `pack`."""
-        schema = ActionSchema(**{name: tuple(value) for name, value in metadata["actions"].items()})
-        arrays = {name: tensors[f"walkable.{name}"].numpy() for name in ARRAYS}
-        plain = {name: metadata[name] for name in ("fps", "pace", "world", "level")}
-        return cls(actions=schema, unlearnt=tuple(metadata["unlearnt"]), **plain, **arrays)
+    def unpack(cls, tensors: Mapping[str, Tensor], metadata: Any, *, where: str = "walkable") -> Walkable:
+        """The inverse of `pack`; UserError for a field or an array that is missing or does not fit."""
+        given = {name: tensors.get(f"walkable.{name}", torch.empty(0)) for name in ARRAYS}
+        shape, strolls = given["starts"].shape, given["strolls"].shape
+        count = shape[0] if len(shape) == 4 else 0
+        wanted = {"starts": (*shape[:3], 3), "poses": (count, 4, 4), "intrinsics": (3, 3)}
+        for name, tensor in given.items():
+            dtype = torch.uint8 if name == "starts" else torch.float32
+            if tensor.shape != wanted.get(name, tensor.shape) or tensor.dtype != dtype or not count:
+                raise UserError(f"{where}: the array '{name}' is missing or of another shape")
+        arrays = {name: tensor.numpy() for name, tensor in given.items()}
+        made = assembled(cls, metadata, where, others=arrays)
+        if len(strolls) != 3 or (strolls[0], strolls[2]) not in ((0, 0), (count, made.actions.size)):
+            raise UserError(f"{where}: the array 'strolls' is missing or of another shape")
+        return made
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones import BackboneConfig, build_backbone
 from dreamwalk.clip import Clip
-from dreamwalk.codecs import CodecConfig, build_codec
+from dreamwalk.codecs import CodecConfig, ViTCodecConfig, build_codec
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.conditions.places import MapConfig, Odometer, PlaceMap
 from dreamwalk.errors import UserError
@@ -29,6 +29,7 @@ from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+from dreamwalk.validation import Count, Positive, Share, Steps
 from dreamwalk.world import ActionSchema
 
 # A forked process lacks its parent's threads, and would wait for them without an end.
@@ -41,17 +42,17 @@ class DreamConfig:
 
     codec: CodecConfig
     backbone: BackboneConfig
-    actions: int
+    actions: Count
     """Length of the action vector."""
     action_layers: int = 2
     """Linear layers of the action embedding."""
-    steps: int = 4
+    steps: Steps = 4
     """Denoising passes a frame, when played."""
-    shift: float = 3.0
+    shift: Positive = 3.0
     """How far the sampling grid (and training levels) are moved towards noise."""
     spacing: Literal["shifted", "ddim"] = "shifted"
     """Levels when played: evenly spaced and shifted, or those of DDIM, for which VP diffusions are made."""
-    history_level: float = 0.02
+    history_level: Share = 0.02
     """Level at which history is shown, when played."""
     window: int = 16
     """Frames that the cache remembers, when played."""
@@ -78,6 +79,15 @@ class DreamConfig:
             )
         grid = grid[0] * self.backbone.patch, grid[1] * self.backbone.patch
         return replace(self, actions=schema.size, backbone=replace(self.backbone, grid=grid))
+
+    def __post_init__(self) -> None:
+        codec, backbone = self.codec, self.backbone
+        alike = [("channels", codec.channels, backbone.channels)]
+        if isinstance(codec, ViTCodecConfig):
+            alike.append(("grid", codec.grid, backbone.grid))
+        for what, ours, theirs in alike:
+            if ours != theirs:
+                raise UserError(f"the codec and the backbone have another {what}, {ours} and {theirs}")
 
 
 class DreamingSystem(nn.Module):

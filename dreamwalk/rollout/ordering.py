@@ -23,8 +23,11 @@ from dreamwalk.rollout.offload import Offloading
 from dreamwalk.rollout.orders import check_numbers, extent, steps_of
 from dreamwalk.rollout.record import check_film, write_film
 from dreamwalk.schedules.sigmas import Spacing
+from dreamwalk.validation import Side, conform
 
 DEFAULT = Order(())
+LONGEST = 100_000
+"""Frames, over an hour."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class SampleClips:
         if len(self.image) > 2:
             raise UserError(f"a clip has a first and a last picture, got {len(self.image)}: give two at most")
         check_numbers(self.order)
+        conform(tuple[Side, Side] | None, self.size, "`--size`")
+        conform(tuple[Side, Side] | None, self.area, "`--area`")
+        if self.frames is not None and self.frames > LONGEST:
+            raise UserError(f"a clip has {LONGEST} frames at most, got {self.frames}")
         if self.tile < 0 or self.window < 0 or self.window == 1:
             raise UserError("`--tile` is at least 1, and `--window` at least 2")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from dreamwalk.data.h264 import VideoWriter
 from dreamwalk.data.walks import Walk
-from dreamwalk.errors import UserError
+from dreamwalk.errors import UserError, writing
 from dreamwalk.world import World
 
 
@@ -29,16 +31,36 @@ def check_film(path: Path) -> None:
         raise UserError(f"the video is written as .mp4: name it '{path.with_suffix('.mp4')}'")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder '{path.parent}' to write the video into: make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"'{path}' cannot be written: choose another place for the video")
 
 
 def write_film(path: Path, frames: Iterable[np.ndarray], *, fps: float) -> int:
-    """uint8 frames `(h, w, 3)`, as they come, as an .mp4 that every player shows; gives their number."""
+    """uint8 frames `(h, w, 3)`, as they come, as an .mp4 that every player shows; gives their number.
+
+    UserError where it cannot be written, or the disk is full; then none is left.
+    """
     check_film(path)
     writer, count = None, 0
-    for frame in frames:
-        writer = writer or VideoWriter(path, size=frame.shape[:2], fps=fps, options={"crf": "16"})
-        writer.add(frame)
-        count += 1
-    if writer is not None:
-        writer.finish()
+    try:
+        for frame in frames:
+            with writing(path):
+                writer = writer or VideoWriter(path, size=frame.shape[:2], fps=fps, options={"crf": "16"})
+                writer.add(frame)
+            count += 1
+        if writer is not None:
+            with writing(path):
+                writer.finish()
+    except BaseException:
+        if writer is not None:
+            _give_up(writer, path)
+        raise
     return count
+
+
+def _give_up(writer: VideoWriter, path: Path) -> None:
+    """Close and delete what is no whole film."""
+    with suppress(OSError):
+        writer.close()
+    if path.is_file():
+        path.unlink()

@@ -36,12 +36,24 @@ def require_room(asked: SampleClips, system: Any, device: torch.device) -> None:
 
     `system` may be on the meta device. UserErrors as of `ordered` and `orders.check`.
     """
+    _require_pictures(asked, system)
     whole = whole_plan(asked, system)
     plan = kept(whole, system, asked.offload)
     if plan.peak + plan.host >= LARGE:
         print(plan.show(), file=sys.stderr)
     if lack := lacking(plan, device):
         raise UserError(f"{lack}: {mend(asked, system, whole, device)}")
+
+
+def _require_pictures(asked: SampleClips, system: Any) -> None:
+    """UserError for a clip whose pictures alone do not fit in memory: a plan of it would take long, too."""
+    height, width = asked.size or system.config.size
+    size, free = 12 * (asked.frames or system.config.frames) * height * width, free_bytes(HOST)
+    if free is not None and size > free:
+        raise UserError(
+            f"the pictures of this clip take {size / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are "
+            "free: ask for fewer `--frames` or a smaller `--size`"
+        )
 
 
 def whole_plan(asked: SampleClips, system: Any) -> MemoryPlan:

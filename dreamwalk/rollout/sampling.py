@@ -12,7 +12,7 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.games import RandomKeys
-from dreamwalk.data.walks import Walk, check_steps, read_walk
+from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps, read_walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, Dream, Walkable, picture
 from dreamwalk.rollout.dreaming import DreamingSystem
@@ -56,8 +56,8 @@ class Sample:
 
     def check(self) -> None:
         """UserError for what can be refused before anything is opened."""
-        if self.frames is not None and self.frames < 1:
-            raise UserError(f"a film has at least one frame, got {self.frames}")
+        if self.frames is not None and not 1 <= self.frames <= MAX_ACTIONS:
+            raise UserError(f"a film has at least one frame and at most {MAX_ACTIONS}, got {self.frames}")
         if self.steps is not None:
             check_steps(self.steps)
         guide_of(self)

@@ -41,7 +41,7 @@ class Schedule:
     def __post_init__(self) -> None:
         check_mask(self.mask)
         check_counts({"steps": self.steps, "window": self.window})
-        _sizes([0.0] * (self.steps + 1), self.chunk, lag=self.lag, chunk=self.chunk, history=0)
+        _sizes(self.steps, self.chunk, lag=self.lag, chunk=self.chunk, history=0)
         if self.window <= self.under_way * self.chunk:
             least = self.under_way * self.chunk
             raise UserError(
@@ -85,7 +85,7 @@ def staircase(
     finished slots (`schedules.guidance`). UserError for what is impossible.
     """
     check_counts({"window": window})
-    steps, chunks = _sizes(grid, frames, lag=lag, chunk=chunk, history=history)
+    steps, chunks = _sizes(len(grid) - 1, frames, lag=lag, chunk=chunk, history=history)
     active = chunks if lag == 0 else min(chunks, -(-steps // lag))
     if window and window < active * chunk:
         least = active * chunk
@@ -108,7 +108,7 @@ def stride(
     A lag of 0 is taken as one of all steps: chunk after chunk. The last `fresh` of the `history` frames are
     not committed yet. The rest is as in `staircase`.
     """
-    steps, _ = _sizes(grid, chunk, lag=lag, chunk=chunk, history=history)
+    steps, _ = _sizes(len(grid) - 1, chunk, lag=lag, chunk=chunk, history=history)
     rows = lag or steps
     done = [rows * (under_way - p // chunk) for p in range(chunk * (under_way + 1))]
     return _walk(
@@ -117,10 +117,9 @@ def stride(
     )  # fmt: skip
 
 
-def _sizes(grid: Sequence[float], frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
+def _sizes(steps: int, frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
     """Steps and chunks."""
     check_counts({"lag": lag, "chunk": chunk, "frames": frames, "history": history})
-    steps = len(grid) - 1
     if steps < 1 or frames < 1 or chunk < 1 or history < 0:
         raise UserError("a plan needs at least one step, one frame and one frame a chunk")
     if not 0 <= lag <= steps:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.draws import Draws
+from dreamwalk.validation import Count
 from dreamwalk.world import ActionSchema
 
 
@@ -24,8 +25,8 @@ from dreamwalk.world import ActionSchema
 class InverseConfig:
     """Sizes of the examiner: how many buttons and axes it reads."""
 
-    buttons: int
-    axes: int
+    buttons: Count
+    axes: Count
     width: int = 32
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> InverseConfig:

@@ -49,6 +49,7 @@ from dreamwalk.rollout.dream import Walkable
 from dreamwalk.rollout.enlarging import degraded, resized
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
+from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,31 @@ class MoviegenConfig:
     """Who reads the words: a text encoder that is trained along, or published ones."""
     predicts: Literal["velocity", "clean"] = "velocity"
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
-    velocity_floor: float = 0.1
+    velocity_floor: Positive = 0.1
     """Smallest sigma by which a clean prediction is divided."""
-    shift: float = 3.0
+    shift: Positive = 3.0
     """How far levels are moved towards noise when sampling."""
-    training_shift: float = 3.0
+    training_shift: Positive = 3.0
     """How far when training. Where everything is to be decided by the words, nothing else may show through:
     the larger the clip and the louder its low frequencies, the further."""
     training_spread: float = 1.0
     """Std of the logit of a training level, before it is shifted."""
-    untold: float = 0.1
+    untold: Share = 0.1
     """Share of training clips without words, for classifier-free guidance."""
-    pictured: float = 0.3
+    pictured: Share = 0.3
     """Share of training clips that go on from their first latents: with 0 none can, with 1 all must."""
     enlarges: int = 1
     """How many times as high and wide a given clip becomes, which is then shown beside the latents."""
-    hint: float = 0.0
+    hint: Share = 0.0
     """How much of its picture's latent shines through the noise that a clip begins as."""
-    lead: int = 0
+    lead: Count = 0
     """Frames before a clip that begins with a picture, which are dreamt and cut off."""
     frames: int = 33
     """Frames of a clip, unless asked for otherwise."""
-    size: tuple[int, int] = (96, 128)
+    size: tuple[Side, Side] = (96, 128)
     """Height and width of a clip, unless asked for otherwise."""
-    fps: float = 35 / 3
-    steps: int = 30
+    fps: Rate = 35 / 3
+    steps: Steps = 30
     guidance: float = 4.0
     embedded: float | None = None
     """The scale of guidance that a backbone is told which has it as an input."""

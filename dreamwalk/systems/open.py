@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
 from dreamwalk.backbones.inputs import widened
@@ -17,11 +17,14 @@ from dreamwalk.codecs.tae import inflate
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Dream, Walkable
 from dreamwalk.rollout.dreaming import DreamingSystem
+from dreamwalk.rollout.memory import GIB
+from dreamwalk.rollout.room import free_bytes
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.forcing import Forcing, ForcingConfig
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
+from dreamwalk.validation import conform, mending
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
@@ -78,8 +81,7 @@ def is_shown(kind: str) -> bool:
 
 def kind_of(name: str | Path) -> str:
     """The system that a name, a file or a folder holds; UserErrors as of `load`."""
-    with files.opened(locate(name), header=True) as file:
-        return json.loads((file.metadata() or {}).get("system", '""'))
+    return _described(locate(name)).system
 
 
 def is_of_clips(name: str | Path) -> bool:
@@ -97,6 +99,8 @@ def load(name: str | Path) -> Trainable:
     `hf://owner/repository`. UserError says in one sentence what is wrong with anything else.
     """
     made = mapped(name)
+    if isinstance(made, Moviegen):  # of which nothing has been read yet
+        _require_memory(made, f"'{name}'")
     files.settle(made)
     return made
 
@@ -110,46 +114,111 @@ def dream(system: Any = "nextframe.doom", seed: int | None = None, render_mode: 
 
 
 def mapped(name: str | Path) -> Trainable:
-    """The system of `load`; weights of one of clips stay in the file until they are used or moved."""
-    path = locate(name)
-    tensors, metadata = _read(path)
-    if metadata.get("system") not in SYSTEMS:
-        raise UserError(
-            f"'{path}' is of the system '{metadata.get('system')}', which this version does not know"
-        )
-    system, kind = SYSTEMS[metadata["system"]]
-    config = from_json(kind, metadata["config"])
-    if system is Moviegen:  # large ones are not to be held twice
-        made = outline(config)
-        files.become(made, tensors, source=f"'{path}'")
+    """The system of `load`; weights of one of clips stay in the file until they are used or moved.
+
+    What the file says of itself is held against the tensors that it has, and against memory, before any is
+    read.
+    """
+    found = _described(locate(name))
+    made, source = found.outline(), f"'{found.path}'"
+    if isinstance(made, Moviegen):  # large ones are not to be held twice
+        tensors = files.read(found.lender)[0]
+        files.become(made, tensors, source=source)
     else:
-        made = system(config)
-        files.fill(made, tensors, source=f"'{path}'")
-    made.about = metadata
-    if isinstance(made, DreamingSystem | Moviegen) and "walkable" in metadata:
+        _require_memory(made, source)
+        tensors, made = files.read(found.lender)[0], build(found.config)
+        files.fill(made, tensors, source=source)
+    made.about = found.metadata
+    if isinstance(made, DreamingSystem | Moviegen) and "walkable" in found.metadata:
         for part in (part for part in tensors if part.startswith("walkable.")):
-            files.check_finite(part, tensors[part], source=f"'{path}'")
-        made.walkable = Walkable.unpack(tensors, metadata["walkable"])
+            files.check_finite(part, tensors[part], source=source)
+        with mending(files.MEND):
+            where = f"in {source}, walkable"
+            made.walkable = Walkable.unpack(tensors, found.metadata["walkable"], where=where)
+        _check_starts(made, made.walkable, source)
     return made.eval()
-
-
-def outline(config: MoviegenConfig) -> Moviegen:
-    """A system of clips on the meta device: shapes and precisions, and no memory."""
-    with torch.device("meta"):
-        return Moviegen(config)
 
 
 def outline_of(name: str | Path) -> Moviegen:
     """The outline of a system of clips that `load` opens; UserErrors as there."""
-    return outline(from_json(MoviegenConfig, files.metadata(locate(name))["config"]))
+    made = _described(locate(name)).outline()
+    assert isinstance(made, Moviegen)
+    return made
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file, which may borrow all its tensors from other weights by name."""
-    tensors, metadata = files.read(path)
-    if "borrows" in metadata:
-        tensors = files.read(locate(metadata["borrows"]))[0]
-    return tensors, metadata
+@dataclass(frozen=True)
+class Described:
+    """What a weight file says of itself, before its tensors are read."""
+
+    path: Path
+    lender: Path
+    """The file that has the tensors: the same, or shipped weights that it names."""
+    system: str
+    config: Config
+    metadata: dict[str, Any]
+
+    def outline(self) -> Trainable:
+        """The system on the meta device; UserError with the first tensor that the file lacks, that has
+        another shape, or that is too much."""
+        shapes, source = files.header(self.lender).shapes, f"'{self.path}'"
+        made = files.outline(lambda: build(self.config), shapes, source=source)
+        files.check_shapes(made, shapes, source=source)
+        files.check_no_more(made, shapes, source=source, beside="walkable.")
+        return made
+
+
+def _described(path: Path) -> Described:
+    about, source = files.metadata(path), f"in '{path}'"
+    lender = _lender(path, about)
+    with mending(files.MEND):
+        system = conform(str, about.get("system"), f"{source}, system")
+        if system not in SYSTEMS:
+            raise UserError(f"'{path}' is of the system '{system:.60}', which this version does not know")
+        config = from_json(SYSTEMS[system][1], about.get("config"), where=f"{source}, config")
+        conform(dict[str, str], about.get("notes", {}), f"{source}, notes")
+    return Described(path, lender, system, config, about)
+
+
+def _lender(path: Path, about: dict[str, Any]) -> Path:
+    """Where the tensors of a file are: it may borrow them from weights that come with the package, and from
+    no others, or a file could open others and go to the network."""
+    if "borrows" not in about:
+        return path
+    if about["borrows"] not in shipped():
+        raise UserError(
+            f"'{path}' borrows the weights of another file, and only those that come with dreamwalk may be "
+            f"borrowed ({', '.join(shipped())}): fetch the file that has them"
+        )
+    return PRETRAINED / f"{about['borrows']}.safetensors"
+
+
+def _check_starts(system: DreamingSystem | Moviegen, walkable: Walkable, source: str) -> None:
+    """UserError unless a walk can begin from the starts of a file, and take its actions."""
+    if isinstance(system, Moviegen):
+        return
+    config, (_, down, across) = system.config, system.codec.stride
+    wanted = config.actions, (config.backbone.grid[0] * down, config.backbone.grid[1] * across)
+    if (walkable.actions.size, walkable.starts.shape[1:3]) != wanted:
+        (height, width), (down, across) = walkable.starts.shape[1:3], wanted[1]
+        raise UserError(
+            f"{source} has {walkable.actions.size} actions and starts of {height}x{width}, and its network "
+            f"takes {wanted[0]} and {down}x{across}: {files.MEND}"
+        )
+
+
+def _require_memory(system: Trainable, source: str) -> None:
+    """UserError unless there is memory for the weights and for what a walk keeps, or for a clip."""
+    size = sum(tensor.nbytes for tensor in (*system.parameters(), *system.buffers()))
+    if isinstance(system, DreamingSystem):
+        size += system.backbone.cache_bytes(system.config.window)
+    if isinstance(system, Moviegen):
+        size += 4 * 3 * system.config.frames * math.prod(system.config.size)
+    free = free_bytes(torch.device("cpu"))
+    if free is not None and size > free:
+        raise UserError(
+            f"{source} takes {size / GIB:.1f} GiB of memory, and {free / GIB:.1f} are free: open it on a "
+            "larger machine"
+        )
 
 
 def load_examiner(name: str) -> Inverse | None:
@@ -187,7 +256,7 @@ def fill_from(system: Trainable, name: str | Path) -> None:
         image = load(name)
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
             return inflate(codec, image.codec)
-    tensors = _read(locate(name))[0]
+    tensors = files.read(_lender(path := locate(name), files.metadata(path)))[0]
     if isinstance(system, Moviegen):
         backbone = system.config.backbone
         tensors = widened(tensors, backbone)

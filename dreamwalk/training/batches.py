@@ -23,7 +23,10 @@ from dreamwalk.training.run import Run
 
 def open_data(run: Run) -> Shards | Latents:
     """The folder that a run trains on; UserErrors as of both kinds."""
-    return Latents(run.data) if (Path(run.data) / INDEX).exists() else Shards(run.data)
+    data = Latents(run.data) if (Path(run.data) / INDEX).exists() else Shards(run.data)
+    if not len(data):
+        raise UserError(f"'{run.data}' holds no clips yet: let `dreamwalk collect` go on")
+    return data
 
 
 def check_latents(data: Latents, system: Trainable) -> None:

@@ -13,8 +13,13 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 
 from dreamwalk.distributed import Place
+from dreamwalk.errors import writing
+
+UNWRITTEN = "inline_container"
+"""What torch says, as a RuntimeError, of a file that it cannot write."""
 
 
 def latest(folder: Path) -> int | None:
@@ -30,7 +35,7 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int, place: Pl
     if place.first:
         shutil.rmtree(partial, ignore_errors=True)
     dist.barrier()
-    dcp.save(state, checkpoint_id=partial)
+    _write(state, partial)
     dist.barrier()
     if place.first:
         shutil.rmtree(final, ignore_errors=True)
@@ -38,6 +43,19 @@ def save(folder: Path, step: int, state: dict[str, Any], *, keep: int, place: Pl
         for name in sorted(path.name for path in final.parent.iterdir() if path.name.isdigit())[:-keep]:
             shutil.rmtree(final.parent / name)
     dist.barrier()
+
+
+def _write(state: dict[str, Any], partial: Path) -> None:
+    """UserError where the folder cannot be written, or the disk is full."""
+    try:
+        with writing(partial):
+            dcp.save(state, checkpoint_id=partial)
+    except CheckpointException as error:  # no Exception; it wraps what each process met
+        causes = [cause for cause, _ in error.failures.values()]
+        if not all(isinstance(cause, OSError) or UNWRITTEN in str(cause) for cause in causes):
+            raise
+        with writing(partial):
+            raise OSError(str(causes[0])) from error
 
 
 def load(folder: Path, step: int, state: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.latents import Latents
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Place
-from dreamwalk.errors import UserError
+from dreamwalk.errors import UserError, require_writable
 from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
 from dreamwalk.schedules.draws import Draws
 from dreamwalk.systems.inverse import InverseConfig
@@ -107,6 +107,7 @@ def fit(
         raise UserError(
             f"'{folder}' already holds a run at step {found}: add `--resume`, or choose another `--out`"
         )
+    require_writable(folder)
     place = distributed.start(device)
     data = open_data(run)
     if isinstance(data, Shards) and isinstance(run.system, DreamConfig | InverseConfig):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.conditions.kinds import PublishedKinds
 from dreamwalk.systems.moviegen import MoviegenConfig
+from dreamwalk.validation import Positive, conform, read_json
+from dreamwalk.weights.hunyuan_vae import AGAIN
 
 SIZES = {640: (480, 848), 960: (720, 1280)}
 """Height and width of clips, by the side of the square that has as many pixels."""
@@ -21,16 +22,17 @@ def published(
     """For words, or for pictures where an `image` is shown (arXiv 2511.18870). Size, shift and guidance
     differ from one to another, and are what its configs of the transformer, the scheduler and the guider say.
     """
-    side = _said(folder / "transformer" / "config.json", "target_size", 640)
+    side = _said(folder / "transformer" / "config.json", "target_size", int, 640)
     return MoviegenConfig(
         codec=codec, backbone=backbone, letters=PublishedKinds(words, 1 if image else 0),
         pictured=1.0 if image else 0.0,
-        shift=_said(folder / "scheduler" / "scheduler_config.json", "shift", 5.0),
-        guidance=_said(folder / "guider" / "guider_config.json", "guidance_scale", 6.0),
+        shift=_said(folder / "scheduler" / "scheduler_config.json", "shift", Positive, 5.0),
+        guidance=_said(folder / "guider" / "guider_config.json", "guidance_scale", float, 6.0),
         frames=121, size=SIZES.get(side, SIZES[640]), fps=24.0, steps=50,
     )  # fmt: skip
 
 
-def _said(path: Path, name: str, otherwise: Any) -> Any:
+def _said(path: Path, name: str, kind: Any, otherwise: Any) -> Any:
     """A value of a config, or what is usual if there is none."""
-    return json.loads(path.read_text()).get(name, otherwise) if path.is_file() else otherwise
+    given = read_json(path, dict[str, Any], mend=AGAIN) if path.is_file() else {}
+    return conform(kind, given.get(name, otherwise), f"'{path}': {name}")

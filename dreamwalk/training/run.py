@@ -16,6 +16,7 @@ from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.moviegen import MoviegenConfig
 from dreamwalk.systems.nextframe import NextFrameConfig
+from dreamwalk.validation import Count
 
 SystemConfig = AutoencodeConfig | NextFrameConfig | ForcingConfig | InverseConfig | MoviegenConfig
 
@@ -31,7 +32,7 @@ class OptimConfig:
     weight_decay: float = 0.002
     clip: float = 1.0
     """Largest gradient norm."""
-    warmup: int = 100
+    warmup: Count = 100
     """Steps over which the learning rate rises from 0."""
     decay: float = 0.3
     """Last part of the run over which it falls to 0, linearly."""
@@ -54,7 +55,7 @@ class Run:
     batch: int = 8
     """Clips in a step, over all processes together."""
     steps: int = 1000
-    seed: int = 0
+    seed: Count = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
     ema: float = 0.999
     """Decay of the averaged weights, which are the ones that are exported."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from typing import Any
 
-from dreamwalk.errors import UserError
+from dreamwalk.validation import conform
 
 
 def to_json(config: Any) -> Any:
@@ -21,35 +19,6 @@ def to_json(config: Any) -> Any:
     return config
 
 
-def from_json(kind: Any, value: Any) -> Any:
+def from_json(kind: Any, value: Any, *, where: str = "the config") -> Any:
     """The inverse of `to_json` for a value annotated as `kind`; UserError names what does not fit."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else from_json(_member(args, value), value)
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, value)
-    if origin is tuple:
-        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(from_json(part, item) for part, item in zip(inner, value, strict=True))
-    return value
-
-
-def _dataclass(kind: Any, value: dict[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    given = {name: item for name, item in value.items() if name != "kind"}
-    unknown = sorted(set(given) - set(hints))
-    if unknown:
-        raise UserError(
-            f"{kind.__name__} has no field '{unknown[0]}': the file was written by another version"
-        )
-    try:
-        return kind(**{name: from_json(hints[name], item) for name, item in given.items()})
-    except TypeError as error:
-        raise UserError(f"{kind.__name__} cannot be read: {error}") from None
-
-
-def _member(choices: tuple[Any, ...], value: Any) -> Any:
-    for choice in choices:
-        if isinstance(value, dict) and getattr(choice, "__name__", "") == value.get("kind"):
-            return choice
-    return next(choice for choice in choices if choice is not type(None))
+    return conform(kind, value, where)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dreamwalk.errors import UserError
+
 SCALE = ":scale"
 SMALLEST = 4096
 """Numbers from which a tensor is worth it."""
@@ -30,14 +32,19 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `pack`, in float32; tensors that were not packed stay as they are."""
+def unpack(tensors: Mapping[str, Tensor], *, source: str = "the file") -> dict[str, Tensor]:
+    """The inverse of `pack`, in float32; tensors that were not packed stay as they are.
+
+    UserError for a matrix whose scales are not one for each row.
+    """
     whole = {}
     for name, tensor in tensors.items():
         if name.endswith(SCALE):
             continue
         scale = tensors.get(name + SCALE)
         if scale is not None:
+            if tensor.ndim < 2 or scale.shape != tensor.shape[:1]:
+                raise UserError(f"{source} has no scale for each row of '{name}': fetch it again")
             tensor = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
         whole[name] = tensor
     return whole

@@ -12,12 +12,11 @@ its shapes; that it is for token replacement it does not say.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,21 +25,34 @@ from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.patches import Extent
+from dreamwalk.validation import Count, assembled, mending, read_json, relative, required
 from dreamwalk.weights import files, hunyuan15
 from dreamwalk.weights.config import to_json
 from dreamwalk.weights.hunyuan_names import BLOCKS, DIFFUSERS, TENCENT, public_parts
+from dreamwalk.weights.hunyuan_vae import AGAIN
+
+SIZES = {
+    "num_single_layers": "single",
+    "pooled_projection_dim": "pooled",
+    "guidance_embeds": "guidance",
+}
+"""Of the first HunyuanVideo besides `hunyuan15.SAID`, theirs and ours."""
+SAID: dict[str, Any] = {
+    "num_single_layers": Count, "pooled_projection_dim": Count, "guidance_embeds": bool,
+    "image_condition_type": Literal["latent_concat", "token_replace"] | None,
+}  # fmt: skip
 
 
 class Renamed(Mapping[str, Tensor]):
     """Tensors under our names, each read from its file when it is asked for and not kept."""
 
     def __init__(self, config: MMDiTConfig, places: Mapping[str, Path], *, layout: int, source: str) -> None:
-        with torch.device("meta"):
-            wanted = build_video_backbone(config).state_dict()
+        known = _shapes(places)
+        wanted = files.outline(lambda: build_video_backbone(config), known, source=source).state_dict()
         self.shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
         self.parts = {name: public_parts(name, config, layout) for name in wanted}
         self.places = places
-        self._check(source)
+        self._check(known, source)
 
     def __getitem__(self, name: str) -> Tensor:
         found = []
@@ -57,8 +69,7 @@ class Renamed(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.shapes)
 
-    def _check(self, source: str) -> None:
-        known = _shapes(self.places)
+    def _check(self, known: files.Shapes, source: str) -> None:
         for name, parts in self.parts.items():
             shape = self.shapes[name]
             for part in parts:
@@ -116,7 +127,11 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
     """The file of every tensor: as the index says, or all in the only file."""
     index = sorted(folder.glob("diffusion_pytorch_model*.safetensors.index.json"))
     if index:
-        return {name: folder / file for name, file in json.loads(index[0].read_text())["weight_map"].items()}
+        source, given = f"'{index[0]}'", read_json(index[0], mend=AGAIN)
+        with mending(AGAIN):
+            said = required({"weight_map": dict[str, str]}, given, source)
+            named = said["weight_map"].items()
+            return {name: folder / relative(file, f"{source}: {name}") for name, file in named}
     single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not single:
         raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")
@@ -128,32 +143,16 @@ def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"'{folder}' lacks config.json: it is not a folder of diffusers")
-    given = json.loads(path.read_text())
+    given = read_json(path, dict[str, Any], mend=AGAIN)
     known = "HunyuanVideoTransformer3DModel", hunyuan15.TRANSFORMER
     if given.get("_class_name") not in known:
         raise UserError(f"'{path}' is of {given.get('_class_name')}, not of HunyuanVideo's transformer")
-    try:
-        if given["_class_name"] == hunyuan15.TRANSFORMER:
-            return hunyuan15.transformer_config(given, source=f"'{path}'")
-        config = MMDiTConfig(
-            channels=given["out_channels"],
-            extra=given["in_channels"] - given["out_channels"],
-            width=given["num_attention_heads"] * given["attention_head_dim"],
-            heads=given["num_attention_heads"],
-            dual=given["num_layers"],
-            single=given["num_single_layers"],
-            refine=given["num_refiner_layers"],
-            patch=(given["patch_size_t"], given["patch_size"], given["patch_size"]),
-            text=given["text_embed_dim"],
-            pooled=given["pooled_projection_dim"],
-            guidance=given["guidance_embeds"],
-            axes=tuple(given["rope_axes_dim"]),
-            theta=given["rope_theta"],
-            ratio=int(given["mlp_ratio"]),
-        )
-    except KeyError as error:
-        raise UserError(f"'{path}' lacks {error}: download it again") from None
-    return config, given.get("image_condition_type")
+    if given["_class_name"] == hunyuan15.TRANSFORMER:
+        return hunyuan15.transformer_config(given, source=f"'{path}'")
+    with mending(AGAIN):
+        said = required(hunyuan15.SAID | SAID, {"image_condition_type": None} | given, f"'{path}'")
+        sizes = hunyuan15.common_sizes(said) | {ours: said[theirs] for theirs, ours in SIZES.items()}
+        return assembled(MMDiTConfig, sizes, f"'{path}'"), said["image_condition_type"]
 
 
 def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, source: str) -> MMDiTConfig:
@@ -180,5 +179,5 @@ def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, sour
             axes=axes,
             ratio=shapes["double_blocks.0.img_mlp.fc1.weight"][0] // width,
         )
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source} is not of the layout of HunyuanVideo ({error})") from None

@@ -5,18 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from dreamwalk.backbones.mmdit_kinds import KindsMMDiTConfig
 from dreamwalk.codecs.shuffle import ShuffleVAE, ShuffleVAEConfig
 from dreamwalk.errors import UserError
+from dreamwalk.layers.patches import Extent
+from dreamwalk.validation import Count, Positive, assembled, mending, required
 from dreamwalk.weights import files
-from dreamwalk.weights.hunyuan_vae import FILE, described, renamed, translated
+from dreamwalk.weights.hunyuan_vae import AGAIN, FILE, described, renamed, translated
 
 TRANSFORMER = "HunyuanVideo15Transformer3DModel"
+SAID: dict[str, Any] = {
+    "out_channels": int, "in_channels": int, "num_attention_heads": int, "attention_head_dim": int,
+    "num_layers": Count, "num_refiner_layers": Count, "patch_size": int, "patch_size_t": int,
+    "text_embed_dim": int, "rope_axes_dim": Extent, "rope_theta": Positive, "mlp_ratio": Positive,
+}  # fmt: skip
+"""What the config of any of their transformers says."""
+SAID_15: dict[str, Any] = {
+    "text_embed_2_dim": int, "image_embed_dim": int, "task_type": Literal["t2v", "i2v"],
+}  # fmt: skip
+"""And that of 1.5."""
 SIZES = {
     "latent_channels": "channels",
     "block_out_channels": "widths",
@@ -58,32 +69,38 @@ WORDS = {
 def transformer_config(given: Mapping[str, Any], *, source: str) -> tuple[KindsMMDiTConfig, str | None]:
     """Our config from theirs, and how it is shown a picture: `latent_concat`, or None for words alone.
 
-    KeyError for a size that is missing; UserError for one that is distilled by MeanFlow, which is also told
-    the level of the next step.
+    UserError for a size that is missing or is none, and for one that is distilled by MeanFlow, which is also
+    told the level of the next step.
     """
     if given.get("use_meanflow"):
         raise UserError(
             f"{source} is of a network distilled by MeanFlow (`use_meanflow`), which cannot be read: take "
             "one without `step_distilled` in its name"
         )
-    config = KindsMMDiTConfig(
-        channels=given["out_channels"],
-        extra=given["in_channels"] - given["out_channels"],
-        width=given["num_attention_heads"] * given["attention_head_dim"],
-        heads=given["num_attention_heads"],
-        dual=given["num_layers"],
-        single=0,
-        refine=given["num_refiner_layers"],
-        patch=(given["patch_size_t"], given["patch_size"], given["patch_size"]),
-        text=given["text_embed_dim"],
-        pooled=0,
-        axes=tuple(given["rope_axes_dim"]),
-        theta=given["rope_theta"],
-        ratio=int(given["mlp_ratio"]),
-        letters=given["text_embed_2_dim"],
-        picture=given["image_embed_dim"],
-    )
-    return config, "latent_concat" if given["task_type"] == "i2v" else None
+    with mending(AGAIN):
+        said = required(SAID | SAID_15, given, source)
+        letters, picture = said["text_embed_2_dim"], said["image_embed_dim"]
+        sizes = common_sizes(said) | {"single": 0, "pooled": 0, "letters": letters, "picture": picture}
+        config = assembled(KindsMMDiTConfig, sizes, source)
+    return config, "latent_concat" if said["task_type"] == "i2v" else None
+
+
+def common_sizes(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What `SAID` names, as fields of an `MMDiTConfig`."""
+    heads, channels = said["num_attention_heads"], said["out_channels"]
+    return {
+        "channels": channels,
+        "extra": said["in_channels"] - channels,
+        "width": heads * said["attention_head_dim"],
+        "heads": heads,
+        "dual": said["num_layers"],
+        "refine": said["num_refiner_layers"],
+        "patch": (said["patch_size_t"], said["patch_size"], said["patch_size"]),
+        "text": said["text_embed_dim"],
+        "axes": said["rope_axes_dim"],
+        "theta": said["rope_theta"],
+        "ratio": int(said["mlp_ratio"]),
+    }
 
 
 def public_name(name: str) -> str:
@@ -97,8 +114,7 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], ShuffleVAEConfig]:
     for file in (path / "config.json", path / FILE):
         if not file.is_file():
             raise UserError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
-    config = ShuffleVAEConfig(**described(path / "config.json", SIZES, fixed=FIXED))
-    with torch.device("meta"):
-        wanted = ShuffleVAE(config).state_dict()
-    source = f"'{path / FILE}'"
+    config = described(ShuffleVAEConfig, path / "config.json", SIZES, fixed=FIXED)
+    source, shapes = f"'{path / FILE}'", files.foreign_shapes(path / FILE)
+    wanted = files.outline(lambda: ShuffleVAE(config), shapes, source=source).state_dict()
     return translated(files.foreign(path / FILE), wanted, name=public_name, source=source), config

@@ -111,6 +111,7 @@ class Part(NamedTuple):
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns, if the tensor has this shape; a bias has one column."""
+        whole = whole or (1,)
         if len(whole) == 1:
             return len(range(whole[0])[self.rows]), 1
         return len(range(whole[0])[self.rows]), len(range(math.prod(whole[1:]))[self.columns])

@@ -6,19 +6,21 @@ huggingface.co/hunyuanvideo-community/HunyuanVideo. Tensors have the same names 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
 from dreamwalk.errors import UserError
+from dreamwalk.validation import annotations, assembled, mending, read_json, required, shown
 from dreamwalk.weights import files
 
+Config = TypeVar("Config")
+
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
+AGAIN = "download it again"
 FILE = "diffusion_pytorch_model.safetensors"
 SIZES = {
     "latent_channels": "channels",
@@ -84,33 +86,35 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
         raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
     beside = file.with_name("config.json")
     config = read_config(beside) if beside.is_file() else hunyuan()
-    with torch.device("meta"):
-        wanted = CausalVAE(config).state_dict()
-    return translated(files.foreign(file), wanted, name=public_name, source=f"'{file}'"), config
+    source, shapes = f"'{file}'", files.foreign_shapes(file)
+    wanted = files.outline(lambda: CausalVAE(config), shapes, source=source).state_dict()
+    return translated(files.foreign(file), wanted, name=public_name, source=source), config
 
 
 def read_config(path: Path | str) -> CausalVAEConfig:
     """Our config from their `config.json`; UserError if it is damaged or of another network."""
-    sizes = described(path, SIZES, fixed=FIXED)
-    if len(sizes.get("widths", hunyuan().widths)) != 4:
-        raise UserError(f"'{path}' has {len(sizes['widths'])} levels; only 4 can be read")
-    return CausalVAEConfig(**sizes)
+    widths = read_json(Path(path), dict[str, Any], mend=AGAIN).get("block_out_channels", (0,) * 4)
+    if isinstance(widths, list) and len(widths) != 4:
+        raise UserError(f"'{path}' has {len(widths)} levels; only 4 can be read")
+    return described(CausalVAEConfig, path, SIZES, fixed=FIXED)
 
 
-def described(path: Path | str, sizes: Mapping[str, str], *, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `config.json` says of `sizes`, under our names.
+def described(
+    kind: type[Config], path: Path | str, sizes: Mapping[str, str], *, fixed: Mapping[str, Any]
+) -> Config:
+    """Our config, of a `kind`, from what a `config.json` says of `sizes`.
 
     UserError if it is damaged, or differs in what is known in one way only.
     """
-    try:
-        given: dict[str, Any] = json.loads(Path(path).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise UserError(f"'{path}' is not JSON: download it again") from None
+    given = read_json(Path(path), dict[str, Any], mend=AGAIN)
     for name, value in fixed.items():
         if given.get(name, value) != value:
-            raise UserError(f"'{path}' has {name} {given[name]!r}; only {value!r} can be read")
-    said = {ours: given[theirs] for theirs, ours in sizes.items() if theirs in given}
-    return {ours: tuple(size) if isinstance(size, list) else size for ours, size in said.items()}
+            raise UserError(f"'{path}' has {name} {shown(given[name])}; only {value!r} can be read")
+    source, hints = f"'{path}'", annotations(kind)
+    known = {theirs: hints[ours] for theirs, ours in sizes.items() if theirs in given}
+    with mending(AGAIN):
+        said = required(known, given, source)
+        return assembled(kind, {}, source, others={sizes[name]: value for name, value in said.items()})
 
 
 def translated(

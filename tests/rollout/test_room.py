@@ -18,8 +18,8 @@ from dreamwalk.rollout.memory import MemoryPlan
 from dreamwalk.rollout.ordering import SampleClips, ordered
 from dreamwalk.rollout.room import placed, require_room, shortage_told
 from dreamwalk.systems import moviegen
-from dreamwalk.systems.moviegen import Moviegen
-from dreamwalk.systems.open import load, mapped, outline, outline_of
+from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
+from dreamwalk.systems.open import load, mapped, outline_of
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -83,6 +83,11 @@ def test_where_host_memory_is_the_device_both_count(monkeypatch: pytest.MonkeyPa
     for free, short in ((160, False), (159, True), (None, False)):
         monkeypatch.setattr(room, "free_bytes", lambda device, free=free: free)
         assert bool(room.lacking(plan, CPU)) == short
+
+
+def outline(config: MoviegenConfig) -> Moviegen:
+    with torch.device("meta"):
+        return Moviegen(config)
 
 
 def test_only_large_clips_show_their_plan(

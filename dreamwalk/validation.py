@@ -1,0 +1,204 @@
+"""Values that somebody else wrote, checked where they are read: JSON, and its fields against annotations.
+
+`conform` takes what JSON gave for an annotated type: numbers are finite and in the range of their annotation,
+texts are texts, tuples have their length, dataclasses their fields. A UserError names the file and the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from dreamwalk.errors import UserError
+
+LONGEST = 2**30
+"""Bytes of a JSON file that is read."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """From where to where a number may go, both included."""
+
+    low: float
+    high: float = 2.0**24
+
+
+Count = Annotated[int, Range(0)]
+MOST_STEPS = 64
+"""Denoising steps of a frame or a clip that anything takes, at most."""
+Steps = Annotated[int, Range(1, MOST_STEPS)]
+"""Denoising passes."""
+Side = Annotated[int, Range(1, 16384)]
+"""Pixels."""
+Bytes = Annotated[int, Range(0, 2**53)]
+Positive = Annotated[float, Range(1e-9, 1e9)]
+Share = Annotated[float, Range(0, 1)]
+Signed = Annotated[float, Range(-1e9, 1e9)]
+Rate = Annotated[float, Range(0.01, 1000)]
+"""Frames per second."""
+UNSAID: dict[Any, Range] = {int: Range(1), float: Range(0, 1e9)}
+"""What holds for a number without a range: sizes and weights of losses are never negative."""
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """JSON from a text; UserError that names `where` it stands."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{where} is not valid JSON ({reason})") from None
+
+
+def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:
+    """JSON from a file, as `kind`; a UserError ends with what mends it."""
+    with mending(mend):
+        if path.stat().st_size > LONGEST:
+            raise UserError(f"'{path}' is larger than any file of its kind")
+        return conform(kind, parse_json(path.read_bytes(), f"'{path}'"), f"in '{path}', the whole")
+
+
+@contextmanager
+def mending(mend: str) -> Iterator[None]:
+    """Around what reads one file: its UserErrors end with what mends it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}: {mend}") from error.__cause__
+
+
+def relative(value: Any, where: str) -> str:
+    """A path below the folder of the file that names it, as it is written; UserError for any other."""
+    name = conform(str, value, where)
+    path = Path(name)
+    if not path.parts or path.anchor or ".." in path.parts or "\0" in name:
+        raise UserError(f"{where} must be a path within its own folder, got {name!r:.60}")
+    return name
+
+
+def require_inside(folder: Path, value: Any, where: str) -> Path:
+    """The path of a file that a file in `folder` names; UserError unless it lies there, links followed."""
+    path = folder / relative(value, where)
+    if not (found := path.resolve()).is_relative_to(folder.resolve()):
+        raise UserError(f"{where} leads out of '{folder}', to '{found}': put the file itself there")
+    return path
+
+
+def conform(kind: Any, value: Any, where: str) -> Any:
+    """A value from JSON as `kind`, a type as in annotations; UserError that says what `where` must be."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        return _number(args[0], args[1], value, where)
+    if kind in UNSAID:
+        return _number(kind, UNSAID[kind], value, where)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None and type(None) in args else _member(args, value, where)
+    if origin is Literal:
+        return _require(value in args, value, f"one of {_listed(args)}", where)
+    if origin is tuple:
+        return _tuple(args, value, where)
+    if origin is dict:
+        _require(isinstance(value, dict), value, "an object", where)
+        return {key: conform(args[1], item, f"{where}.{key:.60}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return assembled(kind, value, where)
+    wanted = {str: "a text", bool: "true or false", dict: "an object"}[kind]
+    return _require(isinstance(value, kind), value, wanted, where)
+
+
+def assembled(kind: Any, value: Any, where: str, *, others: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """A dataclass from an object that gives its fields, and from `others`; UserError for a field that is
+    missing, unknown, or not as it is annotated."""
+    _require(isinstance(value, dict), value, "an object", where)
+    hints, given = annotations(kind), {name: item for name, item in value.items() if name != "kind"}
+    if (named := value.get("kind", kind.__name__)) != kind.__name__:
+        raise UserError(f"{where} must be of the kind {kind.__name__}, got {shown(named)}")
+    if unknown := sorted(set(given) - (set(hints) - set(others))):
+        raise UserError(
+            f"{where} is damaged or of another version: {kind.__name__} has no field '{unknown[0]:.60}'"
+        )
+    if missing := [name for name in _required(kind) if name not in given and name not in others]:
+        raise UserError(f"{where} lacks '{missing[0]}'")
+    fields = {name: conform(hints[name], item, f"{where}.{name}") for name, item in given.items()}
+    try:
+        return kind(**fields, **others)
+    except UserError as error:
+        raise UserError(f"{where} does not fit together: {error}") from None
+
+
+def required(kinds: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]:
+    """The fields that `kinds` names of an object that may have more, each as it says there; UserError for one
+    that is missing or does not fit."""
+    _require(isinstance(value, dict), value, "an object", where)
+    if missing := [name for name in kinds if name not in value]:
+        raise UserError(f"{where} lacks '{missing[0]}'")
+    return {name: conform(kind, value[name], f"{where}: {name}") for name, kind in kinds.items()}
+
+
+@cache
+def annotations(kind: Any) -> dict[str, Any]:
+    """The annotation of every field of a dataclass."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+@cache
+def _required(kind: Any) -> tuple[str, ...]:
+    none = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    return tuple(field.name for field in fields if field.default is none and field.default_factory is none)
+
+
+def _member(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Of several dataclasses the one whose name is the object's `kind`; of another union its only member."""
+    kinds = {kind.__name__: kind for kind in args if dataclasses.is_dataclass(kind)}
+    if len(kinds) < 2:
+        return conform(next(kind for kind in args if kind is not type(None)), value, where)
+    _require(isinstance(value, dict), value, "an object", where)
+    named = value.get("kind")
+    if not isinstance(named, str) or named not in kinds:
+        raise UserError(f"{where}.kind must be one of {_listed(kinds)}, got {shown(named)}")
+    return conform(kinds[named], value, where)
+
+
+def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    _require(isinstance(value, list | tuple), value, "a list", where)
+    inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
+    _require(len(value) == len(inner), value, f"a list of {len(inner)}", where)
+    parts = zip(inner, value, strict=True)
+    return tuple(conform(part, item, f"{where}[{index}]") for index, (part, item) in enumerate(parts))
+
+
+def _number(kind: type, bounds: Range, value: Any, where: str) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    right = whole or (kind is float and isinstance(value, float) and math.isfinite(value))
+    what = f"a {'whole ' if kind is int else ''}number from {bounds.low:.12g} to {bounds.high:.12g}"
+    return kind(_require(right and bounds.low <= value <= bounds.high, value, what, where))
+
+
+def _require(right: bool, value: Any, what: str, where: str) -> Any:
+    if not right:
+        raise UserError(f"{where} must be {what}, got {shown(value)}")
+    return value
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(map(str, names))
+
+
+def shown(value: Any) -> str:
+    """In few characters, however large or deep it is."""
+    if isinstance(value, list | tuple | dict):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    return f"{value!r:.40}"
