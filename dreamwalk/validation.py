@@ -56,7 +56,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{where} is not valid JSON ({reason})") from None
+        raise UserError(f"{where} is not valid JSON: {reason}") from None
 
 
 def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:

@@ -105,7 +105,7 @@ def test_another_config_is_refused(folder: Path, change: dict[str, object], sent
     with pytest.raises(ValueError, match=sentence):
         read_vae(folder)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"is not valid JSON .*: download it again"):
+    with pytest.raises(ValueError, match=r"is not valid JSON: .*: download it again"):
         read_vae(folder)
 
 
