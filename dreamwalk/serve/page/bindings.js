@@ -119,7 +119,7 @@ export class Bindings extends EventTarget {
       }
       for (const { id, kind, name } of this.actions) {
         if (!free(id) || (device === "pad" && kind === "command")) continue;
-        const likely = device === "pad" ? [] : [`Digit${name.match(/(?<!\d)\d$/)}`, `Key${name[0].toUpperCase()}`];
+        const likely = device === "pad" ? [] : [`Digit${name.match(/(?<!\d)\d$/)}`, `Key${name[0]?.toUpperCase()}`];
         const of = [...likely.filter((code) => POOL.keys.includes(code)), ...POOL[device]];
         give(id, of.find((code) => !this.owner.has(code)));
       }

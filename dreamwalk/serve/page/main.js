@@ -73,7 +73,7 @@ function leave() {
 
 const COMMANDS = {
   leave: () => history.state?.walk ? history.back() : leave(),
-  help: () => showKeys(bindings, { unlearnt: app.hello ? unlearnt() : app.stage?.unlearnt, game: app.stage?.game }),
+  help: () => app.stage.clips || showKeys(bindings, { unlearnt: app.hello ? unlearnt() : app.stage?.unlearnt, game: app.stage?.game }),
   about: () => showAbout(app.stage),
   schedules: () => showSchedules(app.stage, { start: gate.chosen ?? 0, seed: gate.number }),
   picture: pickPicture,
