@@ -84,6 +84,8 @@ def probe(video: Path) -> VideoFacts:
                 lasts = float((frame.duration or 0) * (frame.time_base or 0)) or 1 / said
         except _Damaged as why:
             damage = str(why)
+        except (av.FFmpegError, ValueError) as error:  # pixels that cannot be made RGB
+            raise UserError(f"'{video}' cannot be shown ({error}): convert it to mp4") from error
     if not times:
         raise UserError(f"'{video}' has no frame that can be decoded: record it again, or take it away")
     even = np.maximum.accumulate(np.asarray(times))

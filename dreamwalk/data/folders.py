@@ -174,8 +174,8 @@ def _look(file: Path, *, folder: Path, sizes: tuple[Bucket, ...], fps: float | N
             notes = [facts.damage] if facts.damage else []
             notes += [] if facts.steady else ["a variable frame rate, made even by time"]
         bucket = _bucket(sizes, len(picks), height / width, moving=bool(rate))
-    except UserError as why:
-        return why
+    except (UserError, OSError) as why:
+        return UserError(str(why))
     most = bucket.frames
     made = [
         Piece(name, k, caption, bucket, tuple(picks[k * most : (k + 1) * most]), rate)

@@ -162,7 +162,12 @@ class _Look:
 
     file: Path
     facts: VideoFacts
-    table: Table | None
+    acted: bool
+    """Whether it has actions."""
+    columns: dict[str, tuple[bool, float]]
+    """For each named column of them whether it is only ever 0 and 1, and the largest value."""
+    schema: ActionSchema | None
+    """Where the layout of the actions says it."""
     notes: tuple[str, ...]
 
 
@@ -175,11 +180,11 @@ def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tup
     left_out = [(file.name, unknown) for file in files if file.suffix.lower() not in beside]
     found: list[_Look] = []
     looks: list[_Look | UserError] = each(partial(_look, schema=schema), videos)
-    acted = any(isinstance(look, _Look) and look.table for look in looks)
+    acted = any(isinstance(look, _Look) and look.acted for look in looks)
     for video, look in zip(videos, looks, strict=True):
         if isinstance(look, UserError):
             left_out.append((video.name, str(look).removeprefix(f"'{video}' ")))
-        elif acted and not look.table:
+        elif acted and not look.acted:
             left_out.append((video.name, _no_actions(video)))
         elif fps and look.facts.rate < fps * (1 - SAME_RATE):
             slow = f"{look.facts.rate:g} frames a second are fewer than --fps {fps:g}: choose a lower one"
@@ -204,11 +209,15 @@ def _look(video: Path, *, schema: ActionSchema | None) -> _Look | UserError:
             _check_array(files[0], table, schema)
         _caption(video)
         facts, notes = _aligned(files[0], table, probe(video)) if table else (probe(video), [])
-    except UserError as why:
-        return why
+    except (UserError, OSError) as why:
+        return UserError(str(why))
     notes += [facts.damage] if facts.damage else []
     notes += [] if facts.steady else ["a variable frame rate, made even by time"]
-    return _Look(video, facts, table, (*notes, *(table.notes if table else ())))
+    if table is None:
+        return _Look(video, facts, False, {}, None, tuple(notes))
+    binary, largest = np.isin(table.values, (0, 1)).all(0), abs(table.values).max(0)
+    columns = dict(zip(table.names, zip(binary.tolist(), largest.tolist(), strict=True), strict=False))
+    return _Look(video, facts, True, columns, table.schema, (*notes, *table.notes))
 
 
 def _check_array(file: Path, table: Table, schema: ActionSchema | None) -> None:
@@ -272,44 +281,43 @@ def _one_rate(folder: Path, found: list[_Look]) -> float:
 
 def _schema(found: list[_Look], written: ActionSchema | None, file: str) -> tuple[ActionSchema, Said]:
     """What schema.json says, or what the columns look like, limits per row; and what is to be told of it."""
-    columns: dict[str, list[np.ndarray]] = {}
-    tables = [(look.file.name, look.table) for look in found if look.table]
-    for _, table in tables:
-        for k, name in enumerate(table.names):
-            columns.setdefault(name, []).append(table.values[:, k])
-    if not tables:
+    acted, notes = [look for look in found if look.acted], Said()
+    if not acted:
         return ActionSchema(()), []
-    joined, notes = {name: np.concatenate(parts) for name, parts in columns.items()}, []
     schema = written
-    if schema is None and all(table.schema for _, table in tables):
-        schema = tables[0][1].schema
+    if schema is None and all(look.schema for look in acted):
+        schema = acted[0].schema
     if schema is None:
-        buttons = tuple(name for name, values in joined.items() if np.isin(values, (0, 1)).all())
-        axes = tuple(name for name in joined if name not in buttons)
-        schema = ActionSchema(buttons, axes, tuple(float(abs(joined[name]).max()) for name in axes))
+        every = dict.fromkeys(name for look in acted for name in look.columns)
+        seen = {name: [look.columns[name] for look in acted if name in look.columns] for name in every}
+        buttons = tuple(name for name, columns in seen.items() if all(binary for binary, _ in columns))
+        axes = tuple(name for name in seen if name not in buttons)
+        schema = ActionSchema(buttons, axes, tuple(max(peak for _, peak in seen[name]) for name in axes))
     names = schema.buttons + schema.axes
-    for video, table in tables:
-        missing = [name for name in names if table.names and name not in table.names]
+    for look in acted:
+        missing = [name for name in names if look.columns and name not in look.columns]
         if len(missing) == len(names):
-            raise UserError(f"{file} names {', '.join(names)}, actions of '{video}' {', '.join(table.names)}")
-        notes += [(video, f"its actions have no {', '.join(missing)}, which is 0 then")] if missing else []
-        unused = [name for name in table.names if name not in names]
-        notes += [(video, f"not named in schema.json and not used: {', '.join(unused)}")] if unused else []
+            have = ", ".join(look.columns)
+            raise UserError(f"{file} names {', '.join(names)}, the actions of '{look.file.name}' {have}")
+        unused = [name for name in look.columns if name not in names]
+        told = [f"its actions have no {', '.join(missing)}, which is 0 then"] * bool(missing)
+        told += [f"not named in schema.json and not used: {', '.join(unused)}"] * bool(unused)
+        notes += [(look.file.name, note) for note in told]
     return schema, notes
 
 
 def _vectors(table: Table, schema: ActionSchema, picks: np.ndarray, span: slice) -> np.ndarray:
     """Action vectors (ticks, a) of some ticks, each of all rows since the tick before; the first is zeros."""
-    names = [*schema.buttons, *schema.axes]
-    values, count = table.values, len(schema.buttons)
-    if table.names:
-        wider = np.concatenate([values, np.zeros((len(values), 1), np.float32)], axis=1)
-        values = wider[:, [table.names.index(name) if name in table.names else -1 for name in names]]
+    names, count = [*schema.buttons, *schema.axes], len(schema.buttons)
+    limits = np.asarray(schema.limits, np.float32)
+    known = [k for k, name in enumerate(names) if not table.names or name in table.names]
+    columns = [table.names.index(names[k]) for k in known] if table.names else known
     vectors = np.zeros((span.stop - span.start, len(names)), np.float32)
     for k, tick in enumerate(range(span.start, span.stop)):
-        merged = values[picks[tick - 1] + 1 : picks[tick] + 1] if tick else values[:0]
-        if len(merged):  # where nothing new was shown, nothing was done
+        rows = range(picks[tick - 1] + 1, picks[tick] + 1) if tick else range(0)
+        if rows:  # where nothing new was shown, nothing was done
+            merged = np.zeros((len(rows), len(names)), np.float32)
+            merged[:, known] = table.values[rows.start : rows.stop, columns]
             vectors[k, :count] = merged[:, :count].max(0) > 0.5
-            turned = merged[:, count:].sum(0) / np.asarray(schema.limits, np.float32)
-            vectors[k, count:] = np.clip(turned, -1, 1)
+            vectors[k, count:] = np.clip(merged[:, count:].sum(0) / limits, -1, 1)
     return vectors

@@ -31,7 +31,7 @@ SCHEMAS = {
     '{"buttons": ["jump"], "axes": ["yaw"]}': "1 axes need as many limits, got 0",
     '{"buttons": ["jump", "jump"]}': "none twice",
     "{}": "must name one button or axis at least",
-    '{"buttons": ["leap"]}': "names leap, actions of 'a.mp4' jump, yaw",
+    '{"buttons": ["leap"]}': "names leap, the actions of 'a.mp4' jump, yaw",
 }
 
 
