@@ -81,8 +81,6 @@ class Stage:
 
     title: str
     """Name of what is shown, such as `nextframe.doom`; it is also the `system` of saved walks."""
-    game_title: str = "game"
-    """Name of the real game beside a dream, which films and walks of it bear."""
     dream: Callable[[], World] | None = None
     """A fresh dream; the weights are shared inside. Called in the session's own thread."""
     game: Callable[[], World] | None = None
@@ -98,6 +96,8 @@ class Stage:
     """What can be done in it, for the list of keys on the start screen; each walk says it again."""
     clips: Clips | None = None
     """Clips from words; the starts are then first pictures to choose from."""
+    game_title: str = "game"
+    """Name of the real game beside a dream, which films and walks of it bear."""
 
     def __post_init__(self) -> None:
         if self.dream is None and self.game is None and self.clips is None:

@@ -164,14 +164,14 @@ def test_a_walk_is_cut_or_its_last_action_is_held(system: DreamingSystem) -> Non
     assert len(walk) == 4
     assert len(stroll(system.walkable, 0, 50, seed=1)) == 50
     assert wander(ActionSchema(("jump",)), 30, seed=0).any()
-    with pytest.raises(ValueError, match="at least one frame, got 0"):
+    with pytest.raises(ValueError, match="at least one frame and at most 100000, got 0"):
         walk_of(Sample(Path("o.mp4"), frames=0), system.walkable)
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--frames", "0"], "a film has at least one frame, got 0"),
+        (["--frames", "0"], "a film has at least one frame and at most 100000, got 0"),
         (["--steps", "0"], "steps must be a whole number from 1 to 64, got 0"),
         (["--steps", "65"], "from 1 to 64, got 65"),
         (["--guide-actions", "nan"], "guidance weighs opinions by finite numbers, got nan"),
@@ -179,10 +179,15 @@ def test_a_walk_is_cut_or_its_last_action_is_held(system: DreamingSystem) -> Non
     ],
 )
 def test_what_no_film_can_be_is_refused_before_anything_is_opened(
-    flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("dreamwalk.systems.open.load", lambda name: pytest.fail("it was opened"))
     with pytest.raises(SystemExit) as stop:
-        main(["sample", "no-such-weights", "--out", str(tmp_path / "o.mp4"), *flags])
+        main(["sample", "nextframe.doom", "--out", str(tmp_path / "o.mp4"), *flags])
     assert stop.value.code == 2 and sentence in capsys.readouterr().err
 
 

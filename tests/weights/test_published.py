@@ -172,12 +172,13 @@ def test_it_trains_on(system: Forcing, clip: Clip, levels: str, mask: str) -> No
     assert losses[-1] < losses[0]
 
 
-def test_starts_are_cut_to_a_frame(tmp_path: Path) -> None:
+def test_starts_are_kept_whole_in_a_frame(tmp_path: Path) -> None:
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 40:56] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    cut = fit(read_picture(tmp_path / "wide.png"), (16, 24))
-    assert cut.shape == (16, 24, 3) and cut[:, 11:13].min() > 250 and not cut[:, 0].any()
+    fitted = fit(read_picture(tmp_path / "wide.png"), (16, 24))
+    assert fitted.shape == (16, 24, 3) and fitted[5:11, 11:13].min() > 250
+    assert not fitted[:4].any() and not fitted[12:].any() and not fitted[:, 0].any()
     assert published.horizon((16, 24)).shape == (16, 24, 3)
 
 
