@@ -121,7 +121,7 @@ def assembled(kind: Any, value: Any, where: str, *, others: Mapping[str, Any] = 
     """A dataclass from an object that gives its fields, and from `others`; UserError for a field that is
     missing, unknown, or not as it is annotated."""
     _require(isinstance(value, dict), value, "an object", where)
-    hints, given = annotations(kind), {name: item for name, item in value.items() if name != "kind"}
+    hints, given = field_types(kind), {name: item for name, item in value.items() if name != "kind"}
     if (named := value.get("kind", kind.__name__)) != kind.__name__:
         raise UserError(f"{where} must be of the kind {kind.__name__}, got {shown(named)}")
     if unknown := sorted(set(given) - (set(hints) - set(others))):
@@ -147,7 +147,7 @@ def required(kinds: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]
 
 
 @cache
-def annotations(kind: Any) -> dict[str, Any]:
+def field_types(kind: Any) -> dict[str, Any]:
     """The annotation of every field of a dataclass."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
@@ -162,7 +162,9 @@ def _required(kind: Any) -> tuple[str, ...]:
 
 def _member(args: tuple[Any, ...], value: Any, where: str) -> Any:
     """Of several dataclasses the one whose name is the object's `kind`; of another union its only member."""
-    kinds = {kind.__name__: kind for kind in args if dataclasses.is_dataclass(kind)}
+    kinds = {
+        kind.__name__: kind for kind in args if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
     if len(kinds) < 2:
         return conform(next(kind for kind in args if kind is not type(None)), value, where)
     _require(isinstance(value, dict), value, "an object", where)

@@ -69,9 +69,9 @@ def read_back(
     `schema`. Yaw and `forward` are found by their names, in the actions and in what the examiner reads."""
     buttons, axes = [], []
     for index in range(len(video)):
-        logits, turns = examiner.read(torch.cat([last[index : index + 1], video[index : index + 1]], dim=1))
+        logits, angles = examiner.read(torch.cat([last[index : index + 1], video[index : index + 1]], dim=1))
         buttons.append(logits[0])
-        axes.append(turns[0])
+        axes.append(angles[0])
     own, theirs = Columns.of(schema), Columns.of(schema_read(examiner, schema))
     sign, turns, error, walking = None, 0, None, None
     if own.yaw is not None and theirs.yaw is not None:

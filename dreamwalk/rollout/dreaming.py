@@ -82,7 +82,7 @@ class DreamConfig:
 
     def __post_init__(self) -> None:
         codec, backbone = self.codec, self.backbone
-        alike = [("channels", codec.channels, backbone.channels)]
+        alike: list[tuple[str, Any, Any]] = [("channels", codec.channels, backbone.channels)]
         if isinstance(codec, ViTCodecConfig):
             alike.append(("grid", codec.grid, backbone.grid))
         for what, ours, theirs in alike:
