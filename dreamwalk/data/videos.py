@@ -215,7 +215,7 @@ def _look(video: Path, *, schema: ActionSchema | None) -> _Look | UserError:
     notes += [] if facts.steady else ["a variable frame rate, made even by time"]
     if table is None:
         return _Look(video, facts, False, {}, None, tuple(notes))
-    binary: list[bool] = np.isin(table.values, (0, 1)).all(axis=0).tolist()
+    binary = np.asarray(np.isin(table.values, (0, 1)).all(axis=0)).tolist()
     largest = abs(table.values).max(0).tolist()
     columns = dict(zip(table.names, zip(binary, largest, strict=True), strict=False))
     return _Look(video, facts, True, columns, table.schema, (*notes, *table.notes))
