@@ -145,7 +145,10 @@ def tell(report: dict[str, Any]) -> None:
 def _control_told(control: dict[str, Any]) -> str:
     """A row of `report["control"]` in words, also what of it could not be measured."""
     sign, error, walking = (control[name] for name in ("yaw_sign", "yaw_error", "walking"))
-    turns = f"yaw sign right {sign:.1%} of {control['turning_frames']} turning frames" if sign is not None \
+    turns = (
+        f"yaw sign right {sign:.1%} of {control['turning_frames']} turning frames"
+        if sign is not None
         else "no turning frames"
+    )
     yaw = "yaw not measured" if error is None else f"{turns}, yaw error {error:.2f} degrees"
     return f"{yaw}, " + ("forward not measured" if walking is None else f"forward read {walking:.1%}")

@@ -152,7 +152,9 @@ def test_yaw_and_forward_are_found_by_their_names() -> None:
         "buttons": ["forward", "jump"], "axes": ["yaw", "pitch"], "limits": [40.0, 60.0],
     }}}  # fmt: skip
     assert read_back(other, VIDEO, VIDEO[:, :1], actions[None], schema=LOOK) == control
-    readers = Readers(other, RoomReader(["stone"]), Columns.of(ActionSchema(("forward",), ("yaw",), (40.0,))), 0.5)
+    readers = Readers(
+        other, RoomReader(["stone"]), Columns.of(ActionSchema(("forward",), ("yaw",), (40.0,))), 0.5
+    )
     degrees, walks = readers.motion(VIDEO)
     assert degrees.item() == pytest.approx(-20 * actions[:, 3].sum().item(), abs=1e-3)
     assert walks.item() == pytest.approx((2 * actions[:, 1] - 1).sigmoid().mean().item(), abs=1e-5)
@@ -164,7 +166,12 @@ def test_what_cannot_be_read_back_is_said(
     jumps = ActionSchema(("jump",))
     actions = acted(40, jumps)
     control = read_back(Told(actions, jumps), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
-    assert (control.yaw_sign, control.turning_frames, control.yaw_error, control.walking) == (None, 0, None, None)
+    assert (control.yaw_sign, control.turning_frames, control.yaw_error, control.walking) == (
+        None,
+        0,
+        None,
+        None,
+    )
     still = torch.zeros(1, 40, LOOK.size)
     control = read_back(Told(still[0], LOOK), VIDEO, VIDEO[:, :1], still, schema=LOOK)
     assert (control.yaw_sign, control.yaw_error, control.walking) == (None, 0.0, 1.0)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from toy import Toy, toy_system, with_map
 
 from dreamwalk.clip import Clip, batch
+from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.dreaming import DreamingSystem, Script
 from dreamwalk.rollout.endless import endless, frames
 from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
 from dreamwalk.rollout.reading import CachedReader, Reader
-from dreamwalk.rollout.sampling import Sample, film, plan_of, stroll, unfold, walk_of
+from dreamwalk.rollout.sampling import Sample, film, plan_of, unfold, walk_of, wander
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import NAMED, Schedule, named, staircase
 from dreamwalk.systems import nextframe
@@ -103,7 +103,7 @@ def test_impossible_schedules_are_refused(make: Callable, sentence: str) -> None
 
 def test_a_film_has_its_frames(system: DreamingSystem) -> None:
     asked = Sample(Path("o.mp4"), frames=9, schedule="pyramid", solver="multistep", guide_history=1.5, seed=4)
-    walk = walk_of(asked, DOOM_ACTIONS)
+    walk = walk_of(asked, system.walkable)
     start = system.world().opening({"start": 1}, seed=0)
     pictures = list(film(system, start, walk, asked, decode=system.codec.decode))
     assert len(pictures) == 9 and {p.shape for p in pictures} == {(32, 32, 3)}
@@ -114,23 +114,35 @@ def test_a_film_has_its_frames(system: DreamingSystem) -> None:
     assert "3" in plan_of(asked, system, None).show() or system.config.steps < 4
 
 
-def test_a_walk_is_cut_or_its_last_action_is_held() -> None:
-    walk = walk_of(Sample(Path("o.mp4"), frames=5), DOOM_ACTIONS)
-    assert len(walk) == 4
-    assert len(stroll(DOOM_ACTIONS, 50, seed=1)) == 50
-    assert not stroll(ActionSchema(("jump",)), 5, seed=0).any()
+def test_a_walk_is_cut_or_goes_on(system: DreamingSystem) -> None:
+    """Without a file it is what somebody did who began there, and then about."""
+    strolls = np.random.default_rng(0).random((2, 6, 7), np.float32)
+    walkable = replace(system.walkable, strolls=strolls)  # type: ignore[type-var]
+    walk = walk_of(Sample(Path("o.mp4"), frames=5, start=1), walkable)
+    assert walk.start == {"start": 1} and np.array_equal(walk.actions, strolls[1, :4])
+    long = walk_of(Sample(Path("o.mp4"), frames=51, start=1, seed=1), walkable).actions
+    assert np.array_equal(long[:6], strolls[1]) and np.array_equal(long[6:], wander(DOOM_ACTIONS, 44, seed=1))
+    assert {walk_of(Sample(Path("o.mp4"), seed=seed), walkable).start["start"] for seed in range(9)} == {0, 1}
+    assert not wander(ActionSchema(("jump",)), 5, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame, got 0"):
-        walk_of(Sample(Path("o.mp4"), frames=0), DOOM_ACTIONS)
+        walk_of(Sample(Path("o.mp4"), frames=0), walkable)
+
+
+def test_what_is_not_learnt_changes_no_film() -> None:
+    system, asked = toy_system(), Sample(Path("o.mp4"), frames=4, schedule="next-frame")
+    start, films = system.world().opening({"start": 0}, seed=0), []
+    vectors = np.zeros((3, 7), np.float32)
+    vectors[:, 5] = 0.5
+    for unlearnt, actions in (((), vectors), (("yaw",), vectors), ((), 0 * vectors)):
+        system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
+        walk = Walk("", 0, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions)
+        films.append(np.stack(list(film(system, start, walk, asked, decode=system.codec.decode))))
+    assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
 
 
 def test_frames_under_way_are_shown_with_their_noise(system: DreamingSystem) -> None:
-    start = system.world().opening({"start": 0}, seed=0)
     schedule = replace(system.schedule("pyramid"), steps=4, lag=2)
-    rows = list(islice(unfold(system, start, schedule, decode=decoded(system), shown=5), 12))
+    rows = list(islice(unfold(system, 0, schedule, world=system.world(), shown=5), 12))
     assert {row.shape for row in rows} == {(38, 160, 3)}
     bar = [int((row[-1, :, 0] == 255).sum()) for row in rows]
     assert bar[1] and all(row[:32, :32].any() for row in rows[6:])
-
-
-def decoded(system: DreamingSystem) -> Callable[[Tensor], Tensor]:
-    return system.codec.decode  # type: ignore[no-any-return]
