@@ -43,7 +43,7 @@ def main(options: Options) -> None:
         asked = Sample(out, frames=options.frames, schedule=options.schedule, steps=options.steps, seed=0)
         world = system.world()
         walk = walk_of(asked, world.walkable)
-        start = world.opening({"start": 0}, seed=0)
+        start = world.opening(walk.start, seed=0)
         rows: list[dict[str, float]] = []
         frames = film(system, start, walk, asked, decode=world.decode_latents)
         write_film(out, measured(frames, options.every, rows), fps=world.fps)

@@ -21,6 +21,10 @@ PREVIEWS = 6
 """How often a clip under way is shown."""
 PREVIEWED = 3
 """Latent frames that are shown of it."""
+DISSOLVES = (
+    "This dream knows one level by heart, '{}': it keeps your picture for about a second, "
+    "then the picture melts into walls like those."
+)
 EXAMPLES = (
     "walk through a brick hall, then turn left to a torch",
     "turn right in a red metal room",
@@ -77,9 +81,10 @@ def _dream_stage(name: str, system: Any) -> Stage:
         starts.append(Start(f"start {k + 1}", picture, {"start": k, "pose": place}))
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
+    picture = DISSOLVES.format(walkable.level) if system.config.map else ""
     return Stage(
         title=name, dream=lambda: system.world(), game=_shadow(walkable), starts=starts, notes=notes,
-        unlearnt=walkable.unlearnt, schedules=_schedules(system), actions=walkable.actions,
+        picture=picture, unlearnt=walkable.unlearnt, schedules=_schedules(system), actions=walkable.actions,
         game_title=game_title(walkable.level),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dreamwalk
+from dreamwalk.clip import Clip
 from dreamwalk.data.doom import Doom
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.clips import Order
@@ -102,6 +103,70 @@ def test_it_does_not_dissolve_and_does_not_get_lost(world: Dream) -> None:
     assert films["dream"].float().std(dim=(0, 1)).mean() > 10  # and it still moves
     apart = [outcome[4]["world_from_camera"][:2, 3] for outcome in shown.values()]
     assert np.linalg.norm(apart[0] - apart[1]) < 96  # units, of 6,000 walked
+
+
+def begun(world: Dream, rows: int) -> Clip:
+    """A batch of starts, `rows` times each."""
+    know, video = world.walkable, torch.from_numpy(world.walkable.starts).permute(0, 3, 1, 2)[:, None]
+    poses, count = torch.from_numpy(know.poses)[:, None], len(video) * rows
+    return Clip(
+        video=video.repeat(rows, 1, 1, 1, 1), actions=torch.zeros(count, 1, 7),
+        world_from_camera=poses.repeat(rows, 1, 1, 1),
+        intrinsics=torch.from_numpy(know.intrinsics).expand(count, 1, 3, 3),
+    )  # fmt: skip
+
+
+@torch.inference_mode()
+def test_standing_still_is_still(world: Dream) -> None:
+    """From every start: after 400 frames no unit of drift, also after some walking; and the picture stays."""
+    system, still = world.system, torch.zeros(12, 7)
+    here = system.whereabouts(begun(world, 1), 0)
+    at = here
+    for _ in range(400):
+        at = system.led(at, still)
+    assert (at.pose - here.pose).norm(dim=(1, 2)).max() < 1e-3
+    for _ in range(20):
+        at = system.led(at, still.index_fill(1, torch.tensor([0]), 1.0))
+    assert ((at.pose - here.pose)[:, :3, 3].norm(dim=1) > 50).float().mean() > 0.5, "and it can walk"
+    for _ in range(30):
+        at = system.led(at, still)
+    stopped = at
+    for _ in range(400):
+        at = system.led(at, still)
+    assert (at.pose - stopped.pose).norm(dim=(1, 2)).max() < 0.1
+    session, kept = system.begin(begun(world, 1), seed=3), {}
+    for frame in range(1, 81):
+        latents = system.advance(session, still)
+        if frame in (5, 79, 80):
+            kept[frame] = to_bytes(system.codec.decode(latents))
+    assert psnr(kept[80], kept[5]).min() > 35
+    assert (kept[80].int() - kept[79].int()).abs().max() <= 2, "nothing changes any more, so 400 are as 80"
+
+
+def test_one_begins_where_one_sees_rooms_and_walks_through_doors(world: Dream) -> None:
+    """The starts are the real game's pictures at these poses; strolls lead from room to room, and turn."""
+    know, game = world.walkable, Doom("home")
+    rooms, sights = [], []
+    for start, pose, stroll in zip(know.starts, know.poses, know.strolls, strict=True):
+        heading = float(np.rad2deg(np.arctan2(pose[1, 2], pose[0, 2])))
+        frame, info = game.reset(seed=0, options={"pose": (*pose[:2, 3].tolist(), heading)})
+        assert psnr(*(torch.from_numpy(p).permute(2, 0, 1)[None, None] for p in (frame, start))) > 35
+        sights.append(np.where(info["depth"] == 0, 800, info["depth"])[40:56].clip(max=800).mean())
+        seen = {game.level.room_at(*pose[:2, 3])}
+        for vector in know.learnt(stroll):
+            info = game.step(world.actions.unpack(vector))[4]
+            seen.add(game.level.room_at(*info["world_from_camera"][:2, 3]))
+        rooms.append(len(seen - {None}))
+    game.close()
+    assert min(sights) > 180 and np.mean(sights) > 220
+    assert rooms[0] >= 3 and np.mean(rooms) >= 2.5
+    assert (np.abs(know.strolls[..., 5]) > 0.05).mean() > 0.3
+
+
+def test_what_is_not_learnt_is_said() -> None:
+    for name in ("nextframe.doom", "forcing.doom"):
+        know = dreamwalk.load(name).walkable
+        assert set(know.unlearnt) == {"place", "pitch"} and (know.world, know.level) == ("doom", "home")
 
 
 @pytest.mark.parametrize("name", NAMED)

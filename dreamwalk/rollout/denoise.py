@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from dreamwalk.backbones.frames import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
-from dreamwalk.rollout.execute import KeyedNoise, Look, Solver, execute
+from dreamwalk.rollout.execute import Look, Solver, execute
+from dreamwalk.schedules.draws import Draws
 from dreamwalk.schedules.plans import Pass, Plan, Read
 
 
@@ -84,6 +85,17 @@ class Session:
     shape: tuple[int, int, int]
     """Latents of a frame, `(c, h, w)`."""
     where: Whereabouts | None = None
+    stood: tuple[int, ...] = ()
+    """Frames for which each row has not moved."""
+
+    def go(self, where: Whereabouts | None) -> None:
+        """Move to where an action led. Who stays there keeps the noise of the frame before, or what a sampler
+        makes of new noise would flicker."""
+        if where is not None and self.where is not None:
+            same = (where.pose - self.where.pose).abs().amax((1, 2)) < 1e-6
+            before = self.stood or (0,) * len(same)
+            self.stood = tuple(k + 1 if s else 0 for k, s in zip(before, same.tolist(), strict=True))
+        self.where = where
 
     def clone(self) -> Session:
         """A snapshot that later passes leave alone."""
@@ -97,7 +109,8 @@ class Session:
     def noise(self, frame: int, use: int) -> Tensor:
         """Noise `(b, c, h, w)` of the frame that comes next (`frame` 0)."""
         batch, device = self.cache.keys.shape[1], self.cache.keys.device
-        return KeyedNoise((self.seed,) * batch, self.shape, device)(self.cache.frames + frame, use)
+        frames = (self.cache.frames + frame - stood for stood in self.stood or (0,) * batch)
+        return Draws([(self.seed, number, use) for number in frames], device=device).normal(*self.shape)
 
 
 @lru_cache(maxsize=64)

@@ -75,7 +75,7 @@ class Walkable:
     unlearnt: tuple[str, ...] = ()
     """Buttons and axes that the weights have not learnt: in the dream they do nothing."""
     strolls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
-    """What somebody did who began there, action vectors float32 `(k, t, a)`; empty where it is unknown."""
+    """What somebody did who began there, action vectors float32 `(k, t, a)`; empty where not known."""
 
     def learnt(self, vector: np.ndarray) -> np.ndarray:
         """An action vector `(..., a)` without what is not learnt."""

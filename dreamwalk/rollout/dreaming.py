@@ -246,7 +246,7 @@ class DreamingSystem(nn.Module):
     ) -> Tensor:
         """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
         began = perf_counter()
-        session.where = self.led(session.where, action)
+        session.go(self.led(session.where, action))
         views = self.views(session.where)
         if views is not None and timings is not None:
             timings["map"] = 1000 * (perf_counter() - began)

@@ -164,6 +164,7 @@ def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
         "schedules": list(stage.schedules),
         "starts": [start.name for start in stage.starts],
         "notes": stage.notes,
+        "picture": stage.picture,
         "unlearnt": stage.unlearnt,
         "actions": stage.actions and asdict(stage.actions),
         "sessions": lobby.taken,

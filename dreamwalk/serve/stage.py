@@ -88,6 +88,8 @@ class Stage:
     starts: list[Start] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Lines of the about panel: what this is, minutes of training, hardware."""
+    picture: str = ""
+    """What becomes of a picture that somebody dreams from; empty where the dream simply goes on."""
     unlearnt: tuple[str, ...] = ()
     """Buttons and axes that the dream has not learnt: there they do nothing."""
     schedules: dict[str, Callable[[int, int], Iterator[np.ndarray]]] = field(default_factory=dict)

@@ -46,13 +46,9 @@ def _best(clips: list[Clip], count: int) -> list[int]:
     small = np.stack([clip.video[0, ::4, ::4] for clip in clips]).astype(np.float32) / 255
     detail = np.abs(np.diff(small, axis=1)).mean((1, 2, 3)) + np.abs(np.diff(small, axis=2)).mean((1, 2, 3))
     sight = [_sight(clip.depth) for clip in clips]
-    terms = [
-        detail[:, None] if None in sight else np.array(sight),
-        np.array([[_far(clip)] for clip in clips]),
-    ]
-    score = sum(
-        np.log(term / (term.max(0) + 1e-9) + 0.01).sum(1) for term in terms
-    )  # no term makes up for one
+    first = detail[:, None] if None in sight else np.array(sight)
+    terms = np.concatenate([first, [[_far(clip)] for clip in clips]], axis=1)
+    score = np.log(terms / (terms.max(0) + 1e-9) + 0.01).sum(1)  # a product: no term makes up for another
     rich = np.argsort(-score, kind="stable")[: max(count, len(clips) // 4)]
     pictures = small[rich].reshape(len(rich), -1)
     picked, distance = [0], np.full(len(rich), np.inf)

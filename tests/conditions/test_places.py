@@ -1,6 +1,7 @@
 """Places: the map is read along the rays of a column, and the odometer learns walls and turns."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -75,3 +76,41 @@ def test_the_odometer_learns_to_turn_to_walk_and_to_stop_at_a_wall():
     assert odometer.fitted and not any(p.requires_grad for p in odometer.parameters())
     assert odometer.turn[1].item() == pytest.approx(0.5, abs=0.02)
     assert odometer.loss(*walks(32)).item() < 0.05, "units of 16, squared: under four world units"
+
+
+def wild() -> Odometer:
+    """With random weights: whatever was fitted, nothing moves that nothing pushes."""
+    torch.manual_seed(1)
+    odometer = Odometer(ROOM, actions=3)
+    for parameter in odometer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    odometer.turn.copy_(torch.tensor([0.0, 0.0, 0.5]))  # the last one turns
+    return odometer
+
+
+def test_who_stands_still_stays_wherever_it_is() -> None:
+    odometer = wild()
+    places = [facing(angle, x, y) for angle in (0.0, 2.0) for x in (-9, 1, 64, 127) for y in (1, 70, 127)]
+    start = pose = torch.stack(places)
+    move, still = torch.zeros(len(pose), 3), torch.zeros(len(pose), 3)
+    pushed, _ = odometer(pose, move, still, torch.tensor([1.0, 0, 0]).expand(len(pose), 3))
+    assert ((pushed - pose)[:, :3, 3].norm(dim=1) > 1).all(), "these weights do push"
+    for turning in (0.0, 0.3):
+        action = torch.tensor([0, 0, turning]).expand(len(pose), 3)
+        for _ in range(400):
+            pose, move = odometer(pose, move, action, action)
+        assert torch.equal(pose[:, :3, 3], start[:, :3, 3])
+    assert (pose[:, :3, :3] - start[:, :3, :3]).abs().amax() > 0.1, "it turned on the spot"
+
+
+def test_what_nothing_pushes_any_more_slows_down() -> None:
+    odometer = wild()
+    pose, move = facing(0.3, 60, 60)[None], torch.tensor([[12.0, 16.0, 0.0]])
+    action = torch.tensor([[1.0, 0, 0]])
+    speeds = []
+    for _ in range(30):
+        pose, move = odometer(pose, move, action, torch.zeros(1, 3))
+        action = torch.zeros(1, 3)
+        speeds.append(move.norm().item())
+    assert all(after <= 0.751 * before for before, after in pairwise(speeds))
+    assert speeds[-1] < 0.1

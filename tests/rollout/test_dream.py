@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -205,3 +207,36 @@ def test_onnx_equals_eager_with_a_map() -> None:
         frames = [system.advance(session, torch.full((1, 7), 0.3), step=step) for _ in range(4)]
         dreams.append(torch.cat(frames, 1))
     torch.testing.assert_close(dreams[0], dreams[1], atol=2e-5, rtol=1e-4)
+
+
+def test_who_stands_still_keeps_its_noise(mapped: Dream) -> None:
+    """And its place: nothing flickers. Each row of a batch by itself."""
+    frame, info = mapped.reset(seed=5, options={"start": 0})
+    session = mapped.state().session
+    start = Clip(
+        video=torch.from_numpy(np.stack([frame, frame])).permute(0, 3, 1, 2)[:, None].contiguous(),
+        actions=torch.zeros(2, 1, 7),
+        world_from_camera=torch.from_numpy(info["world_from_camera"]).expand(2, 1, 4, 4),
+        intrinsics=torch.from_numpy(info["intrinsics"]).expand(2, 1, 3, 3),
+    )
+    session = mapped.system.begin(start, seed=3)  # type: ignore[attr-defined]
+    actions, noises = torch.zeros(2, 7), []
+    actions[1, 5] = 0.3
+    for _ in range(3):
+        mapped.system.advance(session, actions)
+        noises.append(session.noise(0, 0))
+    assert torch.equal(noises[0][0], noises[2][0]) and session.stood == (3, 0)
+    assert (noises[0][1] != noises[2][1]).any() and (noises[2][0] != noises[2][1]).any()
+    assert torch.equal(session.where.pose[0], start.world_from_camera[0, 0])
+    mapped.system.advance(session, actions.flip(0))
+    assert session.stood[0] == 0
+
+
+def test_what_is_not_learnt_does_nothing(system: NextFrame) -> None:
+    films = []
+    for unlearnt, yaw in (((), 9.0), (("yaw", "place"), 9.0), ((), 0.0)):
+        system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
+        world = system.world(seed=1)
+        films.append(walk(world, 3, yaw=yaw))
+    assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
+    assert type(system.walkable).unpack(*system.walkable.pack()).unlearnt == ()

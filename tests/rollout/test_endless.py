@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from toy import Toy, toy_system, with_map
 
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip, batch
+from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.dreaming import DreamingSystem, Script
 from dreamwalk.rollout.endless import endless, frames
 from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
 from dreamwalk.rollout.reading import CachedReader, Reader
-from dreamwalk.rollout.sampling import Sample, film, plan_of, stroll, unfold, walk_of, wander
+from dreamwalk.rollout.sampling import Sample, film, plan_of, unfold, walk_of, wander
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import NAMED, Schedule, group, named, staircase
 from dreamwalk.systems import nextframe
-from dreamwalk.world import ActionSchema
+from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
 GRID = sigma_grid(4).tolist()
 
@@ -158,14 +158,30 @@ def test_a_film_has_its_frames(system: DreamingSystem) -> None:
     assert "3" in plan_of(asked, system, None).show() or system.config.steps < 4
 
 
-def test_a_walk_is_cut_or_its_last_action_is_held(system: DreamingSystem) -> None:
-    assert system.walkable is not None
-    walk = walk_of(Sample(Path("o.mp4"), frames=5), system.walkable)
-    assert len(walk) == 4
-    assert len(stroll(system.walkable, 0, 50, seed=1)) == 50
+def test_a_walk_is_cut_or_goes_on(system: DreamingSystem) -> None:
+    """Without a file it is what somebody did who began there, and then about."""
+    strolls = np.random.default_rng(0).random((2, 6, 7), np.float32)
+    walkable = replace(system.walkable, strolls=strolls)  # type: ignore[type-var]
+    walk = walk_of(Sample(Path("o.mp4"), frames=5, start=1), walkable)
+    assert walk.start == {"start": 1} and np.array_equal(walk.actions, strolls[1, :4])
+    long = walk_of(Sample(Path("o.mp4"), frames=51, start=1, seed=1), walkable).actions
+    assert np.array_equal(long[:6], strolls[1]) and np.array_equal(long[6:], wander(DOOM_ACTIONS, 44, seed=1))
+    assert {walk_of(Sample(Path("o.mp4"), seed=seed), walkable).start["start"] for seed in range(9)} == {0, 1}
     assert wander(ActionSchema(("jump",)), 30, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame and at most 100000, got 0"):
-        walk_of(Sample(Path("o.mp4"), frames=0), system.walkable)
+        walk_of(Sample(Path("o.mp4"), frames=0), walkable)
+
+
+def test_what_is_not_learnt_changes_no_film() -> None:
+    system, asked = toy_system(), Sample(Path("o.mp4"), frames=4, schedule="next-frame")
+    start, films = system.world().opening({"start": 0}, seed=0), []
+    vectors = np.zeros((3, 7), np.float32)
+    vectors[:, 5] = 0.5
+    for unlearnt, actions in (((), vectors), (("yaw",), vectors), ((), 0 * vectors)):
+        system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
+        walk = Walk("", 0, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions)
+        films.append(np.stack(list(film(system, start, walk, asked, decode=system.codec.decode))))
+    assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
 
 
 @pytest.mark.parametrize(
