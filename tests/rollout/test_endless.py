@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from toy import Toy, toy_system, with_map
 
 from dreamwalk.cli import main
