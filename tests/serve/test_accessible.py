@@ -40,7 +40,9 @@ def stage(starts: list[Start]) -> Stage:
     notes = {"What": "A room that is cast ray by ray."}
     schedules = dict.fromkeys(("full", "pyramid", "chunks", "next-frame"), rows)
     worlds = (lambda: Imagined(fps=20), lambda: Room(fps=20))
-    return Stage("room.test", *worlds, starts, notes, actions=ACTIONS, schedules=schedules)
+    return Stage(
+        "room.test", *worlds, starts, notes, actions=ACTIONS, schedules=schedules, unlearnt=("place",)
+    )
 
 
 @pytest.mark.parametrize("size", list(SIZES))
