@@ -101,11 +101,10 @@ def serve_stage() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture(scope="module")
 def address(serve_stage: Callable[..., str], starts: list[Start]) -> str:
-    notes = {"What": "A room that is cast ray by ray."}
-    return serve_stage(
-        Stage("room.test", lambda: Imagined(fps=20), lambda: Room(fps=20), starts, notes, actions=ACTIONS),
-        max_sessions=4,
-    )
+    notes, says = {"What": "A room that is cast ray by ray."}, "It melts within seconds."
+    worlds = (lambda: Imagined(fps=20), lambda: Room(fps=20))
+    stage = Stage("room.test", *worlds, starts, notes, actions=ACTIONS, picture=says)
+    return serve_stage(stage, max_sessions=4)
 
 
 @pytest.fixture

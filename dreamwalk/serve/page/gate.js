@@ -52,6 +52,8 @@ export class Gate {
     document.getElementById("enter").textContent = stage.dream ? "Fall asleep" : "Begin";
     document.getElementById("enter").disabled = false;
     document.querySelectorAll('[data-do="picture"], .of-pictures').forEach((part) => (part.hidden = !stage.dream));
+    document.querySelectorAll('[data-do="picture"]').forEach((button) => (button.title = stage.picture));
+    document.querySelector(".of-pictures").textContent = stage.picture;
     document.querySelectorAll('[data-do="schedules"]').forEach((button) => (button.hidden = !stage.schedules.length));
     document.querySelector(".shelf").hidden = !stage.starts.length;
     if (!stage.dream) document.getElementById("shelf-title").textContent = "Choose where to begin";

@@ -268,6 +268,7 @@ listenToPad(input, bindings, { command, walking, heard: (code) => heard(code, bi
 bindings.addEventListener("change", () => hud.grey());
 listenToFiles({
   isDream: () => app.stage.dream || app.stage.clips,
+  says: () => app.stage.picture,
   size: () => app.hello || app.stage.clips || { width: 320, height: 240 },
   deliver,
 });
@@ -275,7 +276,7 @@ listenToFiles({
 function deliver(message) {
   if (app.stage.clips) return wished(message);
   if (!send(message)) begin({ start: app.stage.starts.length ? 0 : null, seed: gate.number, first: message });
-  if (message.image) toast("Your picture holds for a few seconds. Then it melts into the place that this dream knows.", { seconds: 8 });
+  if (message.image && app.stage.picture) toast(app.stage.picture, { seconds: 9 });
 }
 
 /** A file for a clip: its first picture. */

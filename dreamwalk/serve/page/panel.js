@@ -24,7 +24,7 @@ const BODY = `
   <button class="soft full" data-do="record" id="p-record">${icon("record")}<span>Record</span></button>
   <button class="soft full" data-do="replay">${icon("walk")}Replay a walk</button>
   <button class="soft full" data-do="picture">${icon("picture")}Dream from a picture</button>
-  <small class="fine of-pictures">It holds for a few seconds, then melts into the place that this dream knows.</small>
+  <small class="fine of-pictures"></small>
   <div class="films" id="films"></div></section>
 <section><button class="bare" data-do="about">${icon("info")}About this ${"world"}</button></section>`;
 

@@ -23,8 +23,9 @@ async function letterbox(file, { width, height }) {
   return canvas.toDataURL("image/png");
 }
 
-/** `deliver(message)` gets a reset with an image, or a replay; `size()` is the world's, `isDream()` whether it dreams. */
-export function listenToFiles({ deliver, size, isDream }) {
+/** `deliver(message)` gets a reset with an image, or a replay; `size()` is the world's, `isDream()` whether it dreams, `says()` what will
+ * become of a picture. */
+export function listenToFiles({ deliver, size, isDream, says }) {
   async function picture(file) {
     try {
       deliver({ type: "reset", image: await letterbox(file, size()) });
@@ -54,7 +55,8 @@ export function listenToFiles({ deliver, size, isDream }) {
     if (!carries(event)) return;
     event.preventDefault();
     drop.classList.add("on");
-    drop.firstElementChild.textContent = isDream() ? "Let go to dream from this picture" : "Let go to replay this walk";
+    drop.querySelector("p").textContent = isDream() ? "Let go to dream from this picture" : "Let go to replay this walk";
+    drop.querySelector("small").textContent = says();
   });
   addEventListener("dragleave", (event) => event.relatedTarget === null && drop.classList.remove("on"));
   addEventListener("drop", (event) => {
