@@ -18,7 +18,7 @@ import numpy as np
 
 from dreamwalk.data import vpt
 from dreamwalk.errors import UserError
-from dreamwalk.validation import parse_json
+from dreamwalk.validation import annotations, assembled, parse_json
 from dreamwalk.world import ActionSchema
 
 WORDS = {"true": 1.0, "yes": 1.0, "on": 1.0, "false": 0.0, "no": 0.0, "off": 0.0, "": 0.0}
@@ -57,35 +57,15 @@ def read_text(file: Path) -> str:
 
 def read_schema(file: Path) -> ActionSchema:
     """A schema that a person wrote: `{"buttons": ["jump"], "axes": ["yaw"], "limits": [30]}`."""
-    written = parse_json(read_text(file), f"'{file}'")
-    known = ("buttons", "axes", "limits")
-    if not isinstance(written, dict):
-        raise UserError(f"'{file}' must be an object with {', '.join(known)}, got {written!r:.40}")
-    if unknown := [key for key in written if key not in known]:
-        raise UserError(f"'{file}': unknown key '{unknown[0]}': known are {', '.join(known)}")
-    fields = {key: written.get(key, []) for key in known}
-    for key, value in fields.items():
-        what, fits = ("numbers above 0", _is_limit) if key == "limits" else ("names", _is_name)
-        if not isinstance(value, list):
-            raise UserError(f"'{file}': {key} must be a list of {what}, got {value!r:.40}")
-        for k, each in enumerate(value):
-            if not fits(each):
-                raise UserError(f"'{file}': {key}[{k}] must be one of {what}, got {each!r:.40}")
-    names, axes = [*fields["buttons"], *fields["axes"]], len(fields["axes"])
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"'{file}' must name one button or axis at least, and none twice")
-    if len(fields["limits"]) != axes:
-        raise UserError(f"'{file}': {axes} axes need as many limits, got {len(fields['limits'])}")
-    limits = tuple(float(limit) for limit in fields["limits"])
-    return ActionSchema(tuple(fields["buttons"]), tuple(fields["axes"]), limits)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value == value.strip() != ""
-
-
-def _is_limit(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e30
+    written, known = parse_json(read_text(file), f"'{file}'"), annotations(ActionSchema)
+    if isinstance(written, dict):
+        if unknown := [key for key in written if key not in known]:
+            raise UserError(f"'{file}' has an unknown key '{unknown[0]:.40}': known are {', '.join(known)}")
+        written = {"buttons": []} | written
+    schema = assembled(ActionSchema, written, f"in '{file}', the whole")
+    if not schema.size:
+        raise UserError(f"'{file}' must name one button or axis at least")
+    return schema
 
 
 def _read_cells(file: Path) -> Table:

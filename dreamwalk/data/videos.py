@@ -125,7 +125,9 @@ def open_folder(
     # limits are those of a row, and so many rows are added up to one action
     rows = math.ceil(max(look.facts.rate for look in found) / rate * (1 - SAME_RATE))
     schema, notes = _schema(found, written, f"'{file}'")
-    schema = replace(schema, limits=tuple(limit * rows for limit in schema.limits))
+    limits = tuple(limit * rows for limit in schema.limits)
+    ranges = tuple((low * rows, high * rows) for low, high in schema.ranges)
+    schema = replace(schema, limits=limits, ranges=ranges)
     notes += [(look.file.name, note) for look in found for note in look.notes]
     files = {look.file.name: look.facts.picks(rate).astype(np.int32) for look in found}
     source = VideoFolder(folder, files, schema, rate, size, clip_frames, split, fit, left_out, notes)
@@ -215,9 +217,10 @@ def _look(video: Path, *, schema: ActionSchema | None) -> _Look | UserError:
     notes += [] if facts.steady else ["a variable frame rate, made even by time"]
     if table is None:
         return _Look(video, facts, False, {}, None, tuple(notes))
-    binary = np.asarray(np.isin(table.values, (0, 1)).all(axis=0)).tolist()
-    largest = abs(table.values).max(0).tolist()
-    columns = dict(zip(table.names, zip(binary, largest, strict=True), strict=False))
+    columns = {
+        name: (bool(np.isin(values, (0, 1)).all()), float(abs(values).max()))
+        for name, values in zip(table.names, table.values.T, strict=False)
+    }
     return _Look(video, facts, True, columns, table.schema, (*notes, *table.notes))
 
 
