@@ -18,7 +18,7 @@ import numpy as np
 
 from dreamwalk.data import vpt
 from dreamwalk.errors import UserError
-from dreamwalk.validation import annotations, assembled, parse_json
+from dreamwalk.validation import assembled, field_types, parse_json
 from dreamwalk.world import ActionSchema
 
 WORDS = {"true": 1.0, "yes": 1.0, "on": 1.0, "false": 0.0, "no": 0.0, "off": 0.0, "": 0.0}
@@ -57,7 +57,7 @@ def read_text(file: Path) -> str:
 
 def read_schema(file: Path) -> ActionSchema:
     """A schema that a person wrote: `{"buttons": ["jump"], "axes": ["yaw"], "limits": [30]}`."""
-    written, known = parse_json(read_text(file), f"'{file}'"), annotations(ActionSchema)
+    written, known = parse_json(read_text(file), f"'{file}'"), field_types(ActionSchema)
     if isinstance(written, dict):
         if unknown := [key for key in written if key not in known]:
             raise UserError(f"'{file}' has an unknown key '{unknown[0]:.40}': known are {', '.join(known)}")
