@@ -12,6 +12,8 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from dreamwalk.errors import UserError
+
 CRF = "11"
 """42 to 43 dB on Doom."""
 REPEATABLE = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
@@ -70,12 +72,12 @@ def decode_video(data: bytes, *, frames: int, size: tuple[int, int]) -> np.ndarr
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         if stream.codec_context is None:
-            raise ValueError("the video is of an unknown codec")
+            raise UserError("the video is of an unknown codec")
         stream.codec_context.thread_count = 1
         if (stream.height, stream.width) != size:
-            raise ValueError(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
+            raise UserError(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
         decoded = islice(container.decode(stream), frames + 1)
         video = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
     if video.shape[:3] != (frames, *size):
-        raise ValueError(f"the video has not {frames} frames of {size[0]}x{size[1]}")
+        raise UserError(f"the video has not {frames} frames of {size[0]}x{size[1]}")
     return video

@@ -287,7 +287,7 @@ def _read_members(data: bytes) -> dict[str, bytes]:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
             if file is None:  # a link, or a hole of any size
-                raise ValueError(f"'{member.name:.60}' is not a file")
+                raise UserError(f"'{member.name:.60}' is not a file")
             files[member.name.partition(".")[2]] = file.read()
     return files
 
@@ -304,7 +304,7 @@ def _arrays(files: dict[str, bytes], frames: int, actions: int) -> dict[str, np.
     arrays = {name: _load_npy(files[name]) for name in shapes if name in files}
     for name, array in arrays.items():
         if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
-            raise ValueError(f"{name} is not finite, or not float32 of shape {shapes[name]}")
+            raise UserError(f"{name} is not finite, or not float32 of shape {shapes[name]}")
     return arrays
 
 
@@ -315,19 +315,19 @@ def _load_npy(data: bytes) -> np.ndarray:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # the header is parsed as Python, which fails in many ways
-        raise ValueError(f"this is no array ({error})") from error
+        raise UserError(f"this is no array ({error})") from error
     if prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"an array of shape {shape} in {len(data)} bytes")
+        raise UserError(f"an array of shape {shape} in {len(data)} bytes")
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _load_depth(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if archive.getinfo("depth.npy").file_size > HEADER + 2 * prod(shape):
-            raise ValueError("depth.npz is of another size")
+            raise UserError("depth.npz is of another size")
         steps = _load_npy(archive.read("depth.npy"))
     if steps.shape != shape or steps.dtype != np.uint16:
-        raise ValueError(f"depth.npz is not of shape {shape}")
+        raise UserError(f"depth.npz is not of shape {shape}")
     return np.cumsum(steps, axis=2, dtype=np.uint16).astype(np.float32) * DEPTH_SCALE
 
 
