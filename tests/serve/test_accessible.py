@@ -12,12 +12,19 @@ from tabs import Tab
 from test_wishes import Maker, stage_of
 
 from dreamwalk.serve import Stage, Start
+from dreamwalk.serve.app import PAGE
 
 pytestmark = pytest.mark.browser
 SIZES: dict[str, dict[str, Any]] = {
     "desk": {"viewport": {"width": 1280, "height": 800}},
     "phone": {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True},
 }
+
+
+def test_fingers_may_enlarge_the_page() -> None:
+    """axe-core is silent about it: nobody is kept from zooming."""
+    viewport = (PAGE / "index.html").read_text().split('name="viewport"')[1].split(">")[0]
+    assert "user-scalable" not in viewport and "maximum-scale" not in viewport
 
 
 def faults(tab: Tab, where: str) -> list[str]:
