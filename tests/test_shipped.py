@@ -105,42 +105,38 @@ def test_it_does_not_dissolve_and_does_not_get_lost(world: Dream) -> None:
     assert np.linalg.norm(apart[0] - apart[1]) < 96  # units, of 6,000 walked
 
 
-def begun(world: Dream, rows: int) -> Clip:
-    """A batch of starts, `rows` times each."""
-    know, video = world.walkable, torch.from_numpy(world.walkable.starts).permute(0, 3, 1, 2)[:, None]
-    poses, count = torch.from_numpy(know.poses)[:, None], len(video) * rows
+def begun(world: Dream, starts: list[int]) -> Clip:
+    """A batch of starts."""
+    know, count = world.walkable, len(starts)
     return Clip(
-        video=video.repeat(rows, 1, 1, 1, 1), actions=torch.zeros(count, 1, 7),
-        world_from_camera=poses.repeat(rows, 1, 1, 1),
+        video=torch.from_numpy(know.starts[starts]).permute(0, 3, 1, 2)[:, None],
+        actions=torch.zeros(count, 1, 7), world_from_camera=torch.from_numpy(know.poses[starts])[:, None],
         intrinsics=torch.from_numpy(know.intrinsics).expand(count, 1, 3, 3),
     )  # fmt: skip
 
 
 @torch.inference_mode()
 def test_standing_still_is_still(world: Dream) -> None:
-    """From every start: after 400 frames no unit of drift, also after some walking; and the picture stays."""
+    """From every start, also after some walking, the pose stays; and from some the picture is looked at."""
     system, still = world.system, torch.zeros(12, 7)
-    here = system.whereabouts(begun(world, 1), 0)
-    at = here
+    here = at = system.whereabouts(begun(world, list(range(12))), 0)
     for _ in range(400):
         at = system.led(at, still)
     assert (at.pose - here.pose).norm(dim=(1, 2)).max() < 1e-3
     for _ in range(20):
         at = system.led(at, still.index_fill(1, torch.tensor([0]), 1.0))
     assert ((at.pose - here.pose)[:, :3, 3].norm(dim=1) > 50).float().mean() > 0.5, "and it can walk"
-    for _ in range(30):
+    for step in range(150):
         at = system.led(at, still)
-    stopped = at
-    for _ in range(400):
-        at = system.led(at, still)
+        stopped = at if step == 50 else stopped if step > 50 else here
     assert (at.pose - stopped.pose).norm(dim=(1, 2)).max() < 0.1
-    session, kept = system.begin(begun(world, 1), seed=3), {}
+    session, kept = system.begin(begun(world, [0, 7, 11]), seed=3), {}
     for frame in range(1, 81):
-        latents = system.advance(session, still)
+        latents = system.advance(session, still[:3])
         if frame in (5, 79, 80):
             kept[frame] = to_bytes(system.codec.decode(latents))
     assert psnr(kept[80], kept[5]).min() > 35
-    assert (kept[80].int() - kept[79].int()).abs().max() <= 2, "nothing changes any more, so 400 are as 80"
+    assert (kept[80].int() - kept[79].int()).abs().max() <= 2, "nothing changes any more: 400 are as 80"
 
 
 def test_one_begins_where_one_sees_rooms_and_walks_through_doors(world: Dream) -> None:

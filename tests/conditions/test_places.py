@@ -97,7 +97,7 @@ def test_who_stands_still_stays_wherever_it_is() -> None:
     assert ((pushed - pose)[:, :3, 3].norm(dim=1) > 1).all(), "these weights do push"
     for turning in (0.0, 0.3):
         action = torch.tensor([0, 0, turning]).expand(len(pose), 3)
-        for _ in range(400):
+        for _ in range(20):
             pose, move = odometer(pose, move, action, action)
         assert torch.equal(pose[:, :3, 3], start[:, :3, 3])
     assert (pose[:, :3, :3] - start[:, :3, :3]).abs().amax() > 0.1, "it turned on the spot"
@@ -108,9 +108,9 @@ def test_what_nothing_pushes_any_more_slows_down() -> None:
     pose, move = facing(0.3, 60, 60)[None], torch.tensor([[12.0, 16.0, 0.0]])
     action = torch.tensor([[1.0, 0, 0]])
     speeds = []
-    for _ in range(30):
+    for _ in range(40):
         pose, move = odometer(pose, move, action, torch.zeros(1, 3))
         action = torch.zeros(1, 3)
         speeds.append(move.norm().item())
-    assert all(after <= 0.751 * before for before, after in pairwise(speeds))
+    assert all(after <= 0.801 * before for before, after in pairwise(speeds))
     assert speeds[-1] < 0.1
