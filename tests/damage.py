@@ -12,7 +12,13 @@ from typing import Any
 
 from dreamwalk.errors import UserError
 
-GONE = object()
+
+class _Gone:
+    def __repr__(self) -> str:
+        return "gone"
+
+
+GONE = _Gone()
 """In place of a value: the field is left out."""
 DEEP: Any = []
 for _ in range(80):

@@ -1,14 +1,17 @@
 """Folders and disks that cannot be written, and requests without end, through the real command line."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dreamwalk.cli import main
 from dreamwalk.errors import UserError, require_writable
+from dreamwalk.rollout.record import write_film
 from dreamwalk.weights import files
 
 ROOT = Path(__file__).parent.parent
@@ -65,8 +68,15 @@ def test_a_run_folder_that_is_a_file(
 
 def test_a_film_on_a_full_disk(tmp_path: Path) -> None:
     words = ["sample", "nextframe.doom", "--frames", "40", "--out"]
-    assert "'o.mp4' cannot be written (File too large): free" in told([*words, "o.mp4"], tmp_path, room=2000)
-    assert not (tmp_path / "o.mp4").exists()
+    path, limits = tmp_path / "o.mp4", resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 96, 128, 3), np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"o\.mp4' cannot be written \(File too large\): free"):
+            write_film(path, noise, fps=10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not path.exists()
     if Path("/dev/full").exists():
         (tmp_path / "full.mp4").symlink_to("/dev/full")
         assert "'full.mp4' cannot be written (No space left on device)" in told(

@@ -12,12 +12,14 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from dreamwalk.errors import UserError
-
 CRF = "11"
 """42 to 43 dB on Doom."""
 REPEATABLE = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
 """With `mbtree`, its default, x264 gives other bytes now and then for very small pictures."""
+
+
+class Damaged(Exception):
+    """Bytes that are not what they should be; whoever knows their file makes a sentence of it."""
 
 
 class VideoWriter:
@@ -68,16 +70,16 @@ def encode_video(video: np.ndarray, fps: float) -> bytes:
 
 
 def decode_video(data: bytes, *, frames: int, size: tuple[int, int]) -> np.ndarray:
-    """The uint8 frames (t, h, w, 3) of a video file; ValueError unless it has so many of `size` (h, w)."""
+    """The uint8 frames (t, h, w, 3) of a video file; Damaged unless it has so many of `size` (h, w)."""
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         if stream.codec_context is None:
-            raise UserError("the video is of an unknown codec")
+            raise Damaged("the video is of an unknown codec")
         stream.codec_context.thread_count = 1
         if (stream.height, stream.width) != size:
-            raise UserError(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
+            raise Damaged(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
         decoded = islice(container.decode(stream), frames + 1)
         video = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
     if video.shape[:3] != (frames, *size):
-        raise UserError(f"the video has not {frames} frames of {size[0]}x{size[1]}")
+        raise Damaged(f"the video has not {frames} frames of {size[0]}x{size[1]}")
     return video

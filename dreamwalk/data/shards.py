@@ -27,7 +27,7 @@ import webdataset
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.captions import narrator
-from dreamwalk.data.h264 import decode_video, encode_video
+from dreamwalk.data.h264 import Damaged, decode_video, encode_video
 from dreamwalk.errors import UserError, brief
 from dreamwalk.validation import (
     Bytes,
@@ -74,7 +74,7 @@ SAID: dict[str, Any] = {
 SOURCE: dict[str, Any] = {"world": str, "level": str, "split": str, "seed": Count, "depth_scale": Positive}
 """What of that is read again, where it is there."""
 DAMAGE = (
-    ValueError, KeyError, IndexError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
+    Damaged, ValueError, KeyError, IndexError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
     NotImplementedError, av.FFmpegError,
 )  # fmt: skip
 """What the readers of these formats raise for bytes that are not of them."""
@@ -238,7 +238,7 @@ class Shards:
 def decode_clip(
     files: dict[str, bytes], *, frames: int, size: tuple[int, int], actions: int, depth: bool = True
 ) -> Clip:
-    """The clip of the files that `encode_clip` made; ValueError unless it has as many frames of `size` (h, w)
+    """The clip of the files that `encode_clip` made; Damaged unless it has as many frames of `size` (h, w)
     and as many actions as the manifest says."""
     arrays = _arrays(files, frames, actions)
     return Clip(
@@ -287,7 +287,7 @@ def _read_members(data: bytes) -> dict[str, bytes]:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
             if file is None:  # a link, or a hole of any size
-                raise UserError(f"'{member.name:.60}' is not a file")
+                raise Damaged(f"'{member.name:.60}' is not a file")
             files[member.name.partition(".")[2]] = file.read()
     return files
 
@@ -304,30 +304,30 @@ def _arrays(files: dict[str, bytes], frames: int, actions: int) -> dict[str, np.
     arrays = {name: _load_npy(files[name]) for name in shapes if name in files}
     for name, array in arrays.items():
         if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
-            raise UserError(f"{name} is not finite, or not float32 of shape {shapes[name]}")
+            raise Damaged(f"{name} is not finite, or not float32 of shape {shapes[name]}")
     return arrays
 
 
 def _load_npy(data: bytes) -> np.ndarray:
-    """An array; ValueError for one whose header asks for more than there is, before room is made for it."""
+    """An array; Damaged for one whose header asks for more than there is, before room is made for it."""
     file = io.BytesIO(data)
     try:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # the header is parsed as Python, which fails in many ways
-        raise UserError(f"this is no array ({error})") from error
+        raise Damaged(f"this is no array ({error})") from error
     if prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise UserError(f"an array of shape {shape} in {len(data)} bytes")
+        raise Damaged(f"an array of shape {shape} in {len(data)} bytes")
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _load_depth(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if archive.getinfo("depth.npy").file_size > HEADER + 2 * prod(shape):
-            raise UserError("depth.npz is of another size")
+            raise Damaged("depth.npz is of another size")
         steps = _load_npy(archive.read("depth.npy"))
     if steps.shape != shape or steps.dtype != np.uint16:
-        raise UserError(f"depth.npz is not of shape {shape}")
+        raise Damaged(f"depth.npz is not of shape {shape}")
     return np.cumsum(steps, axis=2, dtype=np.uint16).astype(np.float32) * DEPTH_SCALE
 
 

@@ -49,7 +49,7 @@ def _require_pictures(asked: SampleClips, system: Any) -> None:
     """UserError for a clip whose pictures alone do not fit in memory: a plan of it would take long, too."""
     height, width = asked.size or system.config.size
     size, free = 12 * (asked.frames or system.config.frames) * height * width, free_bytes(HOST)
-    if free is not None and size > free:
+    if free is not None and size > max(free, LARGE):
         raise UserError(
             f"the pictures of this clip take {size / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are "
             "free: ask for fewer `--frames` or a smaller `--size`"

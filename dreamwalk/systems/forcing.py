@@ -62,6 +62,7 @@ class ForcingConfig(DreamConfig):
     """How far back the noise of history counts for a frame's weight: its share per frame."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_mask(self.mask)
         check_counts({"chunk": self.chunk})
         if self.chunk < 1:

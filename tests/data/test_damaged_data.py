@@ -67,7 +67,7 @@ def test_every_field_of_a_manifest(folder: Path) -> None:
             verdicts.read(label, lambda: read_all(folder))
     assert not verdicts.faults
     assert len(verdicts.refused) > 150
-    assert all(str(folder) in sentence for sentence in verdicts.refused.values())
+    assert not [sentence for sentence in verdicts.refused.values() if str(folder) not in sentence]
     offset = ".".join(map(str, ENTRY)) + ".offset = -1"
     field = "shards[0].clips[0].offset must be a whole number from 0 to"
     assert field in verdicts.refused[offset] and MANIFEST in verdicts.refused[offset]
@@ -161,7 +161,8 @@ def test_every_kind_of_wrong_member(folder: Path) -> None:
     whole, verdicts = (folder / TAR).read_bytes(), Verdicts()
     with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
         first = [member for member in tar if member.name.startswith("00000000")]
-        files = {m.name.partition(".")[2]: tar.extractfile(m).read() for m in first}  # type: ignore[union-attr]
+        opened = {member.name.partition(".")[2]: tar.extractfile(member) for member in first}
+        files = {name: file.read() for name, file in opened.items() if file}
     arrays = {
         "nothing": b"", "text": b"hello", "huge": _npy((10**12, ACTIONS), "<f4", b""),
         "cut": files["actions.npy"][:-3], "more": files["actions.npy"] + b"0",
@@ -185,10 +186,10 @@ def test_every_kind_of_wrong_member(folder: Path) -> None:
             sign(folder, tar_bytes, [{"offset": 0, "size": len(tar_bytes), "frames": FRAMES}])
             verdicts.read(label, lambda: read_all(folder))
     assert not verdicts.faults
-    text = ["caption.txt text", "caption.txt nothing", "caption.txt shape", "caption.txt type"]
-    spare = {"poses.npy gone", "intrinsics.npy gone", "depth.npz gone"}
-    assert {"as it was", *spare} <= set(verdicts.right)
-    assert all(label.startswith("caption.txt") for label in set(verdicts.right) - spare - {"as it was"}), text
+    assert not [sentence for sentence in verdicts.refused.values() if str(folder / TAR) not in sentence]
+    spare = {"as it was", "poses.npy gone", "intrinsics.npy gone", "depth.npz gone"}
+    assert spare <= set(verdicts.right)
+    assert all(label.startswith("caption.txt") for label in set(verdicts.right) - spare)
 
 
 def test_a_folder_without_clips_yet(folder: Path) -> None:

@@ -115,8 +115,8 @@ def test_every_field_of_the_metadata(name: str, tmp_path: Path) -> None:
                 write(path, tensors, wrong)
                 verdicts.read(label, lambda: walk(path))
     assert not verdicts.faults
-    assert len(verdicts.refused) > 40 and len(verdicts.refused) > 2 * len(verdicts.right)
-    assert all(str(path) in sentence for sentence in verdicts.refused.values())
+    assert len(verdicts.refused) > 30 and len(verdicts.refused) > 2 * len(verdicts.right)
+    assert not [sentence for sentence in verdicts.refused.values() if str(path) not in sentence]
     field, bounds = FIELDS[name]
     assert f"{field} must be a whole number from {bounds}, got -1" in verdicts.refused[f"{field} = -1"]
 
