@@ -36,7 +36,6 @@ def require_room(asked: SampleClips, system: Any, device: torch.device) -> None:
 
     `system` may be on the meta device. UserErrors as of `ordered` and `orders.check`.
     """
-    _require_pictures(asked, system)
     whole = whole_plan(asked, system)
     plan = kept(whole, system, asked.offload)
     if plan.peak + plan.host >= LARGE:
@@ -57,7 +56,8 @@ def _require_pictures(asked: SampleClips, system: Any) -> None:
 
 
 def whole_plan(asked: SampleClips, system: Any) -> MemoryPlan:
-    """The plan of a clip that has all blocks on the device."""
+    """The plan of a clip that has all blocks on the device; UserError for one whose pictures have no room."""
+    _require_pictures(asked, system)
     order, video = ordered(asked, system)
     config, codec = system.config, system.codec
     check(system, order, video)

@@ -62,7 +62,6 @@ class ForcingConfig(DreamConfig):
     """How far back the noise of history counts for a frame's weight: its share per frame."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_mask(self.mask)
         check_counts({"chunk": self.chunk})
         if self.chunk < 1:
@@ -71,6 +70,7 @@ class ForcingConfig(DreamConfig):
             raise UserError(
                 "teacher forcing hides from a target what comes after it: take the mask `causal` or `block`"
             )
+        super().__post_init__()
 
 
 class Forcing(DreamingSystem):
