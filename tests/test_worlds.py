@@ -134,5 +134,5 @@ def test_every_action_of_the_space_is_one_of_the_world(world: World) -> None:
 
 def test_a_world_of_axes_alone_has_no_button_in_its_frames() -> None:
     schema = ActionSchema((), ("gas",), (2.0,))
-    assert _used(SimpleNamespace(schema=schema), np.array([0.25], np.float32)) == {"held": 0, "axes": (0.5,)}
+    assert _used(SimpleNamespace(schema=schema), np.array([0.25], np.float32)) == {"held": (), "axes": (0.5,)}
     assert (schema.words(np.array([0.25])), schema.words(np.zeros(1))) == ("gas +0.5", "stay")
