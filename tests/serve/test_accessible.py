@@ -27,6 +27,12 @@ def test_fingers_may_enlarge_the_page() -> None:
     assert "user-scalable" not in viewport and "maximum-scale" not in viewport
 
 
+def test_more_steps_are_called_what_they_were_measured_to_be() -> None:
+    """Sharper (docs/log.md), not cleaner."""
+    words = "".join(path.read_text() for path in sorted(PAGE.iterdir()) if path.suffix in (".html", ".js"))
+    assert "More steps are sharper" in words and "cleaner" not in words
+
+
 def faults(tab: Tab, where: str) -> list[str]:
     """What axe-core finds serious or critical on the page as it is now."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
