@@ -254,7 +254,7 @@ def test_weights_stay_in_their_file_until_they_are_used(tmp_path: Path) -> None:
     files.save(tmp_path / "m.safetensors", tensors, metadata={"system": "moviegen", "config": to_json(wide)})
     before = held()
     opened = mapped(tmp_path / "m.safetensors")
-    assert held() - before < size / 2 and size > 2**24
+    assert held() - before < size / 4 and size > 2**24
     loose = sum(part.nbytes for part in opened.parameters() if part.data_ptr() % files.ALIGNED)
     files.settle(opened)  # how much is not aligned, the length of the file's metadata decides
     assert 0.8 * loose < held() - before < 1.5 * size
