@@ -19,7 +19,7 @@ test: $(VENV)/.developed
 
 # The numerical tests again, each time with kernels that stand for another processor.
 KERNELS := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1
-NUMERICAL := tests/layers tests/schedules tests/backbones tests/codecs tests/weights tests/conditions/test_letters.py \
+NUMERICAL := tests/layers tests/schedules tests/backbones tests/codecs tests/weights tests/published tests/conditions/test_byte_encoder.py \
   tests/systems/test_autoencode.py tests/rollout/test_execute.py
 
 test-kernels: $(VENV)/.developed
@@ -79,11 +79,11 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --examiner runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --examiner runs/inverse.doom
 	for name in autoencode inverse; do \
-	  $(BIN)/python -m dreamwalk.training.ship runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
-	$(BIN)/python -m dreamwalk.training.ship runs/forcing.doom --eight --out dreamwalk/pretrained/forcing.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.ship runs/moviegen.doom --eight \
+	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --eight --out dreamwalk/pretrained/forcing.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --eight \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.ship runs/nextframe.doom --borrow forcing.doom \
+	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --borrow forcing.doom \
 	  --out dreamwalk/pretrained/nextframe.doom.safetensors
 
 clean:

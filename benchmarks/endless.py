@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from dreamwalk.rollout.dreaming import DreamingSystem
-from dreamwalk.rollout.record import write_film
-from dreamwalk.rollout.sampling import Sample, film, walk_of
+from dreamwalk.commands.sample_walk import Sample, film, walk_of
+from dreamwalk.data.film import write_film
+from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load
 
 
@@ -37,7 +37,7 @@ class Options:
 
 def main(options: Options) -> None:
     system = load(options.model)
-    assert isinstance(system, DreamingSystem)
+    assert isinstance(system, Interactive)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "walk.mp4"
         asked = Sample(out, frames=options.frames, schedule=options.schedule, steps=options.steps, seed=0)

@@ -23,10 +23,10 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
-from dreamwalk.rollout.dreaming import DreamingSystem
-from dreamwalk.rollout.endless import frames
+from dreamwalk.rollout.streaming import frames
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.staircase import Guide, Schedule, unguided
+from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load
 
 GUIDES: dict[str, Guide] = {
@@ -78,7 +78,7 @@ def main(options: Options) -> None:
     systems = {name: load(name.split(":")[0]) for name in options.models}
     runs = [run for name, system in systems.items() for run in schedules(options, name, system)]
     first = next(iter(systems.values()))
-    assert isinstance(first, DreamingSystem)
+    assert isinstance(first, Interactive)
     ceiling = to_bytes(first.codec.decode(first.encode(truth)))
     last = clip.video[:, options.history - 1 : options.history].expand_as(truth)
     dreamt = [Dreamt("ceiling (codec)", ceiling, 0.0), Dreamt("floor (copy last)", last, 0.0)]
@@ -98,9 +98,7 @@ def main(options: Options) -> None:
         sheet(options.pictures, [truth] + [one.video for one in dreamt[2:]])
 
 
-def schedules(
-    options: Options, name: str, system: DreamingSystem
-) -> list[tuple[str, DreamingSystem, Schedule]]:
+def schedules(options: Options, name: str, system: Interactive) -> list[tuple[str, Interactive, Schedule]]:
     """What is walked with a model: its own schedule, or every lag."""
     named = name.split(":")[1] if ":" in name else "full" if system.mask == "bidirectional" else "next-frame"
     schedule = system.schedule(named, steps=options.steps)
@@ -115,7 +113,7 @@ def schedules(
 
 @torch.inference_mode()
 def dream(
-    name: str, system: DreamingSystem, schedule: Schedule, clip: Clip, options: Options, guide: Guide
+    name: str, system: Interactive, schedule: Schedule, clip: Clip, options: Options, guide: Guide
 ) -> Dreamt:
     began = time.monotonic()
     start, actions = clip.first(options.history), clip.actions[:, options.history :]

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
 from dreamwalk.distributed import pick_device
-from dreamwalk.layers.words import Words
+from dreamwalk.layers.text import TextEmbedding
+from dreamwalk.published.hunyuan_weights import read_hunyuan
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
-from dreamwalk.weights.hunyuan import read_hunyuan
 
 Side = Literal["ours", "diffusers"]
 Step = Callable[[], Tensor]
@@ -153,9 +153,13 @@ def in_turns(steps: dict[str, Step], rounds: int) -> tuple[dict[str, Tensor], di
 def config_of(options: Options) -> MMDiTConfig:
     """The guidance-distilled network for words, in these sizes."""
     return MMDiTConfig(
-        width=options.width, heads=options.width // options.head, dual=options.dual, single=options.single,
-        axes=axes_of(options), guidance=True,
-    )  # fmt: skip
+        width=options.width,
+        heads=options.width // options.head,
+        dual=options.dual,
+        single=options.single,
+        axes=axes_of(options),
+        guidance=True,
+    )
 
 
 def axes_of(options: Options) -> tuple[int, int, int]:
@@ -171,15 +175,18 @@ def diffusers_model(options: Options) -> nn.Module:
     logging.set_verbosity_error()
     torch.manual_seed(0)
     model = HunyuanVideoTransformer3DModel(
-        num_attention_heads=options.width // options.head, attention_head_dim=options.head,
-        num_layers=options.dual, num_single_layers=options.single, rope_axes_dim=axes_of(options),
-    )  # fmt: skip
+        num_attention_heads=options.width // options.head,
+        attention_head_dim=options.head,
+        num_layers=options.dual,
+        num_single_layers=options.single,
+        rope_axes_dim=axes_of(options),
+    )
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5 * parameter.shape[-1] ** -0.5)
     return model.to(options.dtype)
 
 
-def inputs(options: Options, prompt: int) -> tuple[Tensor, Tensor, Words, Tensor]:
+def inputs(options: Options, prompt: int) -> tuple[Tensor, Tensor, TextEmbedding, Tensor]:
     """Latents of theirs `(b, c, t, h, w)`, level, words and guidance."""
     torch.manual_seed(1)
     b, place = options.batch, options.place
@@ -191,7 +198,7 @@ def inputs(options: Options, prompt: int) -> tuple[Tensor, Tensor, Words, Tensor
     return (
         x,
         torch.full((b,), 0.5, device=place),
-        Words(tokens, mask, pooled),
+        TextEmbedding(tokens, mask, pooled),
         torch.full((b,), 6.0, device=place),
     )
 

@@ -27,7 +27,7 @@ from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
-from dreamwalk.weights.hunyuan_vae import public_name
+from dreamwalk.published.vae import public_name
 
 Coders = dict[str, Callable[[], Tensor]]
 
@@ -101,9 +101,11 @@ def coders(options: Options, way: Literal["encode", "decode"]) -> Coders:
     config = options.config
     ours = CausalVAE(config)
     theirs = AutoencoderKLHunyuanVideo(
-        latent_channels=config.channels, block_out_channels=config.widths, layers_per_block=config.blocks,
+        latent_channels=config.channels,
+        block_out_channels=config.widths,
+        layers_per_block=config.blocks,
         norm_num_groups=config.groups,
-    )  # fmt: skip
+    )
     theirs.use_framewise_encoding = theirs.use_framewise_decoding = False
     given = theirs.state_dict()
     ours.load_state_dict({name: given[public_name(name)] for name in ours.state_dict()})

@@ -15,9 +15,9 @@ import tyro
 from matplotlib.figure import Figure
 
 from dreamwalk.evaluation.clips import Evaluate, Exam, dream, set_exam
-from dreamwalk.evaluation.obedience import distance, obedience
-from dreamwalk.rollout.clips import Order
+from dreamwalk.evaluation.prompt_adherence import distance, obedience
 from dreamwalk.schedules.sigmas import Spacing
+from dreamwalk.systems.clip_generator import ClipRequest
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.open import load
@@ -36,7 +36,7 @@ class Options(Evaluate):
     plot: Path | None = None
 
 
-def measured(system: Moviegen, exam: Exam, order: Order, asked: Options) -> dict[str, Any]:
+def measured(system: Moviegen, exam: Exam, order: ClipRequest, asked: Options) -> dict[str, Any]:
     """One point of a sweep."""
     video = dream(system, exam, order, at_once=asked.at_once, precision=asked.precision)
     far = distance(exam.truth, video, exam.readers.examiner)
@@ -51,12 +51,12 @@ def main(asked: Options) -> None:
     steps = asked.steps or system.config.steps
     rows = []
     for weight in asked.guidances:
-        order = Order((), frames=frames, seed=asked.seed, steps=steps, guidance=weight)
+        order = ClipRequest((), frames=frames, seed=asked.seed, steps=steps, guidance=weight)
         rows.append({"sweep": "guidance", "guidance": weight} | measured(system, exam, order, asked))
         tell(rows[-1])
     for spacing in asked.spacings:
         for count in asked.counts:
-            order = Order(
+            order = ClipRequest(
                 (), frames=frames, seed=asked.seed, steps=count, spacing=spacing, guidance=asked.guidance
             )
             about = {"sweep": "steps", "spacing": spacing, "steps": count}
@@ -74,8 +74,11 @@ def tell(row: dict[str, Any]) -> None:
         if row["sweep"] == "guidance"
         else f"{row['spacing']}, {row['steps']} steps"
     )
-    print(f"{what:28} turn {row['turn']:6.1%}  room {row['room']:6.1%}  walk {row['walk']:6.1%}  "
-          f"distance {row['distance']:.2f}", flush=True)  # fmt: skip
+    print(
+        f"{what:28} turn {row['turn']:6.1%}  room {row['room']:6.1%}  walk {row['walk']:6.1%}  "
+        f"distance {row['distance']:.2f}",
+        flush=True,
+    )
 
 
 def plot(rows: list[dict[str, Any]], path: Path, *, title: str) -> None:

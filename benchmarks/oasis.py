@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.distributed import pick_device
 from dreamwalk.layers import vp
-from dreamwalk.rollout.denoise import EagerStep, Session, commit_frame, denoise_frame
+from dreamwalk.published.oasis_weights import ACTIONS, public_name, public_shape
+from dreamwalk.rollout.realtime import EagerStep, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid, ddim_timesteps
-from dreamwalk.weights.oasis import ACTIONS, public_name, public_shape
 
 SMALL = STDiTConfig(channels=16, grid=(10, 16), width=256, depth=4, heads=4)
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -128,7 +128,7 @@ def spread(modules: list[nn.Module]) -> None:
 
 def public_network(folder: Path, backbone: STDiT, actions: nn.Module, device: torch.device) -> Network:
     """Their module with our weights."""
-    sys.path.append(str(Path(__file__).parent.parent / "tests" / "data"))
+    sys.path.append(str(Path(__file__).parent.parent / "tests" / "published"))
     from make_oasis_tiny import public_imports
 
     public_imports(folder)
@@ -136,9 +136,14 @@ def public_network(folder: Path, backbone: STDiT, actions: nn.Module, device: to
 
     config = backbone.config
     dit = DiT(
-        input_h=config.grid[0], input_w=config.grid[1], patch_size=config.patch, in_channels=config.channels,
-        hidden_size=config.width, depth=config.depth, num_heads=config.heads,
-    )  # fmt: skip
+        input_h=config.grid[0],
+        input_w=config.grid[1],
+        patch_size=config.patch,
+        in_channels=config.channels,
+        hidden_size=config.width,
+        depth=config.depth,
+        num_heads=config.heads,
+    )
     named = nn.ModuleDict({"backbone": backbone, "actions": actions}).state_dict()
     weights = {
         public_name(name): tensor.reshape(public_shape(name, tuple(tensor.shape), patch=config.patch))

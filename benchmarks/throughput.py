@@ -22,9 +22,9 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.distributed import pick_device
-from dreamwalk.rollout.denoise import EagerStep, Step
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.rollout.realtime import EagerStep, Step
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.training.flops import count_flops, peak_flops
@@ -84,11 +84,11 @@ def training(system: NextFrame, options: Options, device: torch.device) -> dict[
     """Forward, backward and AdamW on clips of random pixels; codec included, as in training."""
     optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=1e-4)
     clip = pictures(system, options.batch, options.frames, device)
-    draws = Draws([(0, row) for row in range(options.batch)], device=device)
+    generator = KeyedGenerator([(0, row) for row in range(options.batch)], device=device)
 
     def loss() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            return system.loss(clip, draws)["loss"]
+            return system.loss(clip, generator)["loss"]
 
     def step() -> None:
         loss().backward()

@@ -2,10 +2,10 @@
 
     python benchmarks/tiling.py [--weights DIR] [--frames 33] [--height 192] [--width 192] [--json out.json]
 
-DIR holds the published VAE of HunyuanVideo (`weights.hunyuan_vae`). Without one, a small network of random
+DIR holds the published VAE of HunyuanVideo (`published.vae`). Without one, a small network of random
 weights whose branches are quiet, so that pictures pass through as in a trained one. PSNR is that of tiled
 against whole decoding, over the range of the whole. Every way decodes in a process of its own, whose largest
-resident size, less that before decoding, is told beside the bytes that `codecs.footprint` counts.
+resident size, less that before decoding, is told beside the bytes that `device.peak` counts.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
-from dreamwalk.codecs.footprint import decode_bytes
 from dreamwalk.codecs.tiles import Tiling, tiled_decode
+from dreamwalk.device.peak import decode_bytes
+from dreamwalk.published.vae import public_name, read_vae
 from dreamwalk.weights import files
-from dreamwalk.weights.hunyuan_vae import public_name, read_vae
 
 SMALL = CausalVAEConfig(channels=4, widths=(16, 32, 32, 32), blocks=1, groups=8, scale=1.0)
 
@@ -124,9 +124,11 @@ def diffusers(codec: CausalVAE, options: Options) -> Any:
 
     config = codec.config
     theirs = AutoencoderKLHunyuanVideo(
-        latent_channels=config.channels, block_out_channels=config.widths, layers_per_block=config.blocks,
+        latent_channels=config.channels,
+        block_out_channels=config.widths,
+        layers_per_block=config.blocks,
         norm_num_groups=config.groups,
-    ).eval()  # fmt: skip
+    ).eval()
     theirs.load_state_dict({public_name(name): tensor for name, tensor in codec.state_dict().items()})
     theirs.use_framewise_decoding = "tiles" in str(options.way)
     if theirs.use_framewise_decoding:

@@ -44,13 +44,15 @@ def make(name: str, **options: Any) -> gymnasium.Env:
 def _register() -> None:
     """Make the worlds known to gymnasium. It runs at import, so it names modules and imports none."""
     wrapped = (WrapperSpec("DiscreteActions", "dreamwalk.world:DiscreteActions", {"share": 0.25}),)
-    worlds = {"Doom": "dreamwalk.data.doom:Doom", "Dream": "dreamwalk.systems.open:dream"}
+    worlds = {"Doom": "dreamwalk.worlds.doom:Doom", "Dream": "dreamwalk.systems.open:dream"}
     for world, entry_point in worlds.items():
         for form, wrappers in (("", ()), ("Discrete", wrapped)):
             gymnasium.register(
-                f"dreamwalk/{world}{form}-v0", entry_point=entry_point, max_episode_steps=2100,
+                f"dreamwalk/{world}{form}-v0",
+                entry_point=entry_point,
+                max_episode_steps=2100,
                 additional_wrappers=wrappers,
-            )  # fmt: skip
+            )
 
 
 _register()

@@ -70,9 +70,13 @@ def main(argv: list[str] | None = None) -> None:
         print(f"dreamwalk {__version__}")
         return
     verbs: dict[str, Callable[[list[str]], None]] = {
-        "play": play, "sample": sample, "evaluate": evaluate, "collect": collect, "train": train,
-        "import": bring_in,
-    }  # fmt: skip
+        "play": play,
+        "sample": sample,
+        "evaluate": evaluate,
+        "collect": collect,
+        "train": train,
+        "import": import_weights,
+    }
     try:
         if words[0] not in verbs:
             raise UserError(f"unknown verb '{words[0]}'" + _suggest(words[0], list(verbs)))
@@ -136,8 +140,8 @@ def _flags(kind: Any, words: list[str], *, prog: str, default: Any = None) -> An
 
 
 def train(words: list[str]) -> None:
-    """`dreamwalk train NAME`: the flags are in `training/command.py`."""
-    from dreamwalk.training.command import RUNS, Train, defaults
+    """`dreamwalk train NAME`: the flags are in `commands/train.py`."""
+    from dreamwalk.commands.train import RUNS, Train, defaults
 
     name, rest = _named(words, "train", list(RUNS))
     if name and name not in RUNS:
@@ -182,16 +186,22 @@ def play(words: list[str]) -> None:
     """`dreamwalk play NAME`: shipped weights, a weight file, a run folder, or `doom` for the game itself."""
     name, rest = _named(words, "play", ["nextframe.doom", "doom"])
     asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
+    from dreamwalk.commands.play import game_stage, open_stage
     from dreamwalk.serve import serve
-    from dreamwalk.stages import game_stage, open_stage
 
     if name != "doom":
         _check_shown(name, "play", "doom")
     stage = game_stage(asked.level) if name == "doom" else open_stage(name, asked.device)
     serve(
-        stage, host=asked.host, port=asked.port, open_browser=asked.browser, max_sessions=asked.max_sessions,
-        max_waiting=asked.max_waiting, allowed=asked.allow_host, root=asked.root_path,
-    )  # fmt: skip
+        stage,
+        host=asked.host,
+        port=asked.port,
+        open_browser=asked.browser,
+        max_sessions=asked.max_sessions,
+        max_waiting=asked.max_waiting,
+        allowed=asked.allow_host,
+        root=asked.root_path,
+    )
 
 
 def _check_seed(seed: int | None) -> None:
@@ -200,7 +210,7 @@ def _check_seed(seed: int | None) -> None:
 
 
 def sample(words: list[str]) -> None:
-    """`dreamwalk sample NAME --out v.mp4`: the flags are in `rollout/sampling.py`, or `ordering.py` there."""
+    """`dreamwalk sample NAME --out v.mp4`: flags are in `commands/sample_walk.py` and `sample_clip.py`."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
     from dreamwalk.systems.open import is_of_clips
 
@@ -208,11 +218,11 @@ def sample(words: list[str]) -> None:
         _check_shown(name, "sample")
     if is_of_clips(name):
         return _sample_clip(name, rest)
-    from dreamwalk.rollout import sampling
+    from dreamwalk.commands import sample_walk as sampling
 
     asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
+    from dreamwalk.data.film import check_film, replay, write_film
     from dreamwalk.progress import followed
-    from dreamwalk.rollout.record import check_film, replay, write_film
     from dreamwalk.systems.open import load
 
     _check_seed(asked.seed)
@@ -222,7 +232,7 @@ def sample(words: list[str]) -> None:
     walk = sampling.walk_of(asked, system.walkable)
     world = system.world()
     if asked.plan:
-        from dreamwalk.evaluation.pictures import plan_picture
+        from dreamwalk.evaluation.plots import plan_picture
 
         plan = sampling.plan_of(asked, system, walk.steps or None)
         print(plan.show())
@@ -239,21 +249,21 @@ def sample(words: list[str]) -> None:
 
 
 def _sample_clip(name: str, words: list[str]) -> None:
-    from dreamwalk.rollout.ordering import SampleClips, write_clip
-    from dreamwalk.rollout.room import placed, require_room, shortage_told
+    from dreamwalk.commands.clip_memory import placed, require_room, shortage_told
+    from dreamwalk.commands.sample_clip import SampleClip, write_clip
 
-    asked = _flags(SampleClips, words, prog=f"dreamwalk sample {name}")
+    asked = _flags(SampleClip, words, prog=f"dreamwalk sample {name}")
     from dreamwalk.distributed import pick_device
-    from dreamwalk.systems.open import mapped, outline_of
-    from dreamwalk.weights.files import settle
+    from dreamwalk.systems.open import load_mmap, meta_system
+    from dreamwalk.weights.files import align_
 
     _check_seed(asked.seed)
     asked.check()
     device = pick_device(asked.device)
-    require_room(asked, outline_of(name), device)
+    require_room(asked, meta_system(name), device)
     with shortage_told(asked):
-        system = placed(asked, mapped(name), device)
-        settle(system)
+        system = placed(asked, load_mmap(name), device)
+        align_(system)
         count = write_clip(asked, system)
     print(f"{count} frames: {asked.out}")
 
@@ -278,29 +288,30 @@ def evaluate(words: list[str]) -> None:
     module.examine(load(name), asked, name=name, examiner=load_examiner(asked.examiner))
 
 
-def bring_in(words: list[str]) -> None:
-    """`dreamwalk import NAME DIR --out FILE`: flags of `training/published.py` and `training/hunyuan.py`."""
+def import_weights(words: list[str]) -> None:
+    """`dreamwalk import NAME DIR --out FILE`: flags of `published/oasis.py` and `published/hunyuan.py`."""
     known = ["oasis", "hunyuanvideo"]
     name, rest = _named(words, "import", known)
     if name not in ("", *known):
         raise UserError(f"there are no published weights called '{name}'" + _suggest(name, known))
-    from dreamwalk.training import hunyuan, published
+    from dreamwalk.published import hunyuan
+    from dreamwalk.published import oasis as published
 
     prog = f"dreamwalk import {name or 'NAME'}"
     if name == "hunyuanvideo":
-        hunyuan.bring_in(_flags(hunyuan.ImportHunyuan, rest, prog=prog))
+        hunyuan.import_weights(_flags(hunyuan.ImportHunyuan, rest, prog=prog))
     else:
-        published.bring_in(_flags(published.Import, rest, prog=prog))
+        published.import_weights(_flags(published.Import, rest, prog=prog))
 
 
 def collect(words: list[str]) -> None:
     """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`; flags of `latents` are in
-    `training/encoding.py`."""
+    `commands/collect_latents.py`."""
     if words and words[0] in ("-h", "--help"):
         print(SOURCES, end="")
         return
     if words[:1] == ["latents"]:
-        from dreamwalk.training.encoding import CollectLatents, collect_latents
+        from dreamwalk.commands.collect_latents import CollectLatents, collect_latents
 
         return collect_latents(_flags(CollectLatents, words[1:], prog="dreamwalk collect latents"))
     from dreamwalk.data.collect import run_collect

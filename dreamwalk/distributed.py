@@ -21,7 +21,7 @@ from dreamwalk.errors import UserError
 
 
 @dataclass(frozen=True)
-class Place:
+class Process:
     """Where this process stands: its rank among `world`, its device, and the mesh over all of them."""
 
     rank: int
@@ -42,7 +42,7 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def start(device: str | None = None) -> Place:
+def start(device: str | None = None) -> Process:
     """Join the process group (torchrun's, or a group of one); device `cuda`, `cpu`, or None for the best."""
     kind = pick_device(device).type
     backend = "nccl" if kind == "cuda" else "gloo"
@@ -57,7 +57,7 @@ def start(device: str | None = None) -> Place:
     if kind == "cuda":
         torch.cuda.set_device(local)
     world = dist.get_world_size()
-    return Place(dist.get_rank(), world, local, init_device_mesh(kind, (world,), mesh_dim_names=("shard",)))
+    return Process(dist.get_rank(), world, local, init_device_mesh(kind, (world,), mesh_dim_names=("shard",)))
 
 
 def wait_for_all() -> None:
@@ -71,7 +71,7 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Place) -> None:
+def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Process) -> None:
     """Shard parameters, gradients and optimizer state over the mesh.
 
     Build the optimizer afterwards, and enter the root by `root.loss(...)` and blocks by `block(...)`, never

@@ -11,7 +11,7 @@ from typing import Literal
 
 import tyro
 
-from dreamwalk.evaluation.pictures import plan_picture
+from dreamwalk.evaluation.plots import plan_picture
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import staircase
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 import dreamwalk
-from dreamwalk.data.games import collect_game
+from dreamwalk.data.game_walks import collect_game
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.training.fit import fit

@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from dreamwalk.cameras import project, unproject
-from dreamwalk.data.doom import Doom
+from dreamwalk.worlds.doom import Doom
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import tyro
 from PIL import Image
 
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
-from dreamwalk.data.mazes import Maze
-from dreamwalk.rollout import execute, planning, reading
+from dreamwalk.rollout import execute, frame_predictor, planning
 from dreamwalk.schedules import flow, sigmas, staircase
+from dreamwalk.worlds.mazes import Maze
 
 MAZE, LENGTH, NOTHING, ALL = Maze(), 16, torch.zeros(1, 1, 64), torch.ones(16, 16, dtype=torch.bool)
 
@@ -38,12 +38,12 @@ def main(options: Options) -> None:
     for _ in range(options.train):
         x, sigma = ways[torch.randint(len(ways), (64,))], (1.1 * torch.rand(64, LENGTH)).clamp(max=1)
         sigma[:32, 0] = 0  # half of the time one knows where one starts
-        noisy = flow.perturb(x, torch.randn_like(x), sigma)
+        noisy = flow.add_noise(x, torch.randn_like(x), sigma)
         error = flow.clean(noisy, net(noisy, sigma, NOTHING, visible=ALL), sigma) - x
         (flow.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
         optim.step(), decay.step(), optim.zero_grad()
     start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)
-    reader = reading.Reader(net.requires_grad_(False), lambda _: (NOTHING, None))
+    reader = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: (NOTHING, None))
     noise, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.sigma_grid(32).tolist()
     for lag, *guide in options.plans:
         plan = staircase.staircase(grid, LENGTH - 1, lag=lag, history=1, mask="bidirectional")

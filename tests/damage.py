@@ -24,9 +24,23 @@ DEEP: Any = []
 for _ in range(80):
     DEEP = [DEEP]
 WRONG: tuple[Any, ...] = (
-    GONE, "x", -1, 10**9, float("nan"), None, DEEP, 0, {"kind": "Nope"}, 10**30, 1.5, [], True, {}, 1e300,
+    GONE,
+    "x",
+    -1,
+    10**9,
+    float("nan"),
+    None,
+    DEEP,
+    0,
+    {"kind": "Nope"},
+    10**30,
+    1.5,
+    [],
+    True,
+    {},
+    1e300,
     float("inf"),
-)  # fmt: skip
+)
 BOUND = 3 << 30
 SECONDS = 30
 """Of one reading; far more than any takes, on a busy machine too."""

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamwalk.conditions.text import Widths
-from dreamwalk.layers.words import Words
+from dreamwalk.conditions.text_encoders import Widths
+from dreamwalk.layers.text import TextEmbedding
 
 
 class Drawn:
@@ -21,7 +21,7 @@ class Drawn:
         draw = torch.Generator().manual_seed(1)
         self.widths = Widths(12, pooled or None)
         self.words = {
-            text: Words(
+            text: TextEmbedding(
                 torch.randn(2, 7, 12, generator=draw),
                 torch.arange(7) < torch.tensor([[longest], [3]]),
                 torch.randn(2, pooled, generator=draw) if pooled else None,
@@ -36,12 +36,12 @@ class Drawn:
     def check(self, text: str) -> None:
         assert text in self.words
 
-    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> TextEmbedding:
         return self.words[texts[0]].trimmed()
 
 
-def _letters(width: int, draw: torch.Generator) -> Words:
-    return Words(torch.randn(2, 5, width, generator=draw), torch.arange(5) < torch.tensor([[4], [0]]))
+def _letters(width: int, draw: torch.Generator) -> TextEmbedding:
+    return TextEmbedding(torch.randn(2, 5, width, generator=draw), torch.arange(5) < torch.tensor([[4], [0]]))
 
 
 def picture(size: tuple[int, int]) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dreamwalk.rollout.execute import Look, Solver, execute
+from dreamwalk.rollout.execute import ModelInput, Solver, execute
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import sigma_grid
 
@@ -21,7 +21,7 @@ class Oracle:
     def __init__(self, truth: Tensor = TRUTH) -> None:
         self.calls, self.truth = 0, truth
 
-    def __call__(self, look: Look) -> Tensor:
+    def __call__(self, look: ModelInput) -> Tensor:
         self.calls += 1
         x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
         levels, truth = sigma[0].double(), self.truth[frames][:, frames]
@@ -57,23 +57,22 @@ class Basis:
         levels = [plan.grid[level] for level in plan.levels[0]]
         values = [
             (1 - levels[p]) * data[plan.frames[p]][:, None] + levels[p] * self(plan.frames[p], 0)
-            for p in range(len(levels)) if plan.given[p]
-        ]  # fmt: skip
+            for p in range(len(levels))
+            if plan.given[p]
+        ]
         return torch.stack(values, dim=1) if values else None
 
 
 def covariance(
     plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Of all that a plan dreams, slot by slot; what it is given has the distribution of the data."""
     basis = Basis(draws)
     dreamt = execute(plan, Oracle(truth), basis, given=basis.given(plan, truth), solver=solver)[..., 0]
     return dreamt.T @ dreamt
 
 
-def error(
-    plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH
-) -> float:  # fmt: skip
+def error(plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH) -> float:
     """Largest error of that covariance: of the last copies of frames, at the levels where the plan ends."""
     last = {frame: slot for slot, frame in enumerate(plan.frames)}
     slots, frames = list(last.values()), list(last)
@@ -83,7 +82,7 @@ def error(
     return float((covariance(plan, solver, draws=draws, truth=truth)[slots][:, slots] - wanted).abs().max())
 
 
-def alone(look: Look) -> Tensor:
+def alone(look: ModelInput) -> Tensor:
     """Frames that know nothing of each other."""
     return look.x
 

@@ -75,10 +75,7 @@ REFUSED = {
         ["import", "hunyuanvideo", "empty", "--out", "o.safetensors"],
         "'empty' holds no transformer of HunyuanVideo",
     ),
-    "weights of another kind": (
-        ["import", "oasis", "empty", "--out", "o.pt"],
-        "name it 'o.safetensors'",
-    ),
+    "weights of another kind": (["import", "oasis", "empty", "--out", "o.pt"], "name it 'o.safetensors'"),
     "a start that is no picture": (
         ["import", "oasis", "empty", "--out", "o.safetensors", "--start", "letter.txt"],
         "'letter.txt' is not a picture",

@@ -51,15 +51,15 @@ def test_commands_exist() -> None:
 def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
     from dreamwalk import cli
+    from dreamwalk.commands.collect_latents import CollectLatents
+    from dreamwalk.commands.sample_clip import SampleClip
+    from dreamwalk.commands.sample_walk import Sample
+    from dreamwalk.commands.train import Train, defaults
     from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
     from dreamwalk.evaluation.clips import Evaluate as EvaluateClips
     from dreamwalk.evaluation.examine import Evaluate
-    from dreamwalk.rollout.ordering import SampleClips
-    from dreamwalk.rollout.sampling import Sample
-    from dreamwalk.training.command import Train, defaults
-    from dreamwalk.training.encoding import CollectLatents
-    from dreamwalk.training.hunyuan import ImportHunyuan
-    from dreamwalk.training.published import Import
+    from dreamwalk.published.hunyuan import ImportHunyuan
+    from dreamwalk.published.oasis import Import
 
     kinds = {
         "play": cli.Play,
@@ -77,7 +77,7 @@ def test_flags_exist() -> None:
             continue
         kind = kinds.get(words[1] if words[0] == "collect" else words[0], Train)
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
-        other = {Sample: SampleClips, Evaluate: EvaluateClips, Import: ImportHunyuan}
+        other = {Sample: SampleClip, Evaluate: EvaluateClips, Import: ImportHunyuan}
         kind = other.get(kind, kind) if of_clips else kind
         default = defaults(words[1]) if kind is Train else None
         try:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dreamwalk.cli import main
+from dreamwalk.data.film import write_film
 from dreamwalk.errors import UserError, require_writable
-from dreamwalk.rollout.record import write_film
 from dreamwalk.weights import files
 
 ROOT = Path(__file__).parent.parent
@@ -21,18 +21,34 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_I
 runpy.run_module("dreamwalk", run_name="__main__", alter_sys=True)
 """
 RUN = [
-    "train", "nextframe.game", "--codec", "None", "--steps", "1", "--frames", "4", "--batch", "2",
-    "--system.backbone.depth", "1", "--save-every", "1",
-]  # fmt: skip
+    "train",
+    "nextframe.game",
+    "--codec",
+    "None",
+    "--steps",
+    "1",
+    "--frames",
+    "4",
+    "--batch",
+    "2",
+    "--system.backbone.depth",
+    "1",
+    "--save-every",
+    "1",
+]
 
 
 def told(words: list[str], folder: Path, *, room: int | None = None) -> str:
     """The one sentence of a command in a folder, where files have no more than `room` bytes."""
     start = ["-m", "dreamwalk"] if room is None else ["-c", LIMITED, str(room)]
     done = subprocess.run(
-        [sys.executable, *start, *words], cwd=folder, capture_output=True, text=True, timeout=280,
+        [sys.executable, *start, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=280,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
 
@@ -114,10 +130,13 @@ def test_a_weight_file_on_a_full_disk(tmp_path: Path) -> None:
     ],
 )
 def test_films_without_end(
-    words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("dreamwalk.rollout.room.free_bytes", lambda device: 8 << 30)
+) -> None:
+    monkeypatch.setattr("dreamwalk.commands.clip_memory.free_bytes", lambda device: 8 << 30)
     with pytest.raises(SystemExit) as stop:
         main(["sample", *words, "--out", str(tmp_path / "o.mp4")])
     assert stop.value.code == 2 and sentence in capsys.readouterr().err

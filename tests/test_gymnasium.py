@@ -33,9 +33,13 @@ def python(code: str, *, timeout: int = 200) -> str:
     """What a process prints that runs `code`; it and its children end within the time."""
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
@@ -108,8 +112,18 @@ def test_an_episode_ends_where_it_was_registered_to_end() -> None:
 def test_numbered_actions() -> None:
     env = made("dreamwalk/DreamDiscrete-v0", max_episode_steps=-1)
     meanings = env.get_action_meanings()
-    assert meanings == ["stay", "forward", "back", "left", "right", "place", "yaw -7.5", "yaw +7.5",
-                        "pitch -3.75", "pitch +3.75"]  # fmt: skip
+    assert meanings == [
+        "stay",
+        "forward",
+        "back",
+        "left",
+        "right",
+        "place",
+        "yaw -7.5",
+        "yaw +7.5",
+        "pitch -3.75",
+        "pitch +3.75",
+    ]
     world = env.unwrapped
     env.reset(seed=0)
     numbered = env.step(meanings.index("yaw +7.5"))[0]
@@ -123,10 +137,19 @@ def test_numbered_actions() -> None:
 def test_actions_of_the_wrong_kind_get_one_sentence(dream: Dream) -> None:
     right = dream.actions.action()
     wrong = [
-        3, None, "forward", np.zeros(7), [0] * 7, {}, {"buttons": right["buttons"]},
-        {**right, "buttons": np.zeros(4)}, {**right, "axes": np.zeros(3)}, {**right, "axes": ["a", "b"]},
-        {**right, "buttons": np.full(5, 2)}, {**right, "axes": np.array([0, np.nan])},
-    ]  # fmt: skip
+        3,
+        None,
+        "forward",
+        np.zeros(7),
+        [0] * 7,
+        {},
+        {"buttons": right["buttons"]},
+        {**right, "buttons": np.zeros(4)},
+        {**right, "axes": np.zeros(3)},
+        {**right, "axes": ["a", "b"]},
+        {**right, "buttons": np.full(5, 2)},
+        {**right, "axes": np.array([0, np.nan])},
+    ]
     for action in wrong:
         with pytest.raises(UserError, match=r"^an action here is a dict with .*: got [^\n]*$"):
             dream.step(action)  # type: ignore[arg-type]

@@ -8,16 +8,16 @@ import torch
 
 import dreamwalk
 from dreamwalk.clip import Clip
-from dreamwalk.data.doom import Doom
+from dreamwalk.commands.play import open_stage
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
-from dreamwalk.rollout.clips import Order
 from dreamwalk.rollout.dream import Dream
-from dreamwalk.rollout.endless import frames
+from dreamwalk.rollout.streaming import frames
 from dreamwalk.schedules.staircase import NAMED
 from dreamwalk.serve.scene import Scene
-from dreamwalk.stages import open_stage
+from dreamwalk.systems.clip_generator import ClipRequest
 from dreamwalk.systems.open import PRETRAINED, locate, shipped
 from dreamwalk.weights import files
+from dreamwalk.worlds.doom import Doom
 
 
 def test_no_weights_explain_themselves_by_themselves() -> None:
@@ -110,9 +110,10 @@ def begun(world: Dream, starts: list[int]) -> Clip:
     know, count = world.walkable, len(starts)
     return Clip(
         video=torch.from_numpy(know.starts[starts]).permute(0, 3, 1, 2)[:, None],
-        actions=torch.zeros(count, 1, 7), world_from_camera=torch.from_numpy(know.poses[starts])[:, None],
+        actions=torch.zeros(count, 1, 7),
+        world_from_camera=torch.from_numpy(know.poses[starts])[:, None],
         intrinsics=torch.from_numpy(know.intrinsics).expand(count, 1, 3, 3),
-    )  # fmt: skip
+    )
 
 
 @torch.inference_mode()
@@ -183,7 +184,7 @@ def test_every_schedule_shows_the_same_place(name: str) -> None:
 def test_clips_show_the_rooms_that_words_name() -> None:
     """By their colour, from four seeds each."""
     prompts = ["turn left in a red metal room", "walk through a green marble hall"] * 4
-    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=Order((), frames=9, steps=8, seed=3))
+    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=ClipRequest((), frames=9, steps=8, seed=3))
     colours = clips.float().mean(dim=(1, 2, 3))
     assert (colours.argmax(1) == torch.tensor([0, 1] * 4)).float().mean() > 0.8
 
@@ -191,6 +192,6 @@ def test_clips_show_the_rooms_that_words_name() -> None:
 def test_clips_turn_where_words_say() -> None:
     """Read by the inverse dynamics model, from four seeds each."""
     prompts = ["turn left in a stone room", "turn right in a stone room"] * 4
-    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=Order((), frames=17, steps=8, seed=5))
+    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=ClipRequest((), frames=17, steps=8, seed=5))
     _, axes = dreamwalk.load("inverse.doom").read(clips.permute(0, 1, 4, 2, 3))
     assert (axes[..., 0].sum(1).sign() == torch.tensor([-1, 1] * 4)).float().mean() > 0.8

@@ -9,10 +9,10 @@ from starlette.testclient import TestClient
 from toy import Toy, toy_system, with_map
 
 from dreamwalk.cli import main
+from dreamwalk.commands.play import open_stage
 from dreamwalk.data.writing import write_clips
 from dreamwalk.serve.app import build_app
 from dreamwalk.serve.scene import Scene
-from dreamwalk.stages import open_stage
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.training.fit import fit
@@ -34,10 +34,15 @@ def saved(folder: Path, config: nextframe.NextFrameConfig | None = None, **walka
 @pytest.mark.parametrize(
     ("world", "level", "game"),
     [
-        ("doom", "home", True), ("doom", "map:MAP01", True), ("doom", "procedural", False),
-        ("videos", "home", False), ("videos", "mine", False), ("game", "ALE/Pong-v5", False), ("", "", False),
+        ("doom", "home", True),
+        ("doom", "map:MAP01", True),
+        ("doom", "procedural", False),
+        ("videos", "home", False),
+        ("videos", "mine", False),
+        ("game", "ALE/Pong-v5", False),
+        ("", "", False),
     ],
-)  # fmt: skip
+)
 def test_only_a_dream_of_a_level_of_doom_has_a_real_game(
     world: str, level: str, game: bool, tmp_path: Path
 ) -> None:

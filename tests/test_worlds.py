@@ -14,12 +14,12 @@ from tiny_oasis import imported
 from toy import toy_system
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.doom import Doom
-from dreamwalk.data.games import Game
-from dreamwalk.data.recording import Recording
 from dreamwalk.serve.player import _used
 from dreamwalk.systems import nextframe
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema, World
+from dreamwalk.worlds.doom import Doom
+from dreamwalk.worlds.games import Game
+from dreamwalk.worlds.recording import Recording
 
 
 def recording() -> Recording:

@@ -12,10 +12,19 @@ with warnings.catch_warnings():
     from diffusers import HunyuanVideoTransformer3DModel
 
 SIZES: dict[str, Any] = {
-    "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2,
-    "num_single_layers": 2, "num_refiner_layers": 2, "mlp_ratio": 4.0, "patch_size": 2, "patch_size_t": 1,
-    "text_embed_dim": 12, "pooled_projection_dim": 8, "rope_axes_dim": (4, 6, 6),
-}  # fmt: skip
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "num_refiner_layers": 2,
+    "mlp_ratio": 4.0,
+    "patch_size": 2,
+    "patch_size_t": 1,
+    "text_embed_dim": 12,
+    "pooled_projection_dim": 8,
+    "rope_axes_dim": (4, 6, 6),
+}
 KINDS: dict[str | None, dict[str, Any]] = {
     None: {"in_channels": 4, "guidance_embeds": True},
     "latent_concat": {"in_channels": 9, "guidance_embeds": False, "image_condition_type": "latent_concat"},
@@ -61,10 +70,14 @@ def as_tencent(model: HunyuanVideoTransformer3DModel) -> dict[str, Tensor]:
         source = f"context_embedder.token_refiner.refiner_blocks.{i}"
         block = f"txt_in.individual_token_refiner.blocks.{i}"
         put(f"{block}.self_attn_qkv", *(f"{source}.attn.to_{x}" for x in "qkv"))
-        for name, theirs in {
-            "norm1": "norm1", "norm2": "norm2", "attn.to_out.0": "self_attn_proj", "ff.net.2": "mlp.fc2",
-            "ff.net.0.proj": "mlp.fc1", "norm_out.linear": "adaLN_modulation.1",
-        }.items():  # fmt: skip
+        refined = {
+            "norm1": "norm1",
+            "norm2": "norm2",
+            "attn.to_out.0": "self_attn_proj",
+            "ff.net.2": "mlp.fc2",
+        }
+        refined |= {"ff.net.0.proj": "mlp.fc1", "norm_out.linear": "adaLN_modulation.1"}
+        for name, theirs in refined.items():
             put(f"{block}.{theirs}", f"{source}.{name}")
     for i in range(model.config.num_layers):
         block, source = f"double_blocks.{i}", f"transformer_blocks.{i}"

@@ -11,10 +11,17 @@ with warnings.catch_warnings():
     from diffusers import AutoencoderKLHunyuanVideo15, HunyuanVideo15Transformer3DModel
 
 SIZES: dict[str, Any] = {
-    "in_channels": 9, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2,
-    "num_refiner_layers": 1, "text_embed_dim": 12, "text_embed_2_dim": 10, "image_embed_dim": 6,
+    "in_channels": 9,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "num_refiner_layers": 1,
+    "text_embed_dim": 12,
+    "text_embed_2_dim": 10,
+    "image_embed_dim": 6,
     "rope_axes_dim": (4, 6, 6),
-}  # fmt: skip
+}
 
 
 def published(task: str) -> HunyuanVideo15Transformer3DModel:

@@ -7,7 +7,7 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from dreamwalk.conditions.kinds import TEMPLATE
+from dreamwalk.conditions.hunyuan15 import TEMPLATE
 
 PIECES = r"<\|\w+\|>|(?<=\w)\n|\w{1,8}|[^\w\s]"
 """With these the template has as many tokens as the published tokenizer makes of it."""
@@ -19,15 +19,26 @@ CHAT = (
 )
 """Qwen's form of a conversation."""
 QWEN = {
-    "vocab_size": len(WORDS), "hidden_size": 12, "intermediate_size": 24, "num_hidden_layers": 4,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 2,
-    "eos_token_id": 3, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 1]},
-}  # fmt: skip
+    "vocab_size": len(WORDS),
+    "hidden_size": 12,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 1]},
+}
 BYT5 = {"vocab_size": 384, "d_model": 10, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
 SIGLIP = {
-    "hidden_size": 6, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "image_size": 28, "patch_size": 7,
-}  # fmt: skip
+    "hidden_size": 6,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 7,
+}
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -7,25 +7,41 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-from dreamwalk.conditions.published import PICTURE_TEMPLATE
+from dreamwalk.conditions.hunyuan import PICTURE_TEMPLATE
 
 PIECES = r"\n+|ref|\w+|[^\w\s]"
 """With `reference` in two, the template has as many tokens as the published tokenizer makes of it."""
 MARKS = ("<pad>", "<unk>", "<s>", "<image>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "</s>")
 WORDS = (*MARKS, *dict.fromkeys(re.findall(PIECES, re.sub(r"<[^>]+>", " ", PICTURE_TEMPLATE))))
 TEXT = {
-    "vocab_size": len(WORDS), "hidden_size": 12, "intermediate_size": 24, "num_hidden_layers": 4,
-    "num_attention_heads": 2, "bos_token_id": 2, "eos_token_id": 7, "pad_token_id": 0,
+    "vocab_size": len(WORDS),
+    "hidden_size": 12,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "bos_token_id": 2,
+    "eos_token_id": 7,
+    "pad_token_id": 0,
     "max_position_embeddings": 2048,
-}  # fmt: skip
+}
 VISION = {
-    "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "image_size": 48, "patch_size": 2,
-}  # fmt: skip
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 48,
+    "patch_size": 2,
+}
 CLIP = {
-    "vocab_size": len(WORDS), "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "bos_token_id": 2, "eos_token_id": 7, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": len(WORDS),
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "bos_token_id": 2,
+    "eos_token_id": 7,
+    "pad_token_id": 0,
+}
 
 
 def tokenizer(ending: str) -> transformers.PreTrainedTokenizerFast:
@@ -45,9 +61,11 @@ def write_llava(folder: Path) -> Path:
     """`text_encoder`, `tokenizer`, `image_processor` of LLaVA; `text_encoder_2`, `tokenizer_2` of CLIP."""
     torch.manual_seed(0)
     config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**VISION), text_config=transformers.LlamaConfig(**TEXT),
-        image_token_index=WORDS.index("<image>"), pad_token_id=0,
-    )  # fmt: skip
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        text_config=transformers.LlamaConfig(**TEXT),
+        image_token_index=WORDS.index("<image>"),
+        pad_token_id=0,
+    )
     llava = transformers.LlavaForConditionalGeneration(config)
     clip = transformers.CLIPTextModel(transformers.CLIPTextConfig(**CLIP))
     for model, name in ((llava, "text_encoder"), (clip, "text_encoder_2")):

@@ -1,4 +1,4 @@
-"""The public files of Oasis with tiny random weights (data/make_oasis_tiny.py), and a system made of them."""
+"""Public files of Oasis with tiny random weights (published/make_oasis_tiny.py); a system made of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dreamwalk.backbones.stdit import STDiTConfig
 from dreamwalk.codecs.vit import vit_tiny
+from dreamwalk.published.oasis import oasis_system
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.open import load
-from dreamwalk.training.published import oasis_system
 from dreamwalk.weights import files
 
-GOLDEN = Path(__file__).parent / "data" / "oasis_tiny.safetensors"
+GOLDEN = Path(__file__).parent / "published" / "oasis_tiny.safetensors"
 BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
 SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
 WINDOW, STEPS, PROMPT = 4, 4, 2

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from dreamwalk.clip import Clip
-from dreamwalk.conditions.places import MapConfig
-from dreamwalk.rollout.dream import Walkable
+from dreamwalk.memory.neural_map import NeuralMapConfig
+from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
@@ -36,7 +36,9 @@ def camera(heading: float, *, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
 
 def with_map(config: NextFrameConfig) -> NextFrameConfig:
     """The same system with a tiny map of where the toy stands."""
-    place = MapConfig(origin=(0, 0), extent=(80, 80), samples=6, reach=60.0, rays=2, width=64, features=16)
+    place = NeuralMapConfig(
+        origin=(0, 0), extent=(80, 80), samples=6, reach=60.0, rays=2, width=64, features=16
+    )
     return replace(config, map=place)
 
 
@@ -68,10 +70,12 @@ class Toy:
             vectors = [self.schema.pack(self.schema.action(**turn)) for turn in turns]
             video = np.stack([panorama(float(h), side=self.side) for h in heading])
             yield Clip(
-                video=video, actions=np.stack(vectors), caption="turning",
+                video=video,
+                actions=np.stack(vectors),
+                caption="turning",
                 world_from_camera=np.stack(poses) if self.posed else None,
                 intrinsics=np.stack(intrinsics) if self.posed else None,
-            )  # fmt: skip
+            )
 
 
 def toy_system(config: NextFrameConfig | None = None) -> NextFrame:
@@ -82,5 +86,5 @@ def toy_system(config: NextFrameConfig | None = None) -> NextFrame:
         torch.nn.init.normal_(parameter, std=0.05)
     starts = np.stack([panorama(0), panorama(120)])
     poses, intrinsics = np.stack([camera(0)[0], camera(120)[0]]), camera(0)[1]
-    system.walkable = Walkable(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
+    system.walkable = WorldSpec(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
     return system

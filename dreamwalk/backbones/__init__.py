@@ -5,13 +5,13 @@ from __future__ import annotations
 from dreamwalk.backbones.crossdit import CrossDiT, CrossDiTConfig
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
-from dreamwalk.backbones.mmdit_kinds import KindsMMDiT, KindsMMDiTConfig
+from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiT, MultiEncoderMMDiTConfig
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig
 
 BackboneConfig = FrameDiTConfig | STDiTConfig
 Backbone = FrameDiT | STDiT
-VideoBackboneConfig = MMDiTConfig | KindsMMDiTConfig | CrossDiTConfig
-VideoBackbone = MMDiT | KindsMMDiT | CrossDiT
+VideoBackboneConfig = MMDiTConfig | MultiEncoderMMDiTConfig | CrossDiTConfig
+VideoBackbone = MMDiT | MultiEncoderMMDiT | CrossDiT
 """Of whole clips, told in words."""
 
 
@@ -27,8 +27,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 def build_video_backbone(config: VideoBackboneConfig) -> VideoBackbone:
     """The backbone of whole clips that a config describes, with fresh weights."""
     match config:
-        case KindsMMDiTConfig():
-            return KindsMMDiT(config)
+        case MultiEncoderMMDiTConfig():
+            return MultiEncoderMMDiT(config)
         case MMDiTConfig():
             return MMDiT(config)
         case CrossDiTConfig():

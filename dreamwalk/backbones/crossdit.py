@@ -7,7 +7,7 @@ from everywhere to everywhere. The modulation is one layer for all blocks and a 
 
     paper's word                       ours
     timestep                           sigma; one level for a clip, or one for each of its frames
-    text prompt embedding              `Words`
+    text prompt embedding              `TextEmbedding`
     factorised positional embedding    `Positions`, three tables, added to the input of every block
 
 Tables have an `extent`; a checkpoint opens at a larger one through `grown`.
@@ -23,15 +23,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones.inputs import UNGUIDED, check, levels_by_frame
+from dreamwalk.backbones.clip_inputs import UNGUIDED, check, levels_by_frame
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import SwiGLU, attend
+from dreamwalk.layers.low_memory import add, add_gated, in_pieces, modulated
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.patches import Extent, Patch, PatchEmbed, PatchHead, token_extent
-from dreamwalk.layers.pieces import add, add_gated, in_pieces, modulated
 from dreamwalk.layers.refiner import Projection
-from dreamwalk.layers.words import Words
+from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.validation import Count
 
 AXES = "time", "height", "width"
@@ -142,9 +142,14 @@ class CrossDiT(nn.Module):
         self.head = PatchHead(width, config.channels, patch=config.patch)
 
     def forward(
-        self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None = None,
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        words: TextEmbedding,
+        *,
+        guidance: Tensor | None = None,
         extra: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Velocity `v = eps - x` of noisy latents, in the precision of `x`.
 
         `x` `(b, t, c, h, w)`, `sigma` in [0, 1], `(b,)` for the clip or `(b, t)` for its frames, `extra`
@@ -170,7 +175,7 @@ class CrossDiT(nn.Module):
         h = modulated(self.norm(h), *self.modulation(condition), frame=frame)
         return self.head(h, extent).to(x.dtype)
 
-    def _told(self, words: Words) -> tuple[Tensor, Tensor | None]:
+    def _told(self, words: TextEmbedding) -> tuple[Tensor, Tensor | None]:
         """What is read of the words `(b, m, d)` and where; a text without any is read as one zero vector."""
         told = self.words(words.tokens)
         if told.shape[1] == 0:

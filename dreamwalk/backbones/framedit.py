@@ -19,7 +19,7 @@ from typing import Literal
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frames import FrameBackbone, FrameBackboneConfig, Rope
+from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameBackboneConfig, Rope
 from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
 from dreamwalk.layers.cache import Past, RingCache
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
@@ -57,12 +57,7 @@ class FrameBlock(nn.Module):
         self.modulation = Modulation(config.width, parts=6)
 
     def forward(
-        self,
-        x: Tensor,
-        condition: Tensor,
-        rope: Rope,
-        mask: Mask | None,
-        past: KeyValues | None,
+        self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
         """`x` `(b, t, n, d)`, `condition` `(b, t, d)`."""
         t = x.shape[1]
@@ -93,9 +88,15 @@ class FrameDiT(FrameBackbone):
         nn.init.zeros_(self.head.bias)
 
     def predict(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
-        cache: Past | None, views: Tensor | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditions: Tensor,
+        rope: Rope,
+        mask: Mask | None,
+        cache: Past | None,
+        views: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValues]]:
         config, dtype = self.config, self.embed.weight.dtype
         p = config.patch
         h = self.embed(rearrange(x.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))

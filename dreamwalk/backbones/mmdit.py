@@ -9,7 +9,7 @@ alike. Every token sees every other.
     token replacement (I2V)            `sigma` 0 for the first frame, which is shown as it is
     latent concatenation (I2V)         `extra`: a clip of known frames, and where they are known
     embedded guidance, 1000 g          `guidance`, g
-    encoder hidden states, pooled      `Words`
+    encoder hidden states, pooled      `TextEmbedding`
     double, single blocks              `DualBlock`, `SingleBlock`
 
 The text and the last layer follow the level of the whole clip, its frames' highest. Guidance is not told to a
@@ -24,15 +24,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.inputs import UNGUIDED, check, levels_by_frame
+from dreamwalk.backbones.clip_inputs import UNGUIDED, check, levels_by_frame
 from dreamwalk.errors import UserError
+from dreamwalk.layers.joint_attention import Layout, Stream, attend_jointly
+from dreamwalk.layers.low_memory import add_gated, in_pieces, modulated_norm
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
 from dreamwalk.layers.patches import Extent, Patch, PatchEmbed, PatchHead, token_extent
-from dreamwalk.layers.pieces import add_gated, in_pieces, modulated_norm
 from dreamwalk.layers.refiner import Projection, TokenRefiner
 from dreamwalk.layers.rope import rope_tables
-from dreamwalk.layers.streams import Layout, Stream, attend_jointly
-from dreamwalk.layers.words import Words
+from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.validation import Count, Positive
 
 
@@ -130,9 +130,14 @@ class MMDiT(nn.Module):
         self.head = PatchHead(width, config.channels, patch=config.patch)
 
     def forward(
-        self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None = None,
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        words: TextEmbedding,
+        *,
+        guidance: Tensor | None = None,
         extra: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Velocity `v = eps - x` of noisy latents, in the precision of `x`.
 
         `x` `(b, t, c, h, w)`, `sigma` in [0, 1], `(b,)` for the clip or `(b, t)` for its frames, `guidance`
@@ -154,7 +159,7 @@ class MMDiT(nn.Module):
         y = modulated_norm(h[:, : video.shape[1]], shift, scale, frame=layout.frame)
         return self.head(y, extent).to(x.dtype)
 
-    def told(self, words: Words, sigma: Tensor) -> Words:
+    def told(self, words: TextEmbedding, sigma: Tensor) -> TextEmbedding:
         """Words as the tokens `(b, n, d)` that stand behind the video, at the clip's levels `(b,)`."""
         words = words.trimmed()
         words = words._replace(tokens=words.tokens.to(self.embed.project.weight.dtype))
@@ -168,7 +173,7 @@ class MMDiT(nn.Module):
             x, words = block(x, words, condition, layout)
         return x
 
-    def _condition(self, levels: Tensor, words: Words, guidance: Tensor | None) -> Tensor:
+    def _condition(self, levels: Tensor, words: TextEmbedding, guidance: Tensor | None) -> Tensor:
         """What modulates at levels `(b, 1)` or `(b, t)`: `(b, 1, d)`, or `(b, t + 1, d)` with the clip's."""
         if levels.shape[1] > 1:
             levels = torch.cat([levels, levels.amax(1, keepdim=True)], dim=1)
@@ -180,7 +185,7 @@ class MMDiT(nn.Module):
             condition = condition + self.pooled(words.pooled.to(condition.dtype))[:, None]
         return condition
 
-    def _layout(self, extent: Extent, video: Tensor, words: Words) -> Layout:
+    def _layout(self, extent: Extent, video: Tensor, words: TextEmbedding) -> Layout:
         t, h, w = extent
         config, mask = self.config, words.mask
         times = torch.arange(t, device=video.device)

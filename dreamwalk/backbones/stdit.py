@@ -23,7 +23,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frames import FrameBackbone, FrameBackboneConfig, Rope
+from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameBackboneConfig, Rope
 from dreamwalk.layers import vp
 from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
 from dreamwalk.layers.cache import Past, RingCache
@@ -64,9 +64,13 @@ class AxisBlock(nn.Module):
         self.modulation = Modulation(width, parts=6)
 
     def forward(
-        self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None = None,
+        self,
+        x: Tensor,
+        condition: Tensor,
+        rope: Rope,
+        mask: Mask | None = None,
         past: KeyValues | None = None,
-    ) -> tuple[Tensor, KeyValues]:  # fmt: skip
+    ) -> tuple[Tensor, KeyValues]:
         """`x` `(b, t, n, d)`, `condition` `(b, t, d)`; `past` and fresh `(rows, heads, frames, e)`."""
         b, t = x.shape[:2]
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(condition)
@@ -86,9 +90,13 @@ class STBlock(nn.Module):
         self.time = AxisBlock(config, "(b n) t")
 
     def forward(
-        self, x: Tensor, condition: Tensor, ropes: tuple[Rope, Rope], mask: Mask | None,
+        self,
+        x: Tensor,
+        condition: Tensor,
+        ropes: tuple[Rope, Rope],
+        mask: Mask | None,
         past: KeyValues | None,
-    ) -> tuple[Tensor, KeyValues]:  # fmt: skip
+    ) -> tuple[Tensor, KeyValues]:
         """As in `FrameBlock`; `past` and fresh are frame after frame, `(b, heads, t*n, e)`."""
         n, (space, time) = x.shape[2], ropes
         x, _ = self.space(x, condition, space)
@@ -117,9 +125,15 @@ class STDiT(FrameBackbone):
         nn.init.zeros_(self.head.bias)
 
     def predict(
-        self, x: Tensor, sigma: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
-        cache: Past | None, views: Tensor | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        conditions: Tensor,
+        rope: Rope,
+        mask: Mask | None,
+        cache: Past | None,
+        views: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValues]]:
         label = torch.where(sigma == 0, self.config.clean_label, vp.timestep_of(sigma))
         sigma = sigma[:, :, None, None, None]
         y = vp.to_vp(x, sigma).to(x.dtype)
@@ -127,9 +141,15 @@ class STDiT(FrameBackbone):
         return vp.flow_velocity(y, u, sigma).to(x.dtype), fresh
 
     def denoise(
-        self, y: Tensor, timestep: Tensor, conditions: Tensor, rope: Rope, mask: Mask | None,
-        cache: Past | None, views: Tensor | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:  # fmt: skip
+        self,
+        y: Tensor,
+        timestep: Tensor,
+        conditions: Tensor,
+        rope: Rope,
+        mask: Mask | None,
+        cache: Past | None,
+        views: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValues]]:
         """The network as published: VP samples `y` at `timestep` `(b, t)` to the VP velocity u."""
         p, (rows, columns), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
         h = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
@@ -148,9 +168,12 @@ class STDiT(FrameBackbone):
         config = self.config
         head = config.width // config.heads
         return pixel_tables(
-            config.token_grid, head_width=head, axis_width=head // 2, max_frequency=config.max_frequency,
+            config.token_grid,
+            head_width=head,
+            axis_width=head // 2,
+            max_frequency=config.max_frequency,
             device=device,
-        )  # fmt: skip
+        )
 
     def rope(self, times: Tensor) -> Rope:
         return time_tables(times, head_width=self.config.width // self.config.heads)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
+from dreamwalk.codecs.block import BlockCodec, BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
-from dreamwalk.codecs.frame import KLCodec, KLCodecConfig
+from dreamwalk.codecs.kl_autoencoder import KLCodec, KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
 from dreamwalk.codecs.shuffle import ShuffleVAE, ShuffleVAEConfig
 from dreamwalk.codecs.tae import TAECodec, TAEConfig

@@ -2,7 +2,7 @@
 
 Four frames and 8x8 pixels become one latent; the first frame is a latent by itself, so that 4k + 1 frames are
 k + 1 latents and a picture is a video of one frame. `hunyuan()` has the published sizes (246,478,803
-parameters); `weights.hunyuan_vae` reads what was published.
+parameters); `published.vae` reads what was published.
 
 Its convolutions and its attention look back only, but its group norms do not: their mean and variance are of
 all frames, and so the first latent changes with the last frame. With `norm="position"` and

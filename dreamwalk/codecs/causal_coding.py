@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.codecs.causal_layers import Past, Strides, frames_of_a_piece, laid_out
-from dreamwalk.codecs.frame import require_whole_latents
+from dreamwalk.codecs.kl_autoencoder import require_whole_latents
 from dreamwalk.codecs.scale import Scale
 from dreamwalk.errors import UserError
 

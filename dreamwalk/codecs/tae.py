@@ -1,8 +1,8 @@
 """Temporal autoencoder of Movie Gen (arXiv 2410.13720, section 3.1.1): an image autoencoder inflated in time.
 
-Every spatial convolution of the KL autoencoder (`codecs/frame.py`) is followed by a convolution over frames,
-every attention over pixels by one over frames; the outermost halvings of the resolution halve the frames too.
-Nothing is causal: both ends of a video are repeated.
+Every spatial convolution of the KL autoencoder (`codecs/kl_autoencoder.py`) is followed by a convolution over
+frames, every attention over pixels by one over frames; the outermost halvings of the resolution halve the
+frames too. Nothing is causal: both ends of a video are repeated.
 
 At first the temporal layers only pick and repeat frames, so an inflated codec gives what the image codec
 gave: exactly so for images and for videos that stand still, and for others one frame of each group. Norms are
@@ -23,7 +23,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.frame import (
+from dreamwalk.codecs.kl_autoencoder import (
     Downsample,
     KLCodec,
     KLCodecConfig,

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dreamwalk.codecs.frame import require_whole_latents
+from dreamwalk.codecs.kl_autoencoder import require_whole_latents
 from dreamwalk.errors import UserError
 
 Run = Callable[[Tensor], Tensor]

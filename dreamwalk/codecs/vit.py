@@ -132,9 +132,12 @@ class ViTCodec(nn.Module):
     def _through(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         (rows, columns), head = self.config.grid, self.config.width // self.config.heads
         rope = pixel_tables(
-            (rows, columns), head_width=head, axis_width=head // 4, max_frequency=rows * columns,
+            (rows, columns),
+            head_width=head,
+            axis_width=head // 4,
+            max_frequency=rows * columns,
             device=x.device,
-        )  # fmt: skip
+        )
         for block in blocks:
             x = block(x, rope)
         return x

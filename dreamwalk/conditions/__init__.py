@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dreamwalk.conditions.kinds import KindsReader, PublishedKinds
-from dreamwalk.conditions.letters import Letters, LettersConfig
-from dreamwalk.conditions.published import PublishedReader, PublishedWords
+from dreamwalk.conditions.byte_encoder import ByteEncoder, ByteEncoderConfig
+from dreamwalk.conditions.hunyuan import HunyuanTextConfig, HunyuanTextEncoder
+from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig, Hunyuan15TextEncoder
 
-WordsConfig = LettersConfig | PublishedWords | PublishedKinds
+WordsConfig = ByteEncoderConfig | HunyuanTextConfig | Hunyuan15TextConfig
 """Of what reads the words: trained along, or published."""
 
 
-def build_reader(config: WordsConfig) -> Letters | PublishedReader:
-    """Texts to `Words`, as a config describes it."""
+def build_reader(config: WordsConfig) -> ByteEncoder | HunyuanTextEncoder:
+    """Texts to `TextEmbedding`, as a config describes it."""
     match config:
-        case LettersConfig():
-            return Letters(config)
-        case PublishedKinds():
-            return KindsReader(config)
-        case PublishedWords():
-            return PublishedReader(config)
+        case ByteEncoderConfig():
+            return ByteEncoder(config)
+        case Hunyuan15TextConfig():
+            return Hunyuan15TextEncoder(config)
+        case HunyuanTextConfig():
+            return HunyuanTextEncoder(config)

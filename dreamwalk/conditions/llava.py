@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.conditions.siglip import open_scaling, scaled
-from dreamwalk.conditions.text import DecoderText, TextEncoder, cut, open_part, open_whole, padded
+from dreamwalk.conditions.text_encoders import DecoderText, TextEncoder, cut, open_part, open_whole, padded
 from dreamwalk.errors import UserError
-from dreamwalk.layers.words import Words
+from dreamwalk.layers.text import TextEmbedding
 
 IMAGE = "<image>"
 ENDING = 4
@@ -57,7 +57,7 @@ class LlavaEncoder(TextEncoder):
         return model.requires_grad_(False).eval().to(self.device)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> TextEmbedding:
         """`b` texts with pictures, uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)`, the picture's first.
 
         UserError without pictures, and for a text that holds `<image>` itself.

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.conditions.text import open_part, open_whole
+from dreamwalk.conditions.text_encoders import open_part, open_whole
 from dreamwalk.errors import UserError
-from dreamwalk.layers.words import Words
+from dreamwalk.layers.text import TextEmbedding
 
 PICTURES, SCALING = "image_encoder", "feature_extractor"
 """Where in a folder of diffusers the weights lie, and where it is said how a picture is scaled for them."""
@@ -23,9 +23,13 @@ class PictureEncoder:
     """
 
     def __init__(
-        self, source: str, *, every: int = 1, device: torch.device | str = "cpu",
+        self,
+        source: str,
+        *,
+        every: int = 1,
+        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.source, self.every, self.device, self.dtype = source, every, device, dtype
 
     @cached_property
@@ -45,12 +49,12 @@ class PictureEncoder:
         return {"encoder": "SigLIP", "source": self.source, "every": self.every, "dtype": str(self.dtype)}
 
     @torch.no_grad()
-    def encode(self, pictures: Tensor | None) -> Words:
+    def encode(self, pictures: Tensor | None) -> TextEmbedding:
         """Pictures uint8 `(b, 3, h, w)` to tokens `(b, n, d)`, every so many-th; UserError without any."""
         if pictures is None:
             raise UserError("a picture is looked at beside the words: give it one")
         seen = scaled(self.processor, pictures).to(self.device, self.dtype)
-        return Words(self.model(pixel_values=seen).last_hidden_state[:, :: self.every])
+        return TextEmbedding(self.model(pixel_values=seen).last_hidden_state[:, :: self.every])
 
 
 def open_scaling(source: str, part: str) -> Any:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.levels import CLIPS_PER_LEVEL, level_for, level_named
-from dreamwalk.data.procedural import WALLS as PROCEDURAL_WALLS
-from dreamwalk.data.scenery import LANDMARKS, PLACED, Level, Room
 from dreamwalk.world import ActionSchema
+from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for, level_named
+from dreamwalk.worlds.procedural import WALLS as PROCEDURAL_WALLS
+from dreamwalk.worlds.scenery import LANDMARKS, PLACED, Level, Room
 
 Motion = Literal[
     "ahead", "back", "left", "right", "turn left", "turn right", "bear left", "bear right", "still"

@@ -13,14 +13,15 @@ from typing import Any, Literal
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data import shards, walkers
+from dreamwalk.data import shards
 from dreamwalk.data.captions import caption, placed_in
-from dreamwalk.data.doom import Doom
-from dreamwalk.data.levels import CLIPS_PER_LEVEL, SPLITS, level_for
-from dreamwalk.data.pictures import Fit
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
+from dreamwalk.images import Fit
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+from dreamwalk.worlds import walkers
+from dreamwalk.worlds.doom import Doom
+from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, SPLITS, level_for
 
 TICS = 3
 
@@ -200,7 +201,7 @@ def run_collect(words: list[str]) -> None:
 
         folder = collect_videos(flags.pop("folder"), **flags)
     elif isinstance(asked, CollectGame):
-        from dreamwalk.data.games import collect_game
+        from dreamwalk.data.game_walks import collect_game
 
         folder = collect_game(flags.pop("id"), **flags)
     else:

@@ -20,8 +20,8 @@ from av.video.stream import VideoStream
 from rich.console import Console
 from rich.progress import track
 
-from dreamwalk.data.pictures import Fit, fit
 from dreamwalk.errors import UserError
+from dreamwalk.images import Fit, fit
 
 CAMERAS = (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob")
 SCREENS = (".mkv", ".webm", ".flv", ".f4v", ".ts", ".wmv", ".asf", ".ogv", ".gif")

@@ -25,9 +25,9 @@ import numpy as np
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.decoding import VIDEOS, check_fps, each, listed, probe, read_frames
-from dreamwalk.data.pictures import Fit, fit, read_picture
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
+from dreamwalk.images import Fit, fit, read_picture
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SHAPES = (9 / 16, 3 / 4, 1.0, 4 / 3, 16 / 9)

@@ -26,9 +26,14 @@ class VideoWriter:
     """An mp4 that is being written, one uint8 frame `(h, w, 3)` after another; memory does not grow."""
 
     def __init__(
-        self, file: Path | io.BytesIO, *, size: tuple[int, int], fps: float, options: Mapping[str, str],
+        self,
+        file: Path | io.BytesIO,
+        *,
+        size: tuple[int, int],
+        fps: float,
+        options: Mapping[str, str],
         pixels: str = "yuv420p",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """For frames of `size` (h, w). `pixels`: every player shows yuv420p, yuv444p keeps all the colour."""
         if isinstance(file, Path):
             self._container = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"})

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
-from dreamwalk.data.pictures import Fit
 from dreamwalk.errors import UserError, writing
+from dreamwalk.images import Fit
 from dreamwalk.progress import followed
 from dreamwalk.validation import mending, read_json, require_inside, required
 
@@ -93,9 +93,14 @@ class Latents:
 
 
 def cached_latents(
-    codec: Encodes, folder: CaptionedFolder, out: str | Path, *, at_once: int = 1,
-    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float16,
-) -> Latents:  # fmt: skip
+    codec: Encodes,
+    folder: CaptionedFolder,
+    out: str | Path,
+    *,
+    at_once: int = 1,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float16,
+) -> Latents:
     """Encode every clip of a folder into `out`, or what is missing there, `at_once` clips at a time.
 
     The codec must be on `device`. The same call goes on where it was stopped, and takes up what the folder

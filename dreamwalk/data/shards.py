@@ -68,15 +68,26 @@ class Shard:
 
 
 SAID: dict[str, Any] = {
-    "schema": ActionSchema, "fps": Rate, "size": tuple[Side, Side], "shards": tuple[Shard, ...],
-}  # fmt: skip
+    "schema": ActionSchema,
+    "fps": Rate,
+    "size": tuple[Side, Side],
+    "shards": tuple[Shard, ...],
+}
 """What every manifest says; what else there is names the source."""
 SOURCE: dict[str, Any] = {"world": str, "level": str, "split": str, "seed": Count, "depth_scale": Positive}
 """What of that is read again, where it is there."""
 DAMAGE = (
-    Damaged, ValueError, KeyError, IndexError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error,
-    NotImplementedError, av.FFmpegError,
-)  # fmt: skip
+    Damaged,
+    ValueError,
+    KeyError,
+    IndexError,
+    EOFError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    av.FFmpegError,
+)
 """What the readers of these formats raise for bytes that are not of them."""
 
 

@@ -25,10 +25,10 @@ import numpy as np
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.decoding import SAME_RATE, VIDEOS, VideoFacts, check_fps, each, listed, probe, read_frames
-from dreamwalk.data.pictures import Fit
 from dreamwalk.data.tables import Table, read_schema, read_table, read_text
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
+from dreamwalk.images import Fit
 from dreamwalk.world import ActionSchema
 
 ACTIONS = (".csv", ".tsv", ".jsonl", ".npy")

@@ -21,10 +21,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
-from dreamwalk.data.levels import level_named
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.evaluation.obedience import (
+from dreamwalk.evaluation.prompt_adherence import (
     Facts,
     Obedience,
     Readers,
@@ -35,9 +34,10 @@ from dreamwalk.evaluation.obedience import (
     readers,
 )
 from dreamwalk.progress import followed
-from dreamwalk.rollout.orders import Order, check_numbers, extent, steps_of
+from dreamwalk.systems.clip_request import ClipRequest, check_numbers, extent, steps_of
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.moviegen import Moviegen
+from dreamwalk.worlds.levels import level_named
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def set_exam(asked: Evaluate, examiner: Inverse, *, frames: int) -> Exam:
     return Exam(windows, told, readers(train, level, examiner))
 
 
-def dream(system: Moviegen, exam: Exam, order: Order, *, at_once: int, precision: str) -> Tensor:
+def dream(system: Moviegen, exam: Exam, order: ClipRequest, *, at_once: int, precision: str) -> Tensor:
     """The clips of all captions, uint8 `(b, t, 3, h, w)`."""
     texts = [str(window.caption) for window in exam.windows]
     lower = precision == "bfloat16"
@@ -107,9 +107,7 @@ def dream(system: Moviegen, exam: Exam, order: Order, *, at_once: int, precision
     return torch.cat(made).permute(0, 1, 4, 2, 3)
 
 
-def examine(
-    system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None
-) -> dict[str, Any]:  # fmt: skip
+def examine(system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None) -> dict[str, Any]:
     """Whether the words are obeyed; prints the table, writes `report.json` and a contact sheet into `out`."""
     if not isinstance(system, Moviegen):
         raise UserError(f"'{name}' makes no clips from words, so there are no words to obey")
@@ -119,7 +117,7 @@ def examine(
         )
     if asked.clips < 1 or asked.at_once < 1:
         raise UserError("`--clips` and `--at-once` are at least 1")
-    order = Order((), frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
+    order = ClipRequest((), frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
     check_numbers(order)
     frames, _ = extent(system, order, None)
     exam = set_exam(asked, examiner, frames=frames)
@@ -133,12 +131,18 @@ def examine(
         "dream, others' captions": obedience(video, shuffled, exam.readers),
     }
     report = {
-        "name": name, "data": asked.data, "clips": asked.clips, "frames": frames, "seed": asked.seed,
-        "steps": steps_of(system, order), "machine": platform.processor() or platform.machine(),
+        "name": name,
+        "data": asked.data,
+        "clips": asked.clips,
+        "frames": frames,
+        "seed": asked.seed,
+        "steps": steps_of(system, order),
+        "machine": platform.processor() or platform.machine(),
         "guidance": system.config.guidance if asked.guidance is None else asked.guidance,
-        "seconds a clip": round(seconds, 2), "distance": round(distance(exam.truth, video, examiner), 2),
+        "seconds a clip": round(seconds, 2),
+        "distance": round(distance(exam.truth, video, examiner), 2),
         "rows": {row: asdict(value) for row, value in rows.items()},
-    }  # fmt: skip
+    }
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "report.json").write_text(json.dumps(report, indent=1))
     captioned_sheet(exam.windows, video, asked.out / "sheet.png")
@@ -148,22 +152,29 @@ def examine(
 
 def tell(report: dict[str, Any]) -> None:
     """Print a report as a table."""
-    print(f"{report['name']}: {report['clips']} captions of '{report['data']}', {report['frames']} frames, "
-          f"{report['steps']} steps, guidance {report['guidance']}, seed {report['seed']}, "
-          f"{report['seconds a clip']} s a clip")  # fmt: skip
+    print(
+        f"{report['name']}: {report['clips']} captions of '{report['data']}', {report['frames']} frames, "
+        f"{report['steps']} steps, guidance {report['guidance']}, seed {report['seed']}, "
+        f"{report['seconds a clip']} s a clip"
+    )
     for row, value in report["rows"].items():
-        print(f"  {row:24} turns right way {value['turn']:6.1%} of {value['turns']:3}   "
-              f"walks or not {value['walk']:6.1%} of {value['walks']:3}   "
-              f"room {value['room']:6.1%} of {value['rooms']:3}")  # fmt: skip
+        print(
+            f"  {row:24} turns right way {value['turn']:6.1%} of {value['turns']:3}   "
+            f"walks or not {value['walk']:6.1%} of {value['walks']:3}   "
+            f"room {value['room']:6.1%} of {value['rooms']:3}"
+        )
 
 
 def captioned_sheet(
     windows: Sequence[Clip], video: Tensor, path: Path, *, clips: int = 10, columns: int = 7
-) -> None:  # fmt: skip
+) -> None:
     """Each caption above the frames that were dreamt, and those above the frames that it was taken from."""
     moments = np.linspace(0, video.shape[1] - 1, columns).astype(int)
-    rows = [row for window, made in zip(windows[:clips], video, strict=False)
-            for row in _captioned(window, made, moments)]  # fmt: skip
+    rows = [
+        row
+        for window, made in zip(windows[:clips], video, strict=False)
+        for row in _captioned(window, made, moments)
+    ]
     Image.fromarray(np.concatenate(rows)).save(path)
 
 

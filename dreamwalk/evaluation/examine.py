@@ -17,11 +17,11 @@ import torch
 from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.evaluation import pictures
+from dreamwalk.evaluation import plots as pictures
 from dreamwalk.evaluation.control import Columns, examine_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
 from dreamwalk.evaluation.speed import time_dream
-from dreamwalk.rollout.dreaming import DreamingSystem
+from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.world import ActionSchema
 
@@ -46,14 +46,12 @@ class Evaluate:
     seed: int = 0
 
 
-def examine(
-    system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None
-) -> dict[str, Any]:  # fmt: skip
+def examine(system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None) -> dict[str, Any]:
     """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`.
 
     UserError for a system that cannot go on frame after frame.
     """
-    if not isinstance(system, DreamingSystem):
+    if not isinstance(system, Interactive):
         raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     if asked.clips < 1 or asked.history < 1 or (asked.frames is not None and asked.frames < 1):
         raise UserError("`--clips`, `--frames` and `--history` are at least 1")
@@ -68,16 +66,23 @@ def examine(
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
     report: dict[str, Any] = {
-        "name": name, "data": asked.data, "world": shards.manifest.get("world", ""),
-        "level": shards.manifest.get("level", ""), "split": shards.manifest.get("split", ""),
-        "walks": len(walks), "history": history, "seed": seed, "steps": system.config.steps,
+        "name": name,
+        "data": asked.data,
+        "world": shards.manifest.get("world", ""),
+        "level": shards.manifest.get("level", ""),
+        "split": shards.manifest.get("split", ""),
+        "walks": len(walks),
+        "history": history,
+        "seed": seed,
+        "steps": system.config.steps,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "psnr": {key: _at(values) for key, values in curves["PSNR (dB)"].items()},
         "ssim": {key: _at(values) for key, values in curves["SSIM"].items()},
         "sharpness": {
-            "dream": _at(sharpness(rollout.dream).mean(0)), "real": _at(sharpness(rollout.truth).mean(0)),
+            "dream": _at(sharpness(rollout.dream).mean(0)),
+            "real": _at(sharpness(rollout.truth).mean(0)),
         },
-    }  # fmt: skip
+    }
     if examiner is not None:
         report["control"] = _control(examiner, rollout, shards.schema)
     if system.walkable is not None:
@@ -131,9 +136,11 @@ def _at(curve: np.ndarray) -> dict[str, float]:
 
 def tell(report: dict[str, Any]) -> None:
     """Print a report as tables."""
-    print(f"{report['name']} on {report['walks']} walks of '{report['level']}' ({report['split']}), "
-          f"{report['history']} frames of history, {report['steps']} denoising passes, "
-          f"seed {report['seed']}")  # fmt: skip
+    print(
+        f"{report['name']} on {report['walks']} walks of '{report['level']}' ({report['split']}), "
+        f"{report['history']} frames of history, {report['steps']} denoising passes, "
+        f"seed {report['seed']}"
+    )
     for measure in ("psnr", "ssim", "sharpness"):
         for row, values in report[measure].items():
             print(

@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.progress import followed, progress
-from dreamwalk.rollout.dreaming import DreamingSystem
+from dreamwalk.systems.interactive import Interactive
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rollout:
 
 @torch.inference_mode()
 def roll_out(
-    system: DreamingSystem, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8
+    system: Interactive, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8
 ) -> Rollout:
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
     groups = [clips[first : first + size] for first in range(0, len(clips), size)]
@@ -56,7 +56,7 @@ def roll_out(
 
 
 def _roll_out(
-    system: DreamingSystem, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
+    system: Interactive, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
 ) -> Rollout:
     clip = batch([replace(c, depth=None) for c in clips])
     session, latents = system.begin(clip.first(history), seed=seed), []

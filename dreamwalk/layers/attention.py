@@ -40,12 +40,7 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(head) if qk_norm else nn.Identity()
 
     def forward(
-        self,
-        x: Tensor,
-        rope: tuple[Tensor, Tensor],
-        *,
-        mask: Mask | None,
-        past: KeyValues | None,
+        self, x: Tensor, rope: tuple[Tensor, Tensor], *, mask: Mask | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
         """`x` `(b, n, d)` -> the same shape, and the fresh keys and values of these `n` tokens.
 

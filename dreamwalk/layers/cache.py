@@ -34,9 +34,17 @@ class RingCache:
 
     @classmethod
     def empty(
-        cls, *, layers: int, heads: int, head_width: int, tokens: int, window: int, batch: int = 1,
-        device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-    ) -> RingCache:  # fmt: skip
+        cls,
+        *,
+        layers: int,
+        heads: int,
+        head_width: int,
+        tokens: int,
+        window: int,
+        batch: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> RingCache:
         """A cache that remembers `window` frames of `tokens` tokens; nothing in it is visible yet."""
         if window < 1:
             raise UserError(f"the cache needs a window of at least one frame, got {window}")

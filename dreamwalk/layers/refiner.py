@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dreamwalk.layers.attention import attend
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding
-from dreamwalk.layers.words import Words
+from dreamwalk.layers.text import TextEmbedding
 
 
 class Projection(nn.Sequential):
@@ -53,7 +53,7 @@ class TokenRefiner(nn.Module):
         self.mean = Projection(text, width)
         self.blocks = nn.ModuleList(RefinerBlock(width, heads=heads) for _ in range(depth))
 
-    def forward(self, words: Words, sigma: Tensor) -> Tensor:
+    def forward(self, words: TextEmbedding, sigma: Tensor) -> Tensor:
         """What is masked comes out as anything finite."""
         tokens, mask = words.tokens, words.mask
         count = max(1, tokens.shape[1])

@@ -67,9 +67,13 @@ def time_tables(times: Tensor, *, head_width: int, theta: float = 10_000.0) -> t
 
 
 def pixel_tables(
-    grid: tuple[int, int], *, head_width: int, axis_width: int, max_frequency: float,
+    grid: tuple[int, int],
+    *,
+    head_width: int,
+    axis_width: int,
+    max_frequency: float,
     device: torch.device | str = "cpu",
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Tables `(1, 1, h*w, head_width / 2)` for a fixed picture, both axes from -1 to 1: `axis_width` of the
     head turns with the row, as much with the column, at frequencies pi to pi max_frequency / 2, and the rest
     stays (angle 0). Angles are of the default dtype; float32 it is in the networks that were trained with

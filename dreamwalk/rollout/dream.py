@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.denoise import Session, Step
+from dreamwalk.rollout.realtime import Session, Step
 from dreamwalk.validation import Rate, assembled
 from dreamwalk.world import Action, ActionSchema, World, known_render_mode
 
@@ -55,7 +55,7 @@ ARRAYS = ("starts", "poses", "intrinsics", "strolls")
 
 
 @dataclass(frozen=True)
-class Walkable:
+class WorldSpec:
     """What a dream needs to know besides its weights."""
 
     actions: ActionSchema
@@ -92,7 +92,7 @@ class Walkable:
         return tensors, {"actions": asdict(self.actions), **plain}
 
     @classmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], metadata: Any, *, where: str = "walkable") -> Walkable:
+    def unpack(cls, tensors: Mapping[str, Tensor], metadata: Any, *, where: str = "walkable") -> WorldSpec:
         """The inverse of `pack`; UserError for a field or an array that is missing or does not fit."""
         given = {name: tensors.get(f"walkable.{name}", torch.empty(0)) for name in ARRAYS}
         shape, strolls = given["starts"].shape, given["strolls"].shape
@@ -129,7 +129,7 @@ class Dream(World):
     def __init__(
         self,
         system: Dreamer,
-        walkable: Walkable,
+        walkable: WorldSpec,
         *,
         device: torch.device | str = "cpu",
         render_mode: str | None = None,

@@ -1,8 +1,8 @@
 """The executor of plans: row after row, every slot with its own level and its own solver state.
 
-It knows no network: what a view of a read predicts it asks of a `Predict`, plain or on a cache
-(`rollout.reading`). Opinions are mixed before anything moves, never after. Walks in real time
-(`rollout.denoise`) and endless ones (`rollout.endless`) are plans executed here, one after another.
+It knows no network: what a view of a read predicts it asks of a `Predictor`, plain or on a cache
+(`rollout.frame_predictor`). Opinions are mixed before anything moves, never after. Walks in real time
+(`rollout.realtime`) and endless ones (`rollout.streaming`) are plans executed here, one after another.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.draws import Draws
-from dreamwalk.schedules.flow import raise_level
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise
+from dreamwalk.schedules.flow import renoise
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.plans import ForwardSpec, Fuse, Pass, Plan, Renoise
 
 Solver = Literal["euler", "heun", "multistep"]
 """One pass a step, two, or one that goes on as the step before did; the latter two are of second order.
@@ -28,7 +28,7 @@ Where a frame under way rests, or has rested in the row before, what was before 
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelInput:
     """One view of one read, as a backbone is asked about it: `k` frames in order."""
 
     x: Tensor
@@ -37,7 +37,7 @@ class Look:
     """At which sigma each is shown."""
     frames: tuple[int, ...]
     groups: tuple[int, ...]
-    """Who sees whom, as in `Read`."""
+    """Who sees whom, as in `ForwardSpec`."""
     told: bool = True
     """Whether conditions are told."""
     view: int = 0
@@ -59,10 +59,10 @@ class Look:
         return groups[:, None] >= groups[None, :]
 
 
-class Predict(Protocol):
+class Predictor(Protocol):
     """Velocity `(b, k, c, h, w)` of the frames of a look; where a frame does not move, anything."""
 
-    def __call__(self, look: Look) -> Tensor: ...
+    def __call__(self, look: ModelInput) -> Tensor: ...
 
 
 class Noise(Protocol):
@@ -81,7 +81,9 @@ class KeyedNoise:
     device: torch.device | str = "cpu"
 
     def __call__(self, frame: int, use: int) -> Tensor:
-        return Draws([(seed, frame, use) for seed in self.seeds], device=self.device).normal(*self.shape)
+        return KeyedGenerator([(seed, frame, use) for seed in self.seeds], device=self.device).normal(
+            *self.shape
+        )
 
 
 @dataclass
@@ -93,8 +95,8 @@ class State:
 
 
 def execute(
-    plan: Plan, predict: Predict, noise: Noise, *, given: Tensor | None = None, solver: Solver = "euler"
-) -> Tensor:  # fmt: skip
+    plan: Plan, predict: Predictor, noise: Noise, *, given: Tensor | None = None, solver: Solver = "euler"
+) -> Tensor:
     """Walk a plan; gives the final value of every slot, `(b, p, ...)`.
 
     `given` `(b, k, ...)` are the values of the plan's given slots, in order; UserError when there are more
@@ -113,13 +115,15 @@ def begin(plan: Plan, noise: Noise, given: Tensor | None) -> State:
     if sum(plan.given) != len(known):
         raise UserError(f"the plan is given {sum(plan.given)} frames, got {len(known)}")
     values = iter(known)
-    slots = [next(values) if is_given else plan.grid[-1] * noise(frame, 0)
-             for frame, is_given in zip(plan.frames, plan.given, strict=True)]  # fmt: skip
+    slots = [
+        next(values) if is_given else plan.grid[-1] * noise(frame, 0)
+        for frame, is_given in zip(plan.frames, plan.given, strict=True)
+    ]
     return State(torch.stack(slots, dim=1))
 
 
 def rows(
-    plan: Plan, state: State, predict: Predict, noise: Noise, *, solver: Solver = "euler"
+    plan: Plan, state: State, predict: Predictor, noise: Noise, *, solver: Solver = "euler"
 ) -> Iterator[int]:
     """Walk a plan from a state, in place; yields the index of every row when it is done."""
     for index, row in enumerate(plan.rows):
@@ -141,7 +145,7 @@ class _Walk:
 
     plan: Plan
     index: int
-    predict: Predict
+    predict: Predictor
     noise: Noise
 
     def sigma(self, slot: int, *, after: bool = False) -> float:
@@ -178,9 +182,7 @@ def _pass(walk: _Walk, row: Pass, state: State, solver: Solver) -> None:
         state.moved[p] = v[p], stride[p]
 
 
-def _velocities(
-    walk: _Walk, row: Pass, x: Tensor, *, after: Sequence[int] = ()
-) -> dict[int, Tensor]:  # fmt: skip
+def _velocities(walk: _Walk, row: Pass, x: Tensor, *, after: Sequence[int] = ()) -> dict[int, Tensor]:
     """Of every slot that moves, the mean over the reads that hold it; `after` are already a step further."""
     found: dict[int, list[Tensor]] = {p: [] for p in walk.plan.moving(walk.index)}
     for read in row.reads:
@@ -195,8 +197,8 @@ def _velocities(
 
 
 def _look(
-    walk: _Walk, read: Read, index: int, commit: tuple[int, ...], x: Tensor, after: Sequence[int]
-) -> Look:
+    walk: _Walk, read: ForwardSpec, index: int, commit: tuple[int, ...], x: Tensor, after: Sequence[int]
+) -> ModelInput:
     """What one view of a read is shown."""
     view, frames = read.views[index], walk.plan.frames
     hidden = dict(view.shown)
@@ -205,18 +207,23 @@ def _look(
         own = walk.sigma(p, after=p in after)
         sigma = own if p in after else hidden.get(p, shown)
         raised = sigma > own
-        slots.append(raise_level(x[:, p], walk.noise(frames[p], 1), own, sigma) if raised else x[:, p])
+        slots.append(renoise(x[:, p], walk.noise(frames[p], 1), own, sigma) if raised else x[:, p])
         sigmas.append(sigma)
     moving = walk.plan.moving(walk.index)
-    return Look(
-        torch.stack(slots, dim=1), tuple(sigmas), tuple(frames[p] for p in read.slots), read.groups,
-        told=view.told, view=index, moves=tuple(p in moving for p in read.slots),
+    return ModelInput(
+        torch.stack(slots, dim=1),
+        tuple(sigmas),
+        tuple(frames[p] for p in read.slots),
+        read.groups,
+        told=view.told,
+        view=index,
+        moves=tuple(p in moving for p in read.slots),
         commits=tuple(p in commit for p in read.slots),
-    )  # fmt: skip
+    )
 
 
 def _renoise(plan: Plan, index: int, row: Renoise, state: State, noise: Noise) -> None:
     before = state.x.clone()
     for slot, source in zip(row.slots, row.sources, strict=True):
         low, high = plan.grid[plan.levels[index][source]], plan.grid[plan.levels[index + 1][slot]]
-        state.x[:, slot] = raise_level(before[:, source], noise(plan.frames[slot], 2 + index), low, high)
+        state.x[:, slot] = renoise(before[:, source], noise(plan.frames[slot], 2 + index), low, high)

@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frames import FrameBackbone
+from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
 
@@ -56,7 +56,7 @@ def fits(module: nn.Module) -> bool:
 
 
 class OnnxStep:
-    """`rollout.denoise.Step` for one session at a time (batch 1) with a cache of `window` frames."""
+    """`rollout.realtime.Step` for one session at a time (batch 1) with a cache of `window` frames."""
 
     def __init__(
         self, conditions: nn.Module, backbone: FrameBackbone, *, actions: int, window: int, threads: int = 0

@@ -17,13 +17,13 @@ def spread(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.reshape(*sigma.shape, *[1] * (x.ndim - sigma.ndim))
 
 
-def perturb(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+def add_noise(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
     """`x_sigma` for clean `x` and noise `eps` `(b, t, ...)` at levels `(b, t)`."""
     sigma = spread(sigma, x)
     return (1 - sigma) * x + sigma * eps
 
 
-def raise_level(x: Tensor, eps: Tensor, low: float, high: float) -> Tensor:
+def renoise(x: Tensor, eps: Tensor, low: float, high: float) -> Tensor:
     """`x` at level `low` taken to the higher level `high` with fresh noise, by the transition of the path:
 
     x_high = a x_low + b eps, a = (1 - high) / (1 - low), b^2 = high^2 - (a low)^2, so that both the share of

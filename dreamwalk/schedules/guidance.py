@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import View, check_shown
+from dreamwalk.schedules.plans import Branch, check_shown
 from dreamwalk.schedules.staircase import Guide
 
 
@@ -22,14 +22,14 @@ def _at(slots: Sequence[int], sigma: float) -> tuple[tuple[int, float], ...]:
 
 def conditions(weight: float) -> Guide:
     """Classifier-free guidance on actions or words: `weight` with them, `1 - weight` without; 1 is none."""
-    views = View(weight), View(1 - weight, told=False)
+    views = Branch(weight), Branch(1 - weight, told=False)
     return lambda past: views
 
 
 def history(weight: float) -> Guide:
     """Vanilla history guidance: `weight` with the whole history, `1 - weight` without any."""
-    seen = View(weight)
-    return lambda past: (seen, View(1 - weight, shown=_at(past, 1.0))) if past else (View(),)
+    seen = Branch(weight)
+    return lambda past: (seen, Branch(1 - weight, shown=_at(past, 1.0))) if past else (Branch(),)
 
 
 def fractional(weight: float, *, sigma: float) -> Guide:
@@ -38,11 +38,11 @@ def fractional(weight: float, *, sigma: float) -> Guide:
     It keeps the motion that strong vanilla guidance freezes. UserError when `sigma` is not a level.
     """
     check_shown("history is", sigma)
-    near, far = View(weight - 1), View(1 - weight)
+    near, far = Branch(weight - 1), Branch(1 - weight)
 
-    def guide(past: tuple[int, ...]) -> tuple[View, ...]:
+    def guide(past: tuple[int, ...]) -> tuple[Branch, ...]:
         blurred, hidden = replace(near, shown=_at(past, sigma)), replace(far, shown=_at(past, 1.0))
-        return (View(), blurred, hidden) if past else (View(),)
+        return (Branch(), blurred, hidden) if past else (Branch(),)
 
     return guide
 
@@ -51,13 +51,13 @@ def temporal(weights: Sequence[tuple[int, float]]) -> Guide:
     """Temporal history guidance: pairs of (last frames that are seen, weight); the rest sees no history."""
     if any(frames < 1 for frames, _ in weights):
         raise UserError("temporal guidance sees the last 1, 2, ... frames; no frames take what is left")
-    views = [(frames, View(weight)) for frames, weight in weights]
+    views = [(frames, Branch(weight)) for frames, weight in weights]
 
-    def guide(past: tuple[int, ...]) -> tuple[View, ...]:
+    def guide(past: tuple[int, ...]) -> tuple[Branch, ...]:
         if not past:
-            return (View(),)
+            return (Branch(),)
         parts = tuple(replace(view, shown=_at(past[:-frames], 1.0)) for frames, view in views)
         rest = 1 - sum(weight for _, weight in weights)
-        return (*parts, View(rest, shown=_at(past, 1.0))) if rest else parts
+        return (*parts, Branch(rest, shown=_at(past, 1.0))) if rest else parts
 
     return guide

@@ -11,16 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import (
-    Fuse,
-    Pass,
-    Plan,
-    Read,
-    Renoise,
-    Row,
-    check_counts,
-    check_shown,
-)
+from dreamwalk.schedules.plans import ForwardSpec, Fuse, Pass, Plan, Renoise, Row, check_counts, check_shown
 
 
 @dataclass
@@ -42,7 +33,7 @@ class _Draft:
         """One pass: `slots` go down a level; every window is a read."""
         now = self.lines[-1]
         shown = [self.grid[level] if level else self.clean_sigma for level in now]
-        reads = (Read(tuple(w), tuple(shown[p] for p in w), (0,) * len(w)) for w in windows)
+        reads = (ForwardSpec(tuple(w), tuple(shown[p] for p in w), (0,) * len(w)) for w in windows)
         self._add(Pass(tuple(reads)), {p: now[p] - 1 for p in slots})
 
     def descend(self, slots: Sequence[int], windows: Sequence[Sequence[int]], *, to: int = 0) -> None:
@@ -117,9 +108,14 @@ def trapezoid(grid: Sequence[float], frames: int, *, lag: int) -> Plan:
 
 
 def rolling(
-    grid: Sequence[float], frames: int, *, lag: int = 1, history: int = 0, window: int = 0,
+    grid: Sequence[float],
+    frames: int,
+    *,
+    lag: int = 1,
+    history: int = 0,
+    window: int = 0,
     history_sigma: float = 0.0,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """A queue from which a clean frame leaves every `lag` rows while noise enters: `frames` leave.
 
     Rolling diffusion (arXiv 2402.09470) and FIFO-Diffusion (2405.11473). The plan is open: it is given
@@ -150,7 +146,7 @@ def rolling(
 
 def overlapped(
     grid: Sequence[float], frames: int, *, clip: int, overlap: int, level: int, smooth: int = 0
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Clip after clip; the frames that two clips share are drawn anew from the first, and fused at the end.
 
     After the smooth video sampling of Voyager (arXiv 2506.04225): a clip begins with its `overlap` as the
@@ -193,7 +189,7 @@ def stitched(grid: Sequence[float], frames: int, *, window: int, overlap: int) -
 
 def together(
     grid: Sequence[float], frames: int, *, known: Iterable[int] = (), begin: int | None = None
-) -> Plan:  # fmt: skip
+) -> Plan:
     """All frames at once, as a model of whole clips was trained; those of `known` are given, clean.
 
     With `begin`, a level of the grid, all others are given too, as noisy as that: a clip that is dreamt anew
@@ -211,7 +207,7 @@ def together(
 
 def keyframes(
     grid: Sequence[float], frames: int, *, every: int, known: int = 0, key_sigma: float = 0.0
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Frames 0, `every`, 2 `every`, ... first, together; then those between, each gap with its two keyframes.
 
     Long videos of the Diffusion Forcing Transformer (arXiv 2502.06764). The first `known` keyframes are
@@ -248,10 +244,12 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
     def moved(slots: Iterable[int]) -> tuple[int, ...]:
         return tuple(p + count for p in slots)
 
-    def read(old: Read) -> Read:
+    def read(old: ForwardSpec) -> ForwardSpec:
         views = (replace(v, shown=tuple((p + count, shown) for p, shown in v.shown)) for v in old.views)
         below = (min(old.groups) - 1,) * count
-        return Read(recall + moved(old.slots), (sigma,) * count + old.shown, below + old.groups, tuple(views))
+        return ForwardSpec(
+            recall + moved(old.slots), (sigma,) * count + old.shown, below + old.groups, tuple(views)
+        )
 
     rows: list[Row] = []
     fresh = recall
@@ -265,15 +263,25 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
             case Fuse():
                 rows.append(Fuse(moved(row.slots)))
     return Plan(
-        plan.grid, tuple(memory) + tuple(at + frame for frame in plan.frames), (True,) * count + plan.given,
-        tuple((0,) * count + line for line in plan.levels), tuple(rows), open=plan.open,
-    )  # fmt: skip
+        plan.grid,
+        tuple(memory) + tuple(at + frame for frame in plan.frames),
+        (True,) * count + plan.given,
+        tuple((0,) * count + line for line in plan.levels),
+        tuple(rows),
+        open=plan.open,
+    )
 
 
 def resampled(
-    grid: Sequence[float], frames: int, *, jump: int, times: int = 1, begin: int | None = None,
-    history: int = 0, history_sigma: float = 0.0,
-) -> Plan:  # fmt: skip
+    grid: Sequence[float],
+    frames: int,
+    *,
+    jump: int,
+    times: int = 1,
+    begin: int | None = None,
+    history: int = 0,
+    history_sigma: float = 0.0,
+) -> Plan:
     """Down by `jump` levels, then `times` times up again and down, and so on until clean.
 
     The resampling of RePaint (arXiv 2201.09865, section 4.2), which brings what is dreamt into harmony with

@@ -48,7 +48,7 @@ def check_shown(what: str, sigma: object) -> None:
 
 
 @dataclass(frozen=True)
-class View:
+class Branch:
     """One opinion in a pass; the opinions of a read are mixed by weight before anything moves."""
 
     weight: float = 1.0
@@ -68,7 +68,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Read:
+class ForwardSpec:
     """What the backbone sees at once: slots in order, and how."""
 
     slots: tuple[int, ...]
@@ -77,14 +77,14 @@ class Read:
     groups: tuple[int, ...]
     """Who sees whom: a slot sees the slots of its own group and of all smaller ones. One group is a
     bidirectional mask, a group per frame a causal one, a group per chunk a block-causal one."""
-    views: tuple[View, ...] = (View(),)
+    views: tuple[Branch, ...] = (Branch(),)
 
 
 @dataclass(frozen=True)
 class Pass:
     """One or more reads of the same state; a slot that several of them read moves by their mean."""
 
-    reads: tuple[Read, ...]
+    reads: tuple[ForwardSpec, ...]
     commit: tuple[int, ...] = ()
     """Slots whose keys and values, as read here, stay valid from now on."""
 
@@ -274,7 +274,7 @@ def _check_pass(plan: Plan, index: int, row: Pass, changed: set[int]) -> None:
         _check_read(plan, index, read, changed)
 
 
-def _check_read(plan: Plan, index: int, read: Read, changed: set[int]) -> None:
+def _check_read(plan: Plan, index: int, read: ForwardSpec, changed: set[int]) -> None:
     if len(set(read.slots)) != len(read.slots) or not len(read.shown) == len(read.groups) == len(read.slots):
         raise UserError(f"row {index} reads a slot twice, or does not say how each is shown")
     order = [plan.frames[p] for p in read.slots]
@@ -319,7 +319,7 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _unseen(plan: Plan, index: int, read: Read) -> Iterator[str]:
+def _unseen(plan: Plan, index: int, read: ForwardSpec) -> Iterator[str]:
     """What is known of the walk and the slots that a read moves are not shown, or not as it is.
 
     Only a frame that sees a copy of every other one of which anything is known moves as the data do.

@@ -13,17 +13,26 @@ from itertools import pairwise
 from typing import Literal
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import Mask, Pass, Plan, Read, View, check_counts, check_mask, check_shown
+from dreamwalk.schedules.plans import (
+    Branch,
+    ForwardSpec,
+    Mask,
+    Pass,
+    Plan,
+    check_counts,
+    check_mask,
+    check_shown,
+)
 
-Guide = Callable[[tuple[int, ...]], tuple[View, ...]]
+Guide = Callable[[tuple[int, ...]], tuple[Branch, ...]]
 Shown = float | Literal["alike"]
 """At which sigma finished frames are shown; `alike`: as noisy as the noisiest frame beside them, which is all
 that a model knows whose clips had one level each."""
 
 
-def unguided(past: tuple[int, ...]) -> tuple[View, ...]:
+def unguided(past: tuple[int, ...]) -> tuple[Branch, ...]:
     """One view, as the read says."""
-    return (View(),)
+    return (Branch(),)
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,17 @@ def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Sched
 
 
 def staircase(
-    grid: Sequence[float], frames: int, *, lag: int, chunk: int = 1, history: int = 0, window: int = 0,
-    history_sigma: Shown = 0.0, mask: Mask = "causal", guide: Guide = unguided,
-) -> Plan:  # fmt: skip
+    grid: Sequence[float],
+    frames: int,
+    *,
+    lag: int,
+    chunk: int = 1,
+    history: int = 0,
+    window: int = 0,
+    history_sigma: Shown = 0.0,
+    mask: Mask = "causal",
+    guide: Guide = unguided,
+) -> Plan:
     """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
 
     `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
@@ -94,15 +111,30 @@ def staircase(
         )
     done = [-lag * (p // chunk) for p in range(frames)]
     return _walk(
-        grid, done, steps + lag * (chunks - 1), chunk=chunk, history=history, window=window,
-        history_sigma=history_sigma, mask=mask, guide=guide,
-    )  # fmt: skip
+        grid,
+        done,
+        steps + lag * (chunks - 1),
+        chunk=chunk,
+        history=history,
+        window=window,
+        history_sigma=history_sigma,
+        mask=mask,
+        guide=guide,
+    )
 
 
 def stride(
-    grid: Sequence[float], *, lag: int, chunk: int = 1, history: int = 0, under_way: int = 0,
-    history_sigma: Shown = 0.0, mask: Mask = "causal", guide: Guide = unguided, fresh: int = 0,
-) -> Plan:  # fmt: skip
+    grid: Sequence[float],
+    *,
+    lag: int,
+    chunk: int = 1,
+    history: int = 0,
+    under_way: int = 0,
+    history_sigma: Shown = 0.0,
+    mask: Mask = "causal",
+    guide: Guide = unguided,
+    fresh: int = 0,
+) -> Plan:
     """One stride of an endless staircase: `under_way` chunks go on, a new one starts, `lag` rows pass.
 
     A lag of 0 is taken as one of all steps: chunk after chunk. The last `fresh` of the `history` frames are
@@ -112,9 +144,17 @@ def stride(
     rows = lag or steps
     done = [rows * (under_way - p // chunk) for p in range(chunk * (under_way + 1))]
     return _walk(
-        grid, done, rows, chunk=chunk, history=history, window=0, history_sigma=history_sigma, mask=mask,
-        guide=guide, committed=history - fresh,
-    )  # fmt: skip
+        grid,
+        done,
+        rows,
+        chunk=chunk,
+        history=history,
+        window=0,
+        history_sigma=history_sigma,
+        mask=mask,
+        guide=guide,
+        committed=history - fresh,
+    )
 
 
 def _sizes(steps: int, frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
@@ -128,9 +168,18 @@ def _sizes(steps: int, frames: int, *, lag: int, chunk: int, history: int) -> tu
 
 
 def _walk(
-    grid: Sequence[float], done: list[int], count: int, *, chunk: int, history: int, window: int,
-    history_sigma: Shown, mask: Mask, guide: Guide, committed: int = 0,
-) -> Plan:  # fmt: skip
+    grid: Sequence[float],
+    done: list[int],
+    count: int,
+    *,
+    chunk: int,
+    history: int,
+    window: int,
+    history_sigma: Shown,
+    mask: Mask,
+    guide: Guide,
+    committed: int = 0,
+) -> Plan:
     """`count` rows from where new frames have `done` so many steps, or have that many to wait."""
     check_mask(mask)
     if history_sigma != "alike":
@@ -150,7 +199,9 @@ def _walk(
         groups = tuple(group(p, history=history, chunk=chunk, mask=mask) for p in slots)
         fresh = tuple(p for p in slots if committed <= p < finished) if mask != "bidirectional" else ()
         committed = max(committed, finished)
-        rows.append(Pass((Read(slots, shown, groups, guide(tuple(p for p in slots if not now[p]))),), fresh))
+        rows.append(
+            Pass((ForwardSpec(slots, shown, groups, guide(tuple(p for p in slots if not now[p]))),), fresh)
+        )
     given = (True,) * history + tuple(d > 0 for d in done)
     unfinished = any(levels[-1])
     return Plan(rising, tuple(range(total)), given, levels, tuple(rows), open=unfinished)

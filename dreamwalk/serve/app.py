@@ -177,10 +177,15 @@ def _offer(clips: Clips) -> dict[str, object]:
     """What the form of a wish needs to know."""
     (height, width), examples = clips.size, list(clips.examples)
     return {
-        "height": height, "width": width, "fps": clips.fps, "steps": clips.steps,
-        "most_steps": clips.most_steps, "longest": clips.longest, "examples": examples,
+        "height": height,
+        "width": width,
+        "fps": clips.fps,
+        "steps": clips.steps,
+        "most_steps": clips.most_steps,
+        "longest": clips.longest,
+        "examples": examples,
         "vocabulary": clips.vocabulary,
-    }  # fmt: skip
+    }
 
 
 def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:

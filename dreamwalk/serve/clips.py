@@ -33,15 +33,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dreamwalk.data.pictures import fit
-from dreamwalk.data.temporary import TemporaryFolder
 from dreamwalk.errors import UserError
+from dreamwalk.images import fit
 from dreamwalk.serve.film import Film
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Full, Lobby
 from dreamwalk.serve.player import sentence
 from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, read_picture, read_whole
 from dreamwalk.serve.stage import Clips, Wish
+from dreamwalk.temporary import TemporaryFolder
 
 Event = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -124,9 +124,7 @@ class Studio:
             gone.set()
 
 
-def _make(
-    clips: Clips, wish: Wish, *, post: Callable[[Event | None], None], gone: threading.Event
-) -> None:  # fmt: skip
+def _make(clips: Clips, wish: Wish, *, post: Callable[[Event | None], None], gone: threading.Event) -> None:
     """Make one clip and post what happens, None last; stop at the next step when the page is gone."""
     began = time.monotonic()
     try:
@@ -140,10 +138,15 @@ def _make(
             left = (time.monotonic() - began) / max(1, progress.step) * (progress.steps - progress.step)
             shown = [] if whole or progress.frames is None else list(progress.frames)
             pictures = [_url("image/jpeg", encode_picture(frame)) for frame in shown]
-            post({
-                "type": "progress", "step": progress.step, "steps": progress.steps,
-                "left": round(left, 1), "pictures": pictures,
-            })  # fmt: skip
+            post(
+                {
+                    "type": "progress",
+                    "step": progress.step,
+                    "steps": progress.steps,
+                    "left": round(left, 1),
+                    "pictures": pictures,
+                }
+            )
         if film is None:
             raise UserError("the clip ended before its last step")
         post(_done(film, clips.fps) | {"seconds": round(time.monotonic() - began, 1), "seed": wish.seed})
@@ -159,9 +162,12 @@ def _done(frames: np.ndarray, fps: float) -> Event:
     last = io.BytesIO()
     Image.fromarray(frames[-1]).save(last, "PNG")
     return {
-        "type": "done", "film": _url("video/mp4", film_of(frames, fps)), "frames": len(frames), "fps": fps,
+        "type": "done",
+        "film": _url("video/mp4", film_of(frames, fps)),
+        "frames": len(frames),
+        "fps": fps,
         "last": _url("image/png", last.getvalue()),
-    }  # fmt: skip
+    }
 
 
 def film_of(frames: np.ndarray, fps: float) -> bytes:

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from dreamwalk.data.h264 import VideoWriter
-from dreamwalk.data.temporary import TemporaryFolder
 from dreamwalk.data.walks import Walk, write_walk
+from dreamwalk.temporary import TemporaryFolder
 
 MAX_SECONDS = 600.0
 MIN_HEIGHT = 480

@@ -162,7 +162,7 @@ def _number(content: dict[str, Any], key: str, bound: float = MAX_DISTANCE) -> f
 
 def read_whole(
     content: dict[str, Any], key: str, high: int, default: int | None = None, *, low: int = 0
-) -> int:  # fmt: skip
+) -> int:
     """A whole number from `low` to `high` of a message; UserError for anything else."""
     value = content.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:

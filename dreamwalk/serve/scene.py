@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamwalk.data.pictures import fit
 from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps
 from dreamwalk.errors import UserError
+from dreamwalk.images import fit
 from dreamwalk.serve.stage import Stage
 from dreamwalk.world import ActionSchema, World
 

@@ -1,7 +1,7 @@
 """Autoencode: the codec as a system of its own, trained before the systems that dream in its latents.
 
 The patch codec (`codecs/patch.py`) sets its linear code from data and trains its decoder. The KL autoencoder
-(`codecs/frame.py`, LDM, arXiv 2112.10752), the causal one of HunyuanVideo (`codecs/causal.py`, arXiv
+(`codecs/kl_autoencoder.py`, LDM, arXiv 2112.10752), the causal one of HunyuanVideo (`codecs/causal.py`, arXiv
 2412.03603, section 4.1) and the temporal one of Movie Gen (`codecs/tae.py`, arXiv 2410.13720, section 3.1.1)
 train both sides with a small KL term on their bottleneck. To the error of pixels come, where they are asked
 for, the perceptual distance, the adversarial term and the outlier penalty of these papers.
@@ -26,15 +26,15 @@ from torch import Tensor, nn
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig, VideoCodecConfig, build_codec, build_video_codec
-from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
+from dreamwalk.codecs.block import BlockCodec, BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
-from dreamwalk.codecs.frame import KLCodecConfig
+from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
 from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.tae import TAEConfig
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.weights.vgg import read_perceptual
 
 
@@ -90,10 +90,10 @@ class Autoencode(nn.Module):
         if isinstance(self.codec, PatchCodec | BlockCodec):
             self.codec.fit(to_float(clips().video))
 
-    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
+    def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the rest is told."""
         video = to_float(clip.video)
-        restored, terms = self._restored(video, draws)
+        restored, terms = self._restored(video, generator)
         error = restored - video
         squared, absolute = error.square().mean(), error.abs().mean()
         loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
@@ -107,17 +107,17 @@ class Autoencode(nn.Module):
         loss = loss + self.config.outliers * terms.get("outliers", 0.0)
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
 
-    def _restored(self, video: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def _restored(self, video: Tensor, generator: KeyedGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """`video` coded, shaken and decoded, and the terms of the loss that are of its latents."""
         terms: dict[str, Tensor] = {}
         if isinstance(self.codec, PatchCodec | BlockCodec):
             latents = self.codec.encode(video)
-            restored = self.codec.decode(latents + self.config.noise * draws.normal(*latents.shape[1:]))
+            restored = self.codec.decode(latents + self.config.noise * generator.normal(*latents.shape[1:]))
         else:
             mean, log_variance = self.codec.posterior(video)
             self.codec.scale.measure(mean)
             terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-            latents = mean + (0.5 * log_variance).exp() * draws.normal(*mean.shape[1:])
+            latents = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape[1:])
             restored = self.codec.decode(self.codec.normalise(latents))
             if self.config.outliers:
                 terms["outliers"] = outlier_penalty(latents)

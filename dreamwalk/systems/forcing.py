@@ -27,19 +27,19 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.framedit import FrameDiTConfig
-from dreamwalk.backbones.teacher import Known, teacher_pass
+from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.conditions.places import MapConfig
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
+from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.schedules import flow
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Mask, check_counts, check_mask
 from dreamwalk.schedules.staircase import Schedule, Shown, group
+from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 
 
 @dataclass(frozen=True)
-class ForcingConfig(DreamConfig):
+class ForcingConfig(InteractiveConfig):
     """The parts of the system, how it is played, and how it is trained."""
 
     levels: Literal["independent", "teacher", "full"] = "independent"
@@ -73,7 +73,7 @@ class ForcingConfig(DreamConfig):
         super().__post_init__()
 
 
-class Forcing(DreamingSystem):
+class Forcing(Interactive):
     """How a dreaming system learns to go on from any mixture of noise."""
 
     name = "forcing"
@@ -93,18 +93,18 @@ class Forcing(DreamingSystem):
     @property
     def shown_history(self) -> Shown:
         """A model that was trained on one level a clip knows history only as noisy as the rest."""
-        return "alike" if self.config.levels == "full" else self.config.history_level
+        return "alike" if self.config.levels == "full" else self.config.history_sigma
 
     def dream_loss(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
     ) -> dict[str, Tensor]:
-        told = draws.uniform(1) >= self.config.untold
+        told = generator.uniform(1) >= self.config.untold
         known = Known(conditions * told[..., None], views)
         if self.config.levels == "teacher":
-            return self.teacher(x, known, draws)
-        sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], draws)
+            return self.teacher(x, known, generator)
+        sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], generator)
         sigma = sigma.expand(-1, x.shape[1])
-        noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
+        noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
         groups = self.groups(x)
         visible = groups[:, None] >= groups
         v = self.backbone(noisy, sigma, known.conditions, visible=visible, views=known.views)
@@ -119,13 +119,13 @@ class Forcing(DreamingSystem):
         of = (group(i, history=1, chunk=config.chunk, mask=config.mask) for i in range(x.shape[1]))
         return torch.tensor(list(of), device=x.device)
 
-    def teacher(self, x: Tensor, known: Known, draws: Draws) -> dict[str, Tensor]:
+    def teacher(self, x: Tensor, known: Known, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as clean history, shown as when played; frames 1 .. t-1 as targets, in one pass."""
         history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        sigma = self.draw_levels(frames, draws)
-        shown_at = torch.full_like(sigma, self.config.history_level)
-        shown = flow.perturb(history, draws.normal(*history.shape[1:]), shown_at)
-        noisy = flow.perturb(targets, draws.normal(*targets.shape[1:]), sigma)
+        sigma = self.draw_levels(frames, generator)
+        shown_at = torch.full_like(sigma, self.config.history_sigma)
+        shown = flow.add_noise(history, generator.normal(*history.shape[1:]), shown_at)
+        noisy = flow.add_noise(targets, generator.normal(*targets.shape[1:]), sigma)
         v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, known, self.groups(x))
         return self.compare(targets, noisy, v, sigma, self.left_of(shown_at))
 
@@ -137,16 +137,16 @@ class Forcing(DreamingSystem):
         """How much of the frames before each is left."""
         return nn.functional.pad(self.left_of(sigma)[:, :-1], (1, 0))
 
-    def draw_levels(self, frames: int, draws: Draws) -> Tensor:
+    def draw_levels(self, frames: int, generator: KeyedGenerator) -> Tensor:
         """Levels `(b, frames)`, a share of them pure noise."""
         uniform = self.config.density == "uniform"
-        drawn = draws.uniform(frames) if uniform else flow.logit_normal(draws.normal(frames))
+        drawn = generator.uniform(frames) if uniform else flow.logit_normal(generator.normal(frames))
         sigma = flow.shift(drawn, self.config.shift)
         if self.config.begun:
             place = torch.arange(frames, device=sigma.device)
-            begun = (draws.uniform(1) < self.config.begun) & (place < frames * draws.uniform(1))
+            begun = (generator.uniform(1) < self.config.begun) & (place < frames * generator.uniform(1))
             sigma = torch.where(begun, self.NEARLY_CLEAN * sigma, sigma)
-        return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
+        return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
         """The weighted loss of frames at `sigma` beside frames of which `seen` is left."""
@@ -159,18 +159,30 @@ def tiny() -> ForcingConfig:
     """For tests: 32x32 frames, learns a clip by heart in seconds."""
     codec = PatchCodecConfig(channels=16, patch=8, widths=(16, 16))
     backbone = FrameDiTConfig(
-        channels=16, grid=(4, 4), width=64, depth=2, heads=2, feedforward_multiple=32, qk_norm=True,
+        channels=16,
+        grid=(4, 4),
+        width=64,
+        depth=2,
+        heads=2,
+        feedforward_multiple=32,
+        qk_norm=True,
         predicts="clean",
-    )  # fmt: skip
+    )
     return ForcingConfig(codec=codec, backbone=backbone, actions=7, pure=0.2, steps=4, window=8)
 
 
 def rooms() -> ForcingConfig:
     """For levels never seen: 96x128 frames, 48 tokens a frame, small enough to compare ideas on a laptop."""
     backbone = FrameDiTConfig(
-        channels=64, grid=(6, 8), width=192, depth=6, heads=3, feedforward_multiple=64, qk_norm=True,
+        channels=64,
+        grid=(6, 8),
+        width=192,
+        depth=6,
+        heads=3,
+        feedforward_multiple=64,
+        qk_norm=True,
         predicts="clean",
-    )  # fmt: skip
+    )
     return ForcingConfig(
         codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure=0.1, window=11
     )
@@ -179,5 +191,5 @@ def rooms() -> ForcingConfig:
 def doom() -> ForcingConfig:
     """The shipped dream of the level `home`, known by heart: any schedule, in real time."""
     backbone = replace(rooms().backbone, width=256, heads=4)
-    place = MapConfig(origin=(-32, -32), extent=(1152, 736))
+    place = NeuralMapConfig(origin=(-32, -32), extent=(1152, 736))
     return replace(rooms(), backbone=backbone, map=place, begun=0.5, pure=0.25, window=7)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Count
 from dreamwalk.world import ActionSchema
 
@@ -69,7 +69,7 @@ class Inverse(nn.Module):
         out = self.head(self.trunk(torch.cat([before, after - before], dim=1)))
         return out[:, : self.config.buttons], out[:, self.config.buttons :]
 
-    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
+    def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Cross-entropy of the buttons and squared error of the axes, over all neighbours in a clip."""
         buttons, axes = self.read(clip.video)
         told = clip.actions[:, 1:]

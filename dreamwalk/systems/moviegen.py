@@ -14,8 +14,8 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
       latent concatenation              it is shown beside all latents (`backbone.extra`)
     embedded guidance, distillation     `embedded`
     spatial upsampler                   `upsampler`, `enlarges`
-    MLLM and CLIP text encoders         `PublishedWords`; with `pictures`, the MLLM sees the first one
-    MLLM, Glyph-ByT5, SigLIP (1.5)      `PublishedKinds`; with `pictures`, SigLIP sees the first one
+    MLLM and CLIP text encoders         `HunyuanTextConfig`; with `pictures`, the MLLM sees the first one
+    MLLM, Glyph-ByT5, SigLIP (1.5)      `Hunyuan15TextConfig`; with `pictures`, SigLIP sees the first one
 
 The upsampler (Movie Gen, section 3.1.5) is shown, beside all latents, those of the small clip made larger in
 pixels. Both come from the system's codec, so that each latent has the latent of the very same frames beside
@@ -37,18 +37,18 @@ from dreamwalk.backbones.crossdit import CrossDiTConfig
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import VideoCodecConfig, build_video_codec
-from dreamwalk.codecs.blocks import BlockCodecConfig
+from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions import WordsConfig, build_reader
-from dreamwalk.conditions.letters import LettersConfig
-from dreamwalk.conditions.published import PublishedReader
+from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
+from dreamwalk.conditions.hunyuan import HunyuanTextEncoder
 from dreamwalk.errors import UserError
-from dreamwalk.layers.words import Words
-from dreamwalk.rollout.clips import Order, film, shown_beside
-from dreamwalk.rollout.dream import Walkable
-from dreamwalk.rollout.enlarging import degraded, resized
-from dreamwalk.schedules.draws import Draws
-from dreamwalk.schedules.flow import logit_normal, perturb, shift, spread
+from dreamwalk.layers.text import TextEmbedding
+from dreamwalk.rollout.dream import WorldSpec
+from dreamwalk.schedules.flow import add_noise, logit_normal, shift, spread
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.clip_generator import ClipRequest, film, shown_beside
+from dreamwalk.systems.upscaling import degraded, resized
 from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 
 
@@ -58,7 +58,7 @@ class MoviegenConfig:
 
     codec: VideoCodecConfig = field(default_factory=BlockCodecConfig)
     backbone: VideoBackboneConfig = field(default_factory=MMDiTConfig)
-    letters: WordsConfig = field(default_factory=lambda: LettersConfig(width=128))
+    letters: WordsConfig = field(default_factory=lambda: ByteEncoderConfig(width=128))
     """Who reads the words: a text encoder that is trained along, or published ones."""
     predicts: Literal["velocity", "clean"] = "velocity"
     """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
@@ -108,7 +108,7 @@ class Moviegen(nn.Module):
     name = "moviegen"
     about: dict[str, Any] | None = None
     """Metadata of the file that the weights came from."""
-    walkable: Walkable | None = None
+    walkable: WorldSpec | None = None
     """Of its data: the starts are first pictures to choose from."""
 
     def __init__(self, config: MoviegenConfig) -> None:
@@ -131,23 +131,28 @@ class Moviegen(nn.Module):
         with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
             return self.codec.encode(video.float() / 127.5 - 1)
 
-    def read(self, texts: Sequence[str], pictures: Tensor | None = None) -> Words:
+    def read(self, texts: Sequence[str], pictures: Tensor | None = None) -> TextEmbedding:
         """What the backbone is told for texts; the empty one tells nothing. First pictures, uint8
         `(b or 1, 3, h, w)`, are shown to published readers, of which some look at them."""
-        published = isinstance(self.letters, PublishedReader)
+        published = isinstance(self.letters, HunyuanTextEncoder)
         return self.letters(texts, pictures) if published else self.letters(texts)
 
     def velocity(
-        self, x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None = None,
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        words: TextEmbedding,
+        *,
+        guidance: Tensor | None = None,
         extra: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `rollout.clips.Velocity`."""
+    ) -> Tensor:
+        """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `systems.clip_generator.Velocity`."""
         out = self.backbone(x, sigma, words, guidance=guidance, extra=extra)
         if self.config.predicts == "velocity":
             return out
         return (x - out) / spread(sigma.clamp(min=self.config.velocity_floor), x)
 
-    def loss(self, clip: Clip, draws: Draws) -> dict[str, Tensor]:
+    def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Flow matching (Movie Gen, equations 1 to 4): the squared error of the velocity.
 
         One level for all frames of a clip, but 0 for the first latents of those that go on from them, often
@@ -156,24 +161,24 @@ class Moviegen(nn.Module):
         """
         config = self.config
         x = self.encode(clip.video) if clip.latents is None else clip.latents.float()
-        told = draws.uniform(1)[:, 0] >= config.untold
+        told = generator.uniform(1)[:, 0] >= config.untold
         texts = [text if tell else "" for text, tell in zip(clip.caption, told, strict=True)]
         words = self.read(texts, None if clip.video is None else clip.video[:, 0])
-        drawn = logit_normal(draws.normal(1), std=config.training_spread)
+        drawn = logit_normal(generator.normal(1), std=config.training_spread)
         sigma = shift(drawn, config.training_shift).expand(-1, x.shape[1]).clone()
-        going_on = (draws.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
+        going_on = (generator.uniform(1)[:, 0] < config.pictured) & (x.shape[1] > 1)
         extra = None
         if config.enlarges > 1:
-            small = degraded(clip.video, draws, enlarges=config.enlarges)
+            small = degraded(clip.video, generator, enlarges=config.enlarges)
             extra = self.encode(resized(small, clip.video.shape[-2:]))
         elif config.backbone.extra:
             extra = shown_beside(x[:, :1], x.shape[1]) * going_on[:, None, None, None, None]
         else:
-            known = (draws.uniform(1).square() * (x.shape[1] - 1)).ceil().clamp(min=1)
+            known = (generator.uniform(1).square() * (x.shape[1] - 1)).ceil().clamp(min=1)
             sigma[going_on[:, None] & (torch.arange(x.shape[1], device=x.device) < known)] = 0.0
-        eps = draws.normal(*x.shape[1:])
+        eps = generator.normal(*x.shape[1:])
         guidance = None if config.embedded is None else x.new_full((len(x),), config.embedded)
-        v = self.velocity(perturb(x, eps, sigma), sigma, words, guidance=guidance, extra=extra)
+        v = self.velocity(add_noise(x, eps, sigma), sigma, words, guidance=guidance, extra=extra)
         error = (self.codec.loudness * (v - (eps - x)).square()).mean(dim=(2, 3, 4))
         loss = (error * (sigma > 0)).sum() / (sigma > 0).sum()
         return {
@@ -186,23 +191,28 @@ class Moviegen(nn.Module):
     def preview(self, clip: Clip) -> Tensor:
         """What the captions of `clip` lead to, in [-1, 1] `(b, t, 3, h, w)`."""
         height, width = clip.video.shape[-2:]
-        order = Order(tuple(clip.caption), frames=len(clip), size=(height, width), steps=12)
+        order = ClipRequest(tuple(clip.caption), frames=len(clip), size=(height, width), steps=12)
         if self.config.enlarges == 1:
             return film(self, order)
-        draws = Draws([(row,) for row in range(len(clip.video))], device=clip.video.device)
-        small = degraded(clip.video, draws, enlarges=self.config.enlarges)
+        generator = KeyedGenerator([(row,) for row in range(len(clip.video))], device=clip.video.device)
+        small = degraded(clip.video, generator, enlarges=self.config.enlarges)
         return film(self, replace(order, use="larger"), small)
 
     def sample(
-        self, prompt: str | Sequence[str], *, frames: int | None = None, seed: int = 0,
-        order: Order | None = None, video: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        prompt: str | Sequence[str],
+        *,
+        frames: int | None = None,
+        seed: int = 0,
+        order: ClipRequest | None = None,
+        video: Tensor | None = None,
+    ) -> Tensor:
         """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; an `order` says all but the prompts.
 
         `video` uint8 `(b or 1, t, 3, h, w)` are pictures to begin with or a clip, used as `order.use` says.
         """
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        asked = replace(order or Order((), frames=frames, seed=seed), prompts=prompts)
+        asked = replace(order or ClipRequest((), frames=frames, seed=seed), prompts=prompts)
         return rearrange((film(self, asked, video) + 1) * 127.5, "b t c h w -> b t h w c").round().byte()
 
 
@@ -214,7 +224,7 @@ def _share(error: Tensor, chosen: Tensor) -> Tensor:
 def upsampler(config: MoviegenConfig, *, enlarges: int = 2) -> MoviegenConfig:
     """Of a system of clips from words, the one that makes its clips so many times as high and wide.
 
-    It starts from that one's weights (`systems.open.fill_from`) and at first gives what that one gives, but
+    It starts from that one's weights (`systems.open.init_from`) and at first gives what that one gives, but
     where positions are tables, which are interpolated.
     UserError for a system that is shown something beside its latents already, or for less than twice.
     """
@@ -225,21 +235,32 @@ def upsampler(config: MoviegenConfig, *, enlarges: int = 2) -> MoviegenConfig:
         t, h, w = backbone.extent
         backbone = replace(backbone, extent=(t, enlarges * h, enlarges * w))
     return replace(
-        config, backbone=replace(backbone, extra=backbone.channels), enlarges=enlarges, pictured=0.0,
-        hint=0.0, size=(enlarges * height, enlarges * width), steps=20,
-    )  # fmt: skip
+        config,
+        backbone=replace(backbone, extra=backbone.channels),
+        enlarges=enlarges,
+        pictured=0.0,
+        hint=0.0,
+        size=(enlarges * height, enlarges * width),
+        steps=20,
+    )
 
 
 def tiny() -> MoviegenConfig:
     """For tests: a toy of every part, for clips of 5 frames of 32x32."""
     codec = CausalVAEConfig(
-        channels=4, widths=(8, 8, 8), blocks=1, norm="position", attention="frame", scale=1.0, patch=2,
+        channels=4,
+        widths=(8, 8, 8),
+        blocks=1,
+        norm="position",
+        attention="frame",
+        scale=1.0,
+        patch=2,
         strides=((2, 2, 2), (2, 2, 2)),
-    )  # fmt: skip
+    )
     backbone = MMDiTConfig(
         channels=4, width=32, heads=2, dual=1, single=1, refine=1, text=16, pooled=0, axes=(4, 6, 6)
     )
-    letters = LettersConfig(width=16, heads=2)
+    letters = ByteEncoderConfig(width=16, heads=2)
     return MoviegenConfig(codec, backbone, letters, frames=5, size=(32, 32), steps=3)
 
 
@@ -248,10 +269,23 @@ def doom() -> MoviegenConfig:
     return MoviegenConfig(
         codec=BlockCodecConfig(),
         backbone=MMDiTConfig(
-            channels=128, width=256, heads=4, dual=1, single=7, refine=1, patch=(1, 1, 1), text=128,
-            pooled=128, axes=(16, 24, 24),
+            channels=128,
+            width=256,
+            heads=4,
+            dual=1,
+            single=7,
+            refine=1,
+            patch=(1, 1, 1),
+            text=128,
+            pooled=128,
+            axes=(16, 24, 24),
         ),
-        letters=LettersConfig(width=128, pooled=128),
-        predicts="clean", shift=8.0, training_shift=8.0, training_spread=1.6, pictured=0.5, steps=16,
+        letters=ByteEncoderConfig(width=128, pooled=128),
+        predicts="clean",
+        shift=8.0,
+        training_shift=8.0,
+        training_spread=1.6,
+        pictured=0.5,
+        steps=16,
         guidance=6.0,
-    )  # fmt: skip
+    )

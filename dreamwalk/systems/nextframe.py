@@ -20,7 +20,7 @@ before them; twice the tokens, but every target sees what it will see when playe
 of that history is replaced by the model's own one-step dreams of it, so that it learns to mend its own errors
 (parallel scheduled sampling, arXiv 1906.04331; the self-rollout of LIVE pursues the same end).
 
-A level that is to be known by heart has a `map` (our addition, `dreamwalk.conditions.places`): the paper's
+A level that is to be known by heart has a `map` (our addition, `dreamwalk.memory.neural_map`): the paper's
 model forgets what its window does not hold.
 """
 
@@ -33,17 +33,17 @@ import torch
 from torch import Tensor
 
 from dreamwalk.backbones.framedit import FrameDiTConfig, published
-from dreamwalk.backbones.teacher import Known, teacher_pass
-from dreamwalk.codecs.frame import kl16
+from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
+from dreamwalk.codecs.kl_autoencoder import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.conditions.places import MapConfig
-from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
+from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.schedules import flow
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 
 
 @dataclass(frozen=True)
-class NextFrameConfig(DreamConfig):
+class NextFrameConfig(InteractiveConfig):
     """The parts of the system, how it is played, and how it is trained."""
 
     levels: Literal["independent", "teacher"] = "independent"
@@ -62,57 +62,65 @@ class NextFrameConfig(DreamConfig):
     """Below this level a target's weight stops growing."""
 
 
-class NextFrame(DreamingSystem):
+class NextFrame(Interactive):
     """How a dreaming system learns to go on."""
 
     name = "nextframe"
     config: NextFrameConfig
 
     def dream_loss(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
     ) -> dict[str, Tensor]:
         levels = self.independent if self.config.levels == "independent" else self.teacher
-        return levels(x, conditions, views, draws)
+        return levels(x, conditions, views, generator)
 
     def independent(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
     ) -> dict[str, Tensor]:
         """All frames noisy, each at its own level, each seeing the noisy past."""
-        sigma = self.draw_levels(x.shape[1], draws)
-        noisy = flow.perturb(x, draws.normal(*x.shape[1:]), sigma)
+        sigma = self.draw_levels(x.shape[1], generator)
+        noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
         return self.compare(x, noisy, self.backbone(noisy, sigma, conditions, views=views), sigma)
 
-    def teacher(self, x: Tensor, conditions: Tensor, views: Tensor | None, draws: Draws) -> dict[str, Tensor]:
+    def teacher(
+        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
+    ) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as history, frames 1 .. t-1 as targets, in one pass."""
         history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        most = torch.where(draws.uniform(1) < self.config.dim_history, 1.0, self.config.history_max)
-        shown_at = (most * draws.uniform(1)).expand(-1, frames)
-        sigma = self.draw_levels(frames, draws)
-        eps_history, eps = draws.normal(*history.shape[1:]), draws.normal(*targets.shape[1:])
+        most = torch.where(generator.uniform(1) < self.config.dim_history, 1.0, self.config.history_max)
+        shown_at = (most * generator.uniform(1)).expand(-1, frames)
+        sigma = self.draw_levels(frames, generator)
+        eps_history, eps = generator.normal(*history.shape[1:]), generator.normal(*targets.shape[1:])
         if self.config.self_history:
-            own = flow.spread(draws.uniform(frames) < self.config.self_history, history)
-            history = self.dreamt_history(history, own, eps, shown_at, Known(conditions, views), draws)
-        noisy, shown = flow.perturb(targets, eps, sigma), flow.perturb(history, eps_history, shown_at)
+            own = flow.spread(generator.uniform(frames) < self.config.self_history, history)
+            history = self.dreamt_history(history, own, eps, shown_at, Known(conditions, views), generator)
+        noisy, shown = flow.add_noise(targets, eps, sigma), flow.add_noise(history, eps_history, shown_at)
         v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, Known(conditions, views))
         return self.compare(targets, noisy, v, sigma)
 
     @torch.no_grad()
     def dreamt_history(
-        self, history: Tensor, own: Tensor, eps: Tensor, shown_at: Tensor, known: Known, draws: Draws
+        self,
+        history: Tensor,
+        own: Tensor,
+        eps: Tensor,
+        shown_at: Tensor,
+        known: Known,
+        generator: KeyedGenerator,
     ) -> Tensor:
         """History whose `own` frames are one-step dreams, all frames at once, round after round."""
         pure, mixed = torch.ones_like(shown_at), history
         for _ in range(self.config.self_rounds):
-            shown = flow.perturb(mixed, draws.normal(*history.shape[1:]), shown_at)
+            shown = flow.add_noise(mixed, generator.normal(*history.shape[1:]), shown_at)
             v = teacher_pass(self.backbone, shown, eps, shown_at, pure, known)
             dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
             mixed = torch.where(own, dreamt, history)
         return mixed
 
-    def draw_levels(self, frames: int, draws: Draws) -> Tensor:
+    def draw_levels(self, frames: int, generator: KeyedGenerator) -> Tensor:
         """Independent levels `(b, frames)`: logit-normal, shifted towards noise, a share pure noise."""
-        sigma = flow.shift(flow.logit_normal(draws.normal(frames)), self.config.shift)
-        return torch.where(draws.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
+        sigma = flow.shift(flow.logit_normal(generator.normal(frames)), self.config.shift)
+        return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         error = self.error(x, flow.clean(noisy, v, sigma))
@@ -151,14 +159,20 @@ def game() -> NextFrameConfig:
         predicts="clean",
     )
     return NextFrameConfig(
-        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7,
-        levels="teacher", pure=0.75, self_history=0.6, steps=1, window=7,
-    )  # fmt: skip
+        codec=PatchCodecConfig(channels=64),
+        backbone=backbone,
+        actions=7,
+        levels="teacher",
+        pure=0.75,
+        self_history=0.6,
+        steps=1,
+        window=7,
+    )
 
 
 def doom() -> NextFrameConfig:
     """The shipped dream: the same, with a map of the level `home`."""
-    return replace(game(), map=MapConfig(origin=(-32, -32), extent=(1152, 736)), dim_history=0.25)
+    return replace(game(), map=NeuralMapConfig(origin=(-32, -32), extent=(1152, 736)), dim_history=0.25)
 
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:

@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 
+from dreamwalk.backbones.clip_inputs import widened
 from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
-from dreamwalk.backbones.inputs import widened
 from dreamwalk.codecs import KLCodec, TAECodec
 from dreamwalk.codecs.tae import inflate
+from dreamwalk.device.budget import GIB, free_bytes
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.dream import Dream, Walkable
-from dreamwalk.rollout.dreaming import DreamingSystem
-from dreamwalk.rollout.memory import GIB
-from dreamwalk.rollout.room import free_bytes
+from dreamwalk.rollout.dream import Dream, WorldSpec
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.forcing import Forcing, ForcingConfig
+from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
@@ -76,7 +75,7 @@ def known(name: str | Path) -> bool:
 def is_shown(kind: str) -> bool:
     """Whether a system dreams something to look at; of one that is not known, `load` says what is wrong."""
     system = SYSTEMS.get(kind, (None,))[0]
-    return system is None or system is Moviegen or issubclass(system, DreamingSystem)
+    return system is None or system is Moviegen or issubclass(system, Interactive)
 
 
 def kind_of(name: str | Path) -> str:
@@ -98,50 +97,50 @@ def load(name: str | Path) -> Trainable:
     `name`: shipped weights (`nextframe.doom`), a .safetensors file that dreamwalk wrote, a run folder, or
     `hf://owner/repository`. UserError says in one sentence what is wrong with anything else.
     """
-    made = mapped(name)
+    made = load_mmap(name)
     if isinstance(made, Moviegen):  # of which nothing has been read yet
         _require_memory(made, f"'{name}'")
-    files.settle(made)
+    files.align_(made)
     return made
 
 
 def dream(system: Any = "nextframe.doom", seed: int | None = None, render_mode: str | None = None) -> Dream:
     """A dream for `gymnasium.make("dreamwalk/Dream-v0", system=...)`: of a name, or of what `load` gave."""
     made = load(system) if isinstance(system, str | Path) else system
-    if not isinstance(made, DreamingSystem):
+    if not isinstance(made, Interactive):
         raise UserError(f"'{system!s:.60}' cannot be walked in: it does not go on frame after frame")
     return made.world(seed=seed, render_mode=render_mode)
 
 
-def mapped(name: str | Path) -> Trainable:
+def load_mmap(name: str | Path) -> Trainable:
     """The system of `load`; weights of one of clips stay in the file until they are used or moved.
 
     What the file says of itself is held against the tensors that it has, and against memory, before any is
     read.
     """
     found = _described(locate(name))
-    made, source = found.outline(), f"'{found.path}'"
+    made, source = found.on_meta(), f"'{found.path}'"
     if isinstance(made, Moviegen):  # large ones are not to be held twice
         tensors = files.read(found.lender)[0]
-        files.become(made, tensors, source=source)
+        files.assign_(made, tensors, source=source)
     else:
         _require_memory(made, source)
         tensors, made = files.read(found.lender)[0], build(found.config)
         files.fill(made, tensors, source=source)
     made.about = found.metadata
-    if isinstance(made, DreamingSystem | Moviegen) and "walkable" in found.metadata:
+    if isinstance(made, Interactive | Moviegen) and "walkable" in found.metadata:
         for part in (part for part in tensors if part.startswith("walkable.")):
             files.check_finite(part, tensors[part], source=source)
         with mending(files.MEND):
             where = f"in {source}, walkable"
-            made.walkable = Walkable.unpack(tensors, found.metadata["walkable"], where=where)
+            made.walkable = WorldSpec.unpack(tensors, found.metadata["walkable"], where=where)
         _check_starts(made, made.walkable, source)
     return made.eval()
 
 
-def outline_of(name: str | Path) -> Moviegen:
+def meta_system(name: str | Path) -> Moviegen:
     """The outline of a system of clips that `load` opens; UserErrors as there."""
-    made = _described(locate(name)).outline()
+    made = _described(locate(name)).on_meta()
     assert isinstance(made, Moviegen)
     return made
 
@@ -157,11 +156,11 @@ class Described:
     config: Config
     metadata: dict[str, Any]
 
-    def outline(self) -> Trainable:
+    def on_meta(self) -> Trainable:
         """The system on the meta device; UserError with the first tensor that the file lacks, that has
         another shape, or that is too much."""
         shapes, source = files.header(self.lender).shapes, f"'{self.path}'"
-        made = files.outline(lambda: build(self.config), shapes, source=source)
+        made = files.on_meta(lambda: build(self.config), shapes, source=source)
         files.check_shapes(made, shapes, source=source)
         files.check_no_more(made, shapes, source=source, beside="walkable.")
         return made
@@ -192,7 +191,7 @@ def _lender(path: Path, about: dict[str, Any]) -> Path:
     return PRETRAINED / f"{about['borrows']}.safetensors"
 
 
-def _check_starts(system: DreamingSystem | Moviegen, walkable: Walkable, source: str) -> None:
+def _check_starts(system: Interactive | Moviegen, walkable: WorldSpec, source: str) -> None:
     """UserError unless a walk can begin from the starts of a file, and take its actions."""
     if isinstance(system, Moviegen):
         return
@@ -209,7 +208,7 @@ def _check_starts(system: DreamingSystem | Moviegen, walkable: Walkable, source:
 def _require_memory(system: Trainable, source: str) -> None:
     """UserError unless there is memory for the weights and for what a walk keeps, or for a clip."""
     size = sum(tensor.nbytes for tensor in (*system.parameters(), *system.buffers()))
-    if isinstance(system, DreamingSystem):
+    if isinstance(system, Interactive):
         size += system.backbone.cache_bytes(system.config.window)
     if isinstance(system, Moviegen):
         size += 4 * 3 * system.config.frames * math.prod(system.config.size)
@@ -231,12 +230,12 @@ def load_examiner(name: str) -> Inverse | None:
     return examiner
 
 
-def take_codec(system: Trainable, name: str | Path) -> None:
+def load_codec(system: Trainable, name: str | Path) -> None:
     """Give `system` the trained codec of another file, which must be of the same config."""
-    if not isinstance(system, DreamingSystem | Moviegen):
+    if not isinstance(system, Interactive | Moviegen):
         raise UserError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
-    if not isinstance(other, Autoencode | DreamingSystem | Moviegen):
+    if not isinstance(other, Autoencode | Interactive | Moviegen):
         raise UserError(f"'{name}' is of the system {other.name}, which has no codec to take")
     if other.config.codec != system.config.codec:
         raise UserError(
@@ -245,7 +244,7 @@ def take_codec(system: Trainable, name: str | Path) -> None:
     system.codec.load_state_dict(other.codec.state_dict())
 
 
-def fill_from(system: Trainable, name: str | Path) -> None:
+def init_from(system: Trainable, name: str | Path) -> None:
     """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh.
 
     A TAE also starts from the image autoencoder that it inflates. What is shown something beside its latents

@@ -14,7 +14,7 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.latents import INDEX, Latents, fingerprint
 from dreamwalk.data.shards import Shards
-from dreamwalk.distributed import Place
+from dreamwalk.distributed import Process
 from dreamwalk.errors import UserError
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.open import Trainable
@@ -44,7 +44,7 @@ def check_latents(data: Latents, system: Trainable) -> None:
         )
 
 
-def batches(run: Run, data: Shards | Latents, place: Place, *, first: int) -> Iterator[Clip]:
+def batches(run: Run, data: Shards | Latents, place: Process, *, first: int) -> Iterator[Clip]:
     """Batches of the steps from `first` on, each read while the one before is trained on."""
     mine = rows(run, place)
 
@@ -62,7 +62,7 @@ def batches(run: Run, data: Shards | Latents, place: Place, *, first: int) -> It
             yield ready
 
 
-def rows(run: Run, place: Place) -> range:
+def rows(run: Run, place: Process) -> range:
     """The rows of the global batch that this process computes."""
     if run.batch % place.world:
         raise UserError(f"a batch of {run.batch} does not divide over {place.world} processes")

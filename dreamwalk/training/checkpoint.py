@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
-from dreamwalk.distributed import Place
+from dreamwalk.distributed import Process
 from dreamwalk.errors import writing
 
 UNWRITTEN = "inline_container"
@@ -28,7 +28,7 @@ def latest(folder: Path) -> int | None:
     return max(map(int, names), default=None)
 
 
-def save(folder: Path, step: int, state: dict[str, Any], *, keep: int, place: Place) -> None:
+def save(folder: Path, step: int, state: dict[str, Any], *, keep: int, place: Process) -> None:
     """Write `state` as the checkpoint of `step`, then drop all but the newest `keep`."""
     final = folder / "checkpoints" / f"{step:08d}"
     partial = final.with_suffix(".partial")

@@ -29,20 +29,20 @@ from dreamwalk import distributed
 from dreamwalk.clip import Clip
 from dreamwalk.data.latents import Latents
 from dreamwalk.data.shards import Shards
-from dreamwalk.distributed import Place
+from dreamwalk.distributed import Process
 from dreamwalk.errors import UserError, require_writable
-from dreamwalk.rollout.dreaming import DreamConfig, DreamingSystem
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.systems.inverse import InverseConfig
-from dreamwalk.systems.open import Trainable, build, fill_from, take_codec
+from dreamwalk.systems.open import Trainable, build, init_from, load_codec
 from dreamwalk.training import checkpoint
 from dreamwalk.training.batches import batches, check_latents, gathered, looked_at, open_data, rows
 from dreamwalk.training.flops import count_flops, peak_flops
-from dreamwalk.training.journal import Journal
-from dreamwalk.training.optim import Average, build_optimizers, rate, set_rate
+from dreamwalk.training.logger import Logger
+from dreamwalk.training.optim import EMA, build_optimizers, rate, set_rate
 from dreamwalk.training.run import Run
-from dreamwalk.training.starts import paths, walkable
-from dreamwalk.training.stopping import Stopping
+from dreamwalk.training.signals import Stopping
+from dreamwalk.training.world_spec import paths, walkable
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -53,7 +53,7 @@ class Training:
 
     system: Trainable
     optimizers: list[torch.optim.Optimizer]
-    average: Average
+    average: EMA
     step: int = 0
 
     @property
@@ -110,7 +110,7 @@ def fit(
     require_writable(folder)
     place = distributed.start(device)
     data = open_data(run)
-    if isinstance(data, Shards) and isinstance(run.system, DreamConfig | InverseConfig):
+    if isinstance(data, Shards) and isinstance(run.system, InteractiveConfig | InverseConfig):
         run = replace(run, system=run.system.sized(data.schema, data.size))
     training = _build(run, data, place, fresh=found is None)
     if found is not None:
@@ -118,7 +118,7 @@ def fit(
     deadline = time.monotonic() + 60 * minutes
     journal = None
     if place.first:
-        journal = Journal(folder, run, wandb=wandb, first=training.step, deadline=deadline)
+        journal = Logger(folder, run, wandb=wandb, first=training.step, deadline=deadline)
         journal.introduce(training.system, data, place, lower=_lower(run, place))
     try:
         with Stopping(deadline) as stopping:
@@ -134,14 +134,14 @@ def fit(
     return folder / "weights.safetensors"
 
 
-def _build(run: Run, data: Shards | Latents, place: Place, *, fresh: bool) -> Training:
+def _build(run: Run, data: Shards | Latents, place: Process, *, fresh: bool) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = build(run.system)
     if run.codec:
-        take_codec(system, run.codec)
+        load_codec(system, run.codec)
     if run.start:
-        fill_from(system, run.start)
+        init_from(system, run.start)
     if isinstance(data, Latents):
         check_latents(data, system)
     else:
@@ -155,14 +155,14 @@ def _build(run: Run, data: Shards | Latents, place: Place, *, fresh: bool) -> Tr
     distributed.shard(system, system.blocks, place)
     optimizers = build_optimizers(system, system.blocks, run.optim)
     trained = {name: p for name, p in system.named_parameters() if p.requires_grad}
-    return Training(system, optimizers, Average(trained, decay=run.ema))
+    return Training(system, optimizers, EMA(trained, decay=run.ema))
 
 
 def _prepare(run: Run, shards: Shards, system: Trainable, *, fresh: bool) -> None:
     """Set what is computed from clips, not learnt along."""
     if not run.start:
         system.prepare(lambda: gathered(run, shards, range(16)))
-    if fresh and isinstance(system, DreamingSystem) and system.config.map and not system.odometer.fitted:
+    if fresh and isinstance(system, Interactive) and system.config.map and not system.odometer.fitted:
         system.odometer.fit(*paths(shards, system.config.map), steps=system.config.map.odometer_steps)
 
 
@@ -177,8 +177,8 @@ def _loop(
     training: Training,
     data: Shards | Latents,
     *,
-    place: Place,
-    journal: Journal | None,
+    place: Process,
+    journal: Logger | None,
     folder: Path,
     stopping: Stopping,
 ) -> None:
@@ -209,24 +209,26 @@ def _loop(
             return
 
 
-def _lower(run: Run, place: Place) -> bool:
+def _lower(run: Run, place: Process) -> bool:
     """Whether the arithmetic is in bfloat16."""
     return run.precision == "bfloat16" or (run.precision == "auto" and place.device.type == "cuda")
 
 
-def _loss(run: Run, training: Training, clip: Clip, place: Place) -> dict[str, Tensor]:
+def _loss(run: Run, training: Training, clip: Clip, place: Process) -> dict[str, Tensor]:
     """The terms of the loss at the step that comes."""
-    draws = Draws([(run.seed, training.step, row) for row in rows(run, place)], device=place.device)
+    generator = KeyedGenerator(
+        [(run.seed, training.step, row) for row in rows(run, place)], device=place.device
+    )
     with torch.autocast(place.device.type, torch.bfloat16, enabled=_lower(run, place)):
-        return training.system.loss(clip, draws)
+        return training.system.loss(clip, generator)
 
 
-def _flops(run: Run, training: Training, clip: Clip, place: Place) -> float:
+def _flops(run: Run, training: Training, clip: Clip, place: Process) -> float:
     """Of a step, over all processes."""
     return 1.0 * place.world * count_flops(training.system, lambda: _loss(run, training, clip, place)["loss"])
 
 
-def _step(run: Run, training: Training, clip: Clip, place: Place, folder: Path) -> dict[str, float]:
+def _step(run: Run, training: Training, clip: Clip, place: Process, folder: Path) -> dict[str, float]:
     """One step of gradient descent; returns what was measured, averaged over processes."""
     terms = _loss(run, training, clip, place)
     terms["loss"].backward()
@@ -261,7 +263,7 @@ def _averaged(training: Training) -> dict[str, Tensor]:
 
 
 def _export(
-    run: Run, training: Training, folder: Path, place: Place, *, starts: dict[str, Tensor], about: dict
+    run: Run, training: Training, folder: Path, place: Process, *, starts: dict[str, Tensor], about: dict
 ) -> None:
     """The averaged weights with all that a dream needs, as a file that opens itself."""
     tensors = _averaged(training)
@@ -279,7 +281,7 @@ def _export(
 
 
 def _preview(
-    run: Run, training: Training, data: Shards | Latents, place: Place, journal: Journal | None
+    run: Run, training: Training, data: Shards | Latents, place: Process, journal: Logger | None
 ) -> None:
     """A sample video from the averaged weights."""
     with _whole(run, training, place) as system:
@@ -290,7 +292,7 @@ def _preview(
 
 
 @contextmanager
-def _whole(run: Run, training: Training, place: Place) -> Iterator[Trainable]:
+def _whole(run: Run, training: Training, place: Process) -> Iterator[Trainable]:
     """The system with its averaged weights; of a sharded one a whole copy, which the first process fills."""
     if place.world > 1:
         tensors = _averaged(training)

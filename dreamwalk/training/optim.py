@@ -75,7 +75,7 @@ def set_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
             group["lr"] = lr * group.get("pace", 1.0)
 
 
-class Average:
+class EMA:
     """Exponential moving average of the trained parameters; lives on shards as they do."""
 
     def __init__(self, parameters: Mapping[str, Tensor], *, decay: float) -> None:

@@ -96,26 +96,46 @@ class Run:
 def autoencode_doom() -> Run:
     """The frame codec of the shipped dreams, on two CPU cores: about five minutes."""
     return Run(
-        name="autoencode.doom", system=autoencode.doom(), data="data/doom", frames=2, batch=16, steps=700,
-        optim=OptimConfig(lr=1e-3, weight_decay=0.0), ema=0.995,
-    )  # fmt: skip
+        name="autoencode.doom",
+        system=autoencode.doom(),
+        data="data/doom",
+        frames=2,
+        batch=16,
+        steps=700,
+        optim=OptimConfig(lr=1e-3, weight_decay=0.0),
+        ema=0.995,
+    )
 
 
 def autoencode_clips() -> Run:
     """The video codec of the shipped clips, on two CPU cores: about twenty minutes."""
     return Run(
-        name="autoencode.clips", system=autoencode.blocks(), data="data/doom", frames=17, batch=4, steps=1500,
-        optim=OptimConfig(lr=7e-4, weight_decay=0.0, warmup=50, decay=0.5), ema=0.99, save_every=100,
-    )  # fmt: skip
+        name="autoencode.clips",
+        system=autoencode.blocks(),
+        data="data/doom",
+        frames=17,
+        batch=4,
+        steps=1500,
+        optim=OptimConfig(lr=7e-4, weight_decay=0.0, warmup=50, decay=0.5),
+        ema=0.99,
+        save_every=100,
+    )
 
 
 def autoencode_hunyuan() -> Run:
     """A video codec of HunyuanVideo's layout, on two CPU cores: about fifteen minutes."""
     return Run(
-        name="autoencode.hunyuan", system=autoencode.hunyuan(), data="data/doom", frames=17, batch=4,
-        steps=600, optim=OptimConfig(lr=1e-3, weight_decay=0.0, warmup=20), ema=0.98, save_every=100,
+        name="autoencode.hunyuan",
+        system=autoencode.hunyuan(),
+        data="data/doom",
+        frames=17,
+        batch=4,
+        steps=600,
+        optim=OptimConfig(lr=1e-3, weight_decay=0.0, warmup=20),
+        ema=0.98,
+        save_every=100,
         preview_every=600,
-    )  # fmt: skip
+    )
 
 
 def autoencode_causal() -> Run:
@@ -134,26 +154,42 @@ def autoencode_tae() -> Run:
     """A video codec of Movie Gen's layout, inflated from `autoencode.image`: one clip of two
     latents a step. `--system.outliers 1e5` adds its outlier penalty."""
     return replace(
-        autoencode_hunyuan(), name="autoencode.tae", system=autoencode.tae(), start="runs/autoencode.image",
-        frames=16, batch=1,
-    )  # fmt: skip
+        autoencode_hunyuan(),
+        name="autoencode.tae",
+        system=autoencode.tae(),
+        start="runs/autoencode.image",
+        frames=16,
+        batch=1,
+    )
 
 
 def nextframe_game() -> Run:
     """A dream of any game that was collected: about 75 minutes on two CPU cores."""
     return Run(
-        name="nextframe.game", system=nextframe.game(), data="data/doom", codec="autoencode.doom",
-        frames=8, batch=8, steps=1840, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
-        save_every=100, preview_every=200,
-    )  # fmt: skip
+        name="nextframe.game",
+        system=nextframe.game(),
+        data="data/doom",
+        codec="autoencode.doom",
+        frames=8,
+        batch=8,
+        steps=1840,
+        optim=OptimConfig(method="muon", lr=1.5e-3),
+        ema=0.995,
+        save_every=100,
+        preview_every=200,
+    )
 
 
 def sketch_doom() -> Run:
     """The map and the odometer of the shipped dream, before its network: about seven minutes."""
     return replace(
-        nextframe_game(), name="sketch.doom", system=replace(nextframe.doom(), sketching=True),
-        batch=32, steps=700, optim=OptimConfig(lr=3e-3, warmup=30, decay=0.5),
-    )  # fmt: skip
+        nextframe_game(),
+        name="sketch.doom",
+        system=replace(nextframe.doom(), sketching=True),
+        batch=32,
+        steps=700,
+        optim=OptimConfig(lr=3e-3, warmup=30, decay=0.5),
+    )
 
 
 def nextframe_doom() -> Run:
@@ -166,64 +202,104 @@ def nextframe_doom() -> Run:
 def forcing_rooms() -> Run:
     """Diffusion Forcing on levels never seen twice; `--system.levels` chooses what it is compared with."""
     return Run(
-        name="forcing.rooms", system=forcing.rooms(), data="data/rooms", codec="autoencode.doom",
-        frames=12, batch=8, steps=1200, optim=OptimConfig(method="muon", lr=1.5e-3), ema=0.995,
-        save_every=200, preview_every=1200,
-    )  # fmt: skip
+        name="forcing.rooms",
+        system=forcing.rooms(),
+        data="data/rooms",
+        codec="autoencode.doom",
+        frames=12,
+        batch=8,
+        steps=1200,
+        optim=OptimConfig(method="muon", lr=1.5e-3),
+        ema=0.995,
+        save_every=200,
+        preview_every=1200,
+    )
 
 
 def forcing_doom() -> Run:
     """The shipped dream that walks any schedule; starts from `nextframe.doom`."""
     return replace(
-        forcing_rooms(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8,
-        start="runs/nextframe.doom", steps=1400,
+        forcing_rooms(),
+        name="forcing.doom",
+        system=forcing.doom(),
+        data="data/doom",
+        frames=8,
+        start="runs/nextframe.doom",
+        steps=1400,
         optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
-    )  # fmt: skip
+    )
 
 
 def moviegen_moment() -> Run:
     """The first stage of the shipped clips: two latents, of which the first is mostly given, so that a word
     like "left" is most of what is to be known. An hour on two CPU cores; needs `autoencode.clips`."""
     return Run(
-        name="moviegen.moment", system=replace(moviegen.doom(), training_shift=10.0, pictured=0.8),
-        data="data/doom", codec="runs/autoencode.clips", frames=3, batch=32, steps=3000,
-        optim=OptimConfig(method="muon", lr=1.5e-3, decay=0.1), ema=0.995, save_every=100,
+        name="moviegen.moment",
+        system=replace(moviegen.doom(), training_shift=10.0, pictured=0.8),
+        data="data/doom",
+        codec="runs/autoencode.clips",
+        frames=3,
+        batch=32,
+        steps=3000,
+        optim=OptimConfig(method="muon", lr=1.5e-3, decay=0.1),
+        ema=0.995,
+        save_every=100,
         preview_every=10_000,
-    )  # fmt: skip
+    )
 
 
 def moviegen_short() -> Run:
     """The second stage, on half the frames of a clip: an hour; starts from `moviegen.moment`."""
     return replace(
-        moviegen_moment(), name="moviegen.short", system=moviegen.doom(), start="runs/moviegen.moment",
-        frames=17, batch=8,
-    )  # fmt: skip
+        moviegen_moment(),
+        name="moviegen.short",
+        system=moviegen.doom(),
+        start="runs/moviegen.moment",
+        frames=17,
+        batch=8,
+    )
 
 
 def moviegen_doom() -> Run:
     """The shipped clips from words, another hour; starts from `moviegen.short`. The words are learnt by now,
     so that more of its levels are those of detail."""
     return replace(
-        moviegen_short(), name="moviegen.doom", system=replace(moviegen.doom(), training_shift=4.0),
-        start="runs/moviegen.short", frames=33, batch=6, steps=1800,
+        moviegen_short(),
+        name="moviegen.doom",
+        system=replace(moviegen.doom(), training_shift=4.0),
+        start="runs/moviegen.short",
+        frames=33,
+        batch=6,
+        steps=1800,
         optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
-    )  # fmt: skip
+    )
 
 
 def moviegen_larger() -> Run:
     """What makes the shipped clips twice as high and wide; needs clips of 192x256 and `moviegen.doom`."""
     return replace(
-        moviegen_doom(), name="moviegen.larger", system=moviegen.upsampler(moviegen.doom()),
-        data="data/large", codec="moviegen.doom", start="moviegen.doom", frames=9,
-    )  # fmt: skip
+        moviegen_doom(),
+        name="moviegen.larger",
+        system=moviegen.upsampler(moviegen.doom()),
+        data="data/large",
+        codec="moviegen.doom",
+        start="moviegen.doom",
+        frames=9,
+    )
 
 
 def inverse_doom() -> Run:
     """The examiner of control, on two CPU cores: about three minutes."""
     return Run(
-        name="inverse.doom", system=inverse.doom(), data="data/doom", frames=4, batch=16, steps=700,
-        optim=OptimConfig(lr=1e-3), ema=0.99,
-    )  # fmt: skip
+        name="inverse.doom",
+        system=inverse.doom(),
+        data="data/doom",
+        frames=4,
+        batch=16,
+        steps=700,
+        optim=OptimConfig(lr=1e-3),
+        ema=0.99,
+    )
 
 
 RUNS = {

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dreamwalk.errors import UserError, brief, writing
 from dreamwalk.validation import mending, parse_json
-from dreamwalk.weights.eight import SCALE, unpack
+from dreamwalk.weights.int8 import SCALE, unpack
 
 FORMAT = "dreamwalk/1"
 ALIGNED = 64
@@ -103,14 +103,14 @@ def _about(file: Any, path: Path | str) -> dict[str, Any]:
         return {k: parse_json(v, f"in '{path}', the metadata '{k:.60}'") for k, v in given.items()}
 
 
-def foreign(path: Path | str) -> dict[str, Tensor]:
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """Tensors of a safetensors file that others wrote, under their names; UserErrors as of `read`."""
     with opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def foreign_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
-    """The shapes of what `foreign` gives."""
+def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `read_tensors` gives."""
     with opened(path, header=True) as file:
         return _shapes(file)
 
@@ -149,7 +149,7 @@ def opened(path: Path | str, *, header: bool = False) -> Iterator[Any]:
         ) from None
 
 
-def outline(build: Callable[[], Built], shapes: Shapes, *, source: str) -> Built:
+def on_meta(build: Callable[[], Built], shapes: Shapes, *, source: str) -> Built:
     """What `build` makes, on the meta device: shapes and precisions, and no memory.
 
     The sizes come from a file, of which `shapes` is all that it holds: UserError as soon as there are more
@@ -196,7 +196,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> No
         tensor.copy_(given)
 
 
-def become(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+def assign_(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Give a module on the meta device these tensors for its own, in its precision; no copy is made of what
     has it.
 
@@ -206,7 +206,7 @@ def become(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> 
     module.load_state_dict(own, assign=True)
 
 
-def settle(module: nn.Module) -> None:
+def align_(module: nn.Module) -> None:
     """Copy weights that lie in a file, so that they are aligned as torch aligns its own: those that are not
     lead to other last bits on the CPU."""
     for tensor in (*module.parameters(), *module.buffers()):

@@ -21,16 +21,16 @@ def read_perceptual(path: Path | str) -> Perceptual:
 
     UserError with one sentence for a file that is missing, damaged or of another layout.
     """
-    shapes, source = files.foreign_shapes(path), f"'{path}'"
+    shapes, source = files.read_shapes(path), f"'{path}'"
     missing = [n for n in (f"features.{index}.weight" for index in FIRST) if len(shapes.get(n, ())) != 4]
     if missing:
         raise UserError(f"{source} lacks '{missing[0]}': it is not of the layout of torchvision's vgg16")
     widths = tuple(shapes[f"features.{index}.weight"][0] for index in FIRST)
-    light = files.outline(lambda: Perceptual(widths), shapes, source=source)
+    light = files.on_meta(lambda: Perceptual(widths), shapes, source=source)
     heads = {name: tuple(p.shape) for name, p in light.named_parameters() if "lin" in name}
     without = not any(name.startswith("lin") for name in shapes)
     files.check_shapes(light, shapes | heads if without else shapes, source=source)
-    given, perceptual = files.foreign(path), Perceptual(widths)
+    given, perceptual = files.read_tensors(path), Perceptual(widths)
     if without:
         given |= {name: torch.ones(shape) for name, shape in heads.items()}
     files.fill(perceptual, given, source=source)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.crossdit import CrossDiT, CrossDiTConfig, grown, movie_gen, tiny
-from dreamwalk.layers import pieces
-from dreamwalk.layers.words import Words
+from dreamwalk.layers import low_memory as pieces
+from dreamwalk.layers.text import TextEmbedding
 
 CONFIG = replace(tiny(), pooled=6, extra=1)
 
@@ -26,13 +26,13 @@ def made(config: CrossDiTConfig) -> CrossDiT:
     return backbone.eval()
 
 
-def inputs() -> dict[str, Tensor | Words]:
+def inputs() -> dict[str, Tensor | TextEmbedding]:
     generator = torch.Generator().manual_seed(1)
     x, tokens, extra = (
         torch.randn(2, *shape, generator=generator) for shape in ((3, 4, 4, 6), (7, 12), (3, 1, 4, 6))
     )
     mask = torch.arange(7) < torch.tensor([[7], [4]])
-    words = Words(tokens, mask, torch.randn(2, 6, generator=generator))
+    words = TextEmbedding(tokens, mask, torch.randn(2, 6, generator=generator))
     return {"x": x, "sigma": torch.tensor([0.3, 0.8]), "words": words, "extra": extra}
 
 
@@ -56,7 +56,7 @@ def test_zero_at_the_start() -> None:
 def test_padding_says_nothing(backbone: CrossDiT) -> None:
     given = inputs()
     before, words = backbone(**given), given["words"]
-    assert isinstance(words, Words) and words.mask is not None
+    assert isinstance(words, TextEmbedding) and words.mask is not None
     other = words._replace(tokens=words.tokens.masked_fill(~words.mask[..., None], 9.0))
     assert torch.equal(backbone(**{**given, "words": other}), before)
 
@@ -67,7 +67,7 @@ def test_a_text_may_be_empty(backbone: CrossDiT) -> None:
     """With others beside it or not, it is the same: nothing is read."""
     given = inputs()
     words = given["words"]
-    assert isinstance(words, Words) and words.mask is not None and words.pooled is not None
+    assert isinstance(words, TextEmbedding) and words.mask is not None and words.pooled is not None
     v = backbone(**{**given, "words": words._replace(mask=words.mask & torch.tensor([[True], [False]]))})
     none = backbone(**{**given, "words": words._replace(mask=torch.zeros_like(words.mask))})
     torch.testing.assert_close(v[1], none[1], atol=1e-9, rtol=1e-9)

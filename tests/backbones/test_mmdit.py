@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig, hunyuan_13b, tiny
-from dreamwalk.layers import pieces
-from dreamwalk.layers.words import Words
+from dreamwalk.layers import low_memory as pieces
+from dreamwalk.layers.text import TextEmbedding
 
 CONFIG = replace(tiny(), pooled=6, guidance=True)
 GUIDANCE = torch.tensor([6.0, 1.5])
@@ -29,11 +29,11 @@ def made(config: MMDiTConfig) -> MMDiT:
     return backbone.eval()
 
 
-def inputs() -> tuple[Tensor, Tensor, Words]:
+def inputs() -> tuple[Tensor, Tensor, TextEmbedding]:
     generator = torch.Generator().manual_seed(1)
     x, tokens = (torch.randn(2, *shape, generator=generator) for shape in ((3, 4, 4, 6), (7, 12)))
     mask = torch.arange(7) < torch.tensor([[7], [4]])
-    return x, torch.tensor([0.3, 0.8]), Words(tokens, mask, torch.randn(2, 6, generator=generator))
+    return x, torch.tensor([0.3, 0.8]), TextEmbedding(tokens, mask, torch.randn(2, 6, generator=generator))
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_padding_says_nothing(backbone: MMDiT) -> None:
     assert words.mask is not None
     other = words._replace(tokens=words.tokens.masked_fill(~words.mask[..., None], 9.0))
     assert torch.equal(backbone(x, sigma, other, guidance=GUIDANCE), before)
-    padded = Words(
+    padded = TextEmbedding(
         torch.cat([words.tokens, words.tokens], 1), torch.cat([words.mask, words.mask ^ words.mask], 1)
     )
     padded = padded._replace(pooled=words.pooled)
     assert torch.equal(backbone(x, sigma, padded, guidance=GUIDANCE), before)
-    alone = Words(words.tokens[1:, :4], None, words.pooled[1:])  # type: ignore[index]
+    alone = TextEmbedding(words.tokens[1:, :4], None, words.pooled[1:])  # type: ignore[index]
     torch.testing.assert_close(
         backbone(x[1:], sigma[1:], alone, guidance=GUIDANCE[1:]), before[1:], atol=1e-9, rtol=1e-9
     )
@@ -80,14 +80,14 @@ def test_padding_says_nothing(backbone: MMDiT) -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_text_may_be_empty(backbone: MMDiT, count: int) -> None:
     x, sigma, words = inputs()
-    words = Words(
+    words = TextEmbedding(
         words.tokens[:, :count],
         torch.arange(count).expand(2, -1) < torch.tensor([[count], [0]]),
         words.pooled,
     )
     v = backbone(x, sigma, words, guidance=GUIDANCE)
     alone = backbone(
-        x[1:], sigma[1:], Words(words.tokens[1:, :0], None, words.pooled[1:]), guidance=GUIDANCE[1:]
+        x[1:], sigma[1:], TextEmbedding(words.tokens[1:, :0], None, words.pooled[1:]), guidance=GUIDANCE[1:]
     )  # type: ignore[index]
     assert v.isfinite().all()
     torch.testing.assert_close(v[1:], alone, atol=1e-9, rtol=1e-9)
@@ -166,8 +166,8 @@ def test_guidance_is_not_rounded() -> None:
         ({"x": torch.zeros(2, 3, 5, 4, 6)}, r"\(b, t, 4, h, w\) here, not \(2, 3, 5, 4, 6\)"),
         ({"guidance": None}, "`guidance` is missing: 6.0"),
         ({"extra": torch.zeros(2, 3, 5, 4, 6)}, "`extra` has 0 channels here, not 5"),
-        ({"words": Words(torch.zeros(2, 7, 11))}, "words are 12 wide here, not 11"),
-        ({"words": Words(torch.zeros(2, 7, 12))}, "`Words.pooled`, is 6 wide here, not 0"),
+        ({"words": TextEmbedding(torch.zeros(2, 7, 11))}, "words are 12 wide here, not 11"),
+        ({"words": TextEmbedding(torch.zeros(2, 7, 12))}, "`TextEmbedding.pooled`, is 6 wide here, not 0"),
     ],
 )
 def test_what_does_not_fit_is_named(backbone: MMDiT, change: dict[str, Tensor], sentence: str) -> None:
@@ -183,4 +183,4 @@ def test_configs_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="width 32 does not divide by 3 heads"):
         replace(tiny(), heads=3)
     with pytest.raises(ValueError, match="`guidance` is not an input"):
-        made(tiny())(*inputs()[:2], Words(torch.zeros(2, 7, 12)), guidance=GUIDANCE)
+        made(tiny())(*inputs()[:2], TextEmbedding(torch.zeros(2, 7, 12)), guidance=GUIDANCE)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dreamwalk.codecs.blocks import BlockCodec, BlockCodecConfig
+from dreamwalk.codecs.block import BlockCodec, BlockCodecConfig
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 from toy import panorama
 
 from dreamwalk.codecs import CodecConfig, build_codec
-from dreamwalk.codecs.frame import KLCodec, kl16, kl_tiny
+from dreamwalk.codecs.kl_autoencoder import KLCodec, kl16, kl_tiny
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20, vit_tiny
 from dreamwalk.systems.autoencode import to_float

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.tiles import Tiling, tiled_decode, tiled_encode
-from dreamwalk.weights.hunyuan_vae import public_name
+from dreamwalk.published.vae import public_name
 
 
 def pair(seed: int) -> tuple[CausalVAE, AutoencoderKLHunyuanVideo]:

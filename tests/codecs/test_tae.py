@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.codecs.frame import Downsample, KLCodec, KLCodecConfig, kl_tiny
+from dreamwalk.codecs.kl_autoencoder import Downsample, KLCodec, KLCodecConfig, kl_tiny
 from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.codecs.tae import Doubled, TAECodec, TAEConfig, inflate, tae_released, tae_tiny
 

@@ -18,9 +18,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from diffusers import HunyuanVideo15Pipeline
 
-from dreamwalk.conditions.kinds import CROP, TEMPLATE, GlyphText, hunyuan15
-from dreamwalk.conditions.text import TextEncoder, Widths
-from dreamwalk.layers.words import Words
+from dreamwalk.conditions.hunyuan15 import CROP, TEMPLATE, GlyphText, hunyuan15
+from dreamwalk.conditions.text_encoders import TextEncoder, Widths
+from dreamwalk.layers.text import TextEmbedding
 
 TEXTS = ["walk a brick hall", 'a hall “left” "a" walk "left"', "", 'turn "right, left" right left right left']
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def theirs(folder: Path, texts: list[str], *, longest: int, crop: int) -> Words:
+def theirs(folder: Path, texts: list[str], *, longest: int, crop: int) -> TextEmbedding:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
     tokenizer.chat_template = CHAT
     model = transformers.Qwen2_5_VLTextModel.from_pretrained(folder / "text_encoder")
@@ -55,7 +55,7 @@ def theirs(folder: Path, texts: list[str], *, longest: int, crop: int) -> Words:
     bytes_, shown = HunyuanVideo15Pipeline._get_byt5_prompt_embeds(
         transformers.ByT5Tokenizer(), letters, texts, place, tokenizer_max_length=20
     )
-    return Words(states, mask.bool(), None, (Words(bytes_, shown.bool()),))
+    return TextEmbedding(states, mask.bool(), None, (TextEmbedding(bytes_, shown.bool()),))
 
 
 @torch.no_grad()

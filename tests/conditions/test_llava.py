@@ -13,9 +13,9 @@ from PIL import Image
 from tiny_llava import opened, write_llava
 from torch import Tensor
 
-from dreamwalk.conditions.published import PICTURE_CROP, PICTURE_TEMPLATE, PublishedWords, hunyuan
-from dreamwalk.conditions.text import Widths
-from dreamwalk.layers.words import Words
+from dreamwalk.conditions.hunyuan import PICTURE_CROP, PICTURE_TEMPLATE, HunyuanTextConfig, hunyuan
+from dreamwalk.conditions.text_encoders import Widths
+from dreamwalk.layers.text import TextEmbedding
 
 TEXTS = ["the video", "a camera and the objects of the video, light and space"]
 
@@ -30,7 +30,7 @@ def pictures() -> Tensor:
     return wide_pictures()
 
 
-def read(folder: Path, texts: list[str], pictures: Tensor | None, *, every: int = 4) -> Words:
+def read(folder: Path, texts: list[str], pictures: Tensor | None, *, every: int = 4) -> TextEmbedding:
     return hunyuan(str(folder), every=every, dtype=torch.float32).encode(texts, pictures)
 
 
@@ -58,7 +58,7 @@ def test_it_is_what_the_pipeline_gives(folder: Path, pictures: Tensor, every: in
     assert (words.tokens[words.mask] - states[mask]).abs().max() <= 1e-4 and states[mask].std() > 0.5
     torch.testing.assert_close(words.pooled, pooled)
     assert hunyuan(str(folder), every=every).widths == Widths(12, 8)
-    assert words.tokens.shape[1] <= PublishedWords("", every).longest
+    assert words.tokens.shape[1] <= HunyuanTextConfig("", every).longest
 
 
 @pytest.mark.parametrize("count", [0, 250, 251, 252, 253, 400])

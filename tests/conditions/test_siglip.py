@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_kinds import opened, write_kinds
 from torch import Tensor
 
-from dreamwalk.conditions.kinds import hunyuan15
+from dreamwalk.conditions.hunyuan15 import hunyuan15
 from dreamwalk.conditions.siglip import PictureEncoder
 
 TEXTS = ["the video", 'a camera and "the light", space']

@@ -7,20 +7,43 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 WORDS = (
-    "<pad>", "<s>", "<unk>", "<|eot_id|>", "a", "brick", "hall", "walk", "turn", "left", "right", "describe",
-    "video", "</s>",
-)  # fmt: skip
+    "<pad>",
+    "<s>",
+    "<unk>",
+    "<|eot_id|>",
+    "a",
+    "brick",
+    "hall",
+    "walk",
+    "turn",
+    "left",
+    "right",
+    "describe",
+    "video",
+    "</s>",
+)
 """As in CLIP, what ends a text has the largest number."""
 CLIP = {
-    "vocab_size": 20, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 13,
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 12,
+    "bos_token_id": 1,
+    "eos_token_id": 13,
     "pad_token_id": 0,
-}  # fmt: skip
+}
 T5 = {"vocab_size": 400, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 LLAMA = {
-    "vocab_size": 20, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
-    "num_attention_heads": 2, "bos_token_id": 1, "eos_token_id": 13,
-}  # fmt: skip
+    "vocab_size": 20,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 13,
+}
 
 
 def write_tokenizer(folder: Path, ending: str) -> None:

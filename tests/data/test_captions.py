@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dreamwalk.data.captions import caption, motions, phases, vocabulary
-from dreamwalk.data.doom import pose_matrix
-from dreamwalk.data.levels import home, level_named
-from dreamwalk.evaluation.obedience import facts
+from dreamwalk.evaluation.prompt_adherence import facts
+from dreamwalk.worlds.doom import pose_matrix
+from dreamwalk.worlds.levels import home, level_named
 
 MARBLE = (160.0, 512.0)
 """In the green marble room of home, west of its blue torch."""
@@ -28,10 +28,16 @@ def walk(steps: list[tuple[float, float, float]], *, heading: float = 0.0) -> np
 @pytest.mark.parametrize(
     ("step", "motion"),
     [
-        ((8, 0, 0), "ahead"), ((-8, 0, 0), "back"), ((0, 8, 0), "right"), ((0, -8, 0), "left"),
-        ((0, 0, 8), "turn left"), ((0, 0, -8), "turn right"), ((8, 0, 8), "bear left"), ((0, 0, 0), "still"),
+        ((8, 0, 0), "ahead"),
+        ((-8, 0, 0), "back"),
+        ((0, 8, 0), "right"),
+        ((0, -8, 0), "left"),
+        ((0, 0, 8), "turn left"),
+        ((0, 0, -8), "turn right"),
+        ((8, 0, 8), "bear left"),
+        ((0, 0, 0), "still"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("heading", [0.0, 200.0])
 def test_every_motion_has_its_name(step: tuple[float, float, float], motion: str, heading: float) -> None:
     assert set(motions(walk([step] * 12, heading=heading))) == {motion}

@@ -164,14 +164,18 @@ def test_every_kind_of_wrong_member(folder: Path) -> None:
         opened = {member.name.partition(".")[2]: tar.extractfile(member) for member in first}
         files = {name: file.read() for name, file in opened.items() if file}
     arrays = {
-        "nothing": b"", "text": b"hello", "huge": _npy((10**12, ACTIONS), "<f4", b""),
-        "cut": files["actions.npy"][:-3], "more": files["actions.npy"] + b"0",
+        "nothing": b"",
+        "text": b"hello",
+        "huge": _npy((10**12, ACTIONS), "<f4", b""),
+        "cut": files["actions.npy"][:-3],
+        "more": files["actions.npy"] + b"0",
         "shape": _npy((3, ACTIONS), "<f4", bytes(12 * ACTIONS)),
         "type": _npy((FRAMES, ACTIONS), "<f8", bytes(8 * FRAMES * ACTIONS)),
         "nan": _npy((FRAMES, ACTIONS), "<f4", b"\xff" * 4 * FRAMES * ACTIONS),
-        "pickle": _npy((1,), "|O", b"cos\nsystem\n"), "version": b"\x93NUMPY\x02\x00",
+        "pickle": _npy((1,), "|O", b"cos\nsystem\n"),
+        "version": b"\x93NUMPY\x02\x00",
         "header": b"\x93NUMPY\x01\x00\x10\x00{[]:1, ((((((  \n",
-    }  # fmt: skip
+    }
     wrong: dict[str, dict[str, bytes]] = {}
     for name in files:
         rest = {key: data for key, data in files.items() if key != name}

@@ -86,11 +86,15 @@ def test_each_file_goes_to_the_nearest_bucket_and_is_told(mine: Path) -> None:
     }
     assert folder.enlarged == ("more/c.mp4",)
     assert folder.report().split("\n") == [
-        "5x16x32: 3 clips", "5x32x16: 1 clips", "1x32x32: 1 clips",
-        "left out: e.mp4: shorter than every bucket of videos", "left out: f.mp4: no text beside it",
+        "5x16x32: 3 clips",
+        "5x32x16: 1 clips",
+        "1x32x32: 1 clips",
+        "left out: e.mp4: shorter than every bucket of videos",
+        "left out: f.mp4: no text beside it",
         f"left out: g.mp4: {NO_VIDEO}",
-        "not used: 3 frames at the ends of videos", "enlarged: 1 files",
-    ]  # fmt: skip
+        "not used: 3 frames at the ends of videos",
+        "enlarged: 1 files",
+    ]
     without = open_captioned(mine, SIZES[:2])
     assert dict(without.left_out)["d.png"] == "a picture, and no bucket of one frame"
     longer = open_captioned(mine, (*SIZES, Bucket(10, 16, 16)))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dreamwalk.data.collect import run_collect
-from dreamwalk.data.pictures import fit
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.videos import collect_videos, open_folder
 from dreamwalk.data.vpt import SCHEMA
 from dreamwalk.errors import UserError
+from dreamwalk.images import fit
 
 SCHEMAS = {
     "{": "is not valid JSON: .* line 1 column 2",

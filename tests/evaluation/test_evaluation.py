@@ -8,21 +8,21 @@ import torch
 from toy import Toy
 
 from dreamwalk.clip import Clip, batch
-from dreamwalk.data.scenery import Level
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.control import Columns, read_back
 from dreamwalk.evaluation.examine import Evaluate, examine
 from dreamwalk.evaluation.fidelity import psnr, roll_out, sharpness, ssim
-from dreamwalk.evaluation.obedience import Readers, RoomReader, held_out, readers
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.evaluation.prompt_adherence import Readers, RoomReader, held_out, readers
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import Autoencode
 from dreamwalk.systems.autoencode import doom as autoencode_doom
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+from dreamwalk.worlds.scenery import Level
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_turning_is_read_back(clips: list[Clip]) -> None:
     optimizer = torch.optim.AdamW(examiner.parameters(), lr=3e-3)
     clip = batch(clips)
     for step in range(120):
-        loss = examiner.loss(clip, Draws([(0, step)]))["loss"]
+        loss = examiner.loss(clip, KeyedGenerator([(0, step)]))["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -145,7 +145,7 @@ def test_control_is_told_by_horizon(system: NextFrame, toy_data: Path, tmp_path:
     assert set(report["control"]) == {"dream, 4 frames", "real, 4 frames"}
 
 
-class Told(Inverse):
+class ClipPredictor(Inverse):
     """An examiner that knows the answer: actions `(t, a)` in the order of `order` instead of its schema's."""
 
     def __init__(self, actions: torch.Tensor, schema: ActionSchema) -> None:
@@ -169,13 +169,15 @@ VIDEO = torch.zeros(1, 40, 3, 8, 8, dtype=torch.uint8)
 
 def test_yaw_and_forward_are_found_by_their_names() -> None:
     actions = acted(40, LOOK)
-    control = read_back(Told(actions, LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=LOOK)
+    control = read_back(ClipPredictor(actions, LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=LOOK)
     assert (control.yaw_sign, control.walking) == (1.0, 1.0)
     assert control.turning_frames > 20 and control.yaw_error == pytest.approx(0, abs=1e-5)
-    other = Told(actions[:, [1, 0, 3, 2]] * torch.tensor([1, 1, 0.5, 0.25]), LOOK)  # of wider limits
-    other.about = {"walkable": {"actions": {
-        "buttons": ["forward", "jump"], "axes": ["yaw", "pitch"], "limits": [40.0, 60.0],
-    }}}  # fmt: skip
+    other = ClipPredictor(actions[:, [1, 0, 3, 2]] * torch.tensor([1, 1, 0.5, 0.25]), LOOK)  # of wider limits
+    other.about = {
+        "walkable": {
+            "actions": {"buttons": ["forward", "jump"], "axes": ["yaw", "pitch"], "limits": [40.0, 60.0]}
+        }
+    }
     assert read_back(other, VIDEO, VIDEO[:, :1], actions[None], schema=LOOK) == control
     readers = Readers(
         other, RoomReader(["stone"]), Columns.of(ActionSchema(("forward",), ("yaw",), (40.0,))), 0.5
@@ -190,7 +192,7 @@ def test_what_cannot_be_read_back_is_said(
 ) -> None:
     jumps = ActionSchema(("jump",))
     actions = acted(40, jumps)
-    control = read_back(Told(actions, jumps), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
+    control = read_back(ClipPredictor(actions, jumps), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
     assert (control.yaw_sign, control.turning_frames, control.yaw_error, control.walking) == (
         None,
         0,
@@ -198,10 +200,10 @@ def test_what_cannot_be_read_back_is_said(
         None,
     )
     still = torch.zeros(1, 40, LOOK.size)
-    control = read_back(Told(still[0], LOOK), VIDEO, VIDEO[:, :1], still, schema=LOOK)
+    control = read_back(ClipPredictor(still[0], LOOK), VIDEO, VIDEO[:, :1], still, schema=LOOK)
     assert (control.yaw_sign, control.yaw_error, control.walking) == (None, 0.0, 1.0)
     with pytest.raises(UserError, match="reads 2 buttons and 2 axes, not 1 and 0"):
-        read_back(Told(still[0], LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
+        read_back(ClipPredictor(still[0], LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
     folder = write_clips(Toy(schema=ActionSchema(tuple("abcdefg"))), 2, tmp_path / "data")
     asked = Evaluate(str(folder), tmp_path / "out", clips=2, frames=8, history=2)
     report = examine(system, asked, name="tiny", examiner=Inverse(InverseConfig(buttons=5, axes=2, width=8)))

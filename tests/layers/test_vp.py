@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dreamwalk.layers import vp
-from dreamwalk.schedules.flow import perturb
+from dreamwalk.schedules.flow import add_noise
 
 ALL = torch.arange(vp.LEVELS)
 
@@ -31,7 +31,7 @@ def test_every_timestep_has_a_level_of_its_own(dtype: torch.dtype) -> None:
 def test_a_flow_sample_is_a_vp_sample_of_another_scale() -> None:
     (x, eps), sigma, share = pair(), vp.sigma_of(ALL), vp.abar()[:, None]
     y = share.sqrt() * x + (1 - share).sqrt() * eps
-    flowing = perturb(x, eps, sigma[None])
+    flowing = add_noise(x, eps, sigma[None])
     torch.testing.assert_close(vp.to_vp(flowing, sigma[:, None]), y, atol=1e-12, rtol=0)
     torch.testing.assert_close(vp.to_flow(y, sigma[:, None]), flowing, atol=1e-12, rtol=0)
 

@@ -6,9 +6,9 @@ import torch
 from toy import camera, panorama, toy_system, with_map
 
 from dreamwalk.clip import Clip
-from dreamwalk.rollout.denoise import EagerStep
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
+from dreamwalk.rollout.realtime import EagerStep
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame
 
@@ -162,35 +162,35 @@ def test_the_pass_is_one_graph_for_all_frames(system: NextFrame) -> None:
 
 
 @pytest.fixture
-def mapped() -> Dream:
+def load_mmap() -> Dream:
     return toy_system(with_map(nextframe.tiny())).world(seed=0)
 
 
-def test_with_a_map_the_place_decides_what_is_seen(mapped: Dream) -> None:
+def test_with_a_map_the_place_decides_what_is_seen(load_mmap: Dream) -> None:
     """The same picture at another pose goes on otherwise, and unknown poses are possible."""
     films = []
     for options in ({}, {"world_from_camera": camera(90)[0].tolist()}, {"world_from_camera": camera(0)[0]}):
-        mapped.reset(seed=5, options={"image": panorama(0), **options})
-        films.append(walk(mapped, 3))
-    mapped.reset(seed=5, options={"start": 0})
-    assert (films[2] == walk(mapped, 3)).all()
+        load_mmap.reset(seed=5, options={"image": panorama(0), **options})
+        films.append(walk(load_mmap, 3))
+    load_mmap.reset(seed=5, options={"start": 0})
+    assert (films[2] == walk(load_mmap, 3)).all()
     assert (films[0] != films[2]).any() and (films[1] != films[2]).any()
 
 
-def test_with_a_map_poses_are_those_of_the_odometer(mapped: Dream) -> None:
-    mapped.reset(seed=5, options={"start": 0})
-    state = mapped.state()
-    action = mapped.actions.action(["forward"], yaw=9.0)
-    poses = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
+def test_with_a_map_poses_are_those_of_the_odometer(load_mmap: Dream) -> None:
+    load_mmap.reset(seed=5, options={"start": 0})
+    state = load_mmap.state()
+    action = load_mmap.actions.action(["forward"], yaw=9.0)
+    poses = [load_mmap.step(action)[4]["world_from_camera"] for _ in range(3)]
     session = state.session
     assert session.where is not None
-    held = torch.from_numpy(mapped.actions.pack(action))[None]
+    held = torch.from_numpy(load_mmap.actions.pack(action))[None]
     with torch.inference_mode():
-        odometer = mapped.system.odometer  # type: ignore[attr-defined]
+        odometer = load_mmap.system.odometer  # type: ignore[attr-defined]
         expected = odometer(session.where.pose, session.where.move, session.where.action, held)[0]
     np.testing.assert_allclose(poses[0], expected[0].numpy(), atol=1e-5)
-    mapped.restore(state)
-    again = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
+    load_mmap.restore(state)
+    again = [load_mmap.step(action)[4]["world_from_camera"] for _ in range(3)]
     assert np.array_equal(poses, again)
 
 
@@ -198,9 +198,10 @@ def test_onnx_equals_eager_with_a_map() -> None:
     system = toy_system(with_map(nextframe.tiny()))
     start = Clip(
         video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(),
-        actions=torch.zeros(1, 1, 7), world_from_camera=torch.from_numpy(camera(0)[0])[None, None],
+        actions=torch.zeros(1, 1, 7),
+        world_from_camera=torch.from_numpy(camera(0)[0])[None, None],
         intrinsics=torch.from_numpy(camera(0)[1])[None, None],
-    )  # fmt: skip
+    )
     dreams = []
     for step in (OnnxStep(system.actions, system.backbone, actions=7, window=8), system.step()):
         session = system.begin(start, seed=3, step=step)
@@ -209,26 +210,26 @@ def test_onnx_equals_eager_with_a_map() -> None:
     torch.testing.assert_close(dreams[0], dreams[1], atol=2e-5, rtol=1e-4)
 
 
-def test_who_stands_still_keeps_its_noise(mapped: Dream) -> None:
+def test_who_stands_still_keeps_its_noise(load_mmap: Dream) -> None:
     """And its place: nothing flickers. Each row of a batch by itself."""
-    frame, info = mapped.reset(seed=5, options={"start": 0})
-    session = mapped.state().session
+    frame, info = load_mmap.reset(seed=5, options={"start": 0})
+    session = load_mmap.state().session
     start = Clip(
         video=torch.from_numpy(np.stack([frame, frame])).permute(0, 3, 1, 2)[:, None].contiguous(),
         actions=torch.zeros(2, 1, 7),
         world_from_camera=torch.from_numpy(info["world_from_camera"]).expand(2, 1, 4, 4),
         intrinsics=torch.from_numpy(info["intrinsics"]).expand(2, 1, 3, 3),
     )
-    session = mapped.system.begin(start, seed=3)  # type: ignore[attr-defined]
+    session = load_mmap.system.begin(start, seed=3)  # type: ignore[attr-defined]
     actions, noises = torch.zeros(2, 7), []
     actions[1, 5] = 0.3
     for _ in range(3):
-        mapped.system.advance(session, actions)
+        load_mmap.system.advance(session, actions)
         noises.append(session.noise(0, 0))
     assert torch.equal(noises[0][0], noises[2][0]) and session.stood == (3, 0)
     assert (noises[0][1] != noises[2][1]).any() and (noises[2][0] != noises[2][1]).any()
     assert torch.equal(session.where.pose[0], start.world_from_camera[0, 0])
-    mapped.system.advance(session, actions.flip(0))
+    load_mmap.system.advance(session, actions.flip(0))
     assert session.stood[0] == 0
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from toy import Toy, toy_system
 
 from dreamwalk.clip import batch
-from dreamwalk.rollout.execute import KeyedNoise, Look, Solver, execute
-from dreamwalk.rollout.reading import CachedReader, Reader
+from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Solver, execute
+from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
+from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, staircase, unguided
 
@@ -59,7 +59,7 @@ def in_turns(steps: int) -> Plan:
     slots, rising, levels, rows = tuple(range(FRAMES)), tuple(reversed(grid(steps))), [(steps,) * FRAMES], []
     for row in range(2 * steps):
         shown = tuple(rising[level] for level in levels[-1])
-        rows.append(Pass((Read(slots, shown, (0,) * FRAMES),)))
+        rows.append(Pass((ForwardSpec(slots, shown, (0,) * FRAMES),)))
         levels.append(tuple(level - (p % 2 == row % 2) for p, level in enumerate(levels[-1])))
     return Plan(rising, slots, (False,) * FRAMES, tuple(levels), tuple(rows))
 
@@ -94,7 +94,7 @@ def test_known_frames_stay_as_they_are_and_are_obeyed() -> None:
 
 
 def test_all_known_is_returned_bit_for_bit() -> None:
-    read = Read((0, 1), (0.0, 0.0), (0, 1))
+    read = ForwardSpec((0, 1), (0.0, 0.0), (0, 1))
     plan = Plan((0.0, 1.0), (0, 1), (True, True), ((0, 0), (0, 0)), (Pass((read,), commit=(0, 1)),))
     given = torch.randn(2, 2, 3)
     assert torch.equal(execute(plan, alone, KeyedNoise((0, 1), (3,)), given=given), given)
@@ -105,7 +105,7 @@ def test_views_are_mixed_before_the_step() -> None:
     plan = staircase(grid(8), 1, lag=8, history=1, guide=guidance.history(1.5))
     seen: list[float] = []
 
-    def predict(look: Look) -> Tensor:
+    def predict(look: ModelInput) -> Tensor:
         seen.append(look.shown[0])
         return look.x + look.shown[0]  # a velocity that tells the level of the history
 
@@ -119,7 +119,8 @@ def test_views_are_mixed_before_the_step() -> None:
 
 def test_history_guidance_of_one_is_no_guidance() -> None:
     plans = [
-        staircase(grid(8), 3, lag=8, history=2, guide=g) for g in (guidance.history(1.0), lambda _: (View(),))
+        staircase(grid(8), 3, lag=8, history=2, guide=g)
+        for g in (guidance.history(1.0), lambda _: (Branch(),))
     ]
     given = torch.tensor([[[0.3], [-1.0]]]).double()
     basis = Basis()
@@ -137,8 +138,12 @@ def test_noise_does_not_depend_on_the_batch_or_the_window() -> None:
 
 def test_clips_that_overlap_are_drawn_anew_and_fused() -> None:
     """Two clips of two frames share frame 1: the second copy starts from the first, they end as one."""
-    one, a, b = (0.0, 0.5, 1.0), Read((0, 1), (1.0, 1.0), (0, 0)), Read((0, 1), (0.5, 0.5), (0, 0))
-    c, d = Read((2, 3), (0.5, 1.0), (0, 0)), Read((2, 3), (0.5, 0.5), (0, 0))
+    one, a, b = (
+        (0.0, 0.5, 1.0),
+        ForwardSpec((0, 1), (1.0, 1.0), (0, 0)),
+        ForwardSpec((0, 1), (0.5, 0.5), (0, 0)),
+    )
+    c, d = ForwardSpec((2, 3), (0.5, 1.0), (0, 0)), ForwardSpec((2, 3), (0.5, 0.5), (0, 0))
     levels = (
         (2, 2, 2, 2),
         (1, 1, 2, 2),
@@ -185,7 +190,7 @@ def test_the_real_time_path_is_the_same_plan_on_a_cache() -> None:
     plan = staircase(levels, frames - 1, lag=system.config.steps, history=1, history_sigma=0.02)
     noise = KeyedNoise((5,), session.shape)
     with torch.inference_mode():
-        planned = execute(plan, Reader(system.backbone, script), noise, given=walked[0])
+        planned = execute(plan, FramePredictor(system.backbone, script), noise, given=walked[0])
     torch.testing.assert_close(planned, torch.cat(walked, 1), atol=1e-5, rtol=1e-5)
 
 
@@ -212,11 +217,11 @@ def test_cached_is_uncached_wherever_nothing_was_forgotten(
         guide=guide,
         mask="block",
     )
-    noise, reader = KeyedNoise((1, 2), (16, 4, 4)), CachedReader(system.backbone, script)
+    noise, reader = KeyedNoise((1, 2), (16, 4, 4)), CachedFramePredictor(system.backbone, script)
     given = torch.randn(2, 2, 16, 4, 4)
     with torch.inference_mode():
         plain, cached = (
-            execute(plan, r, noise, given=given) for r in (Reader(system.backbone, script), reader)
+            execute(plan, r, noise, given=given) for r in (FramePredictor(system.backbone, script), reader)
         )
     forgot = any("forgot" in reason for reason in plan.approximate)
     assert forgot == bool(window)

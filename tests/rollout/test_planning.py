@@ -8,7 +8,7 @@ import torch
 from gaussian import FRAMES, TRUTH, Oracle, grid
 from torch import Tensor
 
-from dreamwalk.rollout.execute import KeyedNoise, Look, execute
+from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
 from dreamwalk.rollout.planning import Guided, Reward, foreseen
 from dreamwalk.schedules.plans import Mask, Plan
 from dreamwalk.schedules.staircase import staircase
@@ -90,11 +90,11 @@ def test_foreseen_plans_read_what_waits_and_dream_the_same(mask: Mask) -> None:
     torch.testing.assert_close(execute(wide, Oracle(), noise), execute(plan, Oracle(), noise))
 
 
-def look(shown: tuple[float, ...]) -> Look:
+def look(shown: tuple[float, ...]) -> ModelInput:
     """A pyramid under way: the second of two known frames' followers moves first."""
     x = torch.randn(2, len(shown), 1, generator=torch.Generator().manual_seed(0)).double()
     moves = tuple(0 < s < 1 for s in shown)
-    return Look(x, shown, tuple(range(len(shown))), (0,) * len(shown), moves=moves)
+    return ModelInput(x, shown, tuple(range(len(shown))), (0,) * len(shown), moves=moves)
 
 
 @pytest.mark.parametrize("solver", [torch.no_grad, torch.enable_grad, torch.inference_mode])

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError
-from dreamwalk.layers.words import Words, beside
-from dreamwalk.rollout.clips import Order, Use, film, unfold
-from dreamwalk.rollout.execute import KeyedNoise, Look, Predict, execute
-from dreamwalk.rollout.telling import Tiled, Told, Windowed
+from dreamwalk.layers.text import TextEmbedding, beside
+from dreamwalk.rollout.clip_predictor import ClipPredictor, Tiled, Windowed
+from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Predictor, execute
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.methods import keyframes, together
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import levels, linear_quadratic
 from dreamwalk.schedules.staircase import staircase
 from dreamwalk.systems import moviegen
+from dreamwalk.systems.clip_generator import ClipRequest, Use, film, unfold
 from dreamwalk.systems.moviegen import Moviegen
 
-ORDER = Order(("walk ahead", "turn left"), steps=3)
+ORDER = ClipRequest(("walk ahead", "turn left"), steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def video(frames: int) -> Tensor:
     return torch.randint(0, 255, (1, frames, 3, 32, 32), dtype=torch.uint8)
 
 
-def last(system: Moviegen, order: Order, given: Tensor | None = None) -> Tensor:
+def last(system: Moviegen, order: ClipRequest, given: Tensor | None = None) -> Tensor:
     with torch.inference_mode():
         return list(unfold(system, order, given))[-1].latents
 
@@ -49,9 +49,10 @@ def test_a_clip_depends_on_its_own_words_and_seed_only(system: Moviegen) -> None
     assert not torch.allclose(both[1:], last(system, replace(ORDER, prompts=("walk",), seed=1)), atol=1e-2)
 
 
-@pytest.mark.parametrize(("use", "frames", "given", "known"), [
-    ("first", 9, 1, [0]), ("ends", 9, 2, [0, 2]), ("before", 13, 9, [0, 1, 2]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("use", "frames", "given", "known"),
+    [("first", 9, 1, [0]), ("ends", 9, 2, [0, 2]), ("before", 13, 9, [0, 1, 2])],
+)
 def test_what_is_known_stays_bit_for_bit(
     system: Moviegen, use: Use, frames: int, given: int, known: list[int]
 ) -> None:
@@ -96,20 +97,22 @@ def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
     asked = []
 
     def velocity(
-        x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+        x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
     ) -> Tensor:
         asked.append(len(x))
         return words.tokens.amax((1, 2))[:, None, None, None, None] * torch.ones_like(x)
 
-    look = Look(torch.zeros(2, 3, 1, 2, 2), (0.5,) * 3, (0, 1, 2), (0,) * 3)
-    told, untold = Words(torch.full((2, 4, 1), 2.0)), Words(torch.full((2, 1, 1), 0.5))
-    assert torch.allclose(Told(velocity, told)(look), torch.tensor(2.0))
-    assert torch.allclose(Told(velocity, told, untold, weight=3.0)(look), torch.tensor(0.5 + 3 * 1.5))
+    look = ModelInput(torch.zeros(2, 3, 1, 2, 2), (0.5,) * 3, (0, 1, 2), (0,) * 3)
+    told, untold = TextEmbedding(torch.full((2, 4, 1), 2.0)), TextEmbedding(torch.full((2, 1, 1), 0.5))
+    assert torch.allclose(ClipPredictor(velocity, told)(look), torch.tensor(2.0))
+    assert torch.allclose(
+        ClipPredictor(velocity, told, untold, weight=3.0)(look), torch.tensor(0.5 + 3 * 1.5)
+    )
     assert asked == [2, 4]
 
 
 def by_words(
-    x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+    x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
 ) -> Tensor:
     """A velocity that depends on the level of every frame and on the words."""
     levels = sigma[:, None] if sigma.ndim == 1 else sigma
@@ -118,17 +121,19 @@ def by_words(
 
 @pytest.mark.parametrize("window", [0, 2])
 def test_a_plan_guides_clips_as_their_own_guidance_does(window: int) -> None:
-    told, against = (Words(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
+    told, against = (TextEmbedding(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
     grid, noise = levels("linear", 4, shift_by=1.0), KeyedNoise((3,), (2, 2, 2))
     guided = staircase(grid, 4, lag=0, mask="bidirectional", guide=guidance.conditions(3.0))
 
-    def dreamt(plan: Plan, predict: Predict) -> Tensor:
+    def dreamt(plan: Plan, predict: Predictor) -> Tensor:
         predict = Windowed(predict, window, window // 2) if window else predict
         return execute(plan, predict, lambda frame, use: noise(frame, use).double())
 
-    own = dreamt(together(grid, 4), Told(by_words, told, against, weight=3.0))
-    torch.testing.assert_close(dreamt(guided, Told(by_words, told, against)), own, atol=1e-12, rtol=0)
-    assert (own - dreamt(together(grid, 4), Told(by_words, told))).abs().max() > 0.1
+    own = dreamt(together(grid, 4), ClipPredictor(by_words, told, against, weight=3.0))
+    torch.testing.assert_close(
+        dreamt(guided, ClipPredictor(by_words, told, against)), own, atol=1e-12, rtol=0
+    )
+    assert (own - dreamt(together(grid, 4), ClipPredictor(by_words, told))).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -137,34 +142,44 @@ def test_a_plan_guides_clips_as_their_own_guidance_does(window: int) -> None:
         (lambda g: staircase(g, 4, lag=0), True, 1.0, "take a plan with the mask `bidirectional`"),
         (lambda g: staircase(g, 4, lag=4, chunk=2, mask="block"), True, 1.0, "see one another"),
         (lambda g: keyframes(g, 5, every=2), True, 1.0, r"and the plan reads \(0, 2, 4\)"),
-        (lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)), False, 1.0,
-         "say what those are, `against`"),
-        (lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)), True, 3.0,
-         "leave the weight at 1"),
+        (
+            lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)),
+            False,
+            1.0,
+            "say what those are, `against`",
+        ),
+        (
+            lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)),
+            True,
+            3.0,
+            "leave the weight at 1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_plan_that_clips_cannot_follow_is_refused(
     make: Callable[[list[float]], Plan], against: bool, weight: float, sentence: str
 ) -> None:
-    words = Words(torch.zeros(1, 2, 3))
-    predict = Told(by_words, words, words if against else None, weight)
+    words = TextEmbedding(torch.zeros(1, 2, 3))
+    predict = ClipPredictor(by_words, words, words if against else None, weight)
     with pytest.raises(UserError, match=sentence):
         execute(make(levels("linear", 4, shift_by=1.0)), predict, KeyedNoise((3,), (2, 2, 2)))
 
 
 def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:
-    look = Look(torch.randn(1, 3, 2, 4, 4), (0.6,) * 3, (0, 1, 2), (0,) * 3)
+    look = ModelInput(torch.randn(1, 3, 2, 4, 4), (0.6,) * 3, (0, 1, 2), (0,) * 3)
     opinions = torch.randn(2, 3, 2, 4, 4)
-    words = Words(torch.zeros(1, 1, 1))
-    v = Told(lambda x, sigma, words, guidance, extra: opinions, words, words, weight=5.0, rescale=1.0)(look)
+    words = TextEmbedding(torch.zeros(1, 1, 1))
+    v = ClipPredictor(
+        lambda x, sigma, words, guidance, extra: opinions, words, words, weight=5.0, rescale=1.0
+    )(look)
     assert torch.isclose((look.x - 0.6 * v).std(), (look.x - 0.6 * opinions[:1]).std(), rtol=1e-4)
 
 
 def test_windows_that_agree_change_nothing() -> None:
-    look = Look(torch.randn(1, 11, 2, 4, 4), (0.6,) * 11, tuple(range(11)), (0,) * 11)
+    look = ModelInput(torch.randn(1, 11, 2, 4, 4), (0.6,) * 11, tuple(range(11)), (0,) * 11)
     sizes = []
 
-    def predict(seen: Look) -> Tensor:
+    def predict(seen: ModelInput) -> Tensor:
         sizes.append(seen.x.shape[1])
         return 2 * seen.x
 
@@ -179,13 +194,13 @@ def test_tiles_that_agree_change_nothing() -> None:
     sizes = []
 
     def velocity(
-        x: Tensor, sigma: Tensor, words: Words, *, guidance: Tensor | None, extra: Tensor | None
+        x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
     ) -> Tensor:
         assert extra is not None
         sizes.append(tuple(x.shape[3:]))
         return x.sin() + extra
 
-    words = Words(torch.zeros(2, 1, 1))
+    words = TextEmbedding(torch.zeros(2, 1, 1))
     tiled = Tiled(velocity, (4, 5), (1, 2))
     made = tiled(x, torch.ones(2), words, guidance=None, extra=extra)
     torch.testing.assert_close(made, x.sin() + extra, rtol=0, atol=1e-14)
@@ -197,7 +212,11 @@ def test_tiles_blend_where_they_share() -> None:
     calls = iter((0.0, 1.0))
     tiled = Tiled(lambda x, *_, **__: torch.full_like(x, next(calls)), (1, 6), (0, 4))
     made = tiled(
-        torch.zeros(1, 1, 1, 1, 8), torch.ones(1), Words(torch.zeros(1, 1, 1)), guidance=None, extra=None
+        torch.zeros(1, 1, 1, 1, 8),
+        torch.ones(1),
+        TextEmbedding(torch.zeros(1, 1, 1)),
+        guidance=None,
+        extra=None,
     )
     assert made.flatten().tolist() == pytest.approx([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
 
@@ -210,7 +229,7 @@ def test_an_area_that_covers_all_changes_nothing(system: Moviegen, area: tuple[i
 
 
 def test_words_side_by_side_are_padded() -> None:
-    both = beside(Words(torch.ones(1, 3, 2)), Words(torch.ones(1, 1, 2)))
+    both = beside(TextEmbedding(torch.ones(1, 3, 2)), TextEmbedding(torch.ones(1, 1, 2)))
     assert both.mask is not None and both.mask.tolist() == [[True] * 3, [True, False, False]]
 
 
@@ -238,7 +257,7 @@ def test_movie_gens_grid() -> None:
     ],
 )
 def test_impossible_orders_are_refused(
-    system: Moviegen, order: Order, given: Tensor | None, sentence: str
+    system: Moviegen, order: ClipRequest, given: Tensor | None, sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
         film(system, order, given)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy import toy_system
 
-from dreamwalk.rollout.execute import KeyedNoise, Look, execute
-from dreamwalk.rollout.reading import CachedReader, Reader
+from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
+from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.methods import (
     keyframes,
@@ -24,7 +24,7 @@ from dreamwalk.schedules.methods import (
     stitched,
     trapezoid,
 )
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
+from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.staircase import staircase
 
 sizes = settings(max_examples=40, deadline=None)
@@ -39,7 +39,7 @@ def moves(plan: Plan) -> list[int]:
     return [sum(p in plan.moving(index) for index in passes) for p in range(len(plan.frames))]
 
 
-def reads(plan: Plan) -> list[tuple[Read, ...]]:
+def reads(plan: Plan) -> list[tuple[ForwardSpec, ...]]:
     """Of every pass."""
     return [row.reads for row in plan.rows if isinstance(row, Pass)]
 
@@ -58,9 +58,12 @@ def test_a_trapezoid_is_symmetric_and_denoises_every_frame(steps: int, frames: i
 
 @sizes
 @given(
-    steps=st.integers(1, 8), frames=st.integers(1, 6), share=st.floats(0, 1), history=st.integers(0, 2),
+    steps=st.integers(1, 8),
+    frames=st.integers(1, 6),
+    share=st.floats(0, 1),
+    history=st.integers(0, 2),
     window=st.sampled_from([0, 2, 3, 4, 8]),
-)  # fmt: skip
+)
 def test_a_queue_lets_out_a_frame_every_few_rows(
     steps: int, frames: int, share: float, history: int, window: int
 ) -> None:
@@ -87,9 +90,13 @@ def test_a_queue_lets_out_a_frame_every_few_rows(
 
 @sizes
 @given(
-    steps=st.integers(1, 6), clip=st.integers(1, 5), overlap=st.integers(0, 4), clips=st.integers(1, 3),
-    level=st.integers(1, 6), smooth=st.integers(0, 5),
-)  # fmt: skip
+    steps=st.integers(1, 6),
+    clip=st.integers(1, 5),
+    overlap=st.integers(0, 4),
+    clips=st.integers(1, 3),
+    level=st.integers(1, 6),
+    smooth=st.integers(0, 5),
+)
 def test_clips_that_overlap(steps: int, clip: int, overlap: int, clips: int, level: int, smooth: int) -> None:
     overlap, level, smooth = overlap % clip, 1 + level % steps, smooth % steps
     frames = clip + (clips - 1) * (clip - overlap)
@@ -138,9 +145,13 @@ def test_keyframes_come_first(steps: int, every: int, gaps: int, known: int) -> 
 
 @sizes
 @given(
-    frames=st.integers(1, 3), times=st.integers(0, 3), history=st.integers(0, 2),
-    jump=st.integers(1, 4), jumps=st.integers(1, 4), above=st.integers(0, 3),
-)  # fmt: skip
+    frames=st.integers(1, 3),
+    times=st.integers(0, 3),
+    history=st.integers(0, 2),
+    jump=st.integers(1, 4),
+    jumps=st.integers(1, 4),
+    above=st.integers(0, 3),
+)
 def test_resampling_goes_up_and_down(
     frames: int, times: int, history: int, jump: int, jumps: int, above: int
 ) -> None:
@@ -155,9 +166,11 @@ def test_resampling_goes_up_and_down(
 
 @sizes
 @given(
-    memory=st.sets(st.integers(0, 9), max_size=4), mask=st.sampled_from(["causal", "bidirectional"]),
-    lag=st.integers(0, 4), history=st.integers(0, 2),
-)  # fmt: skip
+    memory=st.sets(st.integers(0, 9), max_size=4),
+    mask=st.sampled_from(["causal", "bidirectional"]),
+    lag=st.integers(0, 4),
+    history=st.integers(0, 2),
+)
 def test_recalled_frames_are_seen_by_all_and_see_each_other(
     memory: set[int], mask: str, lag: int, history: int
 ) -> None:
@@ -194,9 +207,9 @@ def test_recalled_frames_are_computed_once() -> None:
 
     plan = recalled(staircase(grid(2), 3, lag=2, history=1), [2, 5, 7], at=12, sigma=0.05)
     given, noise = torch.randn(1, 4, 16, 4, 4), KeyedNoise((1,), (16, 4, 4))
-    reader = CachedReader(system.backbone, script)
+    reader = CachedFramePredictor(system.backbone, script)
     with torch.inference_mode():
-        plain = execute(plan, Reader(system.backbone, script), noise, given=given)
+        plain = execute(plan, FramePredictor(system.backbone, script), noise, given=given)
         cached = execute(plan, reader, noise, given=given)
     assert float((plain - cached).abs().max() / plain.abs().max()) < 1e-5
     assert {(frame, 0) for frame in (2, 5, 7)} < set(reader.kept)
@@ -223,7 +236,7 @@ def test_recalled_frames_are_computed_once() -> None:
         (lambda: resampled(grid(4), 2, jump=4), "smaller than the 4 steps"),
         (lambda: resampled(grid(4), 2, jump=1, begin=5), "to begin at must lie between 1 and 4, got 5"),
     ],
-)  # fmt: skip
+)
 def test_impossible_requests_are_refused(make: Callable[[], Plan], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         make()
@@ -286,7 +299,7 @@ def test_strides_of_a_queue_join() -> None:
     whole = rolling(grid(8), 4, lag=2, history=1)
     start = torch.randn(1, sum(whole.given), 3, generator=torch.Generator().manual_seed(0))
 
-    def predict(look: Look) -> Tensor:
+    def predict(look: ModelInput) -> Tensor:
         return look.x.cumsum(1) / 3 + look.sigma[..., None]
 
     half = rolling(grid(8), 2, lag=2, history=1)
@@ -309,7 +322,7 @@ def test_frames_may_be_denoised_in_any_order(seed: int) -> None:
             noisy = [p for p in range(FRAMES) if levels[-1][p]]
             chosen = rng.sample(noisy, rng.randint(1, len(noisy)))
             slots, shown = tuple(range(FRAMES)), tuple(rising[level] for level in levels[-1])
-            rows.append(Pass((Read(slots, shown, (0,) * FRAMES),)))
+            rows.append(Pass((ForwardSpec(slots, shown, (0,) * FRAMES),)))
             levels.append(tuple(level - (p in chosen) for p, level in enumerate(levels[-1])))
         return Plan(rising, tuple(range(FRAMES)), (False,) * FRAMES, tuple(levels), tuple(rows))
 
@@ -347,7 +360,7 @@ def test_what_is_known_comes_back_bit_for_bit() -> None:
 
 def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     """True of one deterministic step, and so of what guidance is asked for; from then on states differ."""
-    views = (View(1.7), View(-0.4, told=False), View(-0.3, shown=((0, 1.0),)))
+    views = (Branch(1.7), Branch(-0.4, told=False), Branch(-0.3, shown=((0, 1.0),)))
     line = staircase(grid(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: views)
     levels = line.levels[1:3]
     row = line.rows[1]
@@ -355,14 +368,14 @@ def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     plan = Plan(line.grid, line.frames, (True,) * 3, levels, (row,), open=True)
     basis, start = Basis(), torch.randn(24, 3, 1).double()
 
-    def predict(look: Look) -> Tensor:
+    def predict(look: ModelInput) -> Tensor:
         return Oracle()(look) * (1.0 if look.told else 0.8)
 
-    def step(views: tuple[View, ...]) -> Tensor:
+    def step(views: tuple[Branch, ...]) -> Tensor:
         one = replace(plan, rows=(Pass((replace(row.reads[0], views=views),)),))
         return execute(one, predict, basis, given=start)
 
     after = sum(view.weight * step((replace(view, weight=1.0),)) for view in views)
     assert isinstance(after, Tensor)
     torch.testing.assert_close(step(views), after)
-    assert not torch.allclose(step(views), step((View(),)))
+    assert not torch.allclose(step(views), step((Branch(),)))

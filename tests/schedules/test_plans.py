@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dreamwalk.errors import UserError
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.methods import keyframes, recalled, rolling, trapezoid
-from dreamwalk.schedules.plans import Fuse, Pass, Plan, Read, Renoise, View
+from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Schedule, named, staircase, stride
 from dreamwalk.systems.forcing import ForcingConfig
@@ -19,10 +19,14 @@ from dreamwalk.systems.forcing import ForcingConfig
 
 @settings(max_examples=80, deadline=None)
 @given(
-    steps=st.integers(1, 9), frames=st.integers(1, 7), share=st.floats(0, 1), chunk=st.integers(1, 8),
-    history=st.integers(0, 3), tight=st.booleans(),
+    steps=st.integers(1, 9),
+    frames=st.integers(1, 7),
+    share=st.floats(0, 1),
+    chunk=st.integers(1, 8),
+    history=st.integers(0, 3),
+    tight=st.booleans(),
     mask=st.sampled_from(["causal", "block", "bidirectional"]),
-)  # fmt: skip
+)
 def test_every_staircase_is_legal(
     steps: int, frames: int, share: float, chunk: int, history: int, tight: bool, mask: str
 ) -> None:
@@ -30,9 +34,15 @@ def test_every_staircase_is_legal(
     chunks = -(-frames // chunk)
     active = chunk * (chunks if lag == 0 else min(chunks, -(-steps // lag)))
     plan = staircase(
-        sigma_grid(steps).tolist(), frames, lag=lag, chunk=chunk, history=history,
-        window=active if tight else 0, mask=mask, history_sigma=0.02,  # type: ignore[arg-type]
-    )  # fmt: skip
+        sigma_grid(steps).tolist(),
+        frames,
+        lag=lag,
+        chunk=chunk,
+        history=history,
+        window=active if tight else 0,
+        mask=mask,
+        history_sigma=0.02,  # type: ignore[arg-type]
+    )
     assert len(plan.rows) == steps + lag * (chunks - 1)
     for slot in range(history, history + frames):
         assert sum(slot in plan.moving(row) for row in range(len(plan.rows))) == steps
@@ -52,7 +62,7 @@ def test_every_staircase_is_legal(
         ({"lag": 1, "window": 3}, "a window of 3 frames is too small for the 4 that are under way at once"),
         ({"lag": 4, "chunk": 3, "window": 2}, "a window of 2 frames is too small for the 3"),
         ({"lag": 4, "chunk": 0}, "at least one step, one frame and one frame a chunk"),
-        ({"lag": 4, "guide": lambda past: (View(0.5),)}, "weights that sum to 0.5, not to 1"),
+        ({"lag": 4, "guide": lambda past: (Branch(0.5),)}, "weights that sum to 0.5, not to 1"),
     ],
 )
 def test_impossible_staircases_are_refused(options: dict, sentence: str) -> None:
@@ -67,7 +77,7 @@ assert isinstance(FIRST, Pass)
 
 def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[int, ...]) -> dict:
     """Another read in the first row."""
-    return {"rows": (Pass((Read(slots, shown, groups),)), *LEGAL.rows[1:])}
+    return {"rows": (Pass((ForwardSpec(slots, shown, groups),)), *LEGAL.rows[1:])}
 
 
 @pytest.mark.parametrize(
@@ -92,12 +102,16 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
         ({"rows": (*LEGAL.rows[:3], Renoise((2,), (2,)))}, "row 3 names a slot that is none of the 2"),
         ({"frames": (-1, 0)}, "frames are counted from 0, got -1"),
         ({"rows": (Pass(FIRST.reads * 2), *LEGAL.rows[1:])}, "row 0 reads the same twice"),
-        ({"rows": (Pass((*FIRST.reads, Read((1,), (1.0,), (0,)))), *LEGAL.rows[1:])},
-         r"row 0 reads slots \(1,\) and neither moves nor commits any"),
-        ({"rows": (Pass((replace(FIRST.reads[0], views=(View(shown=((1, 1.0),)),)),)), *LEGAL.rows[1:])},
-         "row 0 says how to show slot 1, which that read does not hold"),
+        (
+            {"rows": (Pass((*FIRST.reads, ForwardSpec((1,), (1.0,), (0,)))), *LEGAL.rows[1:])},
+            r"row 0 reads slots \(1,\) and neither moves nor commits any",
+        ),
+        (
+            {"rows": (Pass((replace(FIRST.reads[0], views=(Branch(shown=((1, 1.0),)),)),)), *LEGAL.rows[1:])},
+            "row 0 says how to show slot 1, which that read does not hold",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_broken_rule_is_named(changes: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         replace(LEGAL, **changes)
@@ -112,14 +126,14 @@ def test_what_is_committed_is_not_touched_again() -> None:
 
 def test_what_a_committed_frame_has_seen_is_not_touched_either() -> None:
     """Frames 0 and 1 are known; frame 1 is committed, having seen frame 0, which is then drawn anew."""
-    both = Read((0, 1), (0.0, 0.0), (0, 0))
+    both = ForwardSpec((0, 1), (0.0, 0.0), (0, 0))
     rows = (Pass((both,), commit=(1,)), Renoise((0,), (0,)))
     with pytest.raises(ValueError, match="row 1 changes slot 0, which the committed slot 1 has seen"):
         Plan((0.0, 1.0), (0, 1), (True, True), ((0, 0), (0, 0), (1, 0)), rows, open=True)
 
 
 def test_a_cache_knows_one_copy_of_a_frame() -> None:
-    rows = (Pass((Read((0,), (0.0,), (0,)),), commit=(0,)), Pass((Read((1,), (1.0,), (0,)),)))
+    rows = (Pass((ForwardSpec((0,), (0.0,), (0,)),), commit=(0,)), Pass((ForwardSpec((1,), (1.0,), (0,)),)))
     with pytest.raises(ValueError, match="row 1 reads slot 1, of whose frame another copy is committed"):
         Plan((0.0, 1.0), (0, 0), (True, False), ((0, 1), (0, 1), (0, 0)), rows)
 
@@ -141,7 +155,7 @@ def test_guides_give_legal_plans(guide: guidance.Guide, opinions: int) -> None:
 
 def test_temporal_guidance_hides_what_is_older() -> None:
     near, none = guidance.temporal([(2, 0.8)])((3, 4, 5))
-    assert near == View(0.8, shown=((3, 1.0),))
+    assert near == Branch(0.8, shown=((3, 1.0),))
     assert none.weight == pytest.approx(0.2) and none.shown == ((3, 1.0), (4, 1.0), (5, 1.0))
 
 
@@ -154,8 +168,13 @@ def test_impossible_guidance_is_refused() -> None:
 
 def test_a_plan_shows_itself() -> None:
     assert LEGAL.show().splitlines() == [
-        "frame  0  1", "    0  #  #", "    1  1  #", "    2  .  #", "    3  .* 1", "    4  .  .",
-    ]  # fmt: skip
+        "frame  0  1",
+        "    0  #  #",
+        "    1  1  #",
+        "    2  .  #",
+        "    3  .* 1",
+        "    4  .  .",
+    ]
 
 
 def test_a_window_that_slides_is_called_approximate() -> None:
@@ -194,8 +213,10 @@ def test_guidance_is_no_longer_the_data(guide: Callable[[float], guidance.Guide]
         (lambda: staircase([1, 0], 2, lag=1, mask="blok"), "no mask 'blok': known are causal, block, bi"),
         (lambda: Schedule(4, 4, 1, 8, "all"), "no mask 'all'"),
         (lambda: ForcingConfig(None, None, 7, mask="all"), "no mask 'all'"),
-        (lambda: staircase([1, 0], 2, lag=1, history=1, history_sigma=1.5),
-         "history is shown at a level between 0 and 1, got 1.5"),
+        (
+            lambda: staircase([1, 0], 2, lag=1, history=1, history_sigma=1.5),
+            "history is shown at a level between 0 and 1, got 1.5",
+        ),
         (lambda: staircase([1, 0], 2, lag=1, history_sigma="like"), "between 0 and 1, got 'like'"),
         (lambda: keyframes([1, 0], 3, every=1, key_sigma=math.nan), "between 0 and 1, got nan"),
         (lambda: recalled(LEGAL, [], at=1, sigma=-1), "between 0 and 1, got -1"),
@@ -204,7 +225,7 @@ def test_guidance_is_no_longer_the_data(guide: Callable[[float], guidance.Guide]
         (lambda: guidance.fractional(-math.inf, sigma=0.5), "by finite numbers, got -inf"),
         (lambda: guidance.temporal([(1, math.nan)]), "by finite numbers, got nan"),
     ],
-)  # fmt: skip
+)
 def test_what_no_plan_can_mean_is_refused(make: Callable, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         make()

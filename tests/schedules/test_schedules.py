@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dreamwalk.schedules import flow
-from dreamwalk.schedules.draws import Draws
-from dreamwalk.schedules.flow import logit_normal, perturb, shift, snr_weight
+from dreamwalk.schedules.flow import add_noise, logit_normal, shift, snr_weight
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.sigmas import sigma_grid
 
 
@@ -33,12 +33,12 @@ def test_levels_and_weights_are_in_range() -> None:
 
 def test_perturb_is_the_straight_path() -> None:
     x, eps = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
-    assert perturb(x, eps, torch.tensor([[0.0, 0.25]]))[0, :, 0].tolist() == [0.0, 0.25]
+    assert add_noise(x, eps, torch.tensor([[0.0, 0.25]]))[0, :, 0].tolist() == [0.0, 0.25]
 
 
 def test_a_rows_noise_depends_on_its_key_alone() -> None:
-    together = Draws([(0, 5, 0), (0, 5, 1)]).normal(3, 4)
-    alone = Draws([(0, 5, 1)]).normal(3, 4)
+    together = KeyedGenerator([(0, 5, 0), (0, 5, 1)]).normal(3, 4)
+    alone = KeyedGenerator([(0, 5, 1)]).normal(3, 4)
     assert torch.equal(together[1:], alone)
     assert not torch.equal(together[0], together[1])
 

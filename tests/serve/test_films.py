@@ -121,10 +121,16 @@ def test_taking_over_a_replay(make_stage: Make, visit: Visit) -> None:
     visitor = visit(make_stage())
     visitor.until("hello")
     content = {
-        "format": "dreamwalk.walk/1", "system": "x", "seed": 1, "start": {"start": 1}, "steps": 20, "fps": 30,
-        "buttons": list(Room.actions.buttons), "axes": list(Room.actions.axes),
+        "format": "dreamwalk.walk/1",
+        "system": "x",
+        "seed": 1,
+        "start": {"start": 1},
+        "steps": 20,
+        "fps": 30,
+        "buttons": list(Room.actions.buttons),
+        "axes": list(Room.actions.axes),
         "actions": [[1, 0, 0, 0, 0, 0.1, 0]] * 500,
-    }  # fmt: skip
+    }
     visitor.send("replay", walk=content)
     status = visitor.until("status", replay=500)
     assert (status["start"], status["steps"]) == (1, 20)

@@ -13,7 +13,7 @@ import pytest
 from tabs import Tab
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.games import collect_game
+from dreamwalk.data.game_walks import collect_game
 from dreamwalk.data.writing import write_clips
 from dreamwalk.serve import Stage
 from dreamwalk.world import ActionSchema
@@ -40,11 +40,11 @@ class Filmed:
 
 def dreamt(data: Path, out: Path) -> Stage:
     """What `dreamwalk play` shows of a dream of this data, with random weights."""
+    from dreamwalk.commands.play import open_stage
     from dreamwalk.data.shards import Shards
-    from dreamwalk.stages import open_stage
     from dreamwalk.systems import nextframe
     from dreamwalk.systems.open import build
-    from dreamwalk.training.starts import walkable
+    from dreamwalk.training.world_spec import walkable
     from dreamwalk.weights import files
     from dreamwalk.weights.config import to_json
 

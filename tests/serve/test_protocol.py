@@ -99,13 +99,34 @@ def test_pictures_that_are_too_large_are_not_even_decoded() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(some.recursive(
-    some.none() | some.booleans() | some.floats() | some.integers() | some.text(max_size=8),
-    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.sampled_from(
-        ["type", "held", "moved", "pressed", "seq", "seed", "start", "image", "walk", "view", "steps"]
-    ), inner | some.sampled_from(["input", "reset", "ack", "replay", "steps", "ping", "view"]), max_size=6),
-    max_leaves=12,
-))  # fmt: skip
+@given(
+    some.recursive(
+        some.none() | some.booleans() | some.floats() | some.integers() | some.text(max_size=8),
+        lambda inner: (
+            some.lists(inner, max_size=4)
+            | some.dictionaries(
+                some.sampled_from(
+                    [
+                        "type",
+                        "held",
+                        "moved",
+                        "pressed",
+                        "seq",
+                        "seed",
+                        "start",
+                        "image",
+                        "walk",
+                        "view",
+                        "steps",
+                    ]
+                ),
+                inner | some.sampled_from(["input", "reset", "ack", "replay", "steps", "ping", "view"]),
+                max_size=6,
+            )
+        ),
+        max_leaves=12,
+    )
+)
 def test_whatever_comes_is_a_message_or_a_value_error(content: Any) -> None:
     try:
         parse(json.dumps(content))

@@ -95,8 +95,11 @@ def test_a_wish_becomes_a_film(client: TestClient, maker: Maker) -> None:
     events = ask(client, prompt="  a red\n hall ", seed=90, steps=3)
     assert [event["type"] for event in events] == ["progress"] * 4 + ["done"]
     assert [(event["step"], len(event["pictures"])) for event in events[:-1]] == [
-        (0, 0), (1, 0), (2, 2), (3, 0),
-    ]  # fmt: skip
+        (0, 0),
+        (1, 0),
+        (2, 2),
+        (3, 0),
+    ]
     assert events[0]["left"] is None and events[3]["left"] == 0
     shown = Image.open(io.BytesIO(data_of(events[2]["pictures"][0])))
     assert (shown.format, shown.size) == ("JPEG", SIZE[::-1])
@@ -213,7 +216,7 @@ def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[...,
 def test_a_real_system_makes_clips(tmp_path: Path) -> None:
     import torch
 
-    from dreamwalk.stages import open_stage
+    from dreamwalk.commands.play import open_stage
     from dreamwalk.systems.moviegen import tiny
     from dreamwalk.systems.open import build, load
     from dreamwalk.weights import files
@@ -306,7 +309,7 @@ def test_a_model_of_any_words_has_no_strange_ones(
 
 
 def test_the_shipped_clips_tell_their_words() -> None:
-    from dreamwalk.stages import open_stage
+    from dreamwalk.commands.play import open_stage
 
     clips = open_stage("moviegen.doom", "cpu").clips
     assert clips is not None

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig, VideoCodecConfig
-from dreamwalk.codecs.blocks import BlockCodecConfig
+from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.critic import CriticConfig
-from dreamwalk.codecs.frame import KLCodec, KLCodecConfig
+from dreamwalk.codecs.kl_autoencoder import KLCodec, KLCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.tae import TAECodec, TAEConfig
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig, to_float
-from dreamwalk.systems.open import fill_from, load
+from dreamwalk.systems.open import init_from, load
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -47,7 +47,7 @@ def learn(system: Autoencode, clip: Clip, *, steps: int, lr: float = 3e-3) -> li
     optimizer = torch.optim.AdamW(system.parameters(), lr=lr, betas=(0.9, 0.99))
     told = []
     for step in range(steps):
-        told.append(system.loss(clip, Draws([(0, step, row) for row in range(2)])))
+        told.append(system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)])))
         optimizer.zero_grad()
         told[-1]["loss"].backward()
         optimizer.step()
@@ -101,10 +101,10 @@ def test_a_critic_learns_along(clip: Clip) -> None:
     system = built(STRICT, critic=CriticConfig(width=8, levels=2), adversarial=0.1)
     told = learn(system, clip, steps=12)
     assert min(terms["critic"] for terms in told[1:]) < told[0]["critic"] - 0.02
-    terms = system.loss(clip, Draws([(0, 0, 0), (0, 0, 1)]))
+    terms = system.loss(clip, KeyedGenerator([(0, 0, 0), (0, 0, 1)]))
     plain = built(STRICT)
     plain.load_state_dict({k: v for k, v in system.state_dict().items() if not k.startswith("critic")})
-    alone = plain.loss(clip, Draws([(0, 0, 0), (0, 0, 1)]))["loss"]
+    alone = plain.loss(clip, KeyedGenerator([(0, 0, 0), (0, 0, 1)]))["loss"]
     torch.testing.assert_close(terms["loss"], alone + 0.1 * terms["verdict"] + terms["critic"])
 
 
@@ -113,22 +113,22 @@ def test_the_perceptual_distance_joins_the_loss_but_not_the_weights(tmp_path: Pa
     path = tmp_path / "vgg.safetensors"
     save_file(Perceptual((4, 4, 4, 4, 4)).state_dict(), path)
     system, plain = built(STRICT, perceptual=str(path), perceptual_weight=2.0), built(STRICT)
-    draws = [(0, 0, 0), (0, 0, 1)]
-    terms, alone = system.loss(clip, Draws(draws)), plain.loss(clip, Draws(draws))
+    keys = [(0, 0, 0), (0, 0, 1)]
+    terms, alone = system.loss(clip, KeyedGenerator(keys)), plain.loss(clip, KeyedGenerator(keys))
     assert terms["perceptual"] != 0
     torch.testing.assert_close(terms["loss"], alone["loss"] + 2 * terms["perceptual"])
     assert system.state_dict().keys() == plain.state_dict().keys()
     assert len(list(system.parameters())) == len(list(plain.parameters()))
     with pytest.raises(ValueError, match="there is no weight file at"):
-        built(STRICT, perceptual="nowhere.safetensors").loss(clip, Draws(draws))
+        built(STRICT, perceptual="nowhere.safetensors").loss(clip, KeyedGenerator(keys))
 
 
 def test_outliers_join_the_loss() -> None:
     """Noise in enough places has some beyond three stds."""
     noise = torch.randint(0, 256, (2, 1, 3, 64, 64), dtype=torch.uint8)
     clip = Clip(video=noise, actions=torch.zeros(2, 1, 1))
-    terms = built(STRICT, outliers=1e5).loss(clip, Draws([(0, 0, 0), (0, 0, 1)]))
-    alone = built(STRICT).loss(clip, Draws([(0, 0, 0), (0, 0, 1)]))
+    terms = built(STRICT, outliers=1e5).loss(clip, KeyedGenerator([(0, 0, 0), (0, 0, 1)]))
+    alone = built(STRICT).loss(clip, KeyedGenerator([(0, 0, 0), (0, 0, 1)]))
     assert terms["outliers"] > 0
     torch.testing.assert_close(terms["loss"], alone["loss"] + 1e5 * terms["outliers"])
 
@@ -137,11 +137,11 @@ def test_a_tae_starts_from_an_image_codec_and_from_its_like(tmp_path: Path, clip
     image = built(IMAGE)
     learn(image, clip, steps=2)
     tae = built(CODECS["tae"])
-    fill_from(tae, saved(image, tmp_path / "image.safetensors"))
+    init_from(tae, saved(image, tmp_path / "image.safetensors"))
     assert isinstance(tae.codec, TAECodec) and isinstance(image.codec, KLCodec)
     video = to_float(clip.video)
     torch.testing.assert_close(tae.codec.encode(video), image.codec.encode(video[:, ::2]), atol=1e-4, rtol=0)
     learn(tae, clip, steps=1)
     again = built(CODECS["tae"])
-    fill_from(again, saved(tae, tmp_path / "tae.safetensors"))
+    init_from(again, saved(tae, tmp_path / "tae.safetensors"))
     torch.testing.assert_close(again.codec.encode(video), tae.codec.encode(video))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from toy import Toy
 
-from dreamwalk.backbones.teacher import Known, teacher_pass
+from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
 from dreamwalk.clip import batch
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Mask, Pass
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import staircase
@@ -28,9 +28,13 @@ def system_of(mask: Mask, *, chunk: int = 2) -> Forcing:
 
 @pytest.mark.parametrize(
     ("mask", "chunk", "groups"),
-    [("causal", 2, [0, 1, 2, 3, 4, 5]), ("block", 2, [0, 1, 1, 2, 2, 3]), ("block", 3, [0, 1, 1, 1, 2, 2]),
-     ("bidirectional", 2, [0] * 6)],
-)  # fmt: skip
+    [
+        ("causal", 2, [0, 1, 2, 3, 4, 5]),
+        ("block", 2, [0, 1, 1, 2, 2, 3]),
+        ("block", 3, [0, 1, 1, 1, 2, 2]),
+        ("bidirectional", 2, [0] * 6),
+    ],
+)
 def test_a_clip_is_seen_in_training_as_in_a_walk(
     mask: Mask, chunk: int, groups: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -42,7 +46,7 @@ def test_a_clip_is_seen_in_training_as_in_a_walk(
         return forward(*args, visible=visible, **given)
 
     monkeypatch.setattr(system.backbone, "forward", watched)
-    system.loss(batch(list(Toy(clip_frames=6).clips(range(1)))), Draws([(0,)]))
+    system.loss(batch(list(Toy(clip_frames=6).clips(range(1)))), KeyedGenerator([(0,)]))
     wanted = torch.tensor(groups)
     assert torch.equal(seen[0], wanted[:, None] >= wanted)
     plan = staircase(sigma_grid(2).tolist(), 5, lag=0, chunk=chunk, history=1, mask=mask)

@@ -19,11 +19,11 @@ with warnings.catch_warnings():
 import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
-from dreamwalk.conditions.kinds import PublishedKinds, hunyuan15
-from dreamwalk.rollout.clips import Order, film, frames_of, unfold
-from dreamwalk.rollout.ordering import SampleClips, write_clip
-from dreamwalk.rollout.room import placed, whole_plan
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.commands.clip_memory import placed, whole_plan
+from dreamwalk.commands.sample_clip import SampleClip, write_clip
+from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig, hunyuan15
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.clip_generator import ClipRequest, film, frames_of, unfold
 from dreamwalk.systems.moviegen import Moviegen
 
 SIZE, PROMPT, NEGATIVE = (32, 48), 'light and "space" in the video', "texture"
@@ -63,8 +63,9 @@ def pipeline(folder: Path) -> Any:
         transformer=diffusers.HunyuanVideo15Transformer3DModel.from_pretrained(folder / "transformer"),
         vae=diffusers.AutoencoderKLHunyuanVideo15.from_pretrained(folder / "vae"),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
-        guider=diffusers.ClassifierFreeGuidance(), **opened(folder),
-    )  # fmt: skip
+        guider=diffusers.ClassifierFreeGuidance(),
+        **opened(folder),
+    )
     made.target_size = 48  # whose sizes are 32x48 and some others
     made.tokenizer_max_length = made.tokenizer_2_max_length = 40  # less padding, which nobody sees
     made.set_progress_bar_config(disable=True)
@@ -73,7 +74,7 @@ def pipeline(folder: Path) -> Any:
 
 def test_an_import_knows_what_looks(folder: Path, system: Moviegen) -> None:
     config = system.config
-    assert config.letters == PublishedKinds(str(folder.resolve()), 1) and config.letters.longest == 1985
+    assert config.letters == Hunyuan15TextConfig(str(folder.resolve()), 1) and config.letters.longest == 1985
     assert (config.pictured, config.hint, config.lead) == (1.0, 0.0, 0)
     assert (config.shift, config.guidance, config.frames) == (9.0, 4.0, 121)
     names = "text_encoder", "text_encoder_2", "image_encoder"
@@ -88,10 +89,15 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
     noise = torch.randn(1, 3, 4, 2, 3, generator=torch.Generator().manual_seed(2))
     pipeline.guider = diffusers.ClassifierFreeGuidance(guidance_scale=guidance)
     theirs = pipeline(
-        drawn.image(picture), PROMPT, NEGATIVE, latents=noise.transpose(1, 2), num_frames=9,
-        num_inference_steps=2, output_type="pt",
-    ).frames  # fmt: skip
-    order = Order((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
+        drawn.image(picture),
+        PROMPT,
+        NEGATIVE,
+        latents=noise.transpose(1, 2),
+        num_frames=9,
+        num_inference_steps=2,
+        output_type="pt",
+    ).frames
+    order = ClipRequest((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
     with torch.inference_mode():
         *_, last = unfold(system, order, picture, noise=lambda frame, use: noise[:, frame])
         (ours,) = frames_of(system, order, last.latents, video=picture)
@@ -101,7 +107,7 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
 
 def test_another_picture_leads_to_another_clip(system: Moviegen, picture: Tensor) -> None:
     """By its latents, and by what SigLIP tells of it alone; the words stay the same."""
-    order, other = Order((PROMPT,), frames=5, size=SIZE, steps=1, guidance=1.0), picture // 8
+    order, other = ClipRequest((PROMPT,), frames=5, size=SIZE, steps=1, guidance=1.0), picture // 8
     assert (film(system, order, picture) - film(system, order, other)).abs().max() > 1e-2
     one, two = (system.read([PROMPT], given[:, 0]) for given in (picture, other))
     assert torch.equal(one.tokens, two.tokens)
@@ -113,14 +119,19 @@ def test_another_picture_leads_to_another_clip(system: Moviegen, picture: Tensor
 def test_an_order_of_the_command_line(folder: Path, picture: Tensor, tmp_path: Path) -> None:
     """Prompt and picture are read once and the encoders closed; in bfloat16, as they are by default."""
     drawn.image(picture).save(tmp_path / "first.png")
-    asked = SampleClips(
-        tmp_path / "o.mp4", prompt=PROMPT, negative=NEGATIVE, image=(tmp_path / "first.png",), frames=5,
-        size=SIZE, steps=1,
-    )  # fmt: skip
+    asked = SampleClip(
+        tmp_path / "o.mp4",
+        prompt=PROMPT,
+        negative=NEGATIVE,
+        image=(tmp_path / "first.png",),
+        frames=5,
+        size=SIZE,
+        steps=1,
+    )
     system = placed(asked, dreamwalk.load(folder / "h.safetensors"), torch.device("cpu"))
     assert "encoder" not in vars(system.letters) and whole_plan(asked, system).step > 0
     assert write_clip(asked, system) == 5
-    system.letters.config = PublishedKinds("nowhere", 1)
+    system.letters.config = Hunyuan15TextConfig("nowhere", 1)
     told, against = (system.read([text], picture[:, 0]) for text in (PROMPT, NEGATIVE))
     assert torch.equal(told.others[1].tokens, against.others[1].tokens)
     with pytest.raises(ValueError, match="nowhere"):
@@ -129,10 +140,10 @@ def test_an_order_of_the_command_line(folder: Path, picture: Tensor, tmp_path: P
 
 def test_without_a_picture_it_is_said(system: Moviegen) -> None:
     with pytest.raises(ValueError, match="goes on from a picture: give it one"):
-        film(system, Order((PROMPT,), frames=9, size=SIZE, steps=1))
+        film(system, ClipRequest((PROMPT,), frames=9, size=SIZE, steps=1))
 
 
 def test_training_shows_it_too(system: Moviegen) -> None:
     video = torch.randint(0, 256, (2, 5, 3, *SIZE), dtype=torch.uint8)
-    loss = system.loss(Clip(video=video, caption=[PROMPT, ""]), Draws([(0,), (1,)]))["loss"]
+    loss = system.loss(Clip(video=video, caption=[PROMPT, ""]), KeyedGenerator([(0,), (1,)]))["loss"]
     assert loss.isfinite()

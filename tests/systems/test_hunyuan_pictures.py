@@ -15,11 +15,11 @@ from torch import Tensor
 import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
-from dreamwalk.conditions.published import PublishedWords, hunyuan
-from dreamwalk.rollout.clips import Order, film, frames_of, unfold
-from dreamwalk.rollout.ordering import SampleClips, write_clip
-from dreamwalk.rollout.room import placed
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.commands.clip_memory import placed
+from dreamwalk.commands.sample_clip import SampleClip, write_clip
+from dreamwalk.conditions.hunyuan import HunyuanTextConfig, hunyuan
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.clip_generator import ClipRequest, film, frames_of, unfold
 from dreamwalk.systems.moviegen import Moviegen
 
 SIZE, PROMPT, NEGATIVE = (16, 32), "light and space in the video", "texture"
@@ -60,7 +60,7 @@ def picture() -> Tensor:
 
 
 def test_an_import_knows_what_looks(folder: Path, system: Moviegen, kind: str) -> None:
-    assert system.config.letters == PublishedWords(str(folder.resolve()), EVERY[kind])
+    assert system.config.letters == HunyuanTextConfig(str(folder.resolve()), EVERY[kind])
     assert system.config.letters.longest == 256 + 576 // EVERY[kind]
 
 
@@ -70,8 +70,10 @@ def pipeline(folder: Path) -> Any:
     vae.use_framewise_encoding = vae.use_framewise_decoding = False
     made = diffusers.HunyuanVideoImageToVideoPipeline(
         transformer=diffusers.HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer"),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0), vae=vae, **opened(folder),
-    )  # fmt: skip
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        vae=vae,
+        **opened(folder),
+    )
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -83,8 +85,15 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
     """Diffusers tells every second token of the black picture, however many it tells of the other; here they
     are as many."""
     noise = torch.randn(1, 3 + (kind == "latent_concat"), 4, 2, 4)
-    call = {"prompt": PROMPT, "height": SIZE[0], "width": SIZE[1], "num_frames": 4 * noise.shape[1] - 3,
-            "num_inference_steps": 2, "guidance_scale": 6.0, "true_cfg_scale": guidance}  # fmt: skip
+    call = {
+        "prompt": PROMPT,
+        "height": SIZE[0],
+        "width": SIZE[1],
+        "num_frames": 4 * noise.shape[1] - 3,
+        "num_inference_steps": 2,
+        "guidance_scale": 6.0,
+        "true_cfg_scale": guidance,
+    }
     if guidance != 1:
         with torch.no_grad():
             names = "prompt_embeds", "pooled_prompt_embeds", "prompt_attention_mask"
@@ -94,7 +103,7 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
         call |= {f"negative_{name}": given for name, given in zip(names, black, strict=True)}
     image = Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy())
     theirs = pipeline(image, **call, latents=noise.transpose(1, 2), output_type="pt").frames
-    order = Order((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
+    order = ClipRequest((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
     with torch.inference_mode():
         *_, last = unfold(system, order, picture, noise=lambda frame, use: noise[:, frame])
         (ours,) = frames_of(system, order, last.latents, video=picture)
@@ -106,13 +115,19 @@ def test_prompt_and_picture_are_read_once_and_the_encoders_closed(
 ) -> None:
     """From the command line's order; in bfloat16, as the encoders are opened by default."""
     Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy()).save(tmp_path / "first.png")
-    asked = SampleClips(
-        tmp_path / "o.mp4", prompt=PROMPT, negative=NEGATIVE, image=(tmp_path / "first.png",), frames=5,
-        size=SIZE, steps=1, guidance=2.0,
-    )  # fmt: skip
+    asked = SampleClip(
+        tmp_path / "o.mp4",
+        prompt=PROMPT,
+        negative=NEGATIVE,
+        image=(tmp_path / "first.png",),
+        frames=5,
+        size=SIZE,
+        steps=1,
+        guidance=2.0,
+    )
     system = placed(asked, dreamwalk.load(folder / "h.safetensors"), torch.device("cpu"))
     reader = system.letters
-    monkeypatch.setattr("dreamwalk.conditions.published.hunyuan", None)
+    monkeypatch.setattr("dreamwalk.conditions.hunyuan.hunyuan", None)
     assert write_clip(asked, system) == 5
     told, black = (system.read([PROMPT], picture[:, 0]), system.read([NEGATIVE], 0 * picture[:, 0]))
     assert told.tokens.dtype == torch.float32 and told.tokens.shape[1] > black.tokens.shape[1]
@@ -122,12 +137,12 @@ def test_prompt_and_picture_are_read_once_and_the_encoders_closed(
 
 def test_without_a_picture_it_is_said(system: Moviegen) -> None:
     with pytest.raises(ValueError, match="goes on from a picture: give it one"):
-        film(system, Order((PROMPT,), frames=9, size=SIZE, steps=1))
+        film(system, ClipRequest((PROMPT,), frames=9, size=SIZE, steps=1))
     with pytest.raises(ValueError, match="looks at a picture while it reads: give it one"):
         system.read([PROMPT])
 
 
 def test_training_shows_it_too(system: Moviegen) -> None:
     video = torch.randint(0, 256, (2, 5, 3, *SIZE), dtype=torch.uint8)
-    loss = system.loss(Clip(video=video, caption=[PROMPT, ""]), Draws([(0,), (1,)]))["loss"]
+    loss = system.loss(Clip(video=video, caption=[PROMPT, ""]), KeyedGenerator([(0,), (1,)]))["loss"]
     assert loss.isfinite()

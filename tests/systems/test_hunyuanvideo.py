@@ -20,14 +20,14 @@ with warnings.catch_warnings():
 
 import dreamwalk
 from dreamwalk.cli import main
-from dreamwalk.rollout.clips import Order, film, frames_of, unfold
+from dreamwalk.published.hunyuan import hunyuan_system
+from dreamwalk.systems.clip_generator import ClipRequest, film, frames_of, unfold
 from dreamwalk.systems.moviegen import Moviegen
-from dreamwalk.training.hunyuan import hunyuan_system
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
 STEPS, SIZE = 3, (16, 32)
-ORDER = Order(("", ""), frames=9, size=SIZE, steps=STEPS)
+ORDER = ClipRequest(("", ""), frames=9, size=SIZE, steps=STEPS)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
@@ -73,9 +73,14 @@ def kind_of(pipeline: Any) -> str | None:
 def asked(pipeline: Any, noise: Tensor, picture: Tensor, guidance: float) -> dict[str, Any]:
     """What the pipelines are called with."""
     words = Drawn(pooled=8).words
-    call: dict[str, Any] = {"latents": noise.transpose(1, 2), "height": SIZE[0], "width": SIZE[1],
-                            "num_inference_steps": STEPS, "guidance_scale": 6.0,
-                            "true_cfg_scale": guidance}  # fmt: skip
+    call: dict[str, Any] = {
+        "latents": noise.transpose(1, 2),
+        "height": SIZE[0],
+        "width": SIZE[1],
+        "num_inference_steps": STEPS,
+        "guidance_scale": 6.0,
+        "true_cfg_scale": guidance,
+    }
     for name, key in (("", ""), ("ugly", "negative_")):
         tokens, mask, pooled = words[name][:3]
         call |= {f"{key}prompt_embeds": tokens, f"{key}pooled_prompt_embeds": pooled}

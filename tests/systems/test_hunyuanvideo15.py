@@ -18,15 +18,15 @@ with warnings.catch_warnings():
 
 import dreamwalk
 from dreamwalk.cli import main
-from dreamwalk.conditions.kinds import KindsReader, PublishedKinds
-from dreamwalk.rollout.clips import Order, frames_of, unfold
-from dreamwalk.rollout.ordering import SampleClips
-from dreamwalk.rollout.room import whole_plan
+from dreamwalk.commands.clip_memory import whole_plan
+from dreamwalk.commands.sample_clip import SampleClip
+from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig, Hunyuan15TextEncoder
+from dreamwalk.systems.clip_generator import ClipRequest, frames_of, unfold
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.weights import files
 
 STEPS, SIZE = 3, (32, 48)
-ORDER = Order(("", ""), frames=9, size=SIZE, steps=STEPS)
+ORDER = ClipRequest(("", ""), frames=9, size=SIZE, steps=STEPS)
 
 
 def made(guidance: float) -> Any:
@@ -36,10 +36,11 @@ def made(guidance: float) -> Any:
             parameter.data *= 0.2
     pipeline = diffusers.HunyuanVideo15Pipeline(
         **dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")),
-        transformer=transformer, vae=autoencoder((16,) * 5),
+        transformer=transformer,
+        vae=autoencoder((16,) * 5),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=9.0),
         guider=diffusers.ClassifierFreeGuidance(guidance_scale=guidance),
-    )  # fmt: skip
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -78,9 +79,14 @@ def test_the_whole_loop(tmp_path: Path, guidance: float) -> None:
     pipeline.scheduler.step = watched
     with torch.no_grad():
         latents = pipeline(
-            **call, latents=noise.transpose(1, 2), height=SIZE[0], width=SIZE[1], num_frames=9,
-            num_inference_steps=STEPS, output_type="latent",
-        ).frames  # fmt: skip
+            **call,
+            latents=noise.transpose(1, 2),
+            height=SIZE[0],
+            width=SIZE[1],
+            num_frames=9,
+            num_inference_steps=STEPS,
+            output_type="latent",
+        ).frames
         vae = pipeline.vae
         video = torch.cat([vae.decode(x / vae.config.scaling_factor).sample for x in latents.split(1)])
     order = replace(ORDER, negative="ugly")
@@ -99,10 +105,12 @@ def test_the_whole_loop(tmp_path: Path, guidance: float) -> None:
 def test_what_the_folder_says(tmp_path: Path) -> None:
     system = imported(made(6.0), tmp_path)
     config = system.config
-    assert config.letters == PublishedKinds(str(tmp_path)) and isinstance(system.letters, KindsReader)
+    assert config.letters == Hunyuan15TextConfig(str(tmp_path)) and isinstance(
+        system.letters, Hunyuan15TextEncoder
+    )
     assert (config.frames, config.size, config.fps, config.steps) == (121, (480, 848), 24.0, 50)
     assert not any(name.startswith("letters") for name in system.state_dict())
-    asked = SampleClips(out=Path("a.mp4"), prompt="a", frames=9, size=SIZE)
+    asked = SampleClip(out=Path("a.mp4"), prompt="a", frames=9, size=SIZE)
     assert whole_plan(asked, system).step > 0
 
 

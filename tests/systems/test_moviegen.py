@@ -9,11 +9,11 @@ from toy import Toy
 
 import dreamwalk
 from dreamwalk.clip import Clip, batch
-from dreamwalk.codecs.blocks import BlockCodecConfig
+from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
-from dreamwalk.rollout.clips import Order, film
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import moviegen
+from dreamwalk.systems.clip_generator import ClipRequest, film
 from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -27,9 +27,15 @@ def config() -> MoviegenConfig:
     backbone = replace(tiny.backbone, channels=24, pooled=16, patch=(1, 1, 1))
     letters = replace(tiny.letters, pooled=16)
     return replace(
-        tiny, codec=codec, backbone=backbone, letters=letters, predicts="clean",
-        untold=0.0, pictured=0.3, steps=8,
-    )  # fmt: skip
+        tiny,
+        codec=codec,
+        backbone=backbone,
+        letters=letters,
+        predicts="clean",
+        untold=0.0,
+        pictured=0.3,
+        steps=8,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def learnt(clip: Clip) -> Moviegen:
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     optimizer = torch.optim.AdamW(system.parameters(), lr=2e-3, betas=(0.9, 0.99))
     for step in range(200):
-        system.loss(clip, Draws([(0, step, row) for row in range(2)]))["loss"].backward()
+        system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
     return system.eval()
@@ -52,10 +58,10 @@ def learnt(clip: Clip) -> Moviegen:
 
 def test_words_bring_back_their_clip(learnt: Moviegen, clip: Clip) -> None:
     size = (clip.video.shape[-2], clip.video.shape[-1])
-    made = to_bytes(film(learnt, Order(PROMPTS, frames=5, size=size, guidance=1.0)))
+    made = to_bytes(film(learnt, ClipRequest(PROMPTS, frames=5, size=size, guidance=1.0)))
     crossed = psnr(made, clip.video.flip(0)).mean()
     assert psnr(made, clip.video).mean() > max(crossed + 4, 18)
-    shown = Order(PROMPTS, frames=5, size=size, guidance=1.0)
+    shown = ClipRequest(PROMPTS, frames=5, size=size, guidance=1.0)
     going_on = to_bytes(film(learnt, shown, clip.video[:, :1]))
     assert psnr(going_on, clip.video)[:, 1:].mean() > psnr(going_on, clip.video.flip(0))[:, 1:].mean() + 4
 
@@ -64,7 +70,7 @@ def test_a_weight_file_opens_itself(learnt: Moviegen, tmp_path: Path) -> None:
     metadata = {"system": "moviegen", "config": to_json(learnt.config)}
     files.save(tmp_path / "m.safetensors", learnt.state_dict(), metadata=metadata)
     opened = dreamwalk.load(tmp_path / "m.safetensors")
-    order = Order((), frames=5, steps=2)
+    order = ClipRequest((), frames=5, steps=2)
     assert torch.equal(opened.sample("walk", order=order), learnt.sample("walk", order=order))
     assert opened.sample("walk", frames=1).shape == (1, 1, 32, 32, 3)
 
@@ -72,12 +78,12 @@ def test_a_weight_file_opens_itself(learnt: Moviegen, tmp_path: Path) -> None:
 def test_a_first_latent_that_is_shown_has_no_loss(clip: Clip) -> None:
     torch.manual_seed(0)
     system = Moviegen(replace(config(), pictured=1.0))
-    draws, latents = [(0, 0, row) for row in range(2)], torch.randn(2, 2, 24, 4, 4)
+    keys, latents = [(0, 0, row) for row in range(2)], torch.randn(2, 2, 24, 4, 4)
     losses = []
     for changed in (None, 0, 1):
         if changed is not None:
             latents[:, changed] += 0.5
-        losses.append(system.loss(replace(clip, latents=latents), Draws(draws))["loss"])
+        losses.append(system.loss(replace(clip, latents=latents), KeyedGenerator(keys))["loss"])
     assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[1], losses[2])
 
 
@@ -91,7 +97,7 @@ def test_a_clip_goes_on_from_one_latent_or_from_several(clip: Clip, monkeypatch:
         return x
 
     monkeypatch.setattr(system, "velocity", velocity)
-    system.loss(told, Draws([(0, 0, row) for row in range(64)]))
+    system.loss(told, KeyedGenerator([(0, 0, row) for row in range(64)]))
     given = seen[0] == 0
     assert set(given.sum(1).tolist()) == {1, 2, 3, 4, 5}
     assert torch.equal(given, given.sort(dim=1, descending=True).values)

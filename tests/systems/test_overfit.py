@@ -7,11 +7,11 @@ import torch
 from toy import Toy, with_map
 
 from dreamwalk.clip import Clip, batch
-from dreamwalk.codecs.frame import kl_tiny
+from dreamwalk.codecs.kl_autoencoder import kl_tiny
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
-from dreamwalk.rollout.endless import frames
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.rollout.streaming import frames
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import forcing, nextframe
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.forcing import Forcing
@@ -33,7 +33,7 @@ def learn(system: Trainable, clip: Clip, *, steps: int, lr: float) -> list[float
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     losses = []
     for step in range(steps):
-        terms = system.loss(clip, Draws([(0, step, row) for row in range(2)]))
+        terms = system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))
         terms["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -108,7 +108,7 @@ def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: 
     losses = learn(system, clip, steps=150, lr=3e-3)
     assert losses[-1] < losses[0] / 4
     system.odometer.fit(clip.world_from_camera, clip.actions, steps=200)
-    system.config = replace(tiny, dim_history=1.0, history_level=1.0)
+    system.config = replace(tiny, dim_history=1.0, history_sigma=1.0)
     learn(system, clip, steps=150, lr=2e-3)
     dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
     still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
@@ -118,4 +118,4 @@ def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: 
 def test_a_map_needs_poses(clip: Clip) -> None:
     blind = replace(clip, world_from_camera=None)
     with pytest.raises(ValueError, match="no poses to learn a map from"):
-        NextFrame(with_map(nextframe.tiny())).loss(blind, Draws([(0, 0, 0), (0, 0, 1)]))
+        NextFrame(with_map(nextframe.tiny())).loss(blind, KeyedGenerator([(0, 0, 0), (0, 0, 1)]))

@@ -12,16 +12,16 @@ from toy import Toy
 from dreamwalk.backbones import crossdit
 from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.tae import TAECodec, tae_tiny
-from dreamwalk.rollout.clips import Order, Use, film, unfold
-from dreamwalk.rollout.enlarging import degraded, resized
-from dreamwalk.schedules.draws import Draws
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import moviegen
+from dreamwalk.systems.clip_generator import ClipRequest, Use, film, unfold
 from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
-from dreamwalk.systems.open import fill_from
+from dreamwalk.systems.open import init_from
+from dreamwalk.systems.upscaling import degraded, resized
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
-ORDER = Order(("walk ahead", "turn left"), steps=2, use="larger")
+ORDER = ClipRequest(("walk ahead", "turn left"), steps=2, use="larger")
 
 
 def crossed() -> MoviegenConfig:
@@ -46,7 +46,7 @@ def started(base: Moviegen, config: MoviegenConfig, folder: Path) -> Moviegen:
     files.save(folder / "base.safetensors", base.state_dict(), metadata=metadata)
     torch.manual_seed(1)
     system = Moviegen(config)
-    fill_from(system, folder / "base.safetensors")
+    init_from(system, folder / "base.safetensors")
     return system.eval()
 
 
@@ -85,7 +85,7 @@ def test_it_learns_to_heed_the_small_clip(tmp_path: Path) -> None:
     optimizer = torch.optim.AdamW(system.parameters(), lr=3e-3)
     losses = []
     for _ in range(12):
-        loss = system.loss(clip, Draws([(0, 0, row) for row in range(2)]))["loss"]
+        loss = system.loss(clip, KeyedGenerator([(0, 0, row) for row in range(2)]))["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -137,11 +137,11 @@ def test_frame_by_frame_as_in_the_paper() -> None:
 
 def test_small_clips_to_learn_from() -> None:
     plain = torch.full((2, 3, 3, 16, 24), 100, dtype=torch.uint8)
-    made = degraded(plain, Draws([(0,), (1,)]), enlarges=2)
+    made = degraded(plain, KeyedGenerator([(0,), (1,)]), enlarges=2)
     assert made.shape == (2, 3, 3, 8, 12) and made.dtype == torch.uint8
     noise = (made.float() - 100).flatten(1).std(dim=1)
     assert noise[0] != noise[1] and noise.max() < 4.5
-    assert torch.equal(made[1:], degraded(plain[1:], Draws([(1,)]), enlarges=2))
+    assert torch.equal(made[1:], degraded(plain[1:], KeyedGenerator([(1,)]), enlarges=2))
     ramp = torch.arange(16).mul(10).to(torch.uint8).expand(1, 1, 3, 16, 16)
     inner = resized(ramp, (32, 32))[0, 0, 0, 4, 1:-1]
     torch.testing.assert_close(inner, torch.arange(30) * 5 + 2.5)
@@ -158,7 +158,7 @@ def test_small_clips_to_learn_from() -> None:
         (replace(ORDER, area=(20, 20)), small(5), "tiles of 20x20 .* nearest size is 16x16"),
     ],
 )
-def test_impossible_orders_are_refused(order: Order, given: Tensor | None, sentence: str) -> None:
+def test_impossible_orders_are_refused(order: ClipRequest, given: Tensor | None, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         film(built(moviegen.upsampler(moviegen.tiny())), order, given)
 

@@ -18,12 +18,12 @@ from gymnasium import spaces
 from toy import Toy, with_map
 
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.data.games import Game, collect_game
+from dreamwalk.commands.sample_walk import Sample, walk_of
+from dreamwalk.data.game_walks import collect_game
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.videos import read_frames
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.sampling import Sample, walk_of
 from dreamwalk.systems import autoencode, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.systems.inverse import InverseConfig
@@ -33,13 +33,22 @@ from dreamwalk.training import checkpoint
 from dreamwalk.training.fit import fit
 from dreamwalk.training.run import OptimConfig, Run
 from dreamwalk.weights.files import read
+from dreamwalk.worlds.games import Game
 
 
 def tiny(folder: Path, **changes: object) -> Run:
     run = Run(
-        name="nextframe.tiny", system=nextframe.tiny(), data=str(folder), frames=4, batch=4, steps=8,
-        optim=OptimConfig(lr=1e-3, warmup=2), save_every=4, preview_every=100, log_every=2,
-    )  # fmt: skip
+        name="nextframe.tiny",
+        system=nextframe.tiny(),
+        data=str(folder),
+        frames=4,
+        batch=4,
+        steps=8,
+        optim=OptimConfig(lr=1e-3, warmup=2),
+        save_every=4,
+        preview_every=100,
+        log_every=2,
+    )
     return replace(run, **changes)  # type: ignore[arg-type]
 
 
@@ -177,9 +186,9 @@ def test_an_infinite_loss_stops_with_the_step_named(
     loss = NextFrame.loss
     calls = []
 
-    def breaking(self, clip, draws):  # type: ignore[no-untyped-def]
+    def breaking(self, clip, generator):  # type: ignore[no-untyped-def]
         calls.append(1)
-        terms = loss(self, clip, draws)
+        terms = loss(self, clip, generator)
         return terms | {"loss": terms["loss"] * (float("nan") if len(calls) == 3 else 1.0)}
 
     monkeypatch.setattr(NextFrame, "loss", breaking)

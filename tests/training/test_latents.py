@@ -52,9 +52,17 @@ def test_from_a_folder_to_a_system(mine: Path, tmp_path: Path, capsys: pytest.Ca
     told = capsys.readouterr().out
     assert "latents of 5 clips in 3 sizes" in told
     run = Run(
-        name="mine", system=config, data=out, codec=codec, frames=5, batch=2, steps=4, save_every=4,
-        preview_every=4, log_every=1,
-    )  # fmt: skip
+        name="mine",
+        system=config,
+        data=out,
+        codec=codec,
+        frames=5,
+        batch=2,
+        steps=4,
+        save_every=4,
+        preview_every=4,
+        log_every=1,
+    )
     fit(run, tmp_path / "run")
     system = dreamwalk.load(tmp_path / "run")
     assert system.walkable is None

@@ -17,19 +17,43 @@ from dreamwalk.weights.files import read
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 40
 FLAGS = [
-    "--system.backbone.grid", "2", "2", "--system.backbone.width", "64", "--system.backbone.depth", "2",
-    "--system.backbone.heads", "2", "--codec", "None", "--frames", "4", "--batch", "4",
-    "--steps", str(STEPS), "--save-every", "10", "--log-every", "1", "--device", "cpu",
-]  # fmt: skip
+    "--system.backbone.grid",
+    "2",
+    "2",
+    "--system.backbone.width",
+    "64",
+    "--system.backbone.depth",
+    "2",
+    "--system.backbone.heads",
+    "2",
+    "--codec",
+    "None",
+    "--frames",
+    "4",
+    "--batch",
+    "4",
+    "--steps",
+    str(STEPS),
+    "--save-every",
+    "10",
+    "--log-every",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 def start(data: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """`dreamwalk train` as a person runs it, in a process of its own."""
     words = ["train", "nextframe.game", "--data", str(data), "--out", str(out), *FLAGS, *more]
     return subprocess.Popen(
-        [sys.executable, "-m", "dreamwalk", *words], cwd=ROOT, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "2"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", "dreamwalk", *words],
+        cwd=ROOT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def trained(data: Path, out: Path, *more: str) -> Path:

@@ -19,18 +19,18 @@ from dreamwalk.backbones.stdit import STDiTConfig
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.critic import CriticConfig
-from dreamwalk.codecs.frame import kl_tiny
+from dreamwalk.codecs.kl_autoencoder import kl_tiny
 from dreamwalk.codecs.vit import vit_tiny
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.dreaming import DreamingSystem
 from dreamwalk.systems import inverse, moviegen, nextframe
 from dreamwalk.systems import open as opening
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.systems.forcing import ForcingConfig
-from dreamwalk.systems.open import build, load, outline_of
+from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.open import build, load, meta_system
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
-from dreamwalk.weights.eight import pack
+from dreamwalk.weights.int8 import pack
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts pages as Linux does"),
@@ -50,10 +50,12 @@ Tensors = dict[str, Tensor]
 
 
 FIELDS = {
-    "nextframe": ("config.steps", "1 to 64"), "forcing": ("config.window", "1 to 16777216"),
-    "moviegen": ("config.backbone.extra", "0 to 16777216"), "inverse": ("config.width", "1 to 16777216"),
+    "nextframe": ("config.steps", "1 to 64"),
+    "forcing": ("config.window", "1 to 16777216"),
+    "moviegen": ("config.backbone.extra", "0 to 16777216"),
+    "inverse": ("config.width", "1 to 16777216"),
     "autoencode": ("config.codec.channels", "1 to 16777216"),
-}  # fmt: skip
+}
 """A field of each, and from where to where it goes."""
 
 
@@ -71,7 +73,7 @@ def contents(name: str) -> tuple[Tensors, dict[str, Any]]:
     torch.manual_seed(0)
     system = build(CONFIGS[name])
     tensors, metadata = dict(system.state_dict()), {"system": name, "config": to_json(system.config)}
-    if isinstance(system, DreamingSystem):
+    if isinstance(system, Interactive):
         walkable = toy_system().walkable
         assert walkable is not None
         (h, w), (_, down, across) = system.config.backbone.grid, system.codec.stride
@@ -90,14 +92,15 @@ def write(path: Path, tensors: Tensors, metadata: dict[str, Any]) -> None:
 def walk(path: Path) -> None:
     """Open a file and dream one frame of it, where it dreams frame by frame."""
     system = load(path)
-    if not isinstance(system, DreamingSystem) or system.walkable is None:
+    if not isinstance(system, Interactive) or system.walkable is None:
         return
     walkable, size = system.walkable, system.config.actions
     start = Clip(
         video=torch.from_numpy(walkable.starts[:1].copy()).permute(0, 3, 1, 2)[None],
-        actions=torch.zeros(1, 1, size), world_from_camera=torch.from_numpy(walkable.poses[:1])[None],
+        actions=torch.zeros(1, 1, size),
+        world_from_camera=torch.from_numpy(walkable.poses[:1])[None],
         intrinsics=torch.from_numpy(walkable.intrinsics)[None, None],
-    )  # fmt: skip
+    )
     with torch.inference_mode():
         latents = system.advance(system.begin(start), torch.zeros(1, size))
         assert system.codec.decode(latents).isfinite().all()
@@ -146,7 +149,7 @@ def test_sizes_are_held_against_what_the_file_holds(
     write(tmp_path / "w.safetensors", tensors, metadata)
     began = time.monotonic()
     with bounded_memory(), pytest.raises(UserError) as refusal:
-        (outline_of if name == "moviegen" else load)(tmp_path / "w.safetensors")
+        (meta_system if name == "moviegen" else load)(tmp_path / "w.safetensors")
     assert sentence in str(refusal.value) and time.monotonic() - began < 20
 
 
@@ -169,9 +172,14 @@ def test_metadata_that_is_no_json_or_another_kind(name: str, tmp_path: Path) -> 
 def _tensor_damage(tensors: Tensors) -> dict[str, Tensors]:
     name = "backbone.embed.weight"
     others: dict[str, Tensor | None] = {
-        "missing": None, "shape": torch.zeros(3, 3), "scalar": torch.zeros(()), "empty": torch.zeros(0, 16),
-        "transposed": tensors[name].T, "whole numbers": tensors[name].long(), "bits": tensors[name] > 0,
-    }  # fmt: skip
+        "missing": None,
+        "shape": torch.zeros(3, 3),
+        "scalar": torch.zeros(()),
+        "empty": torch.zeros(0, 16),
+        "transposed": tensors[name].T,
+        "whole numbers": tensors[name].long(),
+        "bits": tensors[name] > 0,
+    }
     made = {label: {**tensors, name: other} for label, other in others.items() if other is not None}
     made["missing"] = {key: tensor for key, tensor in tensors.items() if key != name}
     made["extra"] = {**tensors, "backbone.blocks.9.norm": torch.zeros(4)}
@@ -196,8 +204,14 @@ def test_every_kind_of_wrong_tensor(tmp_path: Path) -> None:
     assert "lacks 'backbone.embed.weight'" in verdicts.refused["missing"]
     assert "also has 'backbone.blocks.9.norm'" in verdicts.refused["extra"]
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        write(path, {k: v.to(dtype) if v.is_floating_point() and "walkable" not in k else v
-                     for k, v in tensors.items()}, metadata)  # fmt: skip
+        write(
+            path,
+            {
+                k: v.to(dtype) if v.is_floating_point() and "walkable" not in k else v
+                for k, v in tensors.items()
+            },
+            metadata,
+        )
         walk(path)
     write(path, pack(tensors), metadata)
     with pytest.raises(UserError, match="walkable"):
@@ -213,9 +227,11 @@ def _byte_damage(whole: bytes) -> dict[str, bytes]:
     made["more at the end"] = whole + b"\0" * 8
     made["zeros"] = bytes(len(whole))
     for label, old, new in (
-        ("offsets", b'"data_offsets":[', b'"data_offsets":[9'), ("shape", b'"shape":[', b'"shape":[99'),
-        ("type", b'"F32"', b'"F99"'), ("huge shape", b'"shape":[', b'"shape":[99999999999999999999'),
-    ):  # fmt: skip
+        ("offsets", b'"data_offsets":[', b'"data_offsets":[9'),
+        ("shape", b'"shape":[', b'"shape":[99'),
+        ("type", b'"F32"', b'"F99"'),
+        ("huge shape", b'"shape":[', b'"shape":[99999999999999999999'),
+    ):
         lie = header.replace(old, new, 1)
         made[label] = struct.pack("<Q", len(lie)) + lie + body
     return made
@@ -241,7 +257,7 @@ def test_only_shipped_weights_can_be_borrowed(
     monkeypatch.setattr(opening, "_fetch", lambda name: pytest.fail(f"asked the hub for {name}"))
     write(tmp_path / "nextframe", *contents("nextframe"))
     write(tmp_path / "w.safetensors", {}, contents("nextframe")[1] | {"borrows": lender})
-    for read in (load, lambda path: opening.fill_from(build(CONFIGS["nextframe"]), path)):
+    for read in (load, lambda path: opening.init_from(build(CONFIGS["nextframe"]), path)):
         with pytest.raises(UserError, match="only those that come with dreamwalk may be borrowed"):
             read(tmp_path / "w.safetensors")
     assert load("nextframe.doom").about["borrows"] in opening.shipped()  # type: ignore[index]

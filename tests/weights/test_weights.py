@@ -5,12 +5,12 @@ import pytest
 import safetensors
 import torch
 
-from dreamwalk.codecs.frame import kl_tiny
+from dreamwalk.codecs.kl_autoencoder import kl_tiny
 from dreamwalk.systems import autoencode, inverse, moviegen, nextframe
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
-from dreamwalk.systems.open import load, take_codec
+from dreamwalk.systems.open import load, load_codec
 from dreamwalk.training.run import RUNS, Run
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json, to_json
@@ -112,7 +112,7 @@ def test_weights_of_another_system_are_refused(tmp_path: Path) -> None:
 def test_a_codec_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors", Autoencode(AutoencodeConfig(codec=kl_tiny())))
     with pytest.raises(ValueError, match="but this run is for"):
-        take_codec(NextFrame(nextframe.tiny()), path)
+        load_codec(NextFrame(nextframe.tiny()), path)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""Block codec: principal components of blocks of pixels going in, their inverse and a filter coming out.
+
+What `codecs/patch.py` is for frames, this is for video: a code of 2x16x16 pixels that is found in minutes.
+The edges of blocks are smoothed as video codecs do it, by a deblocking filter (H.264, section 8.7), here a
+small network that sees a restored frame and the one before it. The first frame has a latent of its own, as in
+the causal codecs (`codecs/causal.py`), here as a block that stands still, so that all latents speak one
+language. No frame sees a later one, so a stream of latents is decoded as the whole. Many channels on a coarse
+grid are what LTX-Video (arXiv 2501.00103) showed to suit a diffusion transformer: one token for each latent
+pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from dreamwalk.codecs.causal_layers import frames_of_a_piece
+from dreamwalk.codecs.kl_autoencoder import require_whole_latents
+from dreamwalk.codecs.patch import LinearCode, ResidualBlock
+from dreamwalk.errors import UserError
+
+
+@dataclass(frozen=True)
+class BlockCodecConfig:
+    """Sizes of a block codec."""
+
+    stride: tuple[int, int, int] = (2, 16, 16)
+    """Frames, rows and columns of a block."""
+    channels: int = 128
+    """Principal components kept per block."""
+    whitening: float = 0.5
+    """Latent channel = component / std ** whitening: 0 keeps pixel scale, 1 makes all equally loud."""
+    cell: int = 4
+    """Pixels a side that are one position of the deblocking filter, in their own channels."""
+    width: int = 64
+    """Of the filter."""
+    depth: int = 3
+    """Its residual blocks."""
+    place: int = 8
+    """Channels that tell a position of the filter where in its block it is."""
+
+    def __post_init__(self) -> None:
+        if self.stride[1] % self.cell or self.stride[2] % self.cell:
+            raise UserError(f"blocks of {self.stride[1]}x{self.stride[2]} are not whole cells of {self.cell}")
+
+
+class Deblocking(nn.Module):
+    """What restored frames lack, seen in each and in the one before it; nothing at first."""
+
+    def __init__(self, config: BlockCodecConfig) -> None:
+        super().__init__()
+        (t, h, w), self.cell = config.stride, config.cell
+        pixels = 3 * self.cell**2
+        self.place = nn.Parameter(torch.randn(1 + t, config.place, h // self.cell, w // self.cell) / 2)
+        """Of a first frame, and of each frame of a block."""
+        self.first = nn.Conv2d(2 * pixels + config.place, config.width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.depth)))
+        self.last = nn.Conv2d(config.width, pixels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, frames: Tensor, before: Tensor | None) -> Tensor:
+        """A first frame and whole blocks `(b, t, 3, h, w)`, or whole blocks after the frame `before`."""
+        cells = rearrange(
+            torch.cat([frames[:, :1] if before is None else before, frames], dim=1),
+            "b t c (h p) (w q) -> b t (c p q) h w",
+            p=self.cell,
+            q=self.cell,
+        )
+        now, last = cells[:, 1:], cells[:, :-1]
+        seen = torch.cat([now, last, self._places(now, begun=before is not None)], dim=2).flatten(0, 1)
+        lacking = self.last(self.blocks(self.first(seen.contiguous(memory_format=torch.channels_last))))
+        return rearrange(
+            lacking, "(b t) (c p q) h w -> b t c (h p) (w q)", t=now.shape[1], p=self.cell, q=self.cell
+        )
+
+    def _places(self, cells: Tensor, *, begun: bool) -> Tensor:
+        """Where in its block each of `cells` `(b, t, c, h, w)` is."""
+        (b, t, _, h, w), blocks = cells.shape, self.place[1:]
+        table = blocks.repeat(-(-t // len(blocks)), 1, 1, 1)
+        table = table[:t] if begun else torch.cat([self.place[:1], table])[:t]
+        return table.repeat(1, 1, h // table.shape[2], w // table.shape[3]).expand(b, -1, -1, -1, -1)
+
+
+class BlockCodec(LinearCode):
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, 1 + (t - 1)/2, c, h/16, w/16)`; `decode`
+    goes back."""
+
+    causal = True
+
+    def __init__(self, config: BlockCodecConfig) -> None:
+        super().__init__(3 * prod(config.stride), config.channels, whitening=config.whitening)
+        self.config = config
+        self.deblocking = Deblocking(config)
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Pixels per latent in time, height and width."""
+        return self.config.stride
+
+    @property
+    def channels(self) -> int:
+        return self.config.channels
+
+    def latent_frames(self, frames: int) -> int:
+        """Latents of so many frames: one of the first, and one of every stride after it."""
+        return 1 + -(-(frames - 1) // self.stride[0])
+
+    def fit(self, video: Tensor) -> None:
+        """Set the linear code from video in [-1, 1] `(b, t, 3, h, w)`."""
+        self.find(self._blocks(video).flatten(0, -2))
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents, the last frame repeated until it divides; UserError with the nearest size."""
+        require_whole_latents(video, self.stride)
+        return rearrange(self.to_code(self._blocks(video)), "b t h w c -> b t c h w").contiguous()
+
+    def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
+        """Video of all frames, or of the first `frames` if the last ones were only repeated for coding."""
+        (t, h, w), cell = self.stride, self.config.cell
+        count = max(1, frames_of_a_piece(h * latents.shape[3] // cell, w * latents.shape[4] // cell) // t)
+        pieces = [latents] if torch.is_grad_enabled() else latents.split(count, dim=1)
+        return torch.cat(list(self._decoded(pieces)), dim=1)[:, :frames]
+
+    @torch.no_grad()
+    def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Video piece by piece: one frame of the first latent, a stride of each that follows; as `decode`."""
+        yield from self._decoded(latent for piece in latents for latent in piece.split(1, dim=1))
+
+    def _decoded(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        before = None
+        for piece in pieces:
+            restored = self._restored(piece, begun=before is not None)
+            yield restored + self.deblocking(restored, before)
+            before = restored[:, -1:].clone()
+
+    def _restored(self, latents: Tensor, *, begun: bool) -> Tensor:
+        """What the linear code alone restores."""
+        (t, h, w), code = self.stride, rearrange(latents, "b t c h w -> b t h w c")
+        frames = rearrange(self.to_blocks(code), "b t h w (f c p q) -> b (t f) c (h p) (w q)", f=t, p=h, q=w)
+        return frames if begun else torch.cat([frames[:, :t].mean(1, keepdim=True), frames[:, t:]], dim=1)
+
+    def _blocks(self, video: Tensor) -> Tensor:
+        """Blocks `(b, t', h', w', pixels)`, the ends repeated so that they are whole."""
+        t, h, w = self.stride
+        missing = -(video.shape[1] - 1) % t
+        first, last = (
+            video[:, :1].expand(-1, t - 1, -1, -1, -1),
+            video[:, -1:].expand(-1, missing, -1, -1, -1),
+        )
+        whole = torch.cat([first, video, last], dim=1)
+        return rearrange(whole, "b (t f) c (h p) (w q) -> b t h w (f c p q)", f=t, p=h, q=w)

@@ -1,0 +1,1 @@
+"""The six verbs of the command line: their flags, and what each does."""

@@ -1,0 +1,1 @@
+"""What a computation takes on a device, and how large ones are made to fit."""

@@ -1,0 +1,154 @@
+"""What a clip will take, counted before anything is loaded: weights, a step of the network, the decode.
+
+Nothing is chosen here. A plan says what fits and what would make it fit; what is done is what was asked for.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dreamwalk.backbones import VideoBackbone, VideoBackboneConfig, build_video_backbone
+from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.codecs import VideoCodec
+from dreamwalk.codecs.tiles import Tiling
+from dreamwalk.device.peak import LONG, decode_bytes, peak_bytes
+from dreamwalk.layers.text import TextEmbedding
+
+GIB = 2**30
+HOST = torch.device("cpu")
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on the device, beside what kernels and the allocator need for themselves."""
+
+    weights: int
+    """Of network and codec; with offloading of what is not in blocks, and of two blocks."""
+    step: int
+    """Of tensors that come and go in one step, latents included."""
+    decode: int
+    """Of tensors that come and go in decoding, while the network is there."""
+    readers: int = 0
+    """Of published text encoders, which are gone before the network comes."""
+    host: int = 0
+    """In host memory: of blocks that are kept there, or before them of text encoders."""
+
+    @property
+    def peak(self) -> int:
+        """Most at once."""
+        return max(self.readers, self.weights + max(self.step, self.decode))
+
+    def show(self) -> str:
+        """The plan as text, a line for each part."""
+        parts = {
+            "encoders": self.readers,
+            "weights": self.weights,
+            "a step": self.step,
+            "decoding": self.decode,
+            "peak": self.peak,
+            "host": self.host,
+        }
+        return "\n".join(f"{name:10} {size / GIB:8.2f} GiB" for name, size in parts.items() if size)
+
+
+def memory_plan(
+    backbone: VideoBackbone,
+    codec: VideoCodec,
+    *,
+    latents: tuple[int, ...],
+    words: int,
+    opinions: int = 1,
+    seen: tuple[int, ...] = (0, 0, 0),
+    tiling: Tiling | None = None,
+    readers: int = 0,
+) -> MemoryPlan:
+    """The plan of a clip of `latents` (t, c, h, w) told so many words; both parts may be on the meta device.
+
+    `opinions` are asked for in one batch, of `seen` (t, h, w) latents at once; 0 is all. `readers`: bytes of
+    text encoders. Weights count in the precision that they have.
+    """
+    t, channels, *sides = latents
+    at_once = [min(part or whole, whole) for part, whole in zip(seen, (t, *sides), strict=True)]
+    return MemoryPlan(
+        weights=_bytes(backbone) + _bytes(codec),
+        step=step_bytes(backbone, (at_once[0], channels, *at_once[1:]), words=words, opinions=opinions),
+        decode=decode_bytes(codec, (1, *latents), tiling),
+        readers=readers,
+    )
+
+
+def offloaded(plan: MemoryPlan, backbone: VideoBackbone, *, eight: bool) -> MemoryPlan:
+    """A plan whose blocks, perhaps in eight bits, and text encoders are in host memory."""
+    blocks = [_bytes(block) for block in backbone.blocks]
+    size = 1 if eight else next(backbone.parameters()).element_size()
+    host = sum(p.numel() for p in backbone.blocks.parameters()) * size
+    weights = plan.weights - sum(blocks) + 2 * max(blocks)
+    return replace(plan, weights=weights, readers=0, host=max(host, plan.readers))
+
+
+def step_bytes(backbone: VideoBackbone, latents: tuple[int, ...], *, words: int, opinions: int = 1) -> int:
+    """Most bytes held at once in one step on latents `(t, c, h, w)`, counted without computing.
+
+    What is beyond `LONG` latent frames is taken to grow evenly.
+    """
+    t, *rest = latents
+    if t > LONG:
+        half, whole = (
+            step_bytes(backbone, (n, *rest), words=words, opinions=opinions) for n in (LONG // 2, LONG)
+        )
+        return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
+    config, dtype = backbone.config, next(backbone.parameters()).dtype
+    with torch.no_grad(), FakeTensorMode():
+        light = _built(_shallow(config), dtype)
+        x = torch.empty(opinions, *latents, dtype=dtype)
+        pooled = torch.empty(opinions, config.pooled, dtype=dtype) if config.pooled else None
+        told = TextEmbedding(torch.empty(opinions, words, config.text, dtype=dtype), None, pooled)
+        extra = None
+        if config.extra:
+            extra = torch.empty(opinions, latents[0], config.extra, *latents[2:], dtype=dtype)
+        sigma = torch.ones(opinions)
+        guidance = torch.ones(opinions) if getattr(config, "guidance", False) else None
+        return x.nbytes + peak_bytes(lambda: light(x, sigma, told, guidance=guidance, extra=extra))
+
+
+def _built(config: VideoBackboneConfig, dtype: torch.dtype) -> VideoBackbone:
+    """Made in its precision: fake weights cannot be changed to another."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return build_video_backbone(config)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _shallow(config: VideoBackboneConfig) -> VideoBackboneConfig:
+    """One block of each kind, which at its peak holds what many in a row hold."""
+    if isinstance(config, MMDiTConfig):
+        return replace(config, dual=min(config.dual, 1), single=min(config.single, 1))
+    return replace(config, depth=1)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be had on a card, or of the machine within what its container allows; None where
+    neither Linux nor a card says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = []
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError):
+        limit = CGROUP.read_text().strip()
+        found += [int(limit)] if limit.isdigit() else []  # "max" is no limit
+    return min(found, default=None)

@@ -1,0 +1,1 @@
+"""What a session remembers from outside its window, and where its camera stands."""

@@ -1,0 +1,1 @@
+"""Weights that others trained and released, read as ours."""

@@ -1,0 +1,145 @@
+"""Names of the transformers of HunyuanVideo: ours, diffusers' and their authors'.
+
+What differs by more than a name:
+
+    qkv                  three matrices at diffusers'; in blocks for all tokens, rows of `linear1` at theirs
+    out, mlp.2           beside one another in one matrix, in blocks for all tokens
+    modulation.project   of the last layer: scale before shift at diffusers'
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiTConfig
+
+QKV = "attn.to_q attn.to_k attn.to_v"
+ROOT = {
+    "embed.project": ("x_embedder.proj", "img_in.proj"),
+    "refiner.embed": ("context_embedder.proj_in", "txt_in.input_embedder"),
+    "refiner.sigma.mlp.0": (
+        "context_embedder.time_text_embed.timestep_embedder.linear_1",
+        "txt_in.t_embedder.mlp.0",
+    ),
+    "refiner.sigma.mlp.2": (
+        "context_embedder.time_text_embed.timestep_embedder.linear_2",
+        "txt_in.t_embedder.mlp.2",
+    ),
+    "refiner.mean.0": (
+        "context_embedder.time_text_embed.text_embedder.linear_1",
+        "txt_in.c_embedder.linear_1",
+    ),
+    "refiner.mean.2": (
+        "context_embedder.time_text_embed.text_embedder.linear_2",
+        "txt_in.c_embedder.linear_2",
+    ),
+    "sigma.mlp.0": ("time_text_embed.timestep_embedder.linear_1", "time_in.mlp.0"),
+    "sigma.mlp.2": ("time_text_embed.timestep_embedder.linear_2", "time_in.mlp.2"),
+    "guidance.mlp.0": ("time_text_embed.guidance_embedder.linear_1", "guidance_in.mlp.0"),
+    "guidance.mlp.2": ("time_text_embed.guidance_embedder.linear_2", "guidance_in.mlp.2"),
+    "pooled.0": ("time_text_embed.text_embedder.linear_1", "vector_in.in_layer"),
+    "pooled.2": ("time_text_embed.text_embedder.linear_2", "vector_in.out_layer"),
+    "modulation.project": ("norm_out.linear[d:] norm_out.linear[:d]", "final_layer.adaLN_modulation.1"),
+    "head.project": ("proj_out", "final_layer.linear"),
+}
+KINDS = {
+    "sigma.mlp.0": ("time_embed.timestep_embedder.linear_1",),
+    "sigma.mlp.2": ("time_embed.timestep_embedder.linear_2",),
+    "letters.0": ("context_embedder_2.norm",),
+    "letters.1": ("context_embedder_2.linear_1",),
+    "letters.3": ("context_embedder_2.linear_2",),
+    "letters.5": ("context_embedder_2.linear_3",),
+    "picture.0": ("image_embedder.norm_in",),
+    "picture.1": ("image_embedder.linear_1",),
+    "picture.3": ("image_embedder.linear_2",),
+    "picture.4": ("image_embedder.norm_out",),
+    "kinds": ("cond_type_embed",),
+}
+"""What HunyuanVideo-1.5 has besides, or under another name; at diffusers' only."""
+REFINER = {
+    "norm_attention": ("norm1", "norm1"),
+    "qkv": (QKV, "self_attn_qkv"),
+    "out": ("attn.to_out.0", "self_attn_proj"),
+    "norm_feedforward": ("norm2", "norm2"),
+    "feedforward.0": ("ff.net.0.proj", "mlp.fc1"),
+    "feedforward.2": ("ff.net.2", "mlp.fc2"),
+    "modulation.project": ("norm_out.linear", "adaLN_modulation.1"),
+}
+DUAL = {
+    "video.modulation.project": ("norm1.linear", "img_mod.linear"),
+    "video.qkv": (QKV, "img_attn_qkv"),
+    "video.norm": ("attn.norm_q attn.norm_k", "img_attn_q_norm img_attn_k_norm"),
+    "video.out": ("attn.to_out.0", "img_attn_proj"),
+    "video.mlp.0": ("ff.net.0.proj", "img_mlp.fc1"),
+    "video.mlp.2": ("ff.net.2", "img_mlp.fc2"),
+    "words.modulation.project": ("norm1_context.linear", "txt_mod.linear"),
+    "words.qkv": ("attn.add_q_proj attn.add_k_proj attn.add_v_proj", "txt_attn_qkv"),
+    "words.norm": ("attn.norm_added_q attn.norm_added_k", "txt_attn_q_norm txt_attn_k_norm"),
+    "words.out": ("attn.to_add_out", "txt_attn_proj"),
+    "words.mlp.0": ("ff_context.net.0.proj", "txt_mlp.fc1"),
+    "words.mlp.2": ("ff_context.net.2", "txt_mlp.fc2"),
+}
+SINGLE = {
+    "all.modulation.project": ("norm.linear", "modulation.linear"),
+    "all.qkv": (QKV, "linear1[:3d]"),
+    "all.norm": ("attn.norm_q attn.norm_k", "q_norm k_norm"),
+    "all.mlp.0": ("proj_mlp", "linear1[3d:]"),
+    "all.out": ("proj_out[:,:d]", "linear2[:,:d]"),
+    "all.mlp.2": ("proj_out[:,d:]", "linear2[:,d:]"),
+}
+"""Our layers, diffusers' and theirs. Several are laid one below the other; `[rows,columns]` of one are in
+widths, and of a bias only rows are taken."""
+BLOCKS = {
+    "refiner": ("context_embedder.token_refiner.refiner_blocks", "txt_in.individual_token_refiner.blocks"),
+    "dual": ("transformer_blocks", "double_blocks"),
+    "single": ("single_transformer_blocks", "single_blocks"),
+}
+DIFFUSERS, TENCENT = 0, 1
+PART = re.compile(r"([\w.]+)(?:\[(\d?)(d?):(\d?)(d?)(?:,(d?):(d?))?\])?")
+
+
+class Part(NamedTuple):
+    """A tensor of theirs, or rows and columns of it."""
+
+    name: str
+    rows: slice
+    columns: slice
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns, if the tensor has this shape; a bias has one column."""
+        whole = whole or (1,)
+        if len(whole) == 1:
+            return len(range(whole[0])[self.rows]), 1
+        return len(range(whole[0])[self.rows]), len(range(math.prod(whole[1:]))[self.columns])
+
+
+def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
+    """Where a tensor of ours is at diffusers' (layout 0) or theirs (1)."""
+    layer, kind = name.rsplit(".", 1)
+    table: Mapping[str, tuple[str, ...]] = (
+        ROOT | KINDS if isinstance(config, MultiEncoderMMDiTConfig) else ROOT
+    )
+    prefix = ""
+    if match := re.fullmatch(r"(refiner\.)?blocks\.(\d+)\.(.+)", layer):
+        index, layer = int(match[2]), match[3]
+        if match[1]:
+            table, group = REFINER, "refiner"
+        elif index < config.dual:
+            table, group = DUAL, "dual"
+        else:
+            table, group, index = SINGLE, "single", index - config.dual
+        prefix = f"{BLOCKS[group][layout]}.{index}."
+    return [_part(spec, prefix, kind, config.width) for spec in table[layer][layout].split()]
+
+
+def _part(spec: str, prefix: str, kind: str, width: int) -> Part:
+    """`linear1[:3d]` and what stands before and behind it."""
+    match = PART.fullmatch(spec)
+    assert match is not None, spec
+    bounds = [int(match[count] or 1) * width if match[unit] else None for count, unit in ((2, 3), (4, 5))]
+    columns = slice(*(width if match[unit] else None for unit in (6, 7)))
+    return Part(f"{prefix}{match[1]}.{kind}", slice(*bounds), columns)

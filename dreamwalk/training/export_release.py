@@ -1,0 +1,115 @@
+"""Make a run's weights fit to ship: half precision, and notes that say honestly what they are.
+
+python -m dreamwalk.training.export_release runs/NAME --out dreamwalk/pretrained/NAME.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from dreamwalk.errors import UserError
+from dreamwalk.systems.open import SYSTEMS, locate
+from dreamwalk.weights import files
+from dreamwalk.weights.config import from_json
+from dreamwalk.weights.int8 import pack
+
+
+@dataclass(frozen=True)
+class Ship:
+    """Write a run's averaged weights in half precision or less, with notes."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Path
+    """Weight file to write."""
+    hardware: str = "two CPU cores"
+    """What it was trained on, for the notes."""
+    codec: Path | None = None
+    """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
+    eight: bool = False
+    """Matrices in eight bits: half the size again."""
+    borrow: str = ""
+    """Shipped weights that serve this system as well: only its config is written, and their name."""
+
+
+def ship(order: Ship) -> None:
+    """Read, halve, note, write. UserError if the codec's encoder is another one."""
+    tensors, metadata = files.read(locate(order.run))
+    if order.borrow:
+        _lend(order, metadata)
+        return
+    if order.codec:
+        tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
+    halves = {name: _half(name, tensor) for name, tensor in tensors.items()}
+    notes = {
+        "trained": f"{_told(order.run)}, on {order.hardware}",
+        "data": f"walks in the level '{metadata['walkable']['level']}': this model knows it and no other",
+    }
+    if order.eight:
+        halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
+    files.save(order.out, halves, metadata=metadata | {"notes": notes})
+    print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
+
+
+def _lend(order: Ship, metadata: dict[str, Any]) -> None:
+    """A file without tensors; UserError unless those of `borrow` fit."""
+    tensors, lender = files.read(locate(order.borrow))
+    system, kind = SYSTEMS[metadata["system"]]
+    files.fill(system(from_json(kind, metadata["config"])), tensors, source=f"'{order.borrow}'")
+    theirs = {name: lender[name] for name in ("step", "notes", "walkable")}
+    theirs["notes"] = {"weights": f"those of {order.borrow}"} | theirs["notes"]
+    files.save(order.out, {}, metadata=metadata | theirs | {"borrows": order.borrow})
+    print(f"{order.out}: the weights of {order.borrow}")
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    """Half precision for weights; pictures, poses, means and scales stay as they are."""
+    exact = name.endswith((".mean", ".scale")) or name.startswith("walkable.")
+    return tensor if exact or tensor.dtype != torch.float32 else tensor.half()
+
+
+def _learnt(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is of a network, which has learnt to bear noise; linear codes have not."""
+    return tensor.dtype == torch.float16 and not name.endswith(".components")
+
+
+def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    code = (".mean", ".components", ".scale")
+    for name in (name for name in tensors if name.startswith("codec.") and name.endswith(code)):
+        if name not in other or not torch.equal(tensors[name], other[name]):
+            raise UserError(
+                f"'{source}' has another encoder ('{name}' differs): its decoder cannot read these latents"
+            )
+    learnt = {name for name in other if name.startswith("codec.") and not name.endswith(code)}
+    return {name: other[name] for name in learnt & set(tensors)}
+
+
+def _told(folder: Path) -> str:
+    """Steps and minutes of a run, and before it of the runs that it started from, the first one first."""
+    run = json.loads((folder / "config.json").read_text())
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    own = f"{rows[-1]['step']:,} steps of {run['batch']} clips in {_minutes(rows, run):.0f} minutes"
+    start = Path(run["start"] or "")
+    if not run["start"]:
+        return own
+    return f"{_told(start) if (start / 'log.jsonl').exists() else f'weights called {start.name}'}, then {own}"
+
+
+def _minutes(rows: list[dict[str, float]], run: dict[str, int]) -> float:
+    """Minutes of training, from the rows of the run's own log."""
+    seconds, before = 0.0, 0.0
+    for row in rows:
+        seconds += max(0, row["step"] - before) * run["batch"] * run["frames"] / row["frames_per_second"]
+        before = row["step"]
+    return seconds / 60
+
+
+if __name__ == "__main__":
+    ship(tyro.cli(Ship))

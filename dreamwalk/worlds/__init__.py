@@ -1,0 +1,1 @@
+"""Games and what they are made of: Doom and its levels, any gymnasium game, recordings."""

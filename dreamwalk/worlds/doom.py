@@ -1,0 +1,310 @@
+"""The real game: ViZDoom as a World, with exact turning, poses, depth, and an object that one can put down.
+
+Geometry (measured against a ray caster): the picture is rendered at 640x480 and averaged down, so that
+patterns far away do not shimmer. Pitch in Doom is a vertical shift of the picture, so it moves `cy` in the
+intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units; pixels that agree with a
+known floor or ceiling height get the exact depth of that plane, all others keep the value at the pixel's
+centre (within 3.6 units). Sky and whatever is farther than 1836 units has depth 0, which means unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vizdoom
+from gymnasium import spaces
+from PIL import Image
+from vizdoom import Button, GameVariable
+
+from dreamwalk.cameras import camera_rays, intrinsics_matrix
+from dreamwalk.errors import UserError
+from dreamwalk.temporary import TemporaryFolder
+from dreamwalk.world import DOOM_ACTIONS, Action, World, known_render_mode
+from dreamwalk.worlds.levels import level_named
+from dreamwalk.worlds.scenery import PLACED, PLACED_CLASS, Level
+
+WIDTH, HEIGHT = 640, 480
+DEPTH_STEP, DEPTH_OFFSET = 7.159, 14.5
+SKY_LEVEL = 255
+TURN_QUANTUM = 180 / 32768
+PITCH_RANGE = (-32.0, 56.0)
+REACH = 32768
+"""The farthest coordinate of Doom's maps."""
+SETTLE_TICS = 20
+PLACE = DOOM_ACTIONS.buttons.index("place")
+BUTTONS = (
+    Button.MOVE_FORWARD,
+    Button.MOVE_BACKWARD,
+    Button.MOVE_LEFT,
+    Button.MOVE_RIGHT,
+    Button.TURN_LEFT_RIGHT_DELTA,
+    Button.LOOK_UP_DOWN_DELTA,
+)
+POSE = (
+    GameVariable.CAMERA_POSITION_X,
+    GameVariable.CAMERA_POSITION_Y,
+    GameVariable.CAMERA_POSITION_Z,
+    GameVariable.CAMERA_ANGLE,
+    GameVariable.CAMERA_PITCH,
+)
+_STARTING = threading.Lock()
+Pose = tuple[float, float, float]
+
+
+class Doom(World):
+    """Doom (Freedoom) without monsters, HUD or weapon, at `35 / tics` steps per second.
+
+    `level` is "home", "procedural:<seed>", a shipped map such as "map:MAP01", or a `Level`. `size` (h, w)
+    divides 480x640 evenly, at 4:3. `reset` takes `options={"start": k}` (a gallery of poses) or
+    `{"pose": (x, y, heading)}` in map units and degrees (0 east, 90 north); otherwise the seed draws a pose
+    inside the rooms. World axes are X east, Y north, Z up. `place` puts a golden pillar 64 units ahead, once
+    per press, if there is room for it. UserError for an unknown level or start, or a size that does not fit.
+    """
+
+    actions = DOOM_ACTIONS
+
+    def __init__(
+        self,
+        level: str | Level = "home",
+        *,
+        size: tuple[int, int] = (96, 128),
+        tics: int = 3,
+        render_mode: str | None = None,
+    ) -> None:
+        height, width = size
+        if HEIGHT % height or width * 3 != height * 4:
+            advice = "try 96x128, 120x160 or 240x320"
+            raise UserError(f"size {height}x{width} does not divide 480x640 evenly: {advice}")
+        if tics < 1:
+            raise UserError(f"a step lasts at least 1 tic of 1/35 second, got tics={tics}")
+        self.level = level_named(level) if isinstance(level, str) else level
+        self.size, self.tics = size, tics
+        self.fps = 35 / tics
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(self.fps)}
+        self.render_mode = known_render_mode(render_mode)
+        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
+        self.action_space = self.actions.space
+        self._folder = TemporaryFolder("dreamwalk-doom-")
+        self._game: vizdoom.DoomGame | None = _open_game(self.level, Path(self._folder.name))
+        self._episode: tuple[int, Pose | None] = (0, None)
+        self._history: list[np.ndarray] = []
+        self._placing = False
+        self._pitch = 0.0  # the engine's own is as old as its last drawn tic
+        self._frame = np.zeros((height, width, 3), np.uint8)
+        self._info: dict[str, Any] = {}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        options = options or {}
+        if "pose" in options:
+            pose: Pose | None = _pose(options["pose"])
+        elif "start" in options:
+            pose = self._gallery(options["start"])
+        else:
+            pose = draw_pose(self.level, self.np_random)
+        self._begin(int(self.np_random.integers(1 << 31)), pose)
+        return self._look()
+
+    def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if not self._info:
+            raise UserError("a world starts with reset(): call it once before the first step()")
+        self._act(self.actions.pack(action))
+        frame, info = self._look()
+        return frame, 0.0, False, False, info
+
+    def render(self) -> np.ndarray | None:
+        return self._frame.copy() if self.render_mode else None
+
+    def state(self) -> dict[str, Any]:
+        history = np.asarray(self._history, np.float32).reshape(-1, self.actions.size)
+        return {"episode": self._episode, "history": history, "random": self.np_random.bit_generator.state}
+
+    def restore(self, state: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Replays the episode: the engine's own save games are not exact. About 0.2 ms per step gone by."""
+        self._begin(*state["episode"])
+        self._replay(state["history"])
+        self.np_random.bit_generator.state = state["random"]
+        return self._look()
+
+    def follow(self, vectors: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """See `World.follow`; about 0.2 ms per step."""
+        self._replay(np.stack([self.actions.pack(self.actions.unpack(vector)) for vector in vectors]))
+        frame, info = self._look()
+        return frame, 0.0, False, False, info
+
+    def _replay(self, vectors: np.ndarray) -> None:
+        """Take steps without drawing those that nothing is looked up in."""
+        for step, vector in enumerate(vectors, 1):
+            self._act(vector, draw=step == len(vectors) or vectors[step][PLACE] > 0.5)
+
+    def close(self) -> None:
+        if self._game is not None:
+            self._game.close()
+            self._game = None
+            self._folder.cleanup()
+
+    @property
+    def game(self) -> vizdoom.DoomGame:
+        """The engine; UserError after `close()`."""
+        if self._game is None:
+            raise UserError("this Doom is closed: make a new one")
+        return self._game
+
+    def _gallery(self, start: Any) -> Pose:
+        count = len(self.level.starts)
+        if not isinstance(start, int | np.integer) or isinstance(start, bool) or not 0 <= start < count:
+            raise UserError(
+                f"level '{self.level.name}' has {count} starts, counted from 0: not {start!r:.40}"
+            )
+        return self.level.starts[start]
+
+    def _begin(self, seed: int, pose: Pose | None) -> None:
+        """A new episode of the engine that stands still at a pose."""
+        game = self.game
+        game.set_seed(seed)
+        game.new_episode()
+        self._episode, self._history, self._placing, self._pitch = (seed, pose), [], False, 0.0
+        self._advance(np.zeros(6), 10, update=False)
+        if pose is not None:
+            x, y, heading = pose
+            game.send_game_command(f"warp {x:.3f} {y:.3f}")
+            self._advance(np.zeros(6), 2, update=True)
+            turn = (game.get_game_variable(GameVariable.CAMERA_ANGLE) - heading + 180) % 360 - 180
+            self._advance(np.array([0, 0, 0, 0, round(turn / TURN_QUANTUM), 0]), 1, update=False)
+        self._advance(np.zeros(6), SETTLE_TICS, update=True)
+
+    def _act(self, vector: np.ndarray, *, draw: bool = True) -> None:
+        """One step of `tics` tics; turns are spread over them in whole quanta of the engine."""
+        self._history.append(np.asarray(vector, np.float32))
+        placing = vector[PLACE] > 0.5
+        if placing and not self._placing and self._has_room():
+            self.game.send_game_command(f"summon {PLACED_CLASS}")
+        self._placing = placing
+        axes = vector[PLACE + 1 :].astype(np.float64) * self.actions.limits
+        up = self._pitch - np.clip(self._pitch - axes[1], *PITCH_RANGE)
+        turns = np.round(np.array([axes[0], up]) / TURN_QUANTUM).astype(int)
+        self._pitch -= float(turns[1]) * TURN_QUANTUM
+        base, extra = np.divmod(turns, self.tics)
+        for tic in range(self.tics):
+            step = np.concatenate([vector[:PLACE] > 0.5, base + (tic < extra)])
+            self._advance(step, 1, update=draw and tic == self.tics - 1)
+
+    def _advance(self, held: np.ndarray, tics: int, *, update: bool) -> None:
+        """Run the engine; `held` is four buttons and two turns in quanta."""
+        turns = [(k + 1e-3) * TURN_QUANTUM if k else 0.0 for k in held[4:].tolist()]
+        self.game.set_action([*held[:4].tolist(), *turns])
+        self.game.advance_action(tics, update)
+
+    def _has_room(self) -> bool:
+        """Whether the pillar fits ahead: nothing seen in the box that it would fill, give or take."""
+        _, info = self._look()
+        depth, rays = info["depth"], camera_rays(info["intrinsics"], self.size)
+        across, down = rays[..., 0] * depth, rays[..., 1] * depth
+        reach = 4 * PLACED.radius
+        in_box = (depth > 0) & (depth < reach) & (abs(across) < PLACED.radius + 4) & (abs(down) < 15)
+        return not in_box.any()
+
+    def _look(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """The frame and info of the engine's present state."""
+        state = self.game.get_state()
+        x, y, z, heading, pitch = state.game_variables
+        factor = HEIGHT // self.size[0]
+        self._frame = np.asarray(Image.fromarray(state.screen_buffer).reduce(factor))
+        height, width = self.size
+        fx = width / 2
+        fy = 1.2 * fx
+        cy = height / 2 - fy * math.tan(math.radians(pitch))
+        intrinsics = intrinsics_matrix(fx, fy, cx=width / 2, cy=cy)
+        assert state.depth_buffer is not None
+        levels = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
+        planes = [height - z for height in self.level.heights]
+        self._info = {
+            "world_from_camera": pose_matrix((x, y, z), heading),
+            "intrinsics": intrinsics,
+            "depth": exact_depth(levels, intrinsics, planes=planes),
+            "level": self.level.name,
+        }
+        return self._frame.copy(), dict(self._info)
+
+
+def _pose(value: Any) -> Pose:
+    """A pose from a caller's option; UserError when it is none."""
+    try:
+        x, y, heading = map(float, value)
+    except (TypeError, ValueError):
+        x = y = heading = math.nan
+    if not all(abs(number) <= REACH for number in (x, y, heading)):
+        raise UserError(f"a pose is x, y and heading, three numbers up to {REACH}, got {value!r:.40}")
+    return x, y, heading
+
+
+def pose_matrix(eye: tuple[float, float, float], heading: float) -> np.ndarray:
+    """`world_from_camera` (4, 4) float32 of an eye that looks level towards `heading` degrees."""
+    x, y, z = eye
+    c, s = math.cos(math.radians(heading)), math.sin(math.radians(heading))
+    return np.array([[s, 0, c, x], [-c, 0, s, y], [0, -1, 0, z], [0, 0, 0, 1]], np.float32)
+
+
+def exact_depth(levels: np.ndarray, intrinsics: np.ndarray, *, planes: list[float]) -> np.ndarray:
+    """Planar depth (h, w) float32 from the engine's 8-bit levels and the planes above (or below) the eye."""
+    coarse = (DEPTH_STEP * levels + DEPTH_OFFSET).astype(np.float32)
+    rise = -camera_rays(intrinsics, levels.shape)[..., 1]
+    depth, nearest = coarse.copy(), np.full_like(coarse, 0.55 * DEPTH_STEP + 0.25)
+    for height in planes:
+        with np.errstate(divide="ignore"):
+            plane = height / rise
+        distance = np.abs(plane - coarse)
+        near = distance < nearest
+        depth[near], nearest[near] = plane[near], distance[near]
+    depth[levels == SKY_LEVEL] = 0
+    return depth
+
+
+def draw_pose(level: Level, random: np.random.Generator) -> Pose | None:
+    """A pose in the rooms, rooms by area, at least 48 units from walls, looking at nothing nearer than 96."""
+    if not level.rooms:
+        return None
+    areas = np.array([(room.x1 - room.x0) * (room.y1 - room.y0) for room in level.rooms], np.float64)
+    while True:
+        room = level.rooms[random.choice(len(areas), p=areas / areas.sum())]
+        x, y = random.uniform(room.x0 + 48, room.x1 - 48), random.uniform(room.y0 + 48, room.y1 - 48)
+        heading = random.uniform(-180, 180)
+        ahead = x + 96 * math.cos(math.radians(heading)), y + 96 * math.sin(math.radians(heading))
+        looks_out = not (room.x0 < ahead[0] < room.x1 and room.y0 < ahead[1] < room.y1)
+        points = [(x, y), ahead, ((x + ahead[0]) / 2, (y + ahead[1]) / 2)]
+        blocked = any(math.dist(p, (a, b)) < radius + 32 for p in points for a, b, radius in level.obstacles)
+        if not looks_out and not blocked:
+            return round(x, 1), round(y, 1), round(heading, 1)
+
+
+def _open_game(level: Level, folder: Path) -> vizdoom.DoomGame:
+    """The engine with a level loaded; its files live in `folder`."""
+    game = vizdoom.DoomGame()
+    (folder / "level.wad").write_bytes(level.wad)
+    game.set_doom_game_path(str(Path(vizdoom.__file__).parent / level.game))
+    game.set_doom_scenario_path(str(folder / "level.wad"))
+    game.set_doom_config_path(os.devnull)
+    game.set_doom_map(level.map)
+    game.set_screen_resolution(vizdoom.ScreenResolution.RES_640X480)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_depth_buffer_enabled(True)
+    game.set_window_visible(False)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_episode_timeout(0)
+    game.set_available_buttons(list(BUTTONS))
+    game.set_available_game_variables(list(POSE))
+    hidden = ("hud", "weapon", "crosshair", "decals", "particles", "effects_sprites", "messages", "corpses")
+    for part in (*hidden, "screen_flashes"):
+        getattr(game, f"set_render_{part}")(False)
+    game.add_game_args("-nomonsters +movebob 0 +stillbob 0")
+    with _STARTING, contextlib.chdir(folder):  # the engine makes a folder of its own wherever it is started
+        game.init()
+    return game
