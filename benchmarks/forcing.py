@@ -23,7 +23,7 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
-from dreamwalk.rollout.streaming import frames
+from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.staircase import Guide, Schedule, unguided
 from dreamwalk.systems.interactive import Interactive
@@ -117,8 +117,8 @@ def dream(
 ) -> Dreamt:
     began = time.monotonic()
     start, actions = clip.first(options.history), clip.actions[:, options.history :]
-    moments = system.moments(start, actions, schedule=schedule, seed=options.seed, guide=guide)
-    latents = torch.cat(list(frames(moments, actions.shape[1])), 1)
+    steps = system.stream(start, actions, schedule=schedule, seed=options.seed, guide=guide)
+    latents = torch.cat(list(finished_frames(steps, actions.shape[1])), 1)
     ms = 1000 * (time.monotonic() - began) / latents.shape[1] / len(latents)
     parts = [to_bytes(system.codec.decode(latents[:, i : i + 16])) for i in range(0, latents.shape[1], 16)]
     return Dreamt(name, torch.cat(parts, 1), ms)

@@ -27,7 +27,7 @@ from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.distributed import pick_device
 from dreamwalk.layers import vp
 from dreamwalk.published.oasis_weights import ACTIONS, public_name, public_shape
-from dreamwalk.rollout.realtime import EagerStep, Session, commit_frame, denoise_frame
+from dreamwalk.rollout.realtime import EagerPass, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid, ddim_timesteps
 
 SMALL = STDiTConfig(channels=16, grid=(10, 16), width=256, depth=4, heads=4)
@@ -84,10 +84,10 @@ def main(options: Options) -> None:
     walk = Walk(prompt.to(device), pushed.to(device), noise.to(device), options.steps, window)
     network = "their network" if options.public else "our network, no clone given"
     runs = {f"their loop ({network})": lambda: their_loop(theirs, walk)}
-    step = EagerStep(actions, backbone)
+    step = EagerPass(actions, backbone)
     runs["our cache"] = lambda: on_a_cache(step, backbone, walk)
     if options.compiled:
-        fast = EagerStep(actions, backbone).compile()
+        fast = EagerPass(actions, backbone).compile()
         runs["our cache, compiled"] = lambda: on_a_cache(fast, backbone, walk)
     name = (
         torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -198,7 +198,7 @@ class Given(Session):
         return self.walk.noise[self.cache.frames - self.walk.prompt.shape[1]][:, 0]
 
 
-def on_a_cache(step: EagerStep, backbone: STDiT, walk: Walk) -> tuple[Tensor, list[float]]:
+def on_a_cache(step: EagerPass, backbone: STDiT, walk: Walk) -> tuple[Tensor, list[float]]:
     """The same by Euler's method on the flow, every finished frame passing once more into the cache."""
     _, known, *shape = walk.prompt.shape
     session = Given(backbone.cache(walk.window - 1), 0, walk.steps, 0.0, tuple(shape), walk=walk)
@@ -207,7 +207,7 @@ def on_a_cache(step: EagerStep, backbone: STDiT, walk: Walk) -> tuple[Tensor, li
     latents, grid, milliseconds = walk.prompt, tuple(ddim_grid(walk.steps).flip(0).tolist()), []
     for t in range(known, known + len(walk.noise)):
         began = now()
-        x = denoise_frame(step, session, walk.actions[:, t : t + 1], grid=grid)
+        x = denoise_frame(step, session, walk.actions[:, t : t + 1], sigmas=grid)
         latents = torch.cat([latents, x], 1)
         milliseconds.append(now() - began)
     return latents, milliseconds

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.distributed import pick_device
-from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
-from dreamwalk.rollout.realtime import EagerStep, Step
+from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass
+from dreamwalk.rollout.realtime import EagerPass, FramePass
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
@@ -109,15 +109,15 @@ def sampling(system: NextFrame, options: Options, device: torch.device) -> list[
     """One dreamt frame on a full cache, and its decoding: eager, then as `world()` runs it."""
     system.eval()
     config = system.config
-    eager: tuple[Step, Callable] = (system.step(), system.codec.decode)
+    eager: tuple[FramePass, Callable] = (system.frame_pass(), system.codec.decode)
     if device.type == "cuda":
-        fast: tuple[Step, Callable] = (
-            EagerStep(system.actions, system.backbone).compile(),
+        fast: tuple[FramePass, Callable] = (
+            EagerPass(system.actions, system.backbone).compile(),
             torch.compile(system.codec.decode),
         )
     else:
         shape = (config.backbone.channels, *config.backbone.grid)
-        step = OnnxStep(system.actions, system.backbone, actions=config.actions, window=config.window)
+        step = OnnxPass(system.actions, system.backbone, actions=config.actions, window=config.window)
         fast = (step, OnnxDecoder(system.codec, shape))
     return [
         {"stage": label, **one_frame(system, *engine, options, device)}
@@ -126,12 +126,12 @@ def sampling(system: NextFrame, options: Options, device: torch.device) -> list[
 
 
 def one_frame(
-    system: NextFrame, step: Step, decode: Callable, options: Options, device: torch.device
+    system: NextFrame, step: FramePass, decode: Callable, options: Options, device: torch.device
 ) -> dict[str, float]:
-    session = system.begin(pictures(system, 1, 1, device), step=step)
+    session = system.begin(pictures(system, 1, 1, device), frame_pass=step)
     action = torch.zeros(1, system.config.actions, device=device)
-    latents = [system.advance(session, action, step=step) for _ in range(system.config.window)][-1]
-    dream = timed(lambda: system.advance(session, action, step=step), 4 * options.repeats, device)
+    latents = [system.advance(session, action, frame_pass=step) for _ in range(system.config.window)][-1]
+    dream = timed(lambda: system.advance(session, action, frame_pass=step), 4 * options.repeats, device)
     with torch.inference_mode():
         decoding = timed(lambda: decode(latents), 4 * options.repeats, device)
     passes = system.config.steps + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -59,6 +59,16 @@ class Clip:
         """The clip with every array that it knows changed."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
         return replace(self, **{name: change(array) for name, array in arrays.items() if array is not None})
+
+
+class FittingData(Protocol):
+    """Data as asked by what is fitted to them before training, not learnt along: codes, pose models."""
+
+    def large_batch(self) -> Clip:
+        """A batch much larger than one step's."""
+
+    def paths(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Poses `(k, t, 4, 4)` and actions `(k, t, a)` of whole clips; UserError for data without poses."""
 
 
 def batch(clips: Sequence[Clip]) -> Clip:

@@ -10,8 +10,9 @@ import dreamwalk
 from dreamwalk.clip import Clip
 from dreamwalk.commands.play import open_stage
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
+from dreamwalk.memory.contract import CameraState
 from dreamwalk.rollout.dream import Dream
-from dreamwalk.rollout.streaming import frames
+from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.staircase import NAMED
 from dreamwalk.serve.scene import Scene
 from dreamwalk.systems.clip_generator import ClipRequest
@@ -120,15 +121,15 @@ def begun(world: Dream, starts: list[int]) -> Clip:
 def test_standing_still_is_still(world: Dream) -> None:
     """From every start, also after some walking, the pose stays; and from some the picture is looked at."""
     system, still = world.system, torch.zeros(12, 7)
-    here = at = system.whereabouts(begun(world, list(range(12))), 0)
+    here = at = CameraState.of_clip(begun(world, list(range(12))), 0)
     for _ in range(400):
-        at = system.led(at, still)
+        at = system.memory.next_camera(at, still)
     assert (at.pose - here.pose).norm(dim=(1, 2)).max() < 1e-3
     for _ in range(20):
-        at = system.led(at, still.index_fill(1, torch.tensor([0]), 1.0))
+        at = system.memory.next_camera(at, still.index_fill(1, torch.tensor([0]), 1.0))
     assert ((at.pose - here.pose)[:, :3, 3].norm(dim=1) > 50).float().mean() > 0.5, "and it can walk"
     for step in range(150):
-        at = system.led(at, still)
+        at = system.memory.next_camera(at, still)
         stopped = at if step == 50 else stopped if step > 50 else here
     assert (at.pose - stopped.pose).norm(dim=(1, 2)).max() < 0.1
     session, kept = system.begin(begun(world, [0, 7, 11]), seed=3), {}
@@ -175,8 +176,8 @@ def test_every_schedule_shows_the_same_place(name: str) -> None:
     actions[..., 5] = 0.25
     films = []
     for schedule in (system.schedule(name), system.schedule("next-frame")):
-        moments = system.moments(start, actions, schedule=schedule, seed=1)
-        films.append(to_bytes(system.codec.decode(torch.cat(list(frames(moments, 12)), 1))))
+        steps = system.stream(start, actions, schedule=schedule, seed=1)
+        films.append(to_bytes(system.codec.decode(torch.cat(list(finished_frames(steps, 12)), 1))))
     assert sharpness(films[0]).mean() > 0.8 * sharpness(films[1]).mean() > 2
     assert psnr(*films).mean() > 22
 

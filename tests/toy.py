@@ -39,7 +39,7 @@ def with_map(config: NextFrameConfig) -> NextFrameConfig:
     place = NeuralMapConfig(
         origin=(0, 0), extent=(80, 80), samples=6, reach=60.0, rays=2, width=64, features=16
     )
-    return replace(config, map=place)
+    return replace(config, memory=place)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Teacher forcing in one pass: every frame twice, as finished history and as a noisy target."""
+"""Teacher forcing in one pass: every frame twice, as clean history and as a noisy target."""
 
 from __future__ import annotations
 
@@ -10,45 +10,46 @@ from torch import Tensor
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 
 
-class Known(NamedTuple):
-    """What is known of `t + 1` frames besides their noisy latents: `(b, t + 1, ...)`."""
+class FrameInputs(NamedTuple):
+    """What a frame backbone is given of `t` frames besides their noisy latents."""
 
     conditions: Tensor
-    views: Tensor | None
+    """`(b, t, d)`."""
+    features: Tensor | None
+    """Recalled by a memory, `(b, t, n, d)`."""
 
-    def twice(self) -> Known:
-        """Of the frames shown as history, the first `t`, then of the targets, the last `t`."""
+    def history_and_targets(self) -> FrameInputs:
+        """Of the first `t - 1` frames as history, then of the last `t - 1` as targets."""
         pairs = (None if x is None else torch.cat([x[:, :-1], x[:, 1:]], dim=1) for x in self)
-        return Known(*pairs)  # type: ignore[arg-type]
+        return FrameInputs(*pairs)  # type: ignore[arg-type]
 
 
-def teacher_pass(
+def teacher_forcing(
     backbone: FrameBackbone,
-    shown: Tensor,
-    noisy: Tensor,
-    shown_at: Tensor,
-    sigma: Tensor,
-    known: Known,
+    history: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor],
+    inputs: FrameInputs,
     groups: Tensor | None = None,
 ) -> Tensor:
     """Velocity of `t` targets, each of which sees the history before its group and the targets in it.
 
-    `shown` are frames 0 .. t-1 at levels `shown_at` `(b, t)`, `noisy` frames 1 .. t at `sigma`. `groups`
-    `(t + 1,)` rise from frame to frame, by one where nothing is said; history sees its own and smaller ones.
+    `history` are frames 0 .. t-1 and their noise levels `(b, t)`, `targets` frames 1 .. t and theirs,
+    `inputs` of frames 0 .. t. `groups` `(t + 1,)` rise from frame to frame, by default by one; history sees
+    its own and smaller ones.
     """
-    t = shown.shape[1]
-    groups = torch.arange(t + 1, device=shown.device) if groups is None else groups
-    history, targets = groups[:-1], groups[1:]
-    past = torch.cat([history[:, None] >= history, targets[:, None] > history])
-    future = torch.cat([torch.zeros_like(past[:t]), targets[:, None] == targets])
-    visible = torch.cat([past, future], dim=1)
-    times, twice = torch.arange(t, device=shown.device), known.twice()
+    (shown, shown_sigma), (noisy, sigma) = history, targets
+    t, device = shown.shape[1], shown.device
+    groups = torch.arange(t + 1, device=device) if groups is None else groups
+    before, of_targets = groups[:-1], groups[1:]
+    past = torch.cat([before[:, None] >= before, of_targets[:, None] > before])
+    future = torch.cat([torch.zeros_like(past[:t]), of_targets[:, None] == of_targets])
+    times, twice = torch.arange(t, device=device), inputs.history_and_targets()
     v = backbone(
         torch.cat([shown, noisy], 1),
-        torch.cat([shown_at, sigma], 1),
+        torch.cat([shown_sigma, sigma], 1),
         twice.conditions,
         times=torch.cat([times, times + 1]),
-        visible=visible,
-        views=twice.views,
+        visible=torch.cat([past, future], dim=1),
+        views=twice.features,
     )
     return v[:, t:]

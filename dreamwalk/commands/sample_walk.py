@@ -15,7 +15,7 @@ from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps, read_walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec, picture
 from dreamwalk.rollout.execute import Solver
-from dreamwalk.rollout.streaming import frames as finished
+from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.staircase import Guide, Schedule, staircase, unguided
@@ -145,7 +145,7 @@ def film(
     assert system.walkable is not None
     yield from start.video[0].permute(0, 2, 3, 1).cpu().numpy()
     actions = torch.from_numpy(system.walkable.learnt(walk.actions))[None].to(start.video.device)
-    moments = system.moments(
+    steps = system.stream(
         start,
         actions,
         schedule=schedule_of(asked, system, walk.steps or None),
@@ -153,7 +153,7 @@ def film(
         solver=asked.solver,
         guide=guide_of(asked),
     )
-    for latents in finished(moments, len(walk)):
+    for latents in finished_frames(steps, len(walk)):
         for frame in latents[0].unbind(0):  # frame by frame: one picture in memory
             yield picture(frame[None, None], decode)
 
@@ -176,8 +176,8 @@ def unfold(
     vectors = walkable.learnt(stroll(walkable, start, 10_000, seed=seed))
     actions = torch.from_numpy(vectors)[None].to(clip.video.device)
     tiles = {0: _tile(walkable.starts[start], 0.0, bar)}
-    for moment in system.moments(clip, actions, schedule=schedule, seed=seed):
-        for frame, level, x in zip(moment.frames, moment.levels, moment.x[0], strict=True):
+    for step in system.stream(clip, actions, schedule=schedule, seed=seed):
+        for frame, level, x in zip(step.frames, step.levels, step.x[0], strict=True):
             tiles[frame] = _tile(picture(x[None, None], world.decode_latents), level / schedule.steps, bar)
         last = max(tiles)
         tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}
@@ -195,7 +195,7 @@ def plan_of(asked: Sample, system: Interactive, steps: int | None, *, shown: int
     """The first frames of the schedule as one plan, to be drawn."""
     schedule = schedule_of(asked, system, steps)
     return staircase(
-        list(reversed(system.grid(schedule.steps))),
+        list(reversed(system.sigmas(schedule.steps))),
         shown,
         lag=schedule.lag or schedule.steps,
         chunk=schedule.chunk,

@@ -82,3 +82,24 @@ class RingCache:
 
     def to(self, device: torch.device | str) -> RingCache:
         return RingCache(self.keys.to(device), self.values.to(device), self.tokens, self.frames)
+
+
+@dataclass(frozen=True)
+class ExtendedCache:
+    """A ring cache behind keys and values of recalled frames, read as one."""
+
+    ring: RingCache
+    recalled: Sequence[KeyValues]
+    """Of every layer, `(b, heads, k * tokens, head_width)`."""
+
+    @property
+    def frames(self) -> int:
+        return self.ring.frames
+
+    def layer(self, index: int) -> KeyValues:
+        pairs = zip(self.recalled[index], self.ring.layer(index), strict=True)
+        return KeyValues(*(torch.cat(pair, dim=2) for pair in pairs))
+
+    def bias(self, new: int = 0) -> Tensor:
+        """As of the ring; recalled frames are always visible."""
+        return torch.nn.functional.pad(self.ring.bias(new), (self.recalled[0].keys.shape[2], 0))

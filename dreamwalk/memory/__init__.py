@@ -1,1 +1,9 @@
-"""What a session remembers from outside its window, and where its camera stands."""
+"""What a session recalls from outside its window, and where its camera stands."""
+
+from __future__ import annotations
+
+from dreamwalk.memory.contract import WindowConfig
+from dreamwalk.memory.neural_map import NeuralMapConfig
+
+MemoryConfig = WindowConfig | NeuralMapConfig
+"""Memories that weight files may name; any config with `build(sizes) -> MemoryModel` trains and plays."""

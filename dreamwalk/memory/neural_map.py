@@ -1,74 +1,104 @@
-"""Places: what a system knows by heart about one level, and where in it the camera stands.
+"""The neural map: a memory of one level that lies in its weights.
 
-A history of a few frames forgets what is behind the walker, and errors add up in it. `NeuralMap` is the rest
-of the memory: learned features on a grid over the floor, read along the rays of every column of tokens and
-added to them, as the features of neural maps are (Neural Map, arXiv 1702.08360; feature grids as in Instant
-NGP, arXiv 2201.05989). `PoseModel` tells where an action leads; WorldMem predicts poses from actions for the
-same reason (arXiv 2504.12369).
+A history of a few frames forgets what is behind the camera, and errors accumulate in it. The neural map keeps
+learnt features on a grid over the floor of one level. They are read along the rays of every column of tokens
+and added to the tokens, as the features of neural maps are (Neural Map, arXiv 1702.08360).
 
-Cameras stand upright, as in `dreamwalk.cameras`: z is up in the world, and looking up is a shear. So a
-column of tokens shares its rays on the floor.
+Cameras stand upright, as in `dreamwalk.cameras`: z is up in the world, and looking up is a shear. So a column
+of tokens shares its rays on the floor.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.validation import Positive, Signed
+from dreamwalk.clip import Clip, FittingData
+from dreamwalk.errors import UserError
+from dreamwalk.memory.contract import CameraState, MemoryModel, Recollection, TokenSizes, require_poses
+from dreamwalk.memory.feature_grid import FeatureGrid, FloorConfig
+from dreamwalk.memory.pose_model import PoseModel
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.validation import Positive, Share
 
 
 @dataclass(frozen=True)
-class NeuralMapConfig:
-    """A level of `extent` world units (x, y) from `origin` on, and how it is remembered."""
+class NeuralMapConfig(FloorConfig):
+    """A map of a level of `extent` world units (x, y) from `origin` on."""
 
-    origin: tuple[Signed, Signed]
-    extent: tuple[Positive, Positive]
-    cell: Positive = 16.0
-    """World units of a cell of the map."""
     channels: int = 8
+    """Features of a cell."""
     samples: int = 40
     """Points read along a ray."""
     reach: Positive = 1100.0
-    """Planar depth of the farthest of them."""
+    """Depth of the farthest of them."""
     rays: int = 4
     """Rays through a column of tokens."""
     width: int = 1024
     """Of the network that reads them."""
     features: int = 128
-    """What it tells of every token."""
-    odometer_steps: int = 6000
-    """Steps of gradient descent in which the odometer is fitted."""
+    """That it gives for every token."""
+    pose_dropout: Share = 0.1
+    """Probability of training a clip without its poses."""
+    pose_model_steps: int = 6000
+    """Steps of gradient descent in which the pose model is fitted."""
+
+    def build(self, sizes: TokenSizes) -> NeuralMapMemory:
+        """The memory for tokens of these sizes, with fresh weights."""
+        return NeuralMapMemory(self, sizes)
 
 
-class FeatureGrid(nn.Module):
-    """Learned features over the floor, read by bilinear interpolation."""
+class NeuralMapMemory(MemoryModel):
+    """A neural map and the pose model of its level."""
 
-    GAIN = 4.0
-    """Features learn so much faster than weights."""
+    one_level = True
 
-    def __init__(self, config: NeuralMapConfig, *, channels: int, cell: float) -> None:
+    def __init__(self, config: NeuralMapConfig, sizes: TokenSizes) -> None:
         super().__init__()
-        (x, y), (width, height) = config.origin, config.extent
-        self.features = nn.Parameter(
-            0.5 / self.GAIN * torch.randn(channels, math.ceil(height / cell) + 1, math.ceil(width / cell) + 1)
+        self.config = config
+        self.map = NeuralMap(
+            config, grid=sizes.grid, stride=sizes.stride, channels=sizes.channels, width=sizes.width
         )
-        self.register_buffer("origin", torch.tensor([x, y]), persistent=False)
-        self.register_buffer(
-            "span", torch.tensor(self.features.shape[:0:-1]).float() * cell - cell, persistent=False
-        )
+        self.pose_model = PoseModel(config, actions=sizes.actions)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Features `(..., c)` at floor points `(..., 2)`; outside, those of the nearest edge."""
-        spots = (2 * (points - self.origin) / self.span - 1).reshape(1, 1, -1, 2)
-        read = nn.functional.grid_sample(
-            self.GAIN * self.features[None], spots, align_corners=True, padding_mode="border"
-        )
-        return read[0, :, 0].T.reshape(*points.shape[:-1], -1)
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        if camera is None:
+            return Recollection()
+        features = self.map(camera.pose[:, None], camera.intrinsics[:, None])
+        return Recollection(self.map.to_tokens(features))
+
+    def next_camera(self, camera: CameraState | None, action: Tensor) -> CameraState | None:
+        if camera is None:
+            return None
+        pose, displacement = self.pose_model(camera.pose, camera.displacement, camera.action, action)
+        return replace(camera, pose=pose, displacement=displacement, action=action)
+
+    def fit_from_data(self, data: FittingData) -> None:
+        """Fit the pose model, unless it came with weights; UserError for paths that leave the map."""
+        if self.pose_model.fitted:
+            return
+        poses, actions = data.paths()
+        points, low = poses[..., :2, 3], torch.tensor(self.config.origin)
+        if (points < low).any() or (points > low + torch.tensor(self.config.extent)).any():
+            raise UserError(
+                "paths in these data leave the map: set `--system.memory.origin` and `--system.memory.extent`, "
+                "or train `nextframe.game`, which needs none"
+            )
+        self.pose_model.fit(poses, actions, steps=self.config.pose_model_steps)
+
+    def features_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, error: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """The map also predicts the latents by itself, so that most of the level is known before a
+        transformer makes use of it."""
+        features = self.map(*require_poses(clip))
+        terms = {"map": error(x, self.map.latents(features)).mean()}
+        posed = (generator.uniform(1) >= self.config.pose_dropout)[..., None, None]
+        return posed * self.map.to_tokens(features), terms
 
 
 class NeuralMap(nn.Module):
@@ -93,14 +123,14 @@ class NeuralMap(nn.Module):
             nn.SiLU(),
             nn.Linear(config.width, self.rows * config.features),
         )
-        self.to_sketch = nn.Linear(config.features, channels)
+        self.to_latents = nn.Linear(config.features, channels)
         self.to_tokens = nn.Linear(config.features, width)
         nn.init.zeros_(self.to_tokens.weight)
         nn.init.zeros_(self.to_tokens.bias)
 
-    def sketch(self, features: Tensor) -> Tensor:
-        """Latents `(b, t, c, h, w)` as they are known by heart, from `features` `(b, t, n, f)`."""
-        return rearrange(self.to_sketch(features), "b t (h w) c -> b t c h w", h=self.rows)
+    def latents(self, features: Tensor) -> Tensor:
+        """Latents `(b, t, c, h, w)` predicted from `features` `(b, t, n, f)` alone."""
+        return rearrange(self.to_latents(features), "b t (h w) c -> b t c h w", h=self.rows)
 
     def forward(self, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
         """Features `(b, t, n, f)` for poses `(b, t, 4, 4)` and `intrinsics` `(b, t, 3, 3)` in pixels."""
@@ -118,99 +148,3 @@ class NeuralMap(nn.Module):
         sheared = horizon[..., None, None].expand(b, t, self.columns, 1)
         h = self.mlp(torch.cat([seen, middle, sheared], dim=-1))
         return h.reshape(b, t, self.columns, self.rows, -1).transpose(2, 3).flatten(2, 3)
-
-
-class PoseModel(nn.Module):
-    """Where an action leads: the next pose from this one, the last move and two actions; knows the walls.
-
-    It is fitted to walked paths before anything is trained, in a minute or two, and then stays as it is. What
-    nothing pushes slows down: without an action other than turning, in this step and the one before, a move
-    is bounded by a share of the last one, so that who stands still stays there wherever it is.
-    """
-
-    UNIT = 16.0
-    GLIDE = 0.8
-    """That share, a little more than the 0.744 that Doom's friction leaves of a move in a step of 3 tics."""
-    REACH = 64.0
-    """World units that no push exceeds in a step."""
-    TURNS = 0.01
-    """Radians from which a full action is a turn."""
-
-    def __init__(self, config: NeuralMapConfig, *, actions: int, channels: int = 4, width: int = 128) -> None:
-        super().__init__()
-        self.turn = nn.Parameter(torch.zeros(actions))
-        self.ground = FeatureGrid(config, channels=channels, cell=config.cell / 2)
-        around = torch.arange(12) * (math.tau / 12)
-        ring = torch.stack([around.cos(), around.sin()], dim=-1)
-        self.register_buffer("around", torch.cat([16 * ring, 32 * ring]), persistent=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(24 * channels + actions + 3, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, 3),
-        )
-        self.free = nn.Linear(actions + 3, 3, bias=False)
-        self.requires_grad_(False)
-
-    @property
-    def fitted(self) -> bool:
-        return bool(self.turn.any())
-
-    def forward(self, pose: Tensor, move: Tensor, before: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those that the
-        action `before` led to."""
-        turned = pose @ _about_the_vertical(action @ self.turn.detach())
-        axes = nn.functional.normalize(turned[:, :3, :3], dim=1)  # or they would shrink over hours of walking
-        place = pose[:, None, :2, 3] + torch.einsum("bij,nj->bni", axes[:, :2, (2, 0)], self.around)
-        drift = torch.einsum("bji,bj->bi", axes, move) / self.UNIT
-        inputs = torch.cat([action, drift], dim=-1)
-        local = self.free(inputs) + self.mlp(torch.cat([self.ground(place).flatten(1), inputs], dim=-1))
-        step = self._bounded(self.UNIT * torch.einsum("bij,bj->bi", axes, local), move, before, action)
-        following = pose.clone()
-        following[:, :3] = torch.cat([axes, (pose[:, :3, 3] + step)[..., None]], dim=-1)
-        return following, step
-
-    def _bounded(self, step: Tensor, move: Tensor, before: Tensor, action: Tensor) -> Tensor:
-        """A step `(b, 3)`, no longer than what is left of the last move and what pushes allow."""
-        pushes = (before.abs() + action.abs()) @ (self.turn.abs() < self.TURNS).to(action.dtype)
-        most = self.GLIDE * move.norm(dim=-1) + self.REACH * pushes
-        return step * (most / step.norm(dim=-1).clamp(min=1e-6)).clamp(max=1)[:, None]
-
-    def fit(self, poses: Tensor, actions: Tensor, *, steps: int, window: int = 16) -> None:
-        """Learn from whole walks, poses `(k, t, 4, 4)` and actions `(k, t, a)`, by walking pieces of them."""
-        window = min(window, poses.shape[1])
-        draw = torch.Generator().manual_seed(0)
-        self.requires_grad_(True)
-        optimizer = torch.optim.AdamW(self.parameters(), lr=4e-3, betas=(0.9, 0.99), weight_decay=0.0)
-        course = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1, k / 20, 2 * (1 - k / steps)))
-        for _ in range(steps):
-            walk = torch.randint(len(poses), (64, 1), generator=draw)
-            piece = torch.randint(poses.shape[1] - window + 1, (64, 1), generator=draw) + torch.arange(window)
-            self.loss(poses[walk, piece], actions[walk, piece]).backward()
-            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-            optimizer.step()
-            course.step()
-            optimizer.zero_grad()
-        self.requires_grad_(False)
-
-    def loss(self, poses: Tensor, actions: Tensor) -> Tensor:
-        """Squared error of turns, and of poses `(b, t, 4, 4)` walked from the first two on, in units."""
-        ahead = poses[:, :, :3, 2]
-        right = poses[:, :-1, :3, 0]
-        turned = torch.atan2((ahead[:, 1:] * right).sum(-1), (ahead[:, 1:] * ahead[:, :-1]).sum(-1))
-        errors = [100 * (turned - actions[:, 1:] @ self.turn).square().mean()]
-        pose, move = poses[:, 1], poses[:, 1, :3, 3] - poses[:, 0, :3, 3]
-        for i in range(2, poses.shape[1]):
-            pose, move = self(pose, move, actions[:, i - 1], actions[:, i])
-            errors.append(((pose[:, :3, 3] - poses[:, i, :3, 3]) / self.UNIT).square().sum(-1).mean())
-        return torch.stack(errors).mean()
-
-
-def _about_the_vertical(angle: Tensor) -> Tensor:
-    """Rotations `(b, 4, 4)` to the right by `angle` radians, in the camera's own axes."""
-    turn = torch.eye(4, device=angle.device).repeat(len(angle), 1, 1)
-    cos, sin = angle.cos(), angle.sin()
-    rows = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], dim=-2)
-    turn[:, 0:3:2, 0:3:2] = rows
-    return turn

@@ -16,24 +16,24 @@ from torch import Tensor
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.realtime import Session, Step
+from dreamwalk.rollout.realtime import FramePass, Session
 from dreamwalk.validation import Rate, assembled
 from dreamwalk.world import Action, ActionSchema, World, known_render_mode
 
 
-class Dreamer(Protocol):
-    """A system that can go on, frame after frame."""
+class InteractiveSystem(Protocol):
+    """A system that dreams one frame after another (`systems.interactive`)."""
 
-    def engine(self) -> tuple[Step, Decode]: ...
+    def engine(self) -> tuple[FramePass, Decode]: ...
 
-    def begin(self, start: Clip, *, seed: int = 0, step: Step | None = None) -> Session: ...
+    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> Session: ...
 
     def advance(
         self,
         session: Session,
         action: Tensor,
         *,
-        step: Step | None = None,
+        frame_pass: FramePass | None = None,
         timings: dict[str, float] | None = None,
     ) -> Tensor: ...
 
@@ -128,14 +128,14 @@ class Dream(World):
 
     def __init__(
         self,
-        system: Dreamer,
+        system: InteractiveSystem,
         walkable: WorldSpec,
         *,
         device: torch.device | str = "cpu",
         render_mode: str | None = None,
     ) -> None:
         self.system, self.walkable, self.device = system, walkable, device
-        self.step_pass, self.decode_latents = system.engine()
+        self.frame_pass, self.decode_latents = system.engine()
         self.render_mode = known_render_mode(render_mode)
         self.actions, self.fps = walkable.actions, walkable.fps
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
@@ -165,7 +165,7 @@ class Dream(World):
         super().reset(seed=seed)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         clip = self._opening(options or {})
-        session = self.system.begin(clip, seed=session_seed, step=self.step_pass)
+        session = self.system.begin(clip, seed=session_seed, frame_pass=self.frame_pass)
         frame = clip.video[0, 0].permute(1, 2, 0).cpu().numpy()
         known = clip.world_from_camera
         nominal = self.walkable.poses[0] if known is None else known[0, 0].cpu().numpy()
@@ -205,12 +205,12 @@ class Dream(World):
         vector = self.walkable.learnt(self.actions.pack(action))
         session = replace(now.session, steps=self.steps)
         held = torch.from_numpy(vector)[None].to(self.device)
-        latents = self.system.advance(session, held, step=self.step_pass, timings=timings)
+        latents = self.system.advance(session, held, frame_pass=self.frame_pass, timings=timings)
         began = perf_counter()
         frame = picture(latents, self.decode_latents)
         timings["decode"] = 1000 * (perf_counter() - began)
-        where = session.where
-        pose = self._reckon(now.pose, action) if where is None else where.pose[0].double().cpu().numpy()
+        camera = session.camera
+        pose = self._reckon(now.pose, action) if camera is None else camera.pose[0].double().cpu().numpy()
         self._now = DreamState(session, frame, pose)
         return frame.copy(), 0.0, False, False, self._info()
 
@@ -226,16 +226,16 @@ class Dream(World):
         return state.frame.copy(), self._info()
 
     def __getstate__(self) -> dict[str, Any]:
-        engine = ("step_pass", "decode_latents")
+        engine = ("frame_pass", "decode_latents")
         return {name: value for name, value in self.__dict__.items() if name not in engine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.step_pass, self.decode_latents = self.system.engine()
+        self.frame_pass, self.decode_latents = self.system.engine()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Dream:
         twin = object.__new__(type(self))
-        shared = (self.system, self.walkable, self.step_pass, self.decode_latents)
+        shared = (self.system, self.walkable, self.frame_pass, self.decode_latents)
         memo |= {id(self): twin} | {id(part): part for part in shared}
         with torch.inference_mode():
             twin.__dict__ = deepcopy(self.__dict__, memo)

@@ -18,8 +18,9 @@ from dreamwalk.layers.attention import KeyValues
 from dreamwalk.rollout.execute import ModelInput
 
 
-class Script(Protocol):
-    """What is known of frames besides their noisy latents: conditions `(b, k, d)` and perhaps views."""
+class FrameConditions(Protocol):
+    """What a backbone is given besides noisy latents, for `k` frames: conditions `(b, k, d)`, and features
+    `(b, k, n, d)` that a memory recalls, or None."""
 
     def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]: ...
 
@@ -29,17 +30,17 @@ class FramePredictor:
     """`execute.Predictor` that computes every frame of a look anew."""
 
     backbone: FrameBackbone
-    script: Script
+    conditions: FrameConditions
 
     def __call__(self, look: ModelInput) -> Tensor:
-        conditions, views = self.script(look.frames)
+        conditions, features = self.conditions(look.frames)
         return self.backbone(
             look.x,
             look.sigma,
             conditions * look.told,
             times=torch.tensor(look.frames, device=look.x.device),
             visible=look.visible,
-            views=views,
+            views=features,
         )
 
 
@@ -63,7 +64,7 @@ class CachedFramePredictor:
     """
 
     backbone: FrameBackbone
-    script: Script
+    conditions: FrameConditions
     kept: dict[tuple[int, int], _Kept] = field(default_factory=dict)
 
     def __call__(self, look: ModelInput) -> Tensor:
@@ -90,7 +91,7 @@ class CachedFramePredictor:
         self, look: ModelInput, new: list[int], old: list[int], past: list[list[KeyValues]]
     ) -> tuple[Tensor, list[KeyValues]]:
         """Velocity, keys and values of the frames at the places `new`, with those at `old` as they are."""
-        conditions, views = self.script([look.frames[i] for i in new])
+        conditions, features = self.conditions([look.frames[i] for i in new])
         mask = self.backbone.mask(look.visible[new][:, old + new])
         rope = self.backbone.rope(torch.tensor([look.frames[i] for i in new], device=look.x.device))
         return self.backbone.predict(
@@ -100,7 +101,7 @@ class CachedFramePredictor:
             rope,
             mask,
             _Past(past) if past else None,
-            views,
+            features,
         )
 
     def forget(self, before: int) -> None:

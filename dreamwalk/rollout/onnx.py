@@ -41,10 +41,10 @@ class _PassGraph(nn.Module):
         bias: Tensor,
         keys: Tensor,
         values: Tensor,
-        views: Tensor,
+        features: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache, views)
+        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache, features)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 
@@ -55,8 +55,8 @@ def fits(module: nn.Module) -> bool:
     return single and sum(4 * part.numel() for part in parts) < 2**31 - 2**20
 
 
-class OnnxStep:
-    """`rollout.realtime.Step` for one session at a time (batch 1) with a cache of `window` frames."""
+class OnnxPass:
+    """`rollout.realtime.FramePass` for one session at a time (batch 1) with a cache of `window` frames."""
 
     def __init__(
         self, conditions: nn.Module, backbone: FrameBackbone, *, actions: int, window: int, threads: int = 0
@@ -66,13 +66,13 @@ class OnnxStep:
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
         frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, backbone.bias(cache))
-        self.unseen = torch.zeros(1, 1, self.config.tokens, self.config.width)
-        inputs = (*frame, cache.keys, cache.values, self.unseen)
+        self.no_features = torch.zeros(1, 1, self.config.tokens, self.config.width)
+        inputs = (*frame, cache.keys, cache.values, self.no_features)
         self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, features: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         rope = self.rope(torch.tensor([cache.frames]))
         level, bias = torch.full((1, 1), sigma), self.bias(cache)
@@ -84,7 +84,7 @@ class OnnxStep:
             bias,
             cache.keys,
             cache.values,
-            self.unseen if views is None else views,
+            self.no_features if features is None else features,
         )
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]

@@ -1,4 +1,4 @@
-"""Walking in real time: frame after frame on a ring cache, with static shapes.
+"""Dreaming in real time: frame after frame on a ring cache, with static shapes.
 
 A frame is a plan of its own (`frame_plan`), executed like every plan: N denoising passes that read the cache
 and one commit pass that writes it. The history lies in the cache and not in the plan. The commit pass shows
@@ -10,7 +10,7 @@ small errors from being taken at face value, and labelling matters more than noi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
 from typing import Protocol
@@ -20,28 +20,35 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
-from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.cache import ExtendedCache, RingCache
+from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames, Recollection
 from dreamwalk.rollout.execute import ModelInput, Solver, execute
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import ForwardSpec, Pass, Plan
 
+Cache = RingCache | ExtendedCache
+NOTHING = Recollection()
 
-class Step(Protocol):
+
+class FramePass(Protocol):
     """One pass over one frame on a cache, which is only read: gives `v` and the fresh keys and values."""
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]: ...
 
+    def extend(self, cache: RingCache, frames: RecalledFrames) -> Cache:
+        """The cache, to be read with recalled frames before it."""
 
-class EagerStep:
+
+class EagerPass:
     """The pass in plain PyTorch, or compiled: the same function either way."""
 
     def __init__(self, conditions: nn.Module, backbone: FrameBackbone) -> None:
         self.conditions, self.backbone = conditions, backbone
         self.predict = backbone.predict
 
-    def compile(self) -> EagerStep:
+    def compile(self) -> EagerPass:
         """Compile the pass; shapes are static, so a GPU replays it as one CUDA graph."""
         mode = "reduce-overhead" if next(self.backbone.parameters()).is_cuda else "default"
         self.predict = torch.compile(self.backbone.predict, mode=mode, fullgraph=True)
@@ -49,34 +56,29 @@ class EagerStep:
 
     @torch.inference_mode()
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, views: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]:
-        levels = torch.full(x.shape[:2], sigma, device=x.device)
+        sigmas = torch.full(x.shape[:2], sigma, device=x.device)
         rope = self.backbone.rope(self.backbone.times(x, cache))
         bias = self.backbone.bias(cache)
-        return self.predict(x, levels, self.conditions(action), rope, bias, cache, views)
+        return self.predict(x, sigmas, self.conditions(action), rope, bias, cache, features)
 
-
-@dataclass(frozen=True)
-class CameraState:
-    """Where each row of a walk stands, in a level that is known by heart."""
-
-    pose: Tensor
-    """`world_from_camera` `(b, 4, 4)`."""
-    move: Tensor
-    """How far the last action led, `(b, 3)` in world units."""
-    action: Tensor
-    """That action, `(b, a)`."""
-    intrinsics: Tensor
-    """`(b, 3, 3)` in pixels."""
-
-    def to(self, device: torch.device | str) -> CameraState:
-        return CameraState(*(getattr(self, field.name).to(device) for field in fields(self)))
+    @torch.inference_mode()
+    def extend(self, cache: RingCache, frames: RecalledFrames) -> ExtendedCache:
+        """Recalled frames see one another; their keys and values are computed once a frame, not once a
+        step."""
+        x, device = frames.latents, frames.latents.device
+        sigmas = torch.full(x.shape[:2], frames.sigma, device=device)
+        rope = self.backbone.rope(torch.tensor(frames.times, device=device))
+        mask = self.backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
+        conditions = self.conditions(frames.actions)
+        _, recalled = self.backbone.predict(x, sigmas, conditions, rope, mask, None, None)
+        return ExtendedCache(cache, recalled)
 
 
 @dataclass
 class Session:
-    """All mutable state of one walk. Modules hold none, so one set of weights serves many sessions."""
+    """All mutable state of one dream. Modules hold none, so one set of weights serves many sessions."""
 
     cache: RingCache
     seed: int
@@ -84,60 +86,66 @@ class Session:
     history_sigma: float
     shape: tuple[int, int, int]
     """Latents of a frame, `(c, h, w)`."""
-    where: CameraState | None = None
-    stood: tuple[int, ...] = ()
+    memory: Memory = field(default_factory=MemoryModel)
+    camera: CameraState | None = None
+    still_frames: tuple[int, ...] = ()
     """Frames for which each row has not moved."""
 
-    def go(self, where: CameraState | None) -> None:
-        """Move to where an action led. Who stays there keeps the noise of the frame before, or what a sampler
-        makes of new noise would flicker."""
-        if where is not None and self.where is not None:
-            same = (where.pose - self.where.pose).abs().amax((1, 2)) < 1e-6
-            before = self.stood or (0,) * len(same)
-            self.stood = tuple(k + 1 if s else 0 for k, s in zip(before, same.tolist(), strict=True))
-        self.where = where
+    def move(self, camera: CameraState | None) -> None:
+        """Take the camera to where an action led. A row that stays there keeps the noise of the frame before,
+        or what a sampler makes of new noise would flicker."""
+        if camera is not None and self.camera is not None:
+            same = (camera.pose - self.camera.pose).abs().amax((1, 2)) < 1e-6
+            before = self.still_frames or (0,) * len(same)
+            pairs = zip(before, same.tolist(), strict=True)
+            self.still_frames = tuple(count + 1 if stays else 0 for count, stays in pairs)
+        self.camera = camera
 
     def clone(self) -> Session:
         """A snapshot that later passes leave alone."""
-        return replace(self, cache=self.cache.clone())
+        return replace(self, cache=self.cache.clone(), memory=self.memory.clone())
 
     def to(self, device: torch.device | str) -> Session:
         """The same session on another device."""
-        where = self.where and self.where.to(device)
-        return replace(self, cache=self.cache.to(device), where=where)
+        camera = self.camera and self.camera.to(device)
+        return replace(self, cache=self.cache.to(device), memory=self.memory.to(device), camera=camera)
 
     def noise(self, frame: int, use: int) -> Tensor:
-        """Noise `(b, c, h, w)` of the frame that comes next (`frame` 0)."""
+        """Noise `(b, c, h, w)` of the next frame (`frame` 0)."""
         batch, device = self.cache.keys.shape[1], self.cache.keys.device
-        frames = (self.cache.frames + frame - stood for stood in self.stood or (0,) * batch)
-        return KeyedGenerator([(self.seed, number, use) for number in frames], device=device).normal(
-            *self.shape
-        )
+        frames = (self.cache.frames + frame - still for still in self.still_frames or (0,) * batch)
+        keys = [(self.seed, number, use) for number in frames]
+        return KeyedGenerator(keys, device=device).normal(*self.shape)
 
 
 @lru_cache(maxsize=64)
-def frame_plan(grid: tuple[float, ...], history_sigma: float, *, given: bool = False) -> Plan:
-    """One frame down a rising `grid` and committed, shown at `history_sigma`; a `given` one is committed."""
-    levels = [] if given else list(range(len(grid) - 1, 0, -1))
-    rows = [Pass((ForwardSpec((0,), (grid[level],), (0,)),)) for level in levels]
+def frame_plan(sigmas: tuple[float, ...], history_sigma: float, *, given: bool = False) -> Plan:
+    """One frame down rising `sigmas` and committed, shown at `history_sigma`; a `given` one is committed."""
+    levels = [] if given else list(range(len(sigmas) - 1, 0, -1))
+    rows = [Pass((ForwardSpec((0,), (sigmas[level],), (0,)),)) for level in levels]
     rows.append(Pass((ForwardSpec((0,), (history_sigma,), (0,)),), commit=(0,)))
-    return Plan(grid, (0,), (given,), tuple((level,) for level in (*levels, 0, 0)), tuple(rows))
+    return Plan(sigmas, (0,), (given,), tuple((level,) for level in (*levels, 0, 0)), tuple(rows))
 
 
 @dataclass
-class _RingReader:
+class _RingPredictor:
     """`execute.Predictor` for the plan of one frame, behind which the history lies in a ring cache."""
 
-    step: Step
+    frame_pass: FramePass
     session: Session
     action: Tensor
-    views: Tensor | None
-    seconds: dict[bool, float]
+    recalled: Recollection
+    seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
     """Spent in passes that commit, and in those that do not."""
 
-    def __call__(self, look: ModelInput) -> Tensor:
-        began, commits = perf_counter(), look.commits[0]
-        v, fresh = self.step(look.x, look.shown[0], self.action, self.session.cache, self.views)
+    def __post_init__(self) -> None:
+        cache, frames = self.session.cache, self.recalled.frames
+        self.cache = self.frame_pass.extend(cache, frames) if frames else cache
+
+    def __call__(self, inputs: ModelInput) -> Tensor:
+        began, commits = perf_counter(), inputs.commits[0]
+        sigma, features = inputs.shown[0], self.recalled.features
+        v, fresh = self.frame_pass(inputs.x, sigma, self.action, self.cache, features)
         if commits:
             self.session.cache.write(fresh)
         self.seconds[commits] += perf_counter() - began
@@ -145,30 +153,37 @@ class _RingReader:
 
 
 def denoise_frame(
-    step: Step,
+    frame_pass: FramePass,
     session: Session,
     action: Tensor,
     *,
-    grid: tuple[float, ...],
-    views: Tensor | None = None,
+    sigmas: tuple[float, ...],
+    recalled: Recollection = NOTHING,
     solver: Solver = "euler",
     timings: dict[str, float] | None = None,
 ) -> Tensor:
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
-    `grid` are rising sigmas. `timings` receives the milliseconds of the stages `denoise` and `commit`.
+    `sigmas` rise. `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
-    reader = _RingReader(step, session, action, views, {False: 0.0, True: 0.0})
-    x = execute(frame_plan(grid, session.history_sigma), reader, session.noise, solver=solver)
+    predictor = _RingPredictor(frame_pass, session, action, recalled)
+    x = execute(frame_plan(sigmas, session.history_sigma), predictor, session.noise, solver=solver)
     if timings is not None:
-        timings["denoise"], timings["commit"] = (1000 * reader.seconds[commits] for commits in (False, True))
+        seconds = predictor.seconds
+        timings["denoise"], timings["commit"] = 1000 * seconds[False], 1000 * seconds[True]
     return x
 
 
 def commit_frame(
-    step: Step, session: Session, latents: Tensor, action: Tensor, *, views: Tensor | None = None
+    frame_pass: FramePass,
+    session: Session,
+    latents: Tensor,
+    action: Tensor,
+    *,
+    recalled: Recollection = NOTHING,
 ) -> None:
-    """Make a known frame part of the history: one pass at the history level; its keys and values stay."""
-    reader = _RingReader(step, session, action, views, {False: 0.0, True: 0.0})
+    """Make a known frame part of the history: one pass at the history's noise level; its keys and values
+    stay."""
     plan = frame_plan((0.0, 1.0), session.history_sigma, given=True)
-    execute(plan, reader, session.noise, given=latents)
+    predictor = _RingPredictor(frame_pass, session, action, recalled)
+    execute(plan, predictor, session.noise, given=latents)

@@ -1,48 +1,66 @@
-"""Walks without an end, at constant memory, on any staircase.
+"""Dreams of any length at constant memory, on any staircase.
 
-Stride after stride the same small plan is executed: finished frames leave, a new chunk enters, and what is
-under way is handed on as it is, with the state of its solver.
+Stride after stride the same small plan is executed: finished frames leave, a new chunk enters, and frames
+under way are handed on as they are, with the state of their solver.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from dreamwalk.clip import Clip
+from dreamwalk.conditions.actions import ActionEmbedding
+from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel, RecalledFrames
 from dreamwalk.rollout.execute import Noise, Predictor, Solver, State, begin, rows
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
+from dreamwalk.schedules.methods import recalled
 from dreamwalk.schedules.plans import Pass, Plan
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, stride, unguided
 
 
 @dataclass(frozen=True)
-class Moment:
+class StreamStep:
     """What is in hand after a row: `levels` `(p,)` and latents `(b, p, c, h, w)` of `frames`."""
 
     frames: tuple[int, ...]
     levels: tuple[int, ...]
     x: Tensor
     finished: int
-    """How many of the first frames are new and finished; they are handed out once."""
+    """How many of the first frames are new and finished; each is handed out once."""
 
 
-def endless(
+class StreamMemory(Protocol):
+    """What a stream asks of a memory."""
+
+    def frames_for(self, newest: int, *, before: int) -> RecalledFrames | None:
+        """Frames of before `before` that are recalled while frame `newest` enters."""
+
+    def finish(self, frame: int, latents: Tensor) -> None:
+        """Remember latents `(b, c, h, w)`."""
+
+
+def stream(
     schedule: Schedule,
-    grid: Sequence[float],
+    sigmas: Sequence[float],
     history: Tensor,
-    predict: Predictor,
+    predictor: Predictor,
     noise: Noise,
     *,
     history_sigma: Shown = 0.0,
     solver: Solver = "euler",
     guide: Guide = unguided,
-) -> Iterator[Moment]:
-    """Go on after `history` `(b, k, c, h, w)`, frames 0 .. k-1, for as long as moments are asked for.
+    memory: StreamMemory | None = None,
+) -> Iterator[StreamStep]:
+    """Continue `history` `(b, k, c, h, w)`, frames 0 .. k-1, for as long as steps are asked for; a step a
+    row.
 
-    One moment a row. `grid` are sigmas from 1 down to 0. Frames that the window loses live on in the cache of
-    a `CachedFramePredictor` only by what later frames saw of them; a `FramePredictor` knows nothing of them.
+    `sigmas` fall from 1 to 0. Frames that the window loses live on in the cache of a `CachedFramePredictor`
+    only by what later frames saw of them, and in `memory`; a `FramePredictor` knows nothing of them.
     """
     keep, total = schedule.window - schedule.under_way * schedule.chunk, history.shape[1]
     x, known, committed = history[:, -keep:], min(keep, total), set[int]()
@@ -52,7 +70,7 @@ def endless(
         first = total - known
         fresh = sum(frame not in committed for frame in range(first, total))
         plan = stride(
-            grid,
+            sigmas,
             lag=schedule.lag,
             chunk=schedule.chunk,
             history=known,
@@ -63,36 +81,106 @@ def endless(
             guide=guide,
         )
         plan = replace(plan, frames=tuple(first + frame for frame in plan.frames))
+        frames = memory.frames_for(plan.frames[-1], before=first) if memory else None
+        if frames:
+            plan = recalled(plan, frames.times, at=0, sigma=frames.sigma)
+            x = torch.cat([frames.latents, x], dim=1)
+        old = (len(frames.times) if frames else 0) + known
         state = begin(plan, noise, x)
         state.moved = {plan.frames.index(frame): last for frame, last in moved.items()}
-        for row in rows(plan, state, predict, noise, solver=solver):
-            yield _moment(plan, state, row, known)
+        for row in rows(plan, state, predictor, noise, solver=solver):
+            yield _step(plan, state, row, old)
         moved = {plan.frames[p]: last for p, last in state.moved.items() if plan.levels[-1][p]}
-        committed = {f for f in committed if f >= first} | _committed(plan)
-        done = known + sum(level == 0 for level in plan.levels[-1][known:])
-        total = first + done
-        known, x = min(keep, done), state.x[:, max(0, done - keep) :]
-        if isinstance(predict, CachedFramePredictor):
-            predict.forget(total - known)
+        committed = {frame for frame in committed if frame >= first} | _committed(plan)
+        new = sum(level == 0 for level in plan.levels[-1][old:])
+        for p in range(old, old + new) if memory else ():
+            memory.finish(plan.frames[p], state.x[:, p])
+        total += new
+        known, x = min(keep, known + new), state.x[:, old - known + max(0, known + new - keep) :]
+        if isinstance(predictor, CachedFramePredictor):
+            predictor.forget(total - known)
 
 
-def _moment(plan: Plan, state: State, row: int, known: int) -> Moment:
+def _step(plan: Plan, state: State, row: int, old: int) -> StreamStep:
     """Finished frames count in the last row of a stride, when they leave it."""
     levels = plan.levels[row + 1]
     last = row + 1 == len(plan.rows)
-    finished = sum(level == 0 for level in levels[known:]) if last else 0
-    return Moment(plan.frames[known:], levels[known:], state.x[:, known:], finished)
+    finished = sum(level == 0 for level in levels[old:]) if last else 0
+    return StreamStep(plan.frames[old:], levels[old:], state.x[:, old:], finished)
 
 
 def _committed(plan: Plan) -> set[int]:
     return {plan.frames[p] for row in plan.rows if isinstance(row, Pass) for p in row.commit}
 
 
-def frames(moments: Iterator[Moment], count: int) -> Iterator[Tensor]:
-    """The first `count` finished frames of a walk, as they come, `(b, k, c, h, w)`."""
-    for moment in moments:
-        if moment.finished:
-            yield moment.x[:, : min(moment.finished, count)]
-            count -= moment.finished
+def finished_frames(steps: Iterator[StreamStep], count: int) -> Iterator[Tensor]:
+    """The first `count` finished frames of a stream, as they come, `(b, k, c, h, w)`."""
+    for step in steps:
+        if step.finished:
+            yield step.x[:, : min(step.finished, count)]
+            count -= step.finished
         if count <= 0:
             return
+
+
+class StreamConditions:
+    """`FrameConditions` and `StreamMemory` of a stream: the conditions of actions, and what memory recalls
+    along the way that they lead."""
+
+    KEPT = 64
+    """Frames back whose features can still be asked for."""
+
+    def __init__(self, embedding: ActionEmbedding, model: MemoryModel, start: Clip, actions: Tensor) -> None:
+        """`start` `(b, k)` has a camera for every latent frame, `actions` `(b, n, a)` lead on from it."""
+        self.embedding, self.model, self.memory, self.start = embedding, model, model.begin(), start
+        self.actions, stride = torch.cat([start.actions, actions], dim=1), embedding.stride
+        self.first = (start.actions.shape[1] - 1) % stride + 1
+        self.given = (start.actions.shape[1] - self.first) // stride + 1
+        self.conditions: dict[int, Tensor] = {}
+        self.features: dict[int, Tensor | None] = {}
+        self.cameras: dict[int, CameraState | None] = {}
+        self.frames: RecalledFrames | None = None
+        self.reached = -1
+
+    def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        while self.reached < max(frames):
+            self._go_on()
+        conditions = torch.cat([self._condition(frame) for frame in frames], 1)
+        known = [self.features.get(frame) for frame in frames]
+        like = next((part for part in known if part is not None), None)
+        if like is None:
+            return conditions, None
+        return conditions, torch.cat([torch.zeros_like(like) if part is None else part for part in known], 1)
+
+    def frames_for(self, newest: int, *, before: int) -> RecalledFrames | None:
+        while self.reached < newest:
+            self._go_on()
+        return self.frames and self.frames.before(before)
+
+    def finish(self, frame: int, latents: Tensor) -> None:
+        camera, action = self.cameras.get(frame), self._actions(frame)[:, -1]
+        self.memory.write(FinishedFrame(latents, action, camera, frame))
+
+    def _condition(self, frame: int) -> Tensor:
+        """Of a latent frame, `(b, 1, d)`; recalled ones may lie too far back to be kept."""
+        known = self.conditions.get(frame)
+        return self.embedding(self._actions(frame)) if known is None else known
+
+    def _actions(self, frame: int) -> Tensor:
+        """Of the frames of a latent frame, `(b, frames, a)`; after the end the last one is held."""
+        stride, last = self.embedding.stride, self.actions.shape[1] - 1
+        end = self.first + frame * stride
+        return self.actions[:, [min(index, last) for index in range(max(0, end - stride), end)]]
+
+    def _go_on(self) -> None:
+        """Take the camera to the next frame, and recall for it."""
+        self.reached = frame = self.reached + 1
+        if frame < self.given:
+            camera = CameraState.of_clip(self.start, frame)
+        else:
+            camera = self.model.next_camera(self.cameras[frame - 1], self._actions(frame)[:, -1])
+        found = self.memory.recall(camera, frame)
+        self.cameras[frame], self.features[frame], self.frames = camera, found.features, found.frames
+        self.conditions[frame] = self._condition(frame)
+        for kept in (self.cameras, self.features, self.conditions):
+            kept.pop(frame - self.KEPT, None)

@@ -16,7 +16,6 @@ for, the perceptual distance, the adversarial term and the outlier penalty of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.clip import Clip
+from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, VideoCodecConfig, build_codec, build_video_codec
 from dreamwalk.codecs.block import BlockCodec, BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
@@ -85,10 +84,10 @@ class Autoencode(nn.Module):
         """The perceptual distance, read when it is first needed; not a part of the system or its weights."""
         return read_perceptual(self.config.perceptual)
 
-    def prepare(self, clips: Callable[[], Clip]) -> None:
-        """Before the first step, set what is computed from data, not learned; `clips` gives a large batch."""
-        if isinstance(self.codec, PatchCodec | BlockCodec):
-            self.codec.fit(to_float(clips().video))
+    def fit_from_data(self, data: FittingData) -> None:
+        """Before the first step, set what is computed from data, not learned."""
+        if not self.codec.fitted:
+            self.codec.fit(to_float(data.large_batch().video))
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the rest is told."""

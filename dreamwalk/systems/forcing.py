@@ -1,21 +1,22 @@
-"""Diffusion Forcing: a noise level of its own for every frame, so that any schedule can be walked afterwards.
+"""Diffusion Forcing: a noise level of its own for every frame, so that any schedule can be sampled
+afterwards.
 
 Chen et al., "Diffusion Forcing: Next-token Prediction Meets Full-Sequence Diffusion" (arXiv 2407.01392), and
-its history-guided transformer (Song et al., arXiv 2502.06764). Algorithm 1: draw an independent level for
-every frame, noise it, predict all frames from all that they may see:
+its history-guided transformer (Song et al., arXiv 2502.06764). Algorithm 1: draw an independent noise level
+for every frame, noise it, predict all frames from all that they may see:
 
     x_sigma = (1 - sigma) x + sigma eps        minimise sum_t w_t |x_hat_t - x_t|^2
 
     paper's word                     our word
-    noise level k_t                  sigma, an independent level per frame
+    noise level k_t                  sigma, an independent noise level per frame
     scheduling matrix K              plan (`dreamwalk.schedules.plans`)
     context, tokens already known    history
-    stabilization level              history_level
+    stabilization level              history_sigma
     latent z (recurrent)             cache
     fused SNR reweighting            fused_snr_weight
 
-Teacher forcing and full-sequence diffusion are the same loss with other draws of levels (`levels`): every
-frame as a noisy target behind clean history, and one level for a whole clip.
+`teacher_forcing` and `full_sequence` diffusion are the same loss with other noise levels: every frame as a
+noisy target behind clean history, and one level for a whole clip.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.framedit import FrameDiTConfig
-from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
+from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import NeuralMapConfig
@@ -35,38 +36,41 @@ from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Mask, check_counts, check_mask
 from dreamwalk.schedules.staircase import Schedule, Shown, group
+from dreamwalk.schedules.training import Density, draw_sigmas
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
+from dreamwalk.validation import Positive, Share
 
 
 @dataclass(frozen=True)
 class ForcingConfig(InteractiveConfig):
-    """The parts of the system, how it is played, and how it is trained."""
+    """The parts of the system, how it is sampled, and how it is trained."""
 
-    levels: Literal["independent", "teacher", "full"] = "independent"
-    """Levels in training: one per frame, one per target behind clean history, or one per clip."""
-    density: Literal["uniform", "logit-normal"] = "uniform"
-    """How each of them is drawn, before `shift`."""
+    training: Literal["independent", "teacher_forcing", "full_sequence"] = "independent"
+    """Noise levels: one per frame, one per target behind clean history, or one per clip."""
+    density: Density = "uniform"
+    """From which each is drawn, before `shift`."""
     mask: Mask = "causal"
-    """Whether a frame sees the frames after it: none, those of its chunk (`block`), or all."""
+    """Which later frames a frame sees: none, those of its chunk (`block`), or all."""
     chunk: int = 4
     """Frames of a chunk in training (`block`): the first frame alone, then one chunk after another."""
-    pure: float = 0.0
-    """Share of levels at pure noise, where every frame starts when played."""
-    begun: float = 0.0
-    """Share of clips whose first frames, up to a drawn one, are nearly clean, as history is when played."""
-    untold: float = 0.1
-    """Share of clips without their actions, for guidance."""
-    snr_most: float = 5.0
-    """Where the weight of nearly clean frames stops growing."""
-    snr_decay: float = 0.9
-    """How far back the noise of history counts for a frame's weight: its share per frame."""
+    pure_noise_prob: Share = 0.0
+    """Probability of training a frame at pure noise, where every frame starts when sampled."""
+    clean_prefix_prob: Share = 0.0
+    """Probability of a clip whose first frames, up to a drawn one, are nearly clean, as history is when
+    sampled."""
+    cond_dropout: Share = 0.1
+    """Probability of training a frame without its action, for classifier-free guidance."""
+    snr_max: Positive = 5.0
+    """Signal-to-noise ratio at which the weight of nearly clean frames stops growing."""
+    snr_decay: Share = 0.9
+    """Decay per frame of the part that the noise of history has in the weight of a frame."""
 
     def __post_init__(self) -> None:
         check_mask(self.mask)
         check_counts({"chunk": self.chunk})
         if self.chunk < 1:
             raise UserError(f"a chunk has at least one frame, got {self.chunk}")
-        if self.levels == "teacher" and self.mask == "bidirectional":
+        if self.training == "teacher_forcing" and self.mask == "bidirectional":
             raise UserError(
                 "teacher forcing hides from a target what comes after it: take the mask `causal` or `block`"
             )
@@ -74,85 +78,86 @@ class ForcingConfig(InteractiveConfig):
 
 
 class Forcing(Interactive):
-    """How a dreaming system learns to go on from any mixture of noise."""
+    """The loss of Diffusion Forcing."""
 
     name = "forcing"
     config: ForcingConfig
-    NEARLY_CLEAN = 0.1
+
+    def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
+        keep = generator.uniform(1) >= self.config.cond_dropout
+        inputs = FrameInputs(inputs.conditions * keep[..., None], inputs.features)
+        if self.config.training == "teacher_forcing":
+            return self.teacher_forcing(x, inputs, generator)
+        full = self.config.training == "full_sequence"
+        sigma = self.draw_sigmas(1 if full else x.shape[1], generator).expand(-1, x.shape[1])
+        noisy, groups = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma), self.groups(x)
+        visible = groups[:, None] >= groups
+        v = self.backbone(noisy, sigma, inputs.conditions, visible=visible, views=inputs.features)
+        snr = self.snr_before(sigma)
+        if self.config.mask == "bidirectional":
+            snr = (snr + self.snr_before(sigma.flip(1)).flip(1)) / 2
+        return self.weighted_loss(x, noisy, v, sigma, snr)
+
+    def teacher_forcing(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
+        """Frames 0 .. t-2 as history, shown as when sampled; frames 1 .. t-1 as targets, in one pass."""
+        history, targets = x[:, :-1], x[:, 1:]
+        frames, shape = targets.shape[1], targets.shape[1:]
+        sigma = self.draw_sigmas(frames, generator)
+        history_sigma = torch.full_like(sigma, self.config.history_sigma)
+        shown = flow.add_noise(history, generator.normal(*shape), history_sigma)
+        noisy = flow.add_noise(targets, generator.normal(*shape), sigma)
+        pairs = (shown, history_sigma), (noisy, sigma)
+        v = teacher_forcing(self.backbone, *pairs, inputs, self.groups(x))
+        return self.weighted_loss(targets, noisy, v, sigma, self.running_snr(history_sigma))
+
+    def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
+        """Independent noise levels `(b, frames)`, some of a clean prefix, some pure noise."""
+        config = self.config
+        return draw_sigmas(
+            generator,
+            frames,
+            density=config.density,
+            shift_by=config.shift,
+            pure_noise_prob=config.pure_noise_prob,
+            clean_prefix_prob=config.clean_prefix_prob,
+        )
+
+    def weighted_loss(
+        self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, snr: Tensor
+    ) -> dict[str, Tensor]:
+        """The loss of frames at `sigma` beside frames of which the share `snr` is left."""
+        most, decay = self.config.snr_max, self.config.snr_decay
+        weight = flow.fused_snr_weight(sigma, snr, most=most, decay=decay)
+        return self.denoising_loss(x, flow.clean(noisy, v, sigma), weight)
+
+    def running_snr(self, sigma: Tensor) -> Tensor:
+        """Of frames 0 .. i at `sigma`, for the loss weight of frame i + 1."""
+        return flow.running_snr(sigma, most=self.config.snr_max, decay=self.config.snr_decay)
+
+    def snr_before(self, sigma: Tensor) -> Tensor:
+        """Of the frames before each."""
+        return nn.functional.pad(self.running_snr(sigma)[:, :-1], (1, 0))
+
+    def groups(self, x: Tensor) -> Tensor:
+        """Of every frame of `x`: a frame sees its own group and all smaller ones, as in plans."""
+        chunk, mask = self.config.chunk, self.config.mask
+        groups = [group(i, history=1, chunk=chunk, mask=mask) for i in range(x.shape[1])]
+        return torch.tensor(groups, device=x.device)
 
     @property
     def mask(self) -> Mask:
         return self.config.mask
+
+    @property
+    def shown_history(self) -> Shown:
+        """A model that was trained on one noise level a clip knows history only as noisy as the rest."""
+        return "alike" if self.config.training == "full_sequence" else self.config.history_sigma
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
         """As of any system, in the chunks that it was trained on."""
         schedule = super().schedule(name, steps=steps)
         trained = self.mask == "block" and name == "chunks"
         return replace(schedule, chunk=self.config.chunk) if trained else schedule
-
-    @property
-    def shown_history(self) -> Shown:
-        """A model that was trained on one level a clip knows history only as noisy as the rest."""
-        return "alike" if self.config.levels == "full" else self.config.history_sigma
-
-    def dream_loss(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
-    ) -> dict[str, Tensor]:
-        told = generator.uniform(1) >= self.config.untold
-        known = Known(conditions * told[..., None], views)
-        if self.config.levels == "teacher":
-            return self.teacher(x, known, generator)
-        sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], generator)
-        sigma = sigma.expand(-1, x.shape[1])
-        noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        groups = self.groups(x)
-        visible = groups[:, None] >= groups
-        v = self.backbone(noisy, sigma, known.conditions, visible=visible, views=known.views)
-        seen = self.left_before(sigma)
-        if self.config.mask == "bidirectional":
-            seen = (seen + self.left_before(sigma.flip(1)).flip(1)) / 2
-        return self.compare(x, noisy, v, sigma, seen)
-
-    def groups(self, x: Tensor) -> Tensor:
-        """Of every frame of `x`; a frame sees its own group and all smaller ones, as in plans."""
-        config = self.config
-        of = (group(i, history=1, chunk=config.chunk, mask=config.mask) for i in range(x.shape[1]))
-        return torch.tensor(list(of), device=x.device)
-
-    def teacher(self, x: Tensor, known: Known, generator: KeyedGenerator) -> dict[str, Tensor]:
-        """Frames 0 .. t-2 as clean history, shown as when played; frames 1 .. t-1 as targets, in one pass."""
-        history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        sigma = self.draw_levels(frames, generator)
-        shown_at = torch.full_like(sigma, self.config.history_sigma)
-        shown = flow.add_noise(history, generator.normal(*history.shape[1:]), shown_at)
-        noisy = flow.add_noise(targets, generator.normal(*targets.shape[1:]), sigma)
-        v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, known, self.groups(x))
-        return self.compare(targets, noisy, v, sigma, self.left_of(shown_at))
-
-    def left_of(self, sigma: Tensor) -> Tensor:
-        """How much of frames 0 .. i is left at levels `sigma`, for the loss weight of frame i + 1."""
-        return flow.running_snr(sigma, most=self.config.snr_most, decay=self.config.snr_decay)
-
-    def left_before(self, sigma: Tensor) -> Tensor:
-        """How much of the frames before each is left."""
-        return nn.functional.pad(self.left_of(sigma)[:, :-1], (1, 0))
-
-    def draw_levels(self, frames: int, generator: KeyedGenerator) -> Tensor:
-        """Levels `(b, frames)`, a share of them pure noise."""
-        uniform = self.config.density == "uniform"
-        drawn = generator.uniform(frames) if uniform else flow.logit_normal(generator.normal(frames))
-        sigma = flow.shift(drawn, self.config.shift)
-        if self.config.begun:
-            place = torch.arange(frames, device=sigma.device)
-            begun = (generator.uniform(1) < self.config.begun) & (place < frames * generator.uniform(1))
-            sigma = torch.where(begun, self.NEARLY_CLEAN * sigma, sigma)
-        return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
-
-    def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
-        """The weighted loss of frames at `sigma` beside frames of which `seen` is left."""
-        error = self.error(x, flow.clean(noisy, v, sigma))
-        weight = flow.fused_snr_weight(sigma, seen, most=self.config.snr_most, decay=self.config.snr_decay)
-        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 
 
 def tiny() -> ForcingConfig:
@@ -168,7 +173,7 @@ def tiny() -> ForcingConfig:
         qk_norm=True,
         predicts="clean",
     )
-    return ForcingConfig(codec=codec, backbone=backbone, actions=7, pure=0.2, steps=4, window=8)
+    return ForcingConfig(codec=codec, backbone=backbone, actions=7, pure_noise_prob=0.2, steps=4, window=8)
 
 
 def rooms() -> ForcingConfig:
@@ -184,7 +189,7 @@ def rooms() -> ForcingConfig:
         predicts="clean",
     )
     return ForcingConfig(
-        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure=0.1, window=11
+        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure_noise_prob=0.1, window=11
     )
 
 
@@ -192,4 +197,6 @@ def doom() -> ForcingConfig:
     """The shipped dream of the level `home`, known by heart: any schedule, in real time."""
     backbone = replace(rooms().backbone, width=256, heads=4)
     place = NeuralMapConfig(origin=(-32, -32), extent=(1152, 736))
-    return replace(rooms(), backbone=backbone, map=place, begun=0.5, pure=0.25, window=7)
+    return replace(
+        rooms(), backbone=backbone, memory=place, clean_prefix_prob=0.5, pure_noise_prob=0.25, window=7
+    )

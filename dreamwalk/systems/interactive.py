@@ -1,10 +1,15 @@
-"""What every dreaming system does alike: encode, begin from real frames, go on, and open as a world."""
+"""Interactive systems: what world models that are walked in, frame after frame, have in common.
+
+A system of this family encodes frames, is given actions and what its memory recalls, and adds only how it is
+trained (`loss_of_latents`). It is sampled in two ways: `advance` dreams the next frame in real time, and
+`stream` dreams on any schedule.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal, Self
@@ -13,17 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones import BackboneConfig, build_backbone
-from dreamwalk.clip import Clip
+from dreamwalk.backbones.teacher_forcing import FrameInputs
+from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, ViTCodecConfig, build_codec
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
-from dreamwalk.memory.neural_map import NeuralMap, NeuralMapConfig, PoseModel
+from dreamwalk.memory import MemoryConfig
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Recollection, TokenSizes, WindowConfig
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
 from dreamwalk.rollout.execute import KeyedNoise, Predictor, Solver
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
-from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep, fits
-from dreamwalk.rollout.realtime import CameraState, EagerStep, Session, Step, commit_frame, denoise_frame
-from dreamwalk.rollout.streaming import Moment, endless
+from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
+from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame
+from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Mask
@@ -38,32 +45,30 @@ os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 @dataclass(frozen=True)
 class InteractiveConfig:
-    """The parts of a dreaming system, and how it is played."""
+    """The parts of an interactive system, and how it is sampled."""
 
     codec: CodecConfig
     backbone: BackboneConfig
     actions: Count
     """Length of the action vector."""
+    memory: MemoryConfig = field(default_factory=WindowConfig)
+    """What is recalled from outside the window."""
+    memory_only: bool = False
+    """Train the memory alone, which is quick and comes first."""
     action_layers: int = 2
     """Linear layers of the action embedding."""
     steps: Steps = 4
-    """Denoising passes a frame, when played."""
+    """Denoising steps a frame."""
     shift: Positive = 3.0
-    """How far the sampling grid (and training levels) are moved towards noise."""
+    """Shift of the sigmas of sampling and training towards noise."""
     spacing: Literal["shifted", "ddim"] = "shifted"
-    """Levels when played: evenly spaced and shifted, or those of DDIM, for which VP diffusions are made."""
+    """Sigmas of sampling: evenly spaced and shifted, or those of DDIM, for which VP diffusions are made."""
     history_sigma: Share = 0.02
-    """Level at which history is shown, when played."""
+    """Noise level at which history is shown when sampling."""
     window: int = 16
-    """Frames that the cache remembers, when played."""
-    map: NeuralMapConfig | None = None
-    """A level to know by heart; the data then need poses."""
-    lost: float = 0.1
-    """Share of training clips that are not told where they are (`map`)."""
-    sketching: bool = False
-    """Train the map alone, which is quick and comes first."""
+    """Frames that the cache holds."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the backbone's weights and of those that embed actions; the codec's are float32."""
+    """Of the weights of backbone and action embedding; the codec's are float32."""
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
@@ -91,38 +96,41 @@ class InteractiveConfig:
 
 
 class Interactive(nn.Module):
-    """A frozen codec, an action embedding, a backbone, and perhaps a map of the level that it dreams of."""
+    """A frozen codec, an action embedding, a backbone over latent frames, and a memory."""
 
+    name: str
     about: dict[str, Any] | None = None
     """Metadata of the file that the weights came from."""
     walkable: WorldSpec | None = None
-    """Actions, starts and pace, when the weights came from a file that has them."""
+    """Actions, starts and walking speed, when the weights came from a file that has them."""
 
     def __init__(self, config: InteractiveConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, backbone = config, config.backbone
         self.codec = build_codec(config.codec).requires_grad_(False)
-        self.actions = ActionEmbedding(config.actions, config.backbone.width, layers=config.action_layers)
-        self.backbone = build_backbone(config.backbone)
+        stride = self.codec.stride
+        self.actions = ActionEmbedding(
+            config.actions, backbone.width, layers=config.action_layers, stride=stride[0]
+        )
+        self.backbone = build_backbone(backbone)
         for part in (self.actions, self.backbone):
             part.to(getattr(torch, config.precision))
-        if config.map:
-            grid, stride, width = config.backbone.token_grid, self.codec.stride[2], config.backbone.width
-            stride, channels = stride * config.backbone.patch, config.backbone.channels
-            self.map = NeuralMap(config.map, grid=grid, stride=stride, channels=channels, width=width)
-            self.odometer = PoseModel(config.map, actions=config.actions)
-        self._engines: dict[tuple[int, torch.device], tuple[Step, Decode]] = {}
+        pixels = stride[2] * backbone.patch
+        sizes = TokenSizes(backbone.token_grid, pixels, backbone.channels, backbone.width, config.actions)
+        self.memory = config.memory.build(sizes)
+        self._engines: dict[tuple[int, torch.device], tuple[FramePass, Decode]] = {}
 
     @property
     def blocks(self) -> nn.ModuleList:
         """What is sharded, compiled and checkpointed."""
         return self.backbone.blocks
 
-    def prepare(self, clips: Callable[[], Clip]) -> None:
-        """Nothing is computed from data before the first step: the codec arrives trained."""
+    def fit_from_data(self, data: FittingData) -> None:
+        """Before the first step: fit the pose model of the memory. The codec arrives trained."""
+        self.memory.fit_from_data(data)
 
     def encode(self, video: Tensor) -> Tensor:
-        """uint8 video `(b, t, 3, h, w)` to latents `(b, t, c, h, w)`; UserError for another size."""
+        """uint8 video `(b, t, 3, h, w)` to latents `(b, t', c, h, w)`; UserError for another size."""
         (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
         if video.shape[-2:] != (rows * down, columns * across):
             size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
@@ -132,54 +140,108 @@ class Interactive(nn.Module):
             latents = self.codec.encode((video.float() / 127.5 - 1).to(own))
         return latents.to(torch.promote_types(own, torch.float32))
 
+    def latent_clip(self, clip: Clip) -> Clip:
+        """A clip as the latent frames see it: with the cameras of the last frame of each.
+
+        UserError for a length that leaves the last latent frame unfilled.
+        """
+        stride, length = self.codec.stride[0], len(clip)
+        if stride == 1 or clip.world_from_camera is None:
+            return clip
+        last = slice((length - 1) % stride, None, stride)
+        intrinsics = None if clip.intrinsics is None else clip.intrinsics[:, last]
+        return replace(clip, world_from_camera=clip.world_from_camera[:, last], intrinsics=intrinsics)
+
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
-        """The loss of a batched clip, `loss`, and more to tell; UserError without the poses of a map."""
-        x = self.encode(clip.video)
-        if not self.config.map:
-            return self.dream_loss(x, self.actions(clip.actions), None, generator)
-        if clip.world_from_camera is None or clip.intrinsics is None:
-            raise UserError(
-                "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
-            )
-        features = self.map(clip.world_from_camera, clip.intrinsics)
-        sketch = self.error(x, self.map.sketch(features)).mean()
-        if self.config.sketching:
-            return {"loss": sketch}
-        found = (generator.uniform(1) >= self.config.lost)[..., None, None]
-        views = found * self.map.to_tokens(features)
-        dreamt = self.dream_loss(x, self.actions(clip.actions), views, generator)
-        return dreamt | {"loss": dreamt["loss"] + sketch, "sketch": sketch.detach()}
+        """The loss of a batched clip, `loss`, and more to log; UserError for clips without what memory
+        needs."""
+        x, clip = self.encode(clip.video), self.latent_clip(clip)
+        features, terms = self.memory.features_of_clip(clip, x, generator, error=self.error)
+        if self.config.memory_only:
+            return {"loss": torch.stack(list(terms.values())).sum()}
+        inputs = FrameInputs(self.actions(clip.actions), features)
+        losses = self.loss_of_latents(x, inputs, generator)
+        for name, term in terms.items():
+            losses |= {"loss": losses["loss"] + term, name: term.detach()}
+        return losses
 
-    def error(self, x: Tensor, dreamt: Tensor) -> Tensor:
-        """Squared error of every frame of `dreamt` latents, `(b, t)`, each channel as loud as in pixels."""
-        return (self.codec.loudness * (dreamt - x).square()).mean(dim=(2, 3, 4))
+    def error(self, x: Tensor, prediction: Tensor) -> Tensor:
+        """Squared error of every latent frame, `(b, t)`, with each channel weighted as its error shows in
+        pixels."""
+        return (self.codec.loudness * (prediction - x).square()).mean(dim=(2, 3, 4))
 
-    def dream_loss(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
-    ) -> dict[str, Tensor]:
-        """The loss of latents `x` `(b, t, c, h, w)`, of which `views` are known by heart."""
+    def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
+        """The loss of latents `x` `(b, t, c, h, w)`."""
         raise NotImplementedError
 
-    def step(self) -> Step:
+    def denoising_loss(self, x: Tensor, prediction: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """The mean error of clean predictions, with a weight per frame `(b, t)`."""
+        error = self.error(x, prediction)
+        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
+
+    def frame_pass(self) -> FramePass:
         """The pass that sessions of this system run, in plain PyTorch."""
-        return EagerStep(self.actions, self.backbone)
+        return EagerPass(self.actions, self.backbone)
 
     @torch.inference_mode()
-    def begin(self, start: Clip, *, seed: int = 0, step: Step | None = None) -> Session:
+    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> Session:
         """A session whose history is the batched clip `start` (one frame is enough)."""
-        step, config = step or self.step(), self.config
-        latents = self.encode(start.video)
+        frame_pass, config, latents = frame_pass or self.frame_pass(), self.config, self.encode(start.video)
         cache = self.backbone.cache(config.window, batch=latents.shape[0])
-        shape = (latents.shape[2], latents.shape[3], latents.shape[4])
-        session = Session(cache, seed, config.steps, config.history_sigma, shape)
+        memory, shape = self.memory.begin(), (latents.shape[2], latents.shape[3], latents.shape[4])
+        session = Session(cache, seed, config.steps, config.history_sigma, shape, memory)
+        start, stride = self.latent_clip(start), self.codec.stride[0]
+        first = (len(start.actions[0]) - 1) % stride + 1
         for i in range(latents.shape[1]):
-            session.where = self.whereabouts(start, i)
-            action = start.actions[:, i : i + 1]
-            commit_frame(step, session, latents[:, i : i + 1], action, views=self.views(session.where))
+            session.camera = CameraState.of_clip(start, i)
+            actions = start.actions[:, max(0, first + (i - 1) * stride) : first + i * stride]
+            recalled = self._recall(session)
+            commit_frame(frame_pass, session, latents[:, i : i + 1], actions, recalled=recalled)
+            self._remember(session, latents[:, i], actions[:, -1])
         return session
 
     @torch.inference_mode()
-    def moments(
+    def advance(
+        self,
+        session: Session,
+        action: Tensor,
+        *,
+        frame_pass: FramePass | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Tensor:
+        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
+        if self.codec.stride[0] > 1:
+            raise UserError(
+                f"this codec makes one latent of {self.codec.stride[0]} frames, so there is no next frame: dream "
+                "on a schedule, with `dreamwalk sample NAME --schedule chunks`"
+            )
+        began = perf_counter()
+        session.move(self.memory.next_camera(session.camera, action))
+        recalled = self._recall(session)
+        if recalled.features is not None and timings is not None:
+            timings["memory"] = 1000 * (perf_counter() - began)
+        x = denoise_frame(
+            frame_pass or self.frame_pass(),
+            session,
+            action[:, None],
+            sigmas=self.sigmas(session.steps),
+            recalled=recalled,
+            timings=timings,
+        )
+        self._remember(session, x[:, 0], action)
+        return x
+
+    def _recall(self, session: Session) -> Recollection:
+        """For the next frame: what its memory knows beyond the window."""
+        cache, found = session.cache, session.memory.recall(session.camera, session.cache.frames)
+        return replace(found, frames=found.frames and found.frames.before(cache.frames - cache.window))
+
+    def _remember(self, session: Session, latents: Tensor, action: Tensor) -> None:
+        time = session.cache.frames - 1
+        session.memory.write(FinishedFrame(latents, action, session.camera, time))
+
+    @torch.inference_mode()
+    def stream(
         self,
         start: Clip,
         actions: Tensor,
@@ -189,90 +251,51 @@ class Interactive(nn.Module):
         cached: bool = True,
         solver: Solver = "euler",
         guide: Guide = unguided,
-    ) -> Iterator[Moment]:
-        """Dream on from the batched clip `start` on any schedule; a moment a row, without an end.
+    ) -> Iterator[StreamStep]:
+        """Continue the batched clip `start` on any schedule; a step a row, without an end.
 
-        `actions` `(b, n, a)` lead into the frames after `start`; after them the last one is held. Memory does
-        not grow. `endless.frames` takes the finished frames out of it.
+        `actions` `(b, n, a)` lead into the frames after `start`; after them the last one is held. Memory use
+        does not grow. `streaming.finished_frames` gives the finished frames of it.
         """
-        latents, script = self.encode(start.video), Script(self, start, actions)
-        reader: Predictor = (CachedFramePredictor if cached else FramePredictor)(self.backbone, script)
+        latents, conditions = (
+            self.encode(start.video),
+            StreamConditions(self.actions, self.memory, self.latent_clip(start), actions),
+        )
+        kind = CachedFramePredictor if cached else FramePredictor
+        predictor: Predictor = kind(self.backbone, conditions)
         noise = KeyedNoise((seed,) * len(latents), tuple(latents.shape[2:]), latents.device)
-        grid, level = list(reversed(self.grid(schedule.steps))), self.shown_history
-        yield from endless(
-            schedule, grid, latents, reader, noise, history_sigma=level, solver=solver, guide=guide
+        yield from stream(
+            schedule,
+            list(reversed(self.sigmas(schedule.steps))),
+            latents,
+            predictor,
+            noise,
+            history_sigma=self.shown_history,
+            solver=solver,
+            guide=guide,
+            memory=conditions,
         )
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
         """A schedule by its name (`schedules.staircase.NAMED`) for the window of this system."""
-        return named(
-            name,
-            steps=self.config.steps if steps is None else steps,
-            window=self.config.window + 1,
-            mask=self.mask,
-        )
+        steps = self.config.steps if steps is None else steps
+        return named(name, steps=steps, window=self.config.window + 1, mask=self.mask)
 
     @property
     def mask(self) -> Mask:
-        """Who sees whom among frames: as it was trained."""
+        """Which frames a frame sees: as in training."""
         return "causal"
 
     @property
     def shown_history(self) -> Shown:
-        """At which level finished frames are shown."""
+        """Noise level at which finished frames are shown."""
         return self.config.history_sigma
 
-    def whereabouts(self, clip: Clip, index: int) -> CameraState | None:
-        """Where frame `index` of a batched clip was seen from; None where that is not known or not asked."""
-        if not self.config.map or clip.world_from_camera is None or clip.intrinsics is None:
-            return None
-        poses = clip.world_from_camera
-        move = poses[:, index, :3, 3] - poses[:, max(index - 1, 0), :3, 3]
-        pose, intrinsics = poses[:, index].float(), clip.intrinsics[:, index].float()
-        return CameraState(pose, move.float(), clip.actions[:, index], intrinsics)
-
-    def views(self, here: CameraState | None) -> Tensor | None:
-        """What is known of the surroundings, `(b, 1, n, d)`."""
-        if here is None:
-            return None
-        return self.map.to_tokens(self.map(here.pose[:, None], here.intrinsics[:, None]))
-
-    def led(self, here: CameraState | None, action: Tensor) -> CameraState | None:
-        """Where `action` `(b, a)` leads."""
-        if here is None:
-            return None
-        pose, move = self.odometer(here.pose, here.move, here.action, action)
-        return replace(here, pose=pose, move=move, action=action)
-
-    @torch.inference_mode()
-    def advance(
-        self,
-        session: Session,
-        action: Tensor,
-        *,
-        step: Step | None = None,
-        timings: dict[str, float] | None = None,
-    ) -> Tensor:
-        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
-        began = perf_counter()
-        session.go(self.led(session.where, action))
-        views = self.views(session.where)
-        if views is not None and timings is not None:
-            timings["map"] = 1000 * (perf_counter() - began)
-        return denoise_frame(
-            step or self.step(),
-            session,
-            action[:, None],
-            grid=self.grid(session.steps),
-            views=views,
-            timings=timings,
-        )
-
-    def grid(self, steps: int) -> tuple[float, ...]:
-        """Rising sigmas from clean to noise, of `steps` denoising passes."""
+    def sigmas(self, steps: int) -> tuple[float, ...]:
+        """Rising noise levels, from clean to noise, of `steps` denoising steps."""
         ddim = self.config.spacing == "ddim"
-        levels = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
-        return tuple(reversed(levels.tolist()))
+        sigmas = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
+        return tuple(reversed(sigmas.tolist()))
 
     def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
@@ -288,61 +311,33 @@ class Interactive(nn.Module):
         world.reset(seed=seed)
         return world
 
-    def engine(self) -> tuple[Step, Decode]:
+    def engine(self) -> tuple[FramePass, Decode]:
         """The pass and the decoder, made once in a process and shared by all worlds of this system."""
-        place = os.getpid(), next(self.parameters()).device
+        key = os.getpid(), next(self.parameters()).device
         if (
-            place not in self._engines
+            key not in self._engines
         ):  # a forked process keeps its parent's: freeing that waits for its threads
-            self._engines[place] = self._make_engine(place[1])
-        return self._engines[place]
+            self._engines[key] = self._make_engine(key[1])
+        return self._engines[key]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_engines": {}}  # they can neither be copied nor sent to another process
 
-    def _make_engine(self, device: torch.device) -> tuple[Step, Decode]:
+    def _make_engine(self, device: torch.device) -> tuple[FramePass, Decode]:
         if device.type == "cuda":
-            return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
-        config, step, decode = self.config, self.step(), self.codec.decode
-        if fits(self.backbone):
-            step = OnnxStep(self.actions, self.backbone, actions=config.actions, window=config.window)
-        if fits(self.codec):
+            return EagerPass(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
+        config, frame_pass, decode = self.config, self.frame_pass(), self.codec.decode
+        of_frames = self.codec.stride[0] == 1
+        if fits(self.backbone) and of_frames and not self.memory.recalls_frames:
+            frame_pass = OnnxPass(self.actions, self.backbone, actions=config.actions, window=config.window)
+        if fits(self.codec) and of_frames:
             decode = OnnxDecoder(self.codec, (config.backbone.channels, *config.backbone.grid))
-        return step, decode
+        return frame_pass, decode
 
     @torch.inference_mode()
     def preview(self, clip: Clip) -> Tensor:
         """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
-        first = clip.first(1)
-        session, latents = self.begin(first), [self.encode(clip.video[:, :1])]
-        latents += [self.advance(session, clip.actions[:, i]) for i in range(1, len(clip))]
-        return self.codec.decode(torch.cat(latents, 1)).clamp(-1, 1)
-
-
-class Script:
-    """`reading.Script` of a walk: its actions and, in a level that is known by heart, where they lead."""
-
-    REMEMBERED = 64
-    """Frames back that can still be asked for."""
-
-    def __init__(self, system: Interactive, start: Clip, actions: Tensor) -> None:
-        self.system, self.start = system, start
-        self.actions = torch.cat([start.actions, actions], dim=1)
-        self.known: dict[int, tuple[Tensor, Tensor | None]] = {}
-        self.reached, self.here = -1, system.whereabouts(start, 0)
-
-    def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        while self.reached < max(frames):
-            self._go_on()
-        conditions, views = zip(*(self.known[frame] for frame in frames), strict=True)
-        return torch.cat(conditions, 1), torch.cat(views, 1) if self.here is not None else None
-
-    def _go_on(self) -> None:
-        self.reached = frame = self.reached + 1
-        action = self.actions[:, min(frame, self.actions.shape[1] - 1)]
-        if frame < len(self.start):
-            self.here = self.system.whereabouts(self.start, frame)
-        else:
-            self.here = self.system.led(self.here, action)
-        self.known[frame] = self.system.actions(action[:, None]), self.system.views(self.here)
-        self.known.pop(frame - self.REMEMBERED, None)
+        first, count = clip.first(1), self.codec.latent_frames(len(clip))
+        steps = self.stream(first, clip.actions[:, 1:], schedule=self.schedule("next-frame"))
+        latents = [self.encode(first.video), *finished_frames(steps, count - 1)]
+        return self.codec.decode(torch.cat(latents, 1), len(clip)).clamp(-1, 1)

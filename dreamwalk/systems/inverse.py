@@ -7,14 +7,13 @@ model (arXiv 2206.11795).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.clip import Clip
+from dreamwalk.clip import Clip, FittingData
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Count
@@ -61,7 +60,7 @@ class Inverse(nn.Module):
         """What is sharded, compiled and checkpointed."""
         return []
 
-    def prepare(self, clips: Callable[[], Clip]) -> None:
+    def fit_from_data(self, data: FittingData) -> None:
         """Nothing is computed from data before the first step."""
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ it, whatever the stride in time. The paper codes both by frames, as an inflated 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones import VideoBackboneConfig, build_video_backbone
 from dreamwalk.backbones.crossdit import CrossDiTConfig
 from dreamwalk.backbones.mmdit import MMDiTConfig
-from dreamwalk.clip import Clip
+from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import VideoCodecConfig, build_video_codec
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
@@ -123,7 +123,7 @@ class Moviegen(nn.Module):
         """What is sharded, compiled and checkpointed."""
         return self.backbone.blocks
 
-    def prepare(self, clips: Callable[[], Clip]) -> None:
+    def fit_from_data(self, data: FittingData) -> None:
         """Nothing is computed from data before the first step: the codec arrives trained."""
 
     def encode(self, video: Tensor) -> Tensor:

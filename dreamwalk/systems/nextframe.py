@@ -7,21 +7,18 @@ parallel:
     x_sigma = (1 - sigma) x + sigma eps        minimise |v(x_sigma, sigma, a, history) - (eps - x)|^2
 
     paper's word                     our word
-    timestep t of a frame            sigma, an independent level per frame
+    timestep t of a frame            sigma, an independent noise level per frame
     context frames                   history
-    noise on context at inference    history_level
+    noise on context at inference    history_sigma
     block-causal attention           the default of `FrameDiT`
     KV cache                         `RingCache`
 
-Training levels are drawn in one of two ways. `independent`: every frame has its own level, and frames see
-their noisy past, as in the paper (Diffusion Forcing, arXiv 2407.01392). `teacher`: every frame appears twice,
-once as history at a small level and once as a target at any level, and targets see only the history of frames
-before them; twice the tokens, but every target sees what it will see when played. With `self_history`, part
-of that history is replaced by the model's own one-step dreams of it, so that it learns to mend its own errors
-(parallel scheduled sampling, arXiv 1906.04331; the self-rollout of LIVE pursues the same end).
-
-A level that is to be known by heart has a `map` (our addition, `dreamwalk.memory.neural_map`): the paper's
-model forgets what its window does not hold.
+`independent` training is the paper's (after Diffusion Forcing, arXiv 2407.01392): every frame has its own
+noise level and sees the noisy past. `teacher_forcing` shows every frame twice, as history at a small noise
+level and as a target at any, and targets see only the history before them: twice the tokens, but each target
+sees what it will see when sampled. Part of that history is then replaced by the model's own one-step
+predictions, so that it learns to correct its own errors (parallel scheduled sampling, arXiv 1906.04331; the
+self-rollout of LIVE pursues the same end).
 """
 
 from __future__ import annotations
@@ -33,99 +30,96 @@ import torch
 from torch import Tensor
 
 from dreamwalk.backbones.framedit import FrameDiTConfig, published
-from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
+from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.codecs.kl_autoencoder import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.training import draw_sigmas
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
+from dreamwalk.validation import Count, Positive, Share
 
 
 @dataclass(frozen=True)
 class NextFrameConfig(InteractiveConfig):
-    """The parts of the system, how it is played, and how it is trained."""
+    """The parts of the system, how it is sampled, and how it is trained."""
 
-    levels: Literal["independent", "teacher"] = "independent"
-    """How training levels are drawn."""
-    pure: float = 0.0
-    """Share of targets at pure noise, where every frame starts when played."""
-    history_max: float = 0.1
-    """Largest level at which history is shown (`teacher`)."""
-    dim_history: float = 0.0
-    """Share of clips whose history is shown at any level up to pure noise (`teacher`)."""
-    self_history: float = 0.0
-    """Share of history frames replaced by the model's own dreams of them (`teacher`)."""
-    self_rounds: int = 1
-    """How often these dreams are dreamt on the history of the round before: the depth of errors seen."""
-    weight_floor: float = 0.3
-    """Below this level a target's weight stops growing."""
+    training: Literal["independent", "teacher_forcing"] = "independent"
+    """What a frame sees in training: the noisy past, or nearly clean history."""
+    pure_noise_prob: Share = 0.0
+    """Probability of training a target at pure noise, where every frame starts when sampled."""
+    history_sigma_max: Share = 0.1
+    """Largest noise level of history (`teacher_forcing`)."""
+    noisy_history_prob: Share = 0.0
+    """Probability of a clip whose history has any noise level up to pure noise (`teacher_forcing`)."""
+    self_generated_prob: Share = 0.0
+    """Probability that a frame of history is the model's own prediction (`teacher_forcing`)."""
+    self_generated_rounds: Count = 1
+    """How often these are predicted from those of the round before: the depth of errors that are seen."""
+    weight_floor: Positive = 0.3
+    """Sigma below which the loss weight of a target stops growing."""
 
 
 class NextFrame(Interactive):
-    """How a dreaming system learns to go on."""
+    """The loss of Next-Frame Diffusion."""
 
     name = "nextframe"
     config: NextFrameConfig
 
-    def dream_loss(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
-    ) -> dict[str, Tensor]:
-        levels = self.independent if self.config.levels == "independent" else self.teacher
-        return levels(x, conditions, views, generator)
-
-    def independent(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
-    ) -> dict[str, Tensor]:
-        """All frames noisy, each at its own level, each seeing the noisy past."""
-        sigma = self.draw_levels(x.shape[1], generator)
+    def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
+        if self.config.training == "teacher_forcing":
+            return self.teacher_forcing(x, inputs, generator)
+        sigma = self.draw_sigmas(x.shape[1], generator)
         noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        return self.compare(x, noisy, self.backbone(noisy, sigma, conditions, views=views), sigma)
+        v = self.backbone(noisy, sigma, inputs.conditions, views=inputs.features)
+        return self.weighted_loss(x, noisy, v, sigma)
 
-    def teacher(
-        self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
-    ) -> dict[str, Tensor]:
+    def teacher_forcing(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as history, frames 1 .. t-1 as targets, in one pass."""
-        history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        most = torch.where(generator.uniform(1) < self.config.dim_history, 1.0, self.config.history_max)
-        shown_at = (most * generator.uniform(1)).expand(-1, frames)
-        sigma = self.draw_levels(frames, generator)
-        eps_history, eps = generator.normal(*history.shape[1:]), generator.normal(*targets.shape[1:])
-        if self.config.self_history:
-            own = flow.spread(generator.uniform(frames) < self.config.self_history, history)
-            history = self.dreamt_history(history, own, eps, shown_at, Known(conditions, views), generator)
-        noisy, shown = flow.add_noise(targets, eps, sigma), flow.add_noise(history, eps_history, shown_at)
-        v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, Known(conditions, views))
-        return self.compare(targets, noisy, v, sigma)
+        config, history, targets = self.config, x[:, :-1], x[:, 1:]
+        frames, shape = targets.shape[1], targets.shape[1:]
+        most = torch.where(generator.uniform(1) < config.noisy_history_prob, 1.0, config.history_sigma_max)
+        history_sigma = (most * generator.uniform(1)).expand(-1, frames)
+        sigma = self.draw_sigmas(frames, generator)
+        eps_history, eps = generator.normal(*shape), generator.normal(*shape)
+        if config.self_generated_prob:
+            own = flow.spread(generator.uniform(frames) < config.self_generated_prob, history)
+            history = self.self_generated(history, own, eps, history_sigma, inputs, generator)
+        shown = flow.add_noise(history, eps_history, history_sigma)
+        noisy = flow.add_noise(targets, eps, sigma)
+        v = teacher_forcing(self.backbone, (shown, history_sigma), (noisy, sigma), inputs)
+        return self.weighted_loss(targets, noisy, v, sigma)
 
     @torch.no_grad()
-    def dreamt_history(
+    def self_generated(
         self,
         history: Tensor,
         own: Tensor,
         eps: Tensor,
-        shown_at: Tensor,
-        known: Known,
+        sigma: Tensor,
+        inputs: FrameInputs,
         generator: KeyedGenerator,
     ) -> Tensor:
-        """History whose `own` frames are one-step dreams, all frames at once, round after round."""
-        pure, mixed = torch.ones_like(shown_at), history
-        for _ in range(self.config.self_rounds):
-            shown = flow.add_noise(mixed, generator.normal(*history.shape[1:]), shown_at)
-            v = teacher_pass(self.backbone, shown, eps, shown_at, pure, known)
-            dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
-            mixed = torch.where(own, dreamt, history)
+        """History whose `own` frames are one-step predictions from `eps`, all frames at once, round after
+        round."""
+        pure, mixed = torch.ones_like(sigma), history
+        for _ in range(self.config.self_generated_rounds):
+            shown = flow.add_noise(mixed, generator.normal(*history.shape[1:]), sigma)
+            v = teacher_forcing(self.backbone, (shown, sigma), (eps, pure), inputs)
+            predicted = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
+            mixed = torch.where(own, predicted, history)
         return mixed
 
-    def draw_levels(self, frames: int, generator: KeyedGenerator) -> Tensor:
-        """Independent levels `(b, frames)`: logit-normal, shifted towards noise, a share pure noise."""
-        sigma = flow.shift(flow.logit_normal(generator.normal(frames)), self.config.shift)
-        return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
+    def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
+        """Independent noise levels `(b, frames)`: logit-normal, shifted, some pure noise."""
+        config = self.config
+        return draw_sigmas(generator, frames, shift_by=config.shift, pure_noise_prob=config.pure_noise_prob)
 
-    def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        error = self.error(x, flow.clean(noisy, v, sigma))
+    def weighted_loss(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
+        """The unweighted loss of the velocity, as a loss of the clean prediction, bounded near clean."""
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
-        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
+        return self.denoising_loss(x, flow.clean(noisy, v, sigma), weight)
 
 
 def tiny() -> NextFrameConfig:
@@ -142,7 +136,13 @@ def tiny() -> NextFrameConfig:
         predicts="clean",
     )
     return NextFrameConfig(
-        codec=codec, backbone=backbone, actions=7, levels="teacher", pure=0.3, steps=2, window=8
+        codec=codec,
+        backbone=backbone,
+        actions=7,
+        training="teacher_forcing",
+        pure_noise_prob=0.3,
+        steps=2,
+        window=8,
     )
 
 
@@ -162,9 +162,9 @@ def game() -> NextFrameConfig:
         codec=PatchCodecConfig(channels=64),
         backbone=backbone,
         actions=7,
-        levels="teacher",
-        pure=0.75,
-        self_history=0.6,
+        training="teacher_forcing",
+        pure_noise_prob=0.75,
+        self_generated_prob=0.6,
         steps=1,
         window=7,
     )
@@ -172,7 +172,9 @@ def game() -> NextFrameConfig:
 
 def doom() -> NextFrameConfig:
     """The shipped dream: the same, with a map of the level `home`."""
-    return replace(game(), map=NeuralMapConfig(origin=(-32, -32), extent=(1152, 736)), dim_history=0.25)
+    return replace(
+        game(), memory=NeuralMapConfig(origin=(-32, -32), extent=(1152, 736)), noisy_history_prob=0.25
+    )
 
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +82,30 @@ def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
     return shards.window(index, int(random.integers(length - run.frames + 1)), run.frames)
 
 
-def gathered(run: Run, shards: Shards, steps: range) -> Clip:
-    """A larger batch than one step's, from drawn windows."""
-    return batch([draw(run, shards, step, row) for step in steps for row in range(min(run.batch, 16))])
+@dataclass(frozen=True)
+class DataToFit:
+    """What the parts of a system that are fitted, not trained, ask of the data."""
+
+    run: Run
+    shards: Shards
+
+    def large_batch(self) -> Clip:
+        """Of 16 steps."""
+        rows = range(min(self.run.batch, 16))
+        return batch([draw(self.run, self.shards, step, row) for step in range(16) for row in rows])
+
+    def paths(self) -> tuple[Tensor, Tensor]:
+        """Poses `(k, t, 4, 4)` and actions `(k, t, a)` of all clips of the usual length; UserError without."""
+        walks = [self.shards.walked(index) for index in range(len(self.shards))]
+        length = max(len(actions) for _, actions in walks)
+        whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
+        if not whole:
+            raise UserError(
+                f"'{self.shards.path}' has no poses to learn a map from: train `nextframe.game`, which needs "
+                "none"
+            )
+        poses, actions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True))
+        return poses, actions
 
 
 @torch.no_grad()

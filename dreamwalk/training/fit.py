@@ -32,17 +32,17 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Process
 from dreamwalk.errors import UserError, require_writable
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems.interactive import Interactive, InteractiveConfig
+from dreamwalk.systems.interactive import InteractiveConfig
 from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.open import Trainable, build, init_from, load_codec
 from dreamwalk.training import checkpoint
-from dreamwalk.training.batches import batches, check_latents, gathered, looked_at, open_data, rows
+from dreamwalk.training.batches import DataToFit, batches, check_latents, looked_at, open_data, rows
 from dreamwalk.training.flops import count_flops, peak_flops
 from dreamwalk.training.logger import Logger
 from dreamwalk.training.optim import EMA, build_optimizers, rate, set_rate
 from dreamwalk.training.run import Run
 from dreamwalk.training.signals import Stopping
-from dreamwalk.training.world_spec import paths, walkable
+from dreamwalk.training.world_spec import walkable
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -160,10 +160,8 @@ def _build(run: Run, data: Shards | Latents, place: Process, *, fresh: bool) -> 
 
 def _prepare(run: Run, shards: Shards, system: Trainable, *, fresh: bool) -> None:
     """Set what is computed from clips, not learnt along."""
-    if not run.start:
-        system.prepare(lambda: gathered(run, shards, range(16)))
-    if fresh and isinstance(system, Interactive) and system.config.map and not system.odometer.fitted:
-        system.odometer.fit(*paths(shards, system.config.map), steps=system.config.map.odometer_steps)
+    if fresh:
+        system.fit_from_data(DataToFit(run, shards))
 
 
 def _recompute(block: nn.Module) -> None:

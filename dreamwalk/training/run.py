@@ -181,11 +181,11 @@ def nextframe_game() -> Run:
 
 
 def sketch_doom() -> Run:
-    """The map and the odometer of the shipped dream, before its network: about seven minutes."""
+    """The map and the pose model of the shipped dream, before its network: about seven minutes."""
     return replace(
         nextframe_game(),
         name="sketch.doom",
-        system=replace(nextframe.doom(), sketching=True),
+        system=replace(nextframe.doom(), memory_only=True),
         batch=32,
         steps=700,
         optim=OptimConfig(lr=3e-3, warmup=30, decay=0.5),

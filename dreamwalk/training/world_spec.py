@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
-from dreamwalk.errors import UserError
-from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.world import ActionSchema
 
@@ -99,19 +95,3 @@ def _pace(clips: list[Clip], buttons: tuple[str, ...]) -> float:
         moves.append(np.linalg.norm(np.diff(clip.world_from_camera[:, :3, 3], axis=0), axis=1)[alone])
     joined = np.concatenate(moves)
     return float(np.median(joined)) if len(joined) else 0.0
-
-
-def paths(shards: Shards, config: NeuralMapConfig) -> tuple[Tensor, Tensor]:
-    """Poses and actions of all clips of the usual length; UserError when they do not lie on the map."""
-    walks = [shards.walked(index) for index in range(len(shards))]
-    length = max(len(actions) for _, actions in walks)
-    whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
-    mend = "train `nextframe.game`, which needs none"
-    if not whole:
-        raise UserError(f"'{shards.path}' has no poses to learn a map from: {mend}")
-    poses, actions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True))
-    spots, low = poses[..., :2, 3], torch.tensor(config.origin)
-    if (spots < low).any() or (spots > low + torch.tensor(config.extent)).any():
-        flags = "`--system.map.origin` and `--system.map.extent`"
-        raise UserError(f"walks in '{shards.path}' leave the map: set {flags}, or {mend}")
-    return poses, actions

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dreamwalk.cameras import intrinsics_matrix
-from dreamwalk.memory.neural_map import NeuralMap, NeuralMapConfig, PoseModel
+from dreamwalk.memory.neural_map import NeuralMap, NeuralMapConfig
+from dreamwalk.memory.pose_model import PoseModel
 
 ROOM = NeuralMapConfig(origin=(0, 0), extent=(128, 128), samples=6, reach=60.0, rays=2, width=16, features=12)
 INTRINSICS = torch.from_numpy(intrinsics_matrix(16, 16, cx=16, cy=8))
@@ -28,7 +29,7 @@ def shown_map() -> NeuralMap:
 def test_a_fresh_map_adds_nothing_so_it_can_join_trained_weights():
     made = NeuralMap(ROOM, grid=(2, 4), stride=8, channels=4, width=24)
     features = made(facing(0.3, 50, 50)[None, None], INTRINSICS[None, None])
-    assert made.sketch(features).shape == (1, 1, 4, 2, 4)
+    assert made.latents(features).shape == (1, 1, 4, 2, 4)
     assert made.to_tokens(features).shape == (1, 1, 8, 24) and not made.to_tokens(features).any()
 
 

@@ -18,7 +18,7 @@ from dreamwalk.backbones.stdit import oasis_500m
 from dreamwalk.codecs.vit import vit_l20
 from dreamwalk.layers import vp
 from dreamwalk.published import oasis_weights as oasis
-from dreamwalk.rollout.realtime import EagerStep, Session, commit_frame, denoise_frame
+from dreamwalk.rollout.realtime import EagerPass, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
@@ -102,14 +102,14 @@ class Given(Session):
 
 def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
     """Every frame passes once as history: the same up to the window's size, then another window."""
-    latents, step = start(parts, golden), EagerStep(parts["actions"], parts["backbone"])
+    latents, step = start(parts, golden), EagerPass(parts["actions"], parts["backbone"])
     cache, noise = parts["backbone"].cache(WINDOW - 1), tuple(given(parts, golden["loop.noise"]))
     session = Given(cache, 0, STEPS, 0.0, (4, 4, 6), drawn=noise)
     actions, grid = given(parts, golden["loop.actions"]), tuple(ddim_grid(STEPS).flip(0).tolist())
     for t in range(PROMPT):
         commit_frame(step, session, latents[:, t : t + 1], actions[:, t : t + 1])
     for t in range(PROMPT, PROMPT + len(noise)):
-        x = denoise_frame(step, session, actions[:, t : t + 1], grid=grid)
+        x = denoise_frame(step, session, actions[:, t : t + 1], sigmas=grid)
         latents = torch.cat([latents, x], 1)
     close(latents[:, :WINDOW], golden["loop.latents"][:, :WINDOW])
     beyond = latents[:, WINDOW:] - given(parts, golden["loop.latents"][:, WINDOW:])

@@ -20,11 +20,11 @@ from dreamwalk.published import oasis as published
 from dreamwalk.published.oasis_weights import ACTIONS, PLAYED, SCHEMA
 from dreamwalk.rollout.execute import KeyedNoise, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
-from dreamwalk.rollout.realtime import Session, Step
+from dreamwalk.rollout.realtime import FramePass, Session
+from dreamwalk.rollout.streaming import StreamConditions
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.staircase import staircase
 from dreamwalk.systems.forcing import Forcing
-from dreamwalk.systems.interactive import Script
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +122,12 @@ def test_their_loop(
     system = copied(system, dtype)
     monkeypatch.setattr(system, "encode", system.codec.encode)  # their frames are no bytes
     with tiny_oasis.precision(dtype):
-        step: Step = system.step() if engine == "eager" else system.engine()[0]
+        step: FramePass = system.frame_pass() if engine == "eager" else system.engine()[0]
         actions = ours(golden["loop.actions"])
         start = Clip(video=golden["codec.video"], actions=actions[:, :PROMPT])
-        session = Given(**vars(system.begin(start, step=step)), drawn=tuple(golden["loop.noise"]))
+        session = Given(**vars(system.begin(start, frame_pass=step)), drawn=tuple(golden["loop.noise"]))
         for t in range(PROMPT, WINDOW):
-            latents = system.advance(session, actions[:, t], step=step)
+            latents = system.advance(session, actions[:, t], frame_pass=step)
             theirs = golden["loop.latents"][:, t : t + 1]
             torch.testing.assert_close(latents, theirs, atol=tolerance, rtol=tolerance)
 
@@ -148,22 +148,29 @@ def test_kept_frames_need_no_second_look(system: Forcing, clip: Clip, lag: int, 
     system = copied(system, torch.float64)
     clip = replace(clip, actions=clip.actions.double())
     history = system.codec.encode(clip.video[:, :2].double() / 127.5 - 1)
-    plan = staircase(list(reversed(system.grid(4))), 6, lag=lag, chunk=chunk, history=2)
+    plan = staircase(list(reversed(system.sigmas(4))), 6, lag=lag, chunk=chunk, history=2)
     drawn, actions = KeyedNoise((1, 2), (4, 4, 6)), torch.full((2, 6, 25), 0.3, dtype=torch.float64)
     readers = []
     for kind in (FramePredictor, CachedFramePredictor):
-        reader = kind(system.backbone, Script(system, clip.first(2), actions))
+        reader = kind(
+            system.backbone, StreamConditions(system.actions, system.memory, clip.first(2), actions)
+        )
         readers.append(execute(plan, reader, lambda *key: drawn(*key).double(), given=history))
     torch.testing.assert_close(*readers, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize(
-    ("levels", "mask"),
-    [("independent", "causal"), ("independent", "bidirectional"), ("teacher", "causal"), ("full", "causal")],
+    ("training", "mask"),
+    [
+        ("independent", "causal"),
+        ("independent", "bidirectional"),
+        ("teacher_forcing", "causal"),
+        ("full_sequence", "causal"),
+    ],
 )
-def test_it_trains_on(system: Forcing, clip: Clip, levels: str, mask: str) -> None:
+def test_it_trains_on(system: Forcing, clip: Clip, training: str, mask: str) -> None:
     torch.manual_seed(0)
-    fresh = Forcing(replace(system.config, levels=levels, mask=mask, untold=0.0))  # type: ignore[arg-type]
+    fresh = Forcing(replace(system.config, training=training, mask=mask, cond_dropout=0.0))  # type: ignore[arg-type]
     fresh.load_state_dict(system.state_dict())
     learned = [p for p in fresh.parameters() if p.requires_grad]
     optimizer, losses = torch.optim.AdamW(learned, lr=3e-3), []

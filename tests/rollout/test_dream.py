@@ -7,8 +7,8 @@ from toy import camera, panorama, toy_system, with_map
 
 from dreamwalk.clip import Clip
 from dreamwalk.rollout.dream import Dream
-from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep
-from dreamwalk.rollout.realtime import EagerStep
+from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass
+from dreamwalk.rollout.realtime import EagerPass
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame
 
@@ -29,16 +29,18 @@ def walk(world: Dream, frames: int, *, yaw: float = 5.0) -> np.ndarray:
 
 
 def test_onnx_equals_eager(system: NextFrame) -> None:
-    fast = OnnxStep(system.actions, system.backbone, actions=7, window=8)
+    fast = OnnxPass(system.actions, system.backbone, actions=7, window=8)
     start = Clip(
         video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(),
         actions=torch.zeros(1, 1, 7),
     )
     dreams = []
-    for step in (fast, system.step()):
-        session = system.begin(start, seed=3, step=step)
+    for step in (fast, system.frame_pass()):
+        session = system.begin(start, seed=3, frame_pass=step)
         dreams.append(
-            torch.cat([system.advance(session, torch.full((1, 7), 0.3), step=step) for _ in range(12)], 1)
+            torch.cat(
+                [system.advance(session, torch.full((1, 7), 0.3), frame_pass=step) for _ in range(12)], 1
+            )
         )
     torch.testing.assert_close(dreams[0], dreams[1], atol=2e-5, rtol=1e-4)
     latents = dreams[1][:, :1]
@@ -148,49 +150,51 @@ def test_the_pass_is_one_graph_for_all_frames(system: NextFrame) -> None:
         graphs.append(graph)
         return graph.forward
 
-    step = EagerStep(system.actions, system.backbone)
+    step = EagerPass(system.actions, system.backbone)
     step.predict = torch.compile(system.backbone.predict, backend=count, fullgraph=True)
     start = Clip(
         video=torch.from_numpy(panorama(0)).permute(2, 0, 1)[None, None].contiguous(),
         actions=torch.zeros(1, 1, 7),
     )
-    session, plain = system.begin(start, step=step), system.begin(start)
+    session, plain = system.begin(start, frame_pass=step), system.begin(start)
     for _ in range(12):
-        compiled = system.advance(session, torch.zeros(1, 7), step=step)
+        compiled = system.advance(session, torch.zeros(1, 7), frame_pass=step)
         torch.testing.assert_close(compiled, system.advance(plain, torch.zeros(1, 7)))
     assert len(graphs) == 1
 
 
 @pytest.fixture
-def load_mmap() -> Dream:
+def mapped() -> Dream:
     return toy_system(with_map(nextframe.tiny())).world(seed=0)
 
 
-def test_with_a_map_the_place_decides_what_is_seen(load_mmap: Dream) -> None:
+def test_with_a_map_the_place_decides_what_is_seen(mapped: Dream) -> None:
     """The same picture at another pose goes on otherwise, and unknown poses are possible."""
     films = []
     for options in ({}, {"world_from_camera": camera(90)[0].tolist()}, {"world_from_camera": camera(0)[0]}):
-        load_mmap.reset(seed=5, options={"image": panorama(0), **options})
-        films.append(walk(load_mmap, 3))
-    load_mmap.reset(seed=5, options={"start": 0})
-    assert (films[2] == walk(load_mmap, 3)).all()
+        mapped.reset(seed=5, options={"image": panorama(0), **options})
+        films.append(walk(mapped, 3))
+    mapped.reset(seed=5, options={"start": 0})
+    assert (films[2] == walk(mapped, 3)).all()
     assert (films[0] != films[2]).any() and (films[1] != films[2]).any()
 
 
-def test_with_a_map_poses_are_those_of_the_odometer(load_mmap: Dream) -> None:
-    load_mmap.reset(seed=5, options={"start": 0})
-    state = load_mmap.state()
-    action = load_mmap.actions.action(["forward"], yaw=9.0)
-    poses = [load_mmap.step(action)[4]["world_from_camera"] for _ in range(3)]
+def test_with_a_map_poses_are_those_of_the_pose_model(mapped: Dream) -> None:
+    mapped.reset(seed=5, options={"start": 0})
+    state = mapped.state()
+    action = mapped.actions.action(["forward"], yaw=9.0)
+    poses = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
     session = state.session
-    assert session.where is not None
-    held = torch.from_numpy(load_mmap.actions.pack(action))[None]
+    assert session.camera is not None
+    held = torch.from_numpy(mapped.actions.pack(action))[None]
     with torch.inference_mode():
-        odometer = load_mmap.system.odometer  # type: ignore[attr-defined]
-        expected = odometer(session.where.pose, session.where.move, session.where.action, held)[0]
+        pose_model = mapped.system.memory.pose_model  # type: ignore[attr-defined]
+        expected = pose_model(session.camera.pose, session.camera.displacement, session.camera.action, held)[
+            0
+        ]
     np.testing.assert_allclose(poses[0], expected[0].numpy(), atol=1e-5)
-    load_mmap.restore(state)
-    again = [load_mmap.step(action)[4]["world_from_camera"] for _ in range(3)]
+    mapped.restore(state)
+    again = [mapped.step(action)[4]["world_from_camera"] for _ in range(3)]
     assert np.array_equal(poses, again)
 
 
@@ -203,34 +207,34 @@ def test_onnx_equals_eager_with_a_map() -> None:
         intrinsics=torch.from_numpy(camera(0)[1])[None, None],
     )
     dreams = []
-    for step in (OnnxStep(system.actions, system.backbone, actions=7, window=8), system.step()):
-        session = system.begin(start, seed=3, step=step)
-        frames = [system.advance(session, torch.full((1, 7), 0.3), step=step) for _ in range(4)]
+    for step in (OnnxPass(system.actions, system.backbone, actions=7, window=8), system.frame_pass()):
+        session = system.begin(start, seed=3, frame_pass=step)
+        frames = [system.advance(session, torch.full((1, 7), 0.3), frame_pass=step) for _ in range(4)]
         dreams.append(torch.cat(frames, 1))
     torch.testing.assert_close(dreams[0], dreams[1], atol=2e-5, rtol=1e-4)
 
 
-def test_who_stands_still_keeps_its_noise(load_mmap: Dream) -> None:
+def test_who_stands_still_keeps_its_noise(mapped: Dream) -> None:
     """And its place: nothing flickers. Each row of a batch by itself."""
-    frame, info = load_mmap.reset(seed=5, options={"start": 0})
-    session = load_mmap.state().session
+    frame, info = mapped.reset(seed=5, options={"start": 0})
+    session = mapped.state().session
     start = Clip(
         video=torch.from_numpy(np.stack([frame, frame])).permute(0, 3, 1, 2)[:, None].contiguous(),
         actions=torch.zeros(2, 1, 7),
         world_from_camera=torch.from_numpy(info["world_from_camera"]).expand(2, 1, 4, 4),
         intrinsics=torch.from_numpy(info["intrinsics"]).expand(2, 1, 3, 3),
     )
-    session = load_mmap.system.begin(start, seed=3)  # type: ignore[attr-defined]
+    session = mapped.system.begin(start, seed=3)  # type: ignore[attr-defined]
     actions, noises = torch.zeros(2, 7), []
     actions[1, 5] = 0.3
     for _ in range(3):
-        load_mmap.system.advance(session, actions)
+        mapped.system.advance(session, actions)
         noises.append(session.noise(0, 0))
-    assert torch.equal(noises[0][0], noises[2][0]) and session.stood == (3, 0)
+    assert torch.equal(noises[0][0], noises[2][0]) and session.still_frames == (3, 0)
     assert (noises[0][1] != noises[2][1]).any() and (noises[2][0] != noises[2][1]).any()
-    assert torch.equal(session.where.pose[0], start.world_from_camera[0, 0])
-    load_mmap.system.advance(session, actions.flip(0))
-    assert session.stood[0] == 0
+    assert torch.equal(session.camera.pose[0], start.world_from_camera[0, 0])
+    mapped.system.advance(session, actions.flip(0))
+    assert session.still_frames[0] == 0
 
 
 def test_what_is_not_learnt_does_nothing(system: NextFrame) -> None:

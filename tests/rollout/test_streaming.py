@@ -17,15 +17,19 @@ from dreamwalk.commands.sample_walk import Sample, film, plan_of, unfold, walk_o
 from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
-from dreamwalk.rollout.streaming import endless, frames
+from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import NAMED, Schedule, group, named, staircase
 from dreamwalk.systems import nextframe
-from dreamwalk.systems.interactive import Interactive, Script
+from dreamwalk.systems.interactive import Interactive
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
 GRID = sigma_grid(4).tolist()
+
+
+def conditions(system: Interactive, start: Clip, actions: Tensor) -> StreamConditions:
+    return StreamConditions(system.actions, system.memory, start, actions)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +54,10 @@ def test_stride_after_stride_is_one_large_plan(
     plan = staircase(GRID, count, lag=lag, chunk=chunk, history=2, history_sigma=0.05)
     schedule = Schedule(4, lag, chunk, window=30)
     with torch.inference_mode():
-        reader = kind(system.backbone, Script(system, start, actions))
-        walk = endless(schedule, GRID, history, reader, noise, history_sigma=0.05, solver=solver)
-        walked = torch.cat(list(frames(walk, count)), 1)
-        reader = FramePredictor(system.backbone, Script(system, start, actions))
+        reader = kind(system.backbone, conditions(system, start, actions))
+        walk = stream(schedule, GRID, history, reader, noise, history_sigma=0.05, solver=solver)
+        walked = torch.cat(list(finished_frames(walk, count)), 1)
+        reader = FramePredictor(system.backbone, conditions(system, start, actions))
         planned = execute(plan, reader, noise, given=history, solver=solver)[:, 2:]
     torch.testing.assert_close(walked, planned, atol=1e-4, rtol=1e-4)
 
@@ -83,12 +87,12 @@ def test_chunks_stay_chunks_when_they_become_history(lag: int, chunk: int, known
     planned = execute(plan, FramePredictor(system.backbone, script), noise, given=history)[:, known:]
     schedule = Schedule(4, lag, chunk, window=30, mask=mask)
     for kind in (FramePredictor, CachedFramePredictor):
-        walk = endless(schedule, GRID, history, kind(system.backbone, script), noise, history_sigma=0.05)
-        walked = torch.cat(list(frames(walk, count)), 1)
+        walk = stream(schedule, GRID, history, kind(system.backbone, script), noise, history_sigma=0.05)
+        walked = torch.cat(list(finished_frames(walk, count)), 1)
         torch.testing.assert_close(walked, planned, atol=1e-8, rtol=1e-8)
     other = replace(schedule, mask="causal" if mask == "block" else "block")
-    walk = endless(other, GRID, history, FramePredictor(system.backbone, script), noise, history_sigma=0.05)
-    walked = torch.cat(list(frames(walk, count)), 1)
+    walk = stream(other, GRID, history, FramePredictor(system.backbone, script), noise, history_sigma=0.05)
+    walked = torch.cat(list(finished_frames(walk, count)), 1)
     assert chunk == 1 or (walked - planned).abs().max() > 1e-3
 
 
@@ -105,23 +109,23 @@ def test_the_walk_in_real_time_is_the_schedule_next_frame(system: Interactive, s
     actions = torch.randn(2, 12, 7)
     session = system.begin(start, seed=3)
     paced = torch.cat([system.advance(session, actions[:, i]) for i in range(12)], 1)
-    moments = system.moments(start, actions, schedule=system.schedule("next-frame"), seed=3)
-    torch.testing.assert_close(torch.cat(list(frames(moments, 12)), 1), paced, atol=1e-4, rtol=1e-4)
+    steps = system.stream(start, actions, schedule=system.schedule("next-frame"), seed=3)
+    torch.testing.assert_close(torch.cat(list(finished_frames(steps, 12)), 1), paced, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_memory_does_not_grow(system: Interactive, start: Clip, name: str) -> None:
-    schedule, script = system.schedule(name), Script(system, start, torch.randn(2, 1, 7))
+    schedule, script = system.schedule(name), conditions(system, start, torch.randn(2, 1, 7))
     reader = CachedFramePredictor(system.backbone, script)
     with torch.inference_mode():
-        walk = endless(
+        walk = stream(
             schedule, GRID[::2], torch.randn(2, 2, 16, 4, 4), reader, KeyedNoise((0, 1), (16, 4, 4))
         )
-        moments = list(islice(walk, 200))
-    assert moments[-1].frames[0] > 60
-    assert len(reader.kept) <= schedule.window and len(script.known) <= Script.REMEMBERED
-    assert max(moment.x.shape[1] for moment in moments) <= schedule.window
-    finished = [f for m in moments for f in m.frames[: m.finished]]
+        steps = list(islice(walk, 200))
+    assert steps[-1].frames[0] > 60
+    assert len(reader.kept) <= schedule.window and len(script.features) <= StreamConditions.KEPT
+    assert max(step.x.shape[1] for step in steps) <= schedule.window
+    finished = [f for step in steps for f in step.frames[: step.finished]]
     assert finished == list(range(2, 2 + len(finished)))
 
 

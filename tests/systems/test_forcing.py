@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from toy import Toy
 
-from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
+from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.clip import batch
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -61,11 +61,11 @@ def test_teacher_forcing_in_chunks() -> None:
     """A target sees the clean frames before its chunk and the noisy ones in it, and nothing else."""
     system = system_of("block").double()
     shown, noisy = torch.randn(2, 1, 4, 16, 4, 4).double()
-    level, known = torch.full((1, 4), 0.5).double(), Known(torch.zeros(1, 5, 64).double(), None)
+    level, known = torch.full((1, 4), 0.5).double(), FrameInputs(torch.zeros(1, 5, 64).double(), None)
     groups = system.groups(torch.zeros(1, 5))  # 0, 1, 1, 2, 2; the targets are frames 1 to 4
 
     def answers(shown: Tensor, noisy: Tensor) -> Tensor:
-        return teacher_pass(system.backbone, shown, noisy, level / 10, level, known, groups)
+        return teacher_forcing(system.backbone, (shown, level / 10), (noisy, level), known, groups)
 
     before = answers(shown, noisy)
     for frame, felt in ((0, [1, 2, 3, 4]), (1, [3, 4]), (2, [3, 4]), (3, [])):
@@ -90,7 +90,7 @@ def test_a_system_of_chunks_is_sampled_in_its_chunks() -> None:
 
 def test_masks_that_cannot_be_trained_are_refused() -> None:
     with pytest.raises(UserError, match="take the mask `causal` or `block`"):
-        replace(forcing.tiny(), levels="teacher", mask="bidirectional")
+        replace(forcing.tiny(), training="teacher_forcing", mask="bidirectional")
     with pytest.raises(UserError, match="at least one frame, got 0"):
         replace(forcing.tiny(), chunk=0)
     with pytest.raises(UserError, match="no mask 'blocks'"):

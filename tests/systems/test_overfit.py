@@ -10,7 +10,7 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.kl_autoencoder import kl_tiny
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
-from dreamwalk.rollout.streaming import frames
+from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import forcing, nextframe
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
@@ -59,56 +59,60 @@ def test_inverse(clip: Clip) -> None:
     assert losses[-1] < losses[0] / 4
 
 
-@pytest.mark.parametrize(("levels", "own"), [("teacher", 0.0), ("teacher", 0.3), ("independent", 0.0)])
-def test_nextframe(levels: str, own: float, clip: Clip) -> None:
+@pytest.mark.parametrize(
+    ("training", "own"), [("teacher_forcing", 0.0), ("teacher_forcing", 0.3), ("independent", 0.0)]
+)
+def test_nextframe(training: str, own: float, clip: Clip) -> None:
     """From the first frame and the actions the clip comes back, far better than the first frame stays."""
     torch.manual_seed(0)
-    system = NextFrame(replace(nextframe.tiny(), levels=levels, self_history=own))  # type: ignore[arg-type]
+    system = NextFrame(replace(nextframe.tiny(), training=training, self_generated_prob=own))  # type: ignore[arg-type]
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=350, lr=2e-3)
     assert sum(losses[-20:]) < sum(losses[:20]) / 2
     dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
     still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
-    assert dream > still + (5 if levels == "teacher" else 1)  # other seeds: 18 and more, 4.6 and more
+    assert dream > still + (
+        5 if training == "teacher_forcing" else 1
+    )  # other seeds: 18 and more, 4.6 and more
 
 
 @pytest.mark.parametrize(
-    ("levels", "mask", "better"),
+    ("training", "mask", "better"),
     [
         ("independent", "causal", 1.0),
         ("independent", "bidirectional", 1.0),
         ("independent", "block", 1.0),
-        ("teacher", "causal", 5.0),
-        ("full", "bidirectional", -6.0),  # history shown as noise tells little of which clip it is
+        ("teacher_forcing", "causal", 5.0),
+        ("full_sequence", "bidirectional", -6.0),  # history shown as noise tells little of which clip it is
     ],
 )
-def test_forcing(levels: str, mask: str, better: float, clip: Clip) -> None:
-    """The three draws of levels learn a clip, each walked on the schedule that it was trained for."""
+def test_forcing(training: str, mask: str, better: float, clip: Clip) -> None:
+    """The three kinds of training learn a clip, each sampled on the schedule that it was trained for."""
     torch.manual_seed(0)
-    density = "logit-normal" if levels == "teacher" else "uniform"
-    config = replace(forcing.tiny(), levels=levels, mask=mask, density=density)  # type: ignore[arg-type]
+    density = "logit-normal" if training == "teacher_forcing" else "uniform"
+    config = replace(forcing.tiny(), training=training, mask=mask, density=density)  # type: ignore[arg-type]
     system = Forcing(config)
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=350, lr=2e-3)
     assert sum(losses[-20:]) < sum(losses[:20]) / 2
     schedule = system.schedule({"bidirectional": "full", "block": "chunks"}.get(mask, "next-frame"))
-    moments = system.moments(clip.first(1), clip.actions[:, 1:], schedule=schedule)
-    latents = torch.cat(list(frames(moments, len(clip) - 1)), 1)
+    steps = system.stream(clip.first(1), clip.actions[:, 1:], schedule=schedule)
+    latents = torch.cat(list(finished_frames(steps, len(clip) - 1)), 1)
     dream = psnr(to_bytes(system.codec.decode(latents)), clip.video[:, 1:]).mean()
     still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
     assert dream > still + better
 
 
-def test_a_map_is_sketched_first_and_keeps_a_dream_that_sees_nothing_else(clip: Clip) -> None:
+def test_a_map_is_trained_first_and_keeps_a_dream_that_sees_nothing_else(clip: Clip) -> None:
     """With a history of pure noise, the pose alone brings the right frame back."""
     torch.manual_seed(0)
     tiny = with_map(nextframe.tiny())
-    system = NextFrame(replace(tiny, sketching=True))
+    system = NextFrame(replace(tiny, memory_only=True))
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=150, lr=3e-3)
     assert losses[-1] < losses[0] / 4
-    system.odometer.fit(clip.world_from_camera, clip.actions, steps=200)
-    system.config = replace(tiny, dim_history=1.0, history_sigma=1.0)
+    system.memory.pose_model.fit(clip.world_from_camera, clip.actions, steps=200)
+    system.config = replace(tiny, noisy_history_prob=1.0, history_sigma=1.0)
     learn(system, clip, steps=150, lr=2e-3)
     dream = psnr(to_bytes(system.preview(clip)), clip.video)[:, 1:].mean()
     still = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()

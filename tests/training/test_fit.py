@@ -295,19 +295,21 @@ def test_the_codec_is_trained_first_and_taken(toy_data: Path, tmp_path: Path) ->
     assert autoencode.doom().codec == nextframe.doom().codec
 
 
-def test_a_map_joins_trained_weights_and_its_odometer_is_fitted_once(toy_data: Path, tmp_path: Path) -> None:
+def test_a_map_joins_trained_weights_and_its_pose_model_is_fitted_once(
+    toy_data: Path, tmp_path: Path
+) -> None:
     fit(tiny(toy_data, steps=2), tmp_path / "plain")
     config = with_map(nextframe.tiny())
-    assert config.map is not None
-    system = replace(config, map=replace(config.map, odometer_steps=30))
+    assert isinstance(config.memory, NeuralMapConfig)
+    system = replace(config, memory=replace(config.memory, pose_model_steps=30))
     run = tiny(toy_data, system=system, start=str(tmp_path / "plain"), steps=4, save_every=2)
     whole = fit(run, tmp_path / "whole")
     fit(run, tmp_path / "parts", minutes=0.0)
     equal(whole, fit(run, tmp_path / "parts", resume=True))
     known = load(tmp_path / "whole")
-    assert isinstance(known, NextFrame) and known.odometer.fitted
+    assert isinstance(known, NextFrame) and known.memory.pose_model.fitted
     again = fit(replace(run, start=str(tmp_path / "whole"), steps=1), tmp_path / "again")
-    assert torch.equal(read(again)[0]["odometer.turn"], known.odometer.turn)
+    assert torch.equal(read(again)[0]["memory.pose_model.turn"], known.memory.pose_model.turn)
 
 
 def test_a_map_is_refused_where_there_are_no_poses(tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_a_map_is_refused_where_there_are_no_poses(tmp_path: Path) -> None:
 
 def test_a_map_is_refused_where_the_walks_leave_it(toy_data: Path, tmp_path: Path) -> None:
     config = with_map(nextframe.tiny())
-    assert config.map is not None
-    small = replace(config, map=replace(config.map, extent=(20, 20)))
-    with pytest.raises(ValueError, match=r"leave the map: set `--system\.map\.origin`"):
+    assert isinstance(config.memory, NeuralMapConfig)
+    small = replace(config, memory=replace(config.memory, extent=(20, 20)))
+    with pytest.raises(ValueError, match=r"leave the map: set `--system\.memory\.origin`"):
         fit(tiny(toy_data, system=small), tmp_path / "run")

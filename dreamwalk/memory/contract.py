@@ -1,0 +1,183 @@
+"""The contract of memories: what a session recalls from outside its window, and where its camera stands.
+
+A memory has two halves. `MemoryModel` is the learnt one, a part of the system and of its weight file;
+`Memory` is what one session has stored with it, and is saved, copied and moved with the session. A memory
+recalls in two forms (a third, channels beside the latents, is to come with rendered point clouds):
+
+    features    added to the tokens of the frame that is denoised    NeuralMap
+    frames      near-zero columns of the plan (WorldMem, arXiv 2504.12369), attended like history
+
+`Window` is the memory of a system that has none: all that it knows is the history in its cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.clip import Clip, FittingData
+from dreamwalk.errors import UserError
+from dreamwalk.schedules.generator import KeyedGenerator
+
+
+@dataclass(frozen=True)
+class CameraState:
+    """Where the camera of every session of a batch stands, and what led there."""
+
+    pose: Tensor
+    """`world_from_camera` `(b, 4, 4)`."""
+    displacement: Tensor
+    """Of the last step, `(b, 3)` in world units."""
+    action: Tensor
+    """The last action, `(b, a)`."""
+    intrinsics: Tensor
+    """`(b, 3, 3)` in pixels."""
+
+    @classmethod
+    def of_clip(cls, clip: Clip, index: int) -> CameraState | None:
+        """The camera of frame `index` of a batched clip; None for clips without poses."""
+        if clip.world_from_camera is None or clip.intrinsics is None:
+            return None
+        poses = clip.world_from_camera
+        displacement = poses[:, index, :3, 3] - poses[:, max(index - 1, 0), :3, 3]
+        pose, intrinsics = poses[:, index].float(), clip.intrinsics[:, index].float()
+        return cls(pose, displacement.float(), clip.actions[:, index], intrinsics)
+
+    def to(self, device: torch.device | str) -> CameraState:
+        return CameraState(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class FinishedFrame:
+    """A frame to be remembered."""
+
+    latents: Tensor
+    """`(b, c, h, w)`."""
+    action: Tensor
+    """That led into it, `(b, a)`."""
+    camera: CameraState | None
+    time: int
+    """Index of the frame since the session began."""
+
+
+@dataclass(frozen=True)
+class RecalledFrames:
+    """Frames that every denoising pass sees beside the history."""
+
+    latents: Tensor
+    """`(b, k, c, h, w)`."""
+    actions: Tensor
+    """`(b, k, a)`."""
+    times: tuple[int, ...]
+    """Their frame indices, rising, all before the window."""
+    sigma: float = 0.0
+    """Noise level at which they are shown."""
+
+    def before(self, first: int) -> RecalledFrames | None:
+        """Those before frame `first`, where the window begins; None where none are left."""
+        kept = [index for index, time in enumerate(self.times) if time < first]
+        if not kept:
+            return None
+        times = tuple(self.times[index] for index in kept)
+        return RecalledFrames(self.latents[:, kept], self.actions[:, kept], times, self.sigma)
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What a memory recalls for one frame."""
+
+    features: Tensor | None = None
+    """Added to its tokens, `(b, 1, n, d)`."""
+    frames: RecalledFrames | None = None
+
+
+class Memory(Protocol):
+    """What one session has stored. Bounded: `write` forgets what exceeds the budget."""
+
+    def write(self, frame: FinishedFrame) -> None:
+        """Remember a finished frame."""
+
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        """What is known for the frame `time` seen from `camera`."""
+
+    def clone(self) -> Memory:
+        """A snapshot that later writes leave alone."""
+
+    def to(self, device: torch.device | str) -> Memory: ...
+
+
+@dataclass(frozen=True)
+class TokenSizes:
+    """Sizes that a memory shares with its system."""
+
+    grid: tuple[int, int]
+    """Rows and columns of tokens."""
+    stride: int
+    """Pixels from one token to the next."""
+    channels: int
+    """Of the latents."""
+    width: int
+    """Of a token."""
+    actions: int
+    """Length of the action vector."""
+
+
+class MemoryModel(nn.Module):
+    """The learnt half; this one recalls nothing, has no weights, and is its own empty state."""
+
+    recalls_frames = False
+    """Whether recollections hold frames: the passes then read more than one ring, which ONNX graphs do
+    not."""
+    one_level = False
+    """Whether it knows the level that it was trained on and no other."""
+
+    def begin(self) -> Memory:
+        """The memory of a new session."""
+        return self
+
+    def write(self, frame: FinishedFrame) -> None:
+        """Nothing is stored."""
+
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        return Recollection()
+
+    def clone(self) -> Self:
+        return self
+
+    def next_camera(self, camera: CameraState | None, action: Tensor) -> CameraState | None:
+        """Where `action` `(b, a)` leads the camera; None where that is not modelled."""
+        return None
+
+    def fit_from_data(self, data: FittingData) -> None:
+        """Set what is fitted before training and not learnt along."""
+
+    def features_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, error: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """For training: features `(b, t, n, d)` of all frames of a clip with latents `x`, and terms of the
+        loss.
+
+        `error` compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`.
+        """
+        return None, {}
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """No memory: what the window of history does not hold is forgotten."""
+
+    def build(self, sizes: TokenSizes) -> MemoryModel:
+        return MemoryModel()
+
+
+def require_poses(clip: Clip) -> tuple[Tensor, Tensor]:
+    """Poses and intrinsics of a batched clip; UserError for clips without."""
+    if clip.world_from_camera is None or clip.intrinsics is None:
+        raise UserError(
+            "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
+        )
+    return clip.world_from_camera, clip.intrinsics
