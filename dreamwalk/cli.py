@@ -119,16 +119,16 @@ def _named(words: list[str], verb: str, known: list[str]) -> tuple[str, list[str
 
 def _check_shown(name: str, verb: str, *more: str) -> None:
     """UserError, with what ships, for a name that means no weights, or weights that show nothing."""
-    from dreamwalk.systems.open import is_shown, kind_of, known, shipped
+    from dreamwalk.systems.open import kind_of, known, shipped
 
-    names = [*more, *(each for each in shipped() if is_shown(kind_of(each)))]
+    names = [*more, *(each for each in shipped() if kind_of(each).generates)]
     listed = f"to {verb} there are {', '.join(names)}"
     if not known(name):
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise UserError(f"there are no weights called '{name}', and no such file or folder: {hint}{listed}")
-    if not is_shown(kind := kind_of(name)):
-        raise UserError(f"'{name}' is of the system {kind}, which dreams nothing to look at: {listed}")
+    if not (kind := kind_of(name)).generates:
+        raise UserError(f"'{name}' is of the system {kind.name}, which dreams nothing to look at: {listed}")
 
 
 def _flags(kind: Any, words: list[str], *, prog: str, default: Any = None) -> Any:
@@ -212,12 +212,12 @@ def _check_seed(seed: int | None) -> None:
 def sample(words: list[str]) -> None:
     """`dreamwalk sample NAME --out v.mp4`: flags are in `commands/sample_walk.py` and `sample_clip.py`."""
     name, rest = _named(words, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
-    from dreamwalk.systems.open import is_of_clips
-
     if name:
         _check_shown(name, "sample")
-    if is_of_clips(name):
-        return _sample_clip(name, rest)
+        from dreamwalk.systems.open import kind_of
+
+        if kind_of(name).generates == "clips":
+            return _sample_clip(name, rest)
     from dreamwalk.commands import sample_walk as sampling
 
     asked = _flags(sampling.Sample, rest, prog=f"dreamwalk sample {name or 'NAME'}")
@@ -271,11 +271,11 @@ def _sample_clip(name: str, words: list[str]) -> None:
 def evaluate(words: list[str]) -> None:
     """`dreamwalk evaluate NAME --data DIR`: the flags are in `evaluation/examine.py`, or `clips.py` there."""
     name, rest = _named(words, "evaluate", ["nextframe.doom", "moviegen.doom"])
-    from dreamwalk.systems.open import is_of_clips, load, load_examiner
+    from dreamwalk.systems.open import kind_of, load, load_examiner
 
     if name:
         _check_shown(name, "evaluate")
-    if is_of_clips(name):
+    if name and kind_of(name).generates == "clips":
         from dreamwalk.evaluation import clips as module
     else:
         from dreamwalk.evaluation import examine as module  # type: ignore[no-redef]

@@ -43,6 +43,19 @@ def with_map(config: NextFrameConfig) -> NextFrameConfig:
 
 
 @dataclass(frozen=True)
+class AsData:
+    """One batched clip as the data that a system is fitted to."""
+
+    clip: Clip
+
+    def large_batch(self) -> Clip:
+        return self.clip
+
+    def paths(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.clip.world_from_camera, self.clip.actions
+
+
+@dataclass(frozen=True)
 class Toy:
     """Source of clips of the panorama under random turns."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import KeyValues, Mask
-from dreamwalk.layers.cache import Past, RingCache
+from dreamwalk.layers.cache import Cache, Past, RingCache
 
 Rope = tuple[Tensor, Tensor]
 
@@ -57,7 +57,7 @@ class FrameBackbone(nn.Module):
         x: Tensor,
         sigma: Tensor,
         conditions: Tensor,
-        cache: RingCache | None = None,
+        cache: Cache | None = None,
         *,
         times: Tensor | None = None,
         visible: Tensor | None = None,
@@ -101,11 +101,11 @@ class FrameBackbone(nn.Module):
         """For `predict`, from `visible` `(t, p + t)`: who sees whom of `p` kept frames and `t` new ones."""
         raise NotImplementedError
 
-    def bias(self, cache: RingCache) -> Tensor:
+    def bias(self, cache: Cache) -> Tensor:
         """For `predict`: one frame sees itself and what the cache holds."""
         raise NotImplementedError
 
-    def times(self, x: Tensor, cache: RingCache | None) -> Tensor:
+    def times(self, x: Tensor, cache: Cache | None) -> Tensor:
         """Frame indices of `x`: from 0, or from where the cache stands."""
         if cache is not None and x.shape[1] != 1:
             raise UserError(f"a cached pass takes one frame at a time, got {x.shape[1]}")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameBackboneConfig, Rope
 from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
-from dreamwalk.layers.cache import Past, RingCache
+from dreamwalk.layers.cache import Cache, Past
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import head_width, rope_tables, split_axes
@@ -121,7 +121,7 @@ class FrameDiT(FrameBackbone):
     def mask(self, visible: Tensor) -> Mask:
         return frame_mask(visible, tokens=self.config.tokens)
 
-    def bias(self, cache: RingCache) -> Tensor:
+    def bias(self, cache: Cache) -> Tensor:
         return cache.bias(self.config.tokens)
 
 

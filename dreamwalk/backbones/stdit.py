@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameBackboneConfig, Rope
 from dreamwalk.layers import vp
 from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
-from dreamwalk.layers.cache import Past, RingCache
+from dreamwalk.layers.cache import Cache, Past
 from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 from dreamwalk.layers.rope import head_width, pixel_tables, time_tables
 from dreamwalk.validation import Count, Positive
@@ -181,7 +181,7 @@ class STDiT(FrameBackbone):
     def mask(self, visible: Tensor) -> Mask:
         return visible
 
-    def bias(self, cache: RingCache) -> Tensor:
+    def bias(self, cache: Cache) -> Tensor:
         return cache.bias(self.config.tokens)[..., :: self.config.tokens]
 
 

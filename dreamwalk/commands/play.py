@@ -81,7 +81,7 @@ def _dream_stage(name: str, system: Any) -> Stage:
         starts.append(Start(f"start {k + 1}", picture, {"start": k, "pose": place}))
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
-    picture = DISSOLVES.format(walkable.level) if system.config.map else ""
+    picture = DISSOLVES.format(walkable.level) if system.memory.one_level else ""
     return Stage(
         title=name,
         dream=lambda: system.world(),

@@ -10,9 +10,9 @@ from dreamwalk.errors import UserError
 class ActionEmbedding(nn.Module):
     """Actions of frames `(b, t, a)` to conditions of latent frames `(b, t', d)`.
 
-    Added to the noise level's embedding, they steer by adaLN-zero, which Next-Frame Diffusion found better than
-    cross-attention and in-frame tokens (arXiv 2506.01380, table 3). With a codec of this `stride` in time a
-    latent frame is given the actions of its frames side by side; what the first one lacks is zero.
+    Added to the noise level's embedding, they steer by adaLN-zero, which Next-Frame Diffusion found better
+    than cross-attention and in-frame tokens (arXiv 2506.01380, table 3). With a codec of this `stride` in
+    time a latent frame is given the actions of its frames side by side; what the first one lacks is zero.
     """
 
     def __init__(self, actions: int, width: int, *, layers: int = 2, stride: int = 1) -> None:

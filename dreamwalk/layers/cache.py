@@ -103,3 +103,6 @@ class ExtendedCache:
     def bias(self, new: int = 0) -> Tensor:
         """As of the ring; recalled frames are always visible."""
         return torch.nn.functional.pad(self.ring.bias(new), (self.recalled[0].keys.shape[2], 0))
+
+
+Cache = RingCache | ExtendedCache

@@ -85,8 +85,8 @@ class NeuralMapMemory(MemoryModel):
         points, low = poses[..., :2, 3], torch.tensor(self.config.origin)
         if (points < low).any() or (points > low + torch.tensor(self.config.extent)).any():
             raise UserError(
-                "paths in these data leave the map: set `--system.memory.origin` and `--system.memory.extent`, "
-                "or train `nextframe.game`, which needs none"
+                "paths in these data leave the map: set `--system.memory.origin` and "
+                "`--system.memory.extent`, or train `nextframe.game`, which needs none"
             )
         self.pose_model.fit(poses, actions, steps=self.config.pose_model_steps)
 

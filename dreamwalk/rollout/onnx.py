@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
-from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.cache import Cache, RingCache
 
 
 class _PassGraph(nn.Module):
@@ -72,8 +72,9 @@ class OnnxPass:
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: RingCache, features: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]:
+        assert isinstance(cache, RingCache), "the graph reads one ring"
         rope = self.rope(torch.tensor([cache.frames]))
         level, bias = torch.full((1, 1), sigma), self.bias(cache)
         feeds = (

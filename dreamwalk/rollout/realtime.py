@@ -20,14 +20,11 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
-from dreamwalk.layers.cache import ExtendedCache, RingCache
-from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames, Recollection
+from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
+from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
 from dreamwalk.rollout.execute import ModelInput, Solver, execute
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import ForwardSpec, Pass, Plan
-
-Cache = RingCache | ExtendedCache
-NOTHING = Recollection()
 
 
 class FramePass(Protocol):
@@ -36,9 +33,6 @@ class FramePass(Protocol):
     def __call__(
         self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
     ) -> tuple[Tensor, Sequence[KeyValues]]: ...
-
-    def extend(self, cache: RingCache, frames: RecalledFrames) -> Cache:
-        """The cache, to be read with recalled frames before it."""
 
 
 class EagerPass:
@@ -63,17 +57,18 @@ class EagerPass:
         bias = self.backbone.bias(cache)
         return self.predict(x, sigmas, self.conditions(action), rope, bias, cache, features)
 
-    @torch.inference_mode()
-    def extend(self, cache: RingCache, frames: RecalledFrames) -> ExtendedCache:
-        """Recalled frames see one another; their keys and values are computed once a frame, not once a
-        step."""
-        x, device = frames.latents, frames.latents.device
-        sigmas = torch.full(x.shape[:2], frames.sigma, device=device)
-        rope = self.backbone.rope(torch.tensor(frames.times, device=device))
-        mask = self.backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
-        conditions = self.conditions(frames.actions)
-        _, recalled = self.backbone.predict(x, sigmas, conditions, rope, mask, None, None)
-        return ExtendedCache(cache, recalled)
+
+@torch.inference_mode()
+def extended(
+    cache: RingCache, frames: RecalledFrames, conditions: nn.Module, backbone: FrameBackbone
+) -> ExtendedCache:
+    """A cache that also holds recalled frames, which see one another: one pass a frame, not one a step."""
+    x, device = frames.latents, frames.latents.device
+    sigmas = torch.full(x.shape[:2], frames.sigma, device=device)
+    rope = backbone.rope(torch.tensor(frames.times, device=device))
+    mask = backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
+    _, recalled = backbone.predict(x, sigmas, conditions(frames.actions), rope, mask, None, None)
+    return ExtendedCache(cache, recalled)
 
 
 @dataclass
@@ -134,18 +129,14 @@ class _RingPredictor:
     frame_pass: FramePass
     session: Session
     action: Tensor
-    recalled: Recollection
+    features: Tensor | None
+    cache: Cache
     seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
     """Spent in passes that commit, and in those that do not."""
 
-    def __post_init__(self) -> None:
-        cache, frames = self.session.cache, self.recalled.frames
-        self.cache = self.frame_pass.extend(cache, frames) if frames else cache
-
-    def __call__(self, inputs: ModelInput) -> Tensor:
-        began, commits = perf_counter(), inputs.commits[0]
-        sigma, features = inputs.shown[0], self.recalled.features
-        v, fresh = self.frame_pass(inputs.x, sigma, self.action, self.cache, features)
+    def __call__(self, look: ModelInput) -> Tensor:
+        began, commits = perf_counter(), look.commits[0]
+        v, fresh = self.frame_pass(look.x, look.shown[0], self.action, self.cache, self.features)
         if commits:
             self.session.cache.write(fresh)
         self.seconds[commits] += perf_counter() - began
@@ -158,15 +149,17 @@ def denoise_frame(
     action: Tensor,
     *,
     sigmas: tuple[float, ...],
-    recalled: Recollection = NOTHING,
+    features: Tensor | None = None,
+    cache: Cache | None = None,
     solver: Solver = "euler",
     timings: dict[str, float] | None = None,
 ) -> Tensor:
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
-    `sigmas` rise. `timings` receives the milliseconds of the stages `denoise` and `commit`.
+    `sigmas` rise; `features` `(b, 1, n, d)` and a `cache` of the session with more in it are what memory
+    recalls. `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
-    predictor = _RingPredictor(frame_pass, session, action, recalled)
+    predictor = _RingPredictor(frame_pass, session, action, features, cache or session.cache)
     x = execute(frame_plan(sigmas, session.history_sigma), predictor, session.noise, solver=solver)
     if timings is not None:
         seconds = predictor.seconds
@@ -180,10 +173,11 @@ def commit_frame(
     latents: Tensor,
     action: Tensor,
     *,
-    recalled: Recollection = NOTHING,
+    features: Tensor | None = None,
+    cache: Cache | None = None,
 ) -> None:
     """Make a known frame part of the history: one pass at the history's noise level; its keys and values
     stay."""
     plan = frame_plan((0.0, 1.0), session.history_sigma, given=True)
-    predictor = _RingPredictor(frame_pass, session, action, recalled)
+    predictor = _RingPredictor(frame_pass, session, action, features, cache or session.cache)
     execute(plan, predictor, session.noise, given=latents)

@@ -93,8 +93,9 @@ def stream(
         moved = {plan.frames[p]: last for p, last in state.moved.items() if plan.levels[-1][p]}
         committed = {frame for frame in committed if frame >= first} | _committed(plan)
         new = sum(level == 0 for level in plan.levels[-1][old:])
-        for p in range(old, old + new) if memory else ():
-            memory.finish(plan.frames[p], state.x[:, p])
+        if memory:
+            for p in range(old, old + new):
+                memory.finish(plan.frames[p], state.x[:, p])
         total += new
         known, x = min(keep, known + new), state.x[:, old - known + max(0, known + new - keep) :]
         if isinstance(predictor, CachedFramePredictor):

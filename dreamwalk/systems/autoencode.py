@@ -18,10 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, VideoCodecConfig, build_codec, build_video_codec
@@ -34,11 +33,12 @@ from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.tae import TAEConfig
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.weights.vgg import read_perceptual
 
 
 @dataclass(frozen=True)
-class AutoencodeConfig:
+class AutoencodeConfig(SystemConfig):
     """A codec and the weights of its loss."""
 
     codec: CodecConfig | VideoCodecConfig = field(default_factory=PatchCodecConfig)
@@ -59,13 +59,15 @@ class AutoencodeConfig:
     adversarial: float = 0.05
     """Weight of its verdict."""
 
+    def build(self) -> Autoencode:
+        return Autoencode(self)
 
-class Autoencode(nn.Module):
+
+class Autoencode(System):
     """A codec and its loss."""
 
     name = "autoencode"
-    about: dict[str, Any] | None = None
-    """Metadata of the file that the weights came from."""
+    config: AutoencodeConfig
 
     def __init__(self, config: AutoencodeConfig) -> None:
         super().__init__()
@@ -73,11 +75,6 @@ class Autoencode(nn.Module):
         codec = config.codec
         self.codec = build_codec(codec) if isinstance(codec, CodecConfig) else build_video_codec(codec)
         self.critic = Critic(config.critic) if config.critic else None
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """What is sharded, compiled and checkpointed."""
-        return []
 
     @cached_property
     def perceptual(self) -> Perceptual:

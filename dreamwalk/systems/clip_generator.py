@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamwalk.codecs import VideoCodec
 from dreamwalk.codecs.tiles import Tiling, stream_decode
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder, Reading
 from dreamwalk.errors import UserError
@@ -23,7 +24,16 @@ from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import levels
 from dreamwalk.systems.clip_request import ClipRequest, Use, check, extent, steps_of, token
+from dreamwalk.systems.system import System
 from dreamwalk.systems.upscaling import resized
+
+
+class ClipGenerator(System):
+    """A system that dreams whole clips."""
+
+    config: Any
+    codec: VideoCodec
+    generates = "clips"
 
 
 @dataclass(frozen=True)

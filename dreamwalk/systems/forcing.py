@@ -76,6 +76,9 @@ class ForcingConfig(InteractiveConfig):
             )
         super().__post_init__()
 
+    def build(self) -> Forcing:
+        return Forcing(self)
+
 
 class Forcing(Interactive):
     """The loss of Diffusion Forcing."""

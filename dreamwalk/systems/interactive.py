@@ -23,20 +23,30 @@ from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, ViTCodecConfig, build_codec
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
+from dreamwalk.layers.cache import Cache
 from dreamwalk.memory import MemoryConfig
-from dreamwalk.memory.contract import CameraState, FinishedFrame, Recollection, TokenSizes, WindowConfig
+from dreamwalk.memory.contract import CameraState, FinishedFrame, TokenSizes, WindowConfig
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
 from dreamwalk.rollout.execute import KeyedNoise, Predictor, Solver
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
-from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame
+from dreamwalk.rollout.realtime import (
+    EagerPass,
+    FramePass,
+    Session,
+    commit_frame,
+    denoise_frame,
+    extended,
+)
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Mask
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import Count, Positive, Share, Steps
+from dreamwalk.weights import files
 from dreamwalk.world import ActionSchema
 
 # A forked process lacks its parent's threads, and would wait for them without an end.
@@ -44,7 +54,7 @@ os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 @dataclass(frozen=True)
-class InteractiveConfig:
+class InteractiveConfig(SystemConfig):
     """The parts of an interactive system, and how it is sampled."""
 
     codec: CodecConfig
@@ -95,14 +105,11 @@ class InteractiveConfig:
                 raise UserError(f"the codec and the backbone have another {what}, {ours} and {theirs}")
 
 
-class Interactive(nn.Module):
+class Interactive(System):
     """A frozen codec, an action embedding, a backbone over latent frames, and a memory."""
 
-    name: str
-    about: dict[str, Any] | None = None
-    """Metadata of the file that the weights came from."""
-    walkable: WorldSpec | None = None
-    """Actions, starts and walking speed, when the weights came from a file that has them."""
+    config: InteractiveConfig
+    generates = "frames"
 
     def __init__(self, config: InteractiveConfig) -> None:
         super().__init__()
@@ -122,11 +129,14 @@ class Interactive(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """What is sharded, compiled and checkpointed."""
         return self.backbone.blocks
 
+    @property
+    def working_bytes(self) -> int:
+        return self.backbone.cache_bytes(self.config.window)
+
     def fit_from_data(self, data: FittingData) -> None:
-        """Before the first step: fit the pose model of the memory. The codec arrives trained."""
+        """Fit the pose model of the memory. The codec arrives trained."""
         self.memory.fit_from_data(data)
 
     def encode(self, video: Tensor) -> Tensor:
@@ -139,6 +149,16 @@ class Interactive(nn.Module):
             own = next(self.codec.parameters()).dtype
             latents = self.codec.encode((video.float() / 127.5 - 1).to(own))
         return latents.to(torch.promote_types(own, torch.float32))
+
+    def check_world(self, spec: WorldSpec, source: str) -> None:
+        config, (_, down, across) = self.config, self.codec.stride
+        wanted = config.actions, (config.backbone.grid[0] * down, config.backbone.grid[1] * across)
+        if (spec.actions.size, spec.starts.shape[1:3]) != wanted:
+            (height, width), (down, across) = spec.starts.shape[1:3], wanted[1]
+            raise UserError(
+                f"{source} has {spec.actions.size} actions and starts of {height}x{width}, and its network "
+                f"takes {wanted[0]} and {down}x{across}: {files.MEND}"
+            )
 
     def latent_clip(self, clip: Clip) -> Clip:
         """A clip as the latent frames see it: with the cameras of the last frame of each.
@@ -195,8 +215,9 @@ class Interactive(nn.Module):
         for i in range(latents.shape[1]):
             session.camera = CameraState.of_clip(start, i)
             actions = start.actions[:, max(0, first + (i - 1) * stride) : first + i * stride]
-            recalled = self._recall(session)
-            commit_frame(frame_pass, session, latents[:, i : i + 1], actions, recalled=recalled)
+            features, recalled = self._recall(session)
+            x = latents[:, i : i + 1]
+            commit_frame(frame_pass, session, x, actions, features=features, cache=recalled)
             self._remember(session, latents[:, i], actions[:, -1])
         return session
 
@@ -212,29 +233,31 @@ class Interactive(nn.Module):
         """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
         if self.codec.stride[0] > 1:
             raise UserError(
-                f"this codec makes one latent of {self.codec.stride[0]} frames, so there is no next frame: dream "
-                "on a schedule, with `dreamwalk sample NAME --schedule chunks`"
+                f"this codec makes one latent of {self.codec.stride[0]} frames: dream on a schedule, "
+                "with `dreamwalk sample NAME --schedule chunks`"
             )
         began = perf_counter()
         session.move(self.memory.next_camera(session.camera, action))
-        recalled = self._recall(session)
-        if recalled.features is not None and timings is not None:
+        features, cache = self._recall(session)
+        if features is not None and timings is not None:
             timings["memory"] = 1000 * (perf_counter() - began)
         x = denoise_frame(
             frame_pass or self.frame_pass(),
             session,
             action[:, None],
             sigmas=self.sigmas(session.steps),
-            recalled=recalled,
+            features=features,
+            cache=cache,
             timings=timings,
         )
         self._remember(session, x[:, 0], action)
         return x
 
-    def _recall(self, session: Session) -> Recollection:
-        """For the next frame: what its memory knows beyond the window."""
-        cache, found = session.cache, session.memory.recall(session.camera, session.cache.frames)
-        return replace(found, frames=found.frames and found.frames.before(cache.frames - cache.window))
+    def _recall(self, session: Session) -> tuple[Tensor | None, Cache]:
+        """For the next frame: features, and the cache, with the frames in it that are recalled."""
+        cache, recalled = session.cache, session.memory.recall(session.camera, session.cache.frames)
+        frames = recalled.frames and recalled.frames.before(cache.frames - cache.window)
+        return recalled.features, extended(cache, frames, self.actions, self.backbone) if frames else cache
 
     def _remember(self, session: Session, latents: Tensor, action: Tensor) -> None:
         time = session.cache.frames - 1

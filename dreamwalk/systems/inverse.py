@@ -8,25 +8,28 @@ model (arXiv 2206.11795).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.clip import Clip, FittingData
+from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import Count
 from dreamwalk.world import ActionSchema
 
 
 @dataclass(frozen=True)
-class InverseConfig:
+class InverseConfig(SystemConfig):
     """Sizes of the examiner: how many buttons and axes it reads."""
 
     buttons: Count
     axes: Count
     width: int = 32
+
+    def build(self) -> Inverse:
+        return Inverse(self)
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> InverseConfig:
         """The config for data with these actions; UserError for data without."""
@@ -35,12 +38,11 @@ class InverseConfig:
         return replace(self, buttons=len(schema.buttons), axes=len(schema.axes))
 
 
-class Inverse(nn.Module):
+class Inverse(System):
     """A small convolutional network on pairs of frames at half resolution."""
 
     name = "inverse"
-    about: dict[str, Any] | None = None
-    """Metadata of the file that the weights came from."""
+    config: InverseConfig
 
     def __init__(self, config: InverseConfig) -> None:
         super().__init__()
@@ -54,14 +56,6 @@ class Inverse(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(48 * w, 256), nn.SiLU(), nn.Linear(256, config.buttons + config.axes)
         )
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """What is sharded, compiled and checkpointed."""
-        return []
-
-    def fit_from_data(self, data: FittingData) -> None:
-        """Nothing is computed from data before the first step."""
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Frames `(n, 3, h, w)` in [-1, 1] to button logits `(n, buttons)`, axes `(n, axes)` in [-1, 1]."""

@@ -24,18 +24,20 @@ it, whatever the stride in time. The paper codes both by frames, as an inflated 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.backbones import VideoBackboneConfig, build_video_backbone
-from dreamwalk.backbones.crossdit import CrossDiTConfig
+from dreamwalk.backbones.clip_inputs import widened
+from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
 from dreamwalk.backbones.mmdit import MMDiTConfig
-from dreamwalk.clip import Clip, FittingData
+from dreamwalk.clip import Clip
 from dreamwalk.codecs import VideoCodecConfig, build_video_codec
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
@@ -44,16 +46,16 @@ from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.schedules.flow import add_noise, logit_normal, shift, spread
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems.clip_generator import ClipRequest, film, shown_beside
+from dreamwalk.systems.clip_generator import ClipGenerator, ClipRequest, film, shown_beside
+from dreamwalk.systems.system import SystemConfig
 from dreamwalk.systems.upscaling import degraded, resized
 from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 
 
 @dataclass(frozen=True)
-class MoviegenConfig:
+class MoviegenConfig(SystemConfig):
     """The parts of a text-to-video system, and how it is trained and sampled."""
 
     codec: VideoCodecConfig = field(default_factory=BlockCodecConfig)
@@ -93,6 +95,9 @@ class MoviegenConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the backbone's weights; the codec's are float32."""
 
+    def build(self) -> Moviegen:
+        return Moviegen(self)
+
     def __post_init__(self) -> None:
         channels, extra = self.backbone.channels, self.backbone.extra
         if self.enlarges < 1 or (self.enlarges > 1 and extra != channels):
@@ -102,14 +107,11 @@ class MoviegenConfig:
             )
 
 
-class Moviegen(nn.Module):
+class Moviegen(ClipGenerator):
     """A frozen video codec, a text encoder, and a transformer over clips."""
 
     name = "moviegen"
-    about: dict[str, Any] | None = None
-    """Metadata of the file that the weights came from."""
-    walkable: WorldSpec | None = None
-    """Of its data: the starts are first pictures to choose from."""
+    config: MoviegenConfig
 
     def __init__(self, config: MoviegenConfig) -> None:
         super().__init__()
@@ -120,11 +122,17 @@ class Moviegen(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """What is sharded, compiled and checkpointed."""
         return self.backbone.blocks
 
-    def fit_from_data(self, data: FittingData) -> None:
-        """Nothing is computed from data before the first step: the codec arrives trained."""
+    @property
+    def working_bytes(self) -> int:
+        return 4 * 3 * self.config.frames * math.prod(self.config.size)
+
+    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a system with nothing beside its latents, and of other tables of positions."""
+        backbone = self.config.backbone
+        tensors = widened(tensors, backbone)
+        return grown(tensors, backbone.extent) if isinstance(backbone, CrossDiTConfig) else tensors
 
     def encode(self, video: Tensor) -> Tensor:
         """Video in 0 to 255 `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""

@@ -60,6 +60,9 @@ class NextFrameConfig(InteractiveConfig):
     weight_floor: Positive = 0.3
     """Sigma below which the loss weight of a target stops growing."""
 
+    def build(self) -> NextFrame:
+        return NextFrame(self)
+
 
 class NextFrame(Interactive):
     """The loss of Next-Frame Diffusion."""

@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
-from dreamwalk.backbones.clip_inputs import widened
-from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
 from dreamwalk.codecs import KLCodec, TAECodec
 from dreamwalk.codecs.tae import inflate
 from dreamwalk.device.budget import GIB, free_bytes
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Dream, WorldSpec
-from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
-from dreamwalk.systems.forcing import Forcing, ForcingConfig
+from dreamwalk.systems.autoencode import Autoencode
+from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.interactive import Interactive
-from dreamwalk.systems.inverse import Inverse, InverseConfig
-from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
-from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
+from dreamwalk.systems.inverse import Inverse
+from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import conform, mending
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
-Trainable = Autoencode | Inverse | NextFrame | Forcing | Moviegen
-Config = AutoencodeConfig | InverseConfig | NextFrameConfig | ForcingConfig | MoviegenConfig
-SYSTEMS: dict[str, tuple[Any, Any]] = {
-    "autoencode": (Autoencode, AutoencodeConfig),
-    "inverse": (Inverse, InverseConfig),
-    "nextframe": (NextFrame, NextFrameConfig),
-    "forcing": (Forcing, ForcingConfig),
-    "moviegen": (Moviegen, MoviegenConfig),
+SYSTEMS = {
+    "autoencode": "Autoencode",
+    "forcing": "Forcing",
+    "inverse": "Inverse",
+    "moviegen": "Moviegen",
+    "nextframe": "NextFrame",
 }
+"""Every system: the module of this package, and its class there."""
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
-def build(config: Config) -> Trainable:
-    """The system that a config describes, with fresh weights."""
-    return next(system(config) for system, kind in SYSTEMS.values() if isinstance(config, kind))
+def system_class(name: str) -> type[System]:
+    """The class of a system, by its name in `SYSTEMS`."""
+    return getattr(import_module(f"dreamwalk.systems.{name}"), SYSTEMS[name])
+
+
+def config_class(name: str) -> type[SystemConfig]:
+    """The class of its config."""
+    return get_type_hints(system_class(name))["config"]
 
 
 def shipped() -> list[str]:
@@ -72,33 +73,19 @@ def known(name: str | Path) -> bool:
     return str(name).startswith("hf://") or Path(name).exists() or str(name) in shipped()
 
 
-def is_shown(kind: str) -> bool:
-    """Whether a system dreams something to look at; of one that is not known, `load` says what is wrong."""
-    system = SYSTEMS.get(kind, (None,))[0]
-    return system is None or system is Moviegen or issubclass(system, Interactive)
+def kind_of(name: str | Path) -> type[System]:
+    """The class of the system that a name, a file or a folder holds; UserErrors as of `load`."""
+    return system_class(_described(locate(name)).system)
 
 
-def kind_of(name: str | Path) -> str:
-    """The system that a name, a file or a folder holds; UserErrors as of `load`."""
-    return _described(locate(name)).system
-
-
-def is_of_clips(name: str | Path) -> bool:
-    """Whether a name, a file or a folder holds a system that dreams whole clips."""
-    try:
-        return kind_of(name) == Moviegen.name
-    except UserError:  # `load` says what is wrong
-        return False
-
-
-def load(name: str | Path) -> Trainable:
+def load(name: str | Path) -> System:
     """A system with its weights, ready to dream, on the CPU and in evaluation mode.
 
     `name`: shipped weights (`nextframe.doom`), a .safetensors file that dreamwalk wrote, a run folder, or
     `hf://owner/repository`. UserError says in one sentence what is wrong with anything else.
     """
     made = load_mmap(name)
-    if isinstance(made, Moviegen):  # of which nothing has been read yet
+    if made.generates == "clips":  # of which nothing has been read yet
         _require_memory(made, f"'{name}'")
     files.align_(made)
     return made
@@ -112,7 +99,7 @@ def dream(system: Any = "nextframe.doom", seed: int | None = None, render_mode: 
     return made.world(seed=seed, render_mode=render_mode)
 
 
-def load_mmap(name: str | Path) -> Trainable:
+def load_mmap(name: str | Path) -> System:
     """The system of `load`; weights of one of clips stay in the file until they are used or moved.
 
     What the file says of itself is held against the tensors that it has, and against memory, before any is
@@ -120,28 +107,28 @@ def load_mmap(name: str | Path) -> Trainable:
     """
     found = _described(locate(name))
     made, source = found.on_meta(), f"'{found.path}'"
-    if isinstance(made, Moviegen):  # large ones are not to be held twice
+    if made.generates == "clips":  # large ones are not to be held twice
         tensors = files.read(found.lender)[0]
         files.assign_(made, tensors, source=source)
     else:
         _require_memory(made, source)
-        tensors, made = files.read(found.lender)[0], build(found.config)
+        tensors, made = files.read(found.lender)[0], found.config.build()
         files.fill(made, tensors, source=source)
     made.about = found.metadata
-    if isinstance(made, Interactive | Moviegen) and "walkable" in found.metadata:
+    if made.generates and "walkable" in found.metadata:
         for part in (part for part in tensors if part.startswith("walkable.")):
             files.check_finite(part, tensors[part], source=source)
         with mending(files.MEND):
             where = f"in {source}, walkable"
             made.walkable = WorldSpec.unpack(tensors, found.metadata["walkable"], where=where)
-        _check_starts(made, made.walkable, source)
+        made.check_world(made.walkable, source)
     return made.eval()
 
 
-def meta_system(name: str | Path) -> Moviegen:
-    """The outline of a system of clips that `load` opens; UserErrors as there."""
+def meta_system(name: str | Path) -> ClipGenerator:
+    """A system of clips on the meta device; UserErrors as of `load`."""
     made = _described(locate(name)).on_meta()
-    assert isinstance(made, Moviegen)
+    assert isinstance(made, ClipGenerator)
     return made
 
 
@@ -153,14 +140,14 @@ class Described:
     lender: Path
     """The file that has the tensors: the same, or shipped weights that it names."""
     system: str
-    config: Config
+    config: SystemConfig
     metadata: dict[str, Any]
 
-    def on_meta(self) -> Trainable:
+    def on_meta(self) -> System:
         """The system on the meta device; UserError with the first tensor that the file lacks, that has
         another shape, or that is too much."""
         shapes, source = files.header(self.lender).shapes, f"'{self.path}'"
-        made = files.on_meta(lambda: build(self.config), shapes, source=source)
+        made = files.on_meta(self.config.build, shapes, source=source)
         files.check_shapes(made, shapes, source=source)
         files.check_no_more(made, shapes, source=source, beside="walkable.")
         return made
@@ -173,7 +160,7 @@ def _described(path: Path) -> Described:
         system = conform(str, about.get("system"), f"{source}, system")
         if system not in SYSTEMS:
             raise UserError(f"'{path}' is of the system '{system:.60}', which this version does not know")
-        config = from_json(SYSTEMS[system][1], about.get("config"), where=f"{source}, config")
+        config = from_json(config_class(system), about.get("config"), where=f"{source}, config")
         conform(dict[str, str], about.get("notes", {}), f"{source}, notes")
     return Described(path, lender, system, config, about)
 
@@ -191,27 +178,9 @@ def _lender(path: Path, about: dict[str, Any]) -> Path:
     return PRETRAINED / f"{about['borrows']}.safetensors"
 
 
-def _check_starts(system: Interactive | Moviegen, walkable: WorldSpec, source: str) -> None:
-    """UserError unless a walk can begin from the starts of a file, and take its actions."""
-    if isinstance(system, Moviegen):
-        return
-    config, (_, down, across) = system.config, system.codec.stride
-    wanted = config.actions, (config.backbone.grid[0] * down, config.backbone.grid[1] * across)
-    if (walkable.actions.size, walkable.starts.shape[1:3]) != wanted:
-        (height, width), (down, across) = walkable.starts.shape[1:3], wanted[1]
-        raise UserError(
-            f"{source} has {walkable.actions.size} actions and starts of {height}x{width}, and its network "
-            f"takes {wanted[0]} and {down}x{across}: {files.MEND}"
-        )
-
-
-def _require_memory(system: Trainable, source: str) -> None:
-    """UserError unless there is memory for the weights and for what a walk keeps, or for a clip."""
-    size = sum(tensor.nbytes for tensor in (*system.parameters(), *system.buffers()))
-    if isinstance(system, Interactive):
-        size += system.backbone.cache_bytes(system.config.window)
-    if isinstance(system, Moviegen):
-        size += 4 * 3 * system.config.frames * math.prod(system.config.size)
+def _require_memory(system: System, source: str) -> None:
+    """UserError unless there is memory for the weights and for what sampling keeps."""
+    size = sum(tensor.nbytes for tensor in (*system.parameters(), *system.buffers())) + system.working_bytes
     free = free_bytes(torch.device("cpu"))
     if free is not None and size > free:
         raise UserError(
@@ -230,12 +199,12 @@ def load_examiner(name: str) -> Inverse | None:
     return examiner
 
 
-def load_codec(system: Trainable, name: str | Path) -> None:
+def load_codec(system: System, name: str | Path) -> None:
     """Give `system` the trained codec of another file, which must be of the same config."""
-    if not isinstance(system, Interactive | Moviegen):
+    if not isinstance(system, Interactive | ClipGenerator):
         raise UserError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
-    if not isinstance(other, Autoencode | Interactive | Moviegen):
+    if not isinstance(other, Autoencode | Interactive | ClipGenerator):
         raise UserError(f"'{name}' is of the system {other.name}, which has no codec to take")
     if other.config.codec != system.config.codec:
         raise UserError(
@@ -244,7 +213,7 @@ def load_codec(system: Trainable, name: str | Path) -> None:
     system.codec.load_state_dict(other.codec.state_dict())
 
 
-def init_from(system: Trainable, name: str | Path) -> None:
+def init_from(system: System, name: str | Path) -> None:
     """Start `system` from the weights of another file of the same shapes; parts that it lacks stay fresh.
 
     A TAE also starts from the image autoencoder that it inflates. What is shown something beside its latents
@@ -256,11 +225,7 @@ def init_from(system: Trainable, name: str | Path) -> None:
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
             return inflate(codec, image.codec)
     tensors = files.read(_lender(path := locate(name), files.metadata(path)))[0]
-    if isinstance(system, Moviegen):
-        backbone = system.config.backbone
-        tensors = widened(tensors, backbone)
-        if isinstance(backbone, CrossDiTConfig):
-            tensors = grown(tensors, backbone.extent)
+    tensors = dict(system.adapt_weights(tensors))
     parts = {tensor.split(".")[0] for tensor in tensors}
     fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")

@@ -17,7 +17,7 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Process
 from dreamwalk.errors import UserError
 from dreamwalk.systems.moviegen import Moviegen
-from dreamwalk.systems.open import Trainable
+from dreamwalk.systems.system import System
 from dreamwalk.training.run import Run
 
 
@@ -29,7 +29,7 @@ def open_data(run: Run) -> Shards | Latents:
     return data
 
 
-def check_latents(data: Latents, system: Trainable) -> None:
+def check_latents(data: Latents, system: System) -> None:
     """UserError unless `system` trains on latents, and these are of its codec."""
     if not isinstance(system, Moviegen):
         raise UserError(
@@ -95,7 +95,8 @@ class DataToFit:
         return batch([draw(self.run, self.shards, step, row) for step in range(16) for row in rows])
 
     def paths(self) -> tuple[Tensor, Tensor]:
-        """Poses `(k, t, 4, 4)` and actions `(k, t, a)` of all clips of the usual length; UserError without."""
+        """Poses `(k, t, 4, 4)` and actions `(k, t, a)` of all clips of the usual length; UserError
+        without."""
         walks = [self.shards.walked(index) for index in range(len(self.shards))]
         length = max(len(actions) for _, actions in walks)
         whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
@@ -109,7 +110,7 @@ class DataToFit:
 
 
 @torch.no_grad()
-def looked_at(run: Run, data: Shards | Latents, system: Trainable) -> tuple[Clip, Tensor]:
+def looked_at(run: Run, data: Shards | Latents, system: System) -> tuple[Clip, Tensor]:
     """Four clips to preview a system on, and what they show, in [-1, 1] `(b, t, 3, h, w)`."""
     device = next(system.parameters()).device
     if isinstance(data, Latents):

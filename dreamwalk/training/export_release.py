@@ -15,7 +15,7 @@ import tyro
 from torch import Tensor
 
 from dreamwalk.errors import UserError
-from dreamwalk.systems.open import SYSTEMS, locate
+from dreamwalk.systems.open import config_class, locate
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 from dreamwalk.weights.int8 import pack
@@ -61,8 +61,8 @@ def ship(order: Ship) -> None:
 def _lend(order: Ship, metadata: dict[str, Any]) -> None:
     """A file without tensors; UserError unless those of `borrow` fit."""
     tensors, lender = files.read(locate(order.borrow))
-    system, kind = SYSTEMS[metadata["system"]]
-    files.fill(system(from_json(kind, metadata["config"])), tensors, source=f"'{order.borrow}'")
+    config = from_json(config_class(metadata["system"]), metadata["config"])
+    files.fill(config.build(), tensors, source=f"'{order.borrow}'")
     theirs = {name: lender[name] for name in ("step", "notes", "walkable")}
     theirs["notes"] = {"weights": f"those of {order.borrow}"} | theirs["notes"]
     files.save(order.out, {}, metadata=metadata | theirs | {"borrows": order.borrow})

@@ -32,9 +32,8 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Process
 from dreamwalk.errors import UserError, require_writable
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems.interactive import InteractiveConfig
-from dreamwalk.systems.inverse import InverseConfig
-from dreamwalk.systems.open import Trainable, build, init_from, load_codec
+from dreamwalk.systems.open import init_from, load_codec
+from dreamwalk.systems.system import System
 from dreamwalk.training import checkpoint
 from dreamwalk.training.batches import DataToFit, batches, check_latents, looked_at, open_data, rows
 from dreamwalk.training.flops import count_flops, peak_flops
@@ -51,7 +50,7 @@ from dreamwalk.weights.config import to_json
 class Training:
     """What changes while a run goes on."""
 
-    system: Trainable
+    system: System
     optimizers: list[torch.optim.Optimizer]
     average: EMA
     step: int = 0
@@ -110,7 +109,7 @@ def fit(
     require_writable(folder)
     place = distributed.start(device)
     data = open_data(run)
-    if isinstance(data, Shards) and isinstance(run.system, InteractiveConfig | InverseConfig):
+    if isinstance(data, Shards):
         run = replace(run, system=run.system.sized(data.schema, data.size))
     training = _build(run, data, place, fresh=found is None)
     if found is not None:
@@ -137,7 +136,7 @@ def fit(
 def _build(run: Run, data: Shards | Latents, place: Process, *, fresh: bool) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
-    system = build(run.system)
+    system = run.system.build()
     if run.codec:
         load_codec(system, run.codec)
     if run.start:
@@ -158,7 +157,7 @@ def _build(run: Run, data: Shards | Latents, place: Process, *, fresh: bool) -> 
     return Training(system, optimizers, EMA(trained, decay=run.ema))
 
 
-def _prepare(run: Run, shards: Shards, system: Trainable, *, fresh: bool) -> None:
+def _prepare(run: Run, shards: Shards, system: System, *, fresh: bool) -> None:
     """Set what is computed from clips, not learnt along."""
     if fresh:
         system.fit_from_data(DataToFit(run, shards))
@@ -290,12 +289,12 @@ def _preview(
 
 
 @contextmanager
-def _whole(run: Run, training: Training, place: Process) -> Iterator[Trainable]:
+def _whole(run: Run, training: Training, place: Process) -> Iterator[System]:
     """The system with its averaged weights; of a sharded one a whole copy, which the first process fills."""
     if place.world > 1:
         tensors = _averaged(training)
         with torch.random.fork_rng(devices=[]):
-            copy = build(run.system) if place.first else training.system
+            copy = run.system.build() if place.first else training.system
         if place.first:
             files.fill(copy, tensors, source="this run")
             copy.to(place.device).eval()

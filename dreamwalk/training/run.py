@@ -11,14 +11,8 @@ from typing import Literal
 
 from dreamwalk.errors import UserError
 from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe
-from dreamwalk.systems.autoencode import AutoencodeConfig
-from dreamwalk.systems.forcing import ForcingConfig
-from dreamwalk.systems.inverse import InverseConfig
-from dreamwalk.systems.moviegen import MoviegenConfig
-from dreamwalk.systems.nextframe import NextFrameConfig
+from dreamwalk.systems.system import SystemConfig
 from dreamwalk.validation import Count
-
-SystemConfig = AutoencodeConfig | NextFrameConfig | ForcingConfig | InverseConfig | MoviegenConfig
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ def dreamt(data: Path, out: Path) -> Stage:
     from dreamwalk.commands.play import open_stage
     from dreamwalk.data.shards import Shards
     from dreamwalk.systems import nextframe
-    from dreamwalk.systems.open import build
     from dreamwalk.training.world_spec import walkable
     from dreamwalk.weights import files
     from dreamwalk.weights.config import to_json
@@ -52,7 +51,7 @@ def dreamt(data: Path, out: Path) -> Stage:
     config = replace(nextframe.tiny(), actions=shards.schema.size)
     tensors, about = walkable(shards).pack()
     metadata = {"system": nextframe.NextFrame.name, "config": to_json(config), "walkable": about}
-    files.save(out / "weights.safetensors", build(config).state_dict() | tensors, metadata=metadata)
+    files.save(out / "weights.safetensors", config.build().state_dict() | tensors, metadata=metadata)
     return open_stage(str(out), "cpu")
 
 

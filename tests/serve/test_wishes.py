@@ -218,12 +218,12 @@ def test_a_real_system_makes_clips(tmp_path: Path) -> None:
 
     from dreamwalk.commands.play import open_stage
     from dreamwalk.systems.moviegen import tiny
-    from dreamwalk.systems.open import build, load
+    from dreamwalk.systems.open import load
     from dreamwalk.weights import files
     from dreamwalk.weights.config import to_json
 
     torch.manual_seed(0)
-    system, config = build(tiny()), tiny()
+    system, config = tiny().build(), tiny()
     metadata = {"system": "moviegen", "config": to_json(config)}
     files.save(tmp_path / "weights.safetensors", system.state_dict(), metadata=metadata)
     stage = open_stage(str(tmp_path), "cpu")

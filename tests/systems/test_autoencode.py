@@ -63,7 +63,7 @@ def built(codec: CodecConfig | VideoCodecConfig, **changes: object) -> Autoencod
 def test_every_codec_learns_a_clip(kind: str, clip: Clip) -> None:
     """And its latents are as loud as noise where their scale is measured."""
     system = built(CODECS[kind], noise=0.0)
-    system.prepare(lambda: clip)
+    system.fit_from_data(AsData(clip))
     told = learn(system, clip, steps=60)
     assert told[-1]["loss"] < 0.75 * told[0]["loss"]
     assert system.preview(clip).shape == clip.video.shape

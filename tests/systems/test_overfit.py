@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import Toy, with_map
+from toy import AsData, Toy, with_map
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.kl_autoencoder import kl_tiny
@@ -17,7 +17,7 @@ from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
-from dreamwalk.systems.open import Trainable
+from dreamwalk.systems.system import System
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def clip() -> Clip:
     return batch(list(Toy(clip_frames=6).clips(range(2))))
 
 
-def learn(system: Trainable, clip: Clip, *, steps: int, lr: float) -> list[float]:
+def learn(system: System, clip: Clip, *, steps: int, lr: float) -> list[float]:
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(
         [p for p in system.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.99)
@@ -46,7 +46,7 @@ def learn(system: Trainable, clip: Clip, *, steps: int, lr: float) -> list[float
 def test_autoencode(codec: PatchCodecConfig, clip: Clip) -> None:
     torch.manual_seed(0)
     system = Autoencode(AutoencodeConfig(codec=codec))
-    system.prepare(lambda: clip)
+    system.fit_from_data(AsData(clip))
     before = psnr(to_bytes(system.preview(clip)), clip.video).mean()
     losses = learn(system, clip, steps=100, lr=3e-3)
     after = psnr(to_bytes(system.preview(clip)), clip.video).mean()

@@ -27,7 +27,7 @@ from dreamwalk.systems import open as opening
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.systems.interactive import Interactive
-from dreamwalk.systems.open import build, load, meta_system
+from dreamwalk.systems.open import load, meta_system
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 from dreamwalk.weights.int8 import pack
@@ -71,7 +71,7 @@ def _one_thread() -> Iterator[None]:
 def contents(name: str) -> tuple[Tensors, dict[str, Any]]:
     """Tensors and metadata of a small weight file of a system."""
     torch.manual_seed(0)
-    system = build(CONFIGS[name])
+    system = CONFIGS[name].build()
     tensors, metadata = dict(system.state_dict()), {"system": name, "config": to_json(system.config)}
     if isinstance(system, Interactive):
         walkable = toy_system().walkable
@@ -257,7 +257,7 @@ def test_only_shipped_weights_can_be_borrowed(
     monkeypatch.setattr(opening, "_fetch", lambda name: pytest.fail(f"asked the hub for {name}"))
     write(tmp_path / "nextframe", *contents("nextframe"))
     write(tmp_path / "w.safetensors", {}, contents("nextframe")[1] | {"borrows": lender})
-    for read in (load, lambda path: opening.init_from(build(CONFIGS["nextframe"]), path)):
+    for read in (load, lambda path: opening.init_from(CONFIGS["nextframe"].build(), path)):
         with pytest.raises(UserError, match="only those that come with dreamwalk may be borrowed"):
             read(tmp_path / "w.safetensors")
     assert load("nextframe.doom").about["borrows"] in opening.shipped()  # type: ignore[index]
