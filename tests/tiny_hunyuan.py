@@ -40,6 +40,10 @@ def published(kind: str | None) -> HunyuanVideoTransformer3DModel:
     return model
 
 
+REFINED = {"norm1": "norm1", "norm2": "norm2", "attn.to_out.0": "self_attn_proj", "ff.net.2": "mlp.fc2"}
+REFINED |= {"ff.net.0.proj": "mlp.fc1", "norm_out.linear": "adaLN_modulation.1"}
+
+
 def as_tencent(model: HunyuanVideoTransformer3DModel) -> dict[str, Tensor]:
     """The same weights under their authors' names: a table of its own, from theirs to diffusers'."""
     given, made = model.state_dict(), {}
