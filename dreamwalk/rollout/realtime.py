@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import RingCache
-from dreamwalk.rollout.execute import ModelInput, Solver, execute
+from dreamwalk.rollout.execute import ModelInput, Update, euler, execute
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import ForwardSpec, Pass, Plan
 
@@ -135,13 +135,13 @@ class _RingReader:
     seconds: dict[bool, float]
     """Spent in passes that commit, and in those that do not."""
 
-    def __call__(self, look: ModelInput) -> Tensor:
-        began, commits = perf_counter(), look.commits[0]
-        v, fresh = self.step(look.x, look.shown[0], self.action, self.session.cache, self.views)
-        if commits:
+    def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
+        (frame,), began = branches, perf_counter()
+        v, fresh = self.step(frame.x, frame.input_sigma[0], self.action, self.session.cache, self.views)
+        if commits := frame.commits[0]:
             self.session.cache.write(fresh)
         self.seconds[commits] += perf_counter() - began
-        return v
+        return [v]
 
 
 def denoise_frame(
@@ -151,7 +151,7 @@ def denoise_frame(
     *,
     grid: tuple[float, ...],
     views: Tensor | None = None,
-    solver: Solver = "euler",
+    update: Update = euler,
     timings: dict[str, float] | None = None,
 ) -> Tensor:
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
@@ -159,7 +159,7 @@ def denoise_frame(
     `grid` are rising sigmas. `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
     reader = _RingReader(step, session, action, views, {False: 0.0, True: 0.0})
-    x = execute(frame_plan(grid, session.history_sigma), reader, session.noise, solver=solver)
+    x = execute(frame_plan(grid, session.history_sigma), reader, session.noise, update=update)
     if timings is not None:
         timings["denoise"], timings["commit"] = (1000 * reader.seconds[commits] for commits in (False, True))
     return x

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dreamwalk.rollout.execute import Noise, Predictor, Solver, State, begin, rows
+from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
 from dreamwalk.schedules.plans import Pass, Plan
 from dreamwalk.schedules.staircase import Guide, Schedule, Shown, stride, unguided
@@ -32,11 +32,11 @@ def endless(
     schedule: Schedule,
     grid: Sequence[float],
     history: Tensor,
-    predict: Predictor,
+    predictor: Predictor,
     noise: Noise,
     *,
     history_sigma: Shown = 0.0,
-    solver: Solver = "euler",
+    update: Update = euler,
     guide: Guide = unguided,
 ) -> Iterator[Moment]:
     """Go on after `history` `(b, k, c, h, w)`, frames 0 .. k-1, for as long as moments are asked for.
@@ -64,16 +64,16 @@ def endless(
         )
         plan = replace(plan, frames=tuple(first + frame for frame in plan.frames))
         state = begin(plan, noise, x)
-        state.moved = {plan.frames.index(frame): last for frame, last in moved.items()}
-        for row in rows(plan, state, predict, noise, solver=solver):
+        state.last_step = {plan.frames.index(frame): last for frame, last in moved.items()}
+        for row in run(plan, state, predictor, noise, update=update):
             yield _moment(plan, state, row, known)
-        moved = {plan.frames[p]: last for p, last in state.moved.items() if plan.levels[-1][p]}
+        moved = {plan.frames[p]: last for p, last in state.last_step.items() if plan.levels[-1][p]}
         committed = {f for f in committed if f >= first} | _committed(plan)
         done = known + sum(level == 0 for level in plan.levels[-1][known:])
         total = first + done
         known, x = min(keep, done), state.x[:, max(0, done - keep) :]
-        if isinstance(predict, CachedFramePredictor):
-            predict.forget(total - known)
+        if isinstance(predictor, CachedFramePredictor):
+            predictor.forget(total - known)
 
 
 def _moment(plan: Plan, state: State, row: int, known: int) -> Moment:

@@ -150,7 +150,7 @@ class Forcing(Interactive):
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
         """The weighted loss of frames at `sigma` beside frames of which `seen` is left."""
-        error = self.error(x, flow.clean(noisy, v, sigma))
+        error = self.error(x, flow.denoised(noisy, v, sigma))
         weight = flow.fused_snr_weight(sigma, seen, most=self.config.snr_most, decay=self.config.snr_decay)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 

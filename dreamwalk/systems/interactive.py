@@ -19,7 +19,7 @@ from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import NeuralMap, NeuralMapConfig, PoseModel
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
-from dreamwalk.rollout.execute import KeyedNoise, Predictor, Solver
+from dreamwalk.rollout.execute import KeyedNoise, Predictor, Update, euler
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep, fits
 from dreamwalk.rollout.realtime import CameraState, EagerStep, Session, Step, commit_frame, denoise_frame
@@ -187,7 +187,7 @@ class Interactive(nn.Module):
         schedule: Schedule,
         seed: int = 0,
         cached: bool = True,
-        solver: Solver = "euler",
+        update: Update = euler,
         guide: Guide = unguided,
     ) -> Iterator[Moment]:
         """Dream on from the batched clip `start` on any schedule; a moment a row, without an end.
@@ -200,7 +200,7 @@ class Interactive(nn.Module):
         noise = KeyedNoise((seed,) * len(latents), tuple(latents.shape[2:]), latents.device)
         grid, level = list(reversed(self.grid(schedule.steps))), self.shown_history
         yield from endless(
-            schedule, grid, latents, reader, noise, history_sigma=level, solver=solver, guide=guide
+            schedule, grid, latents, reader, noise, history_sigma=level, update=update, guide=guide
         )
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:

@@ -92,7 +92,7 @@ class NextFrame(Interactive):
         sigma = self.draw_levels(frames, generator)
         eps_history, eps = generator.normal(*history.shape[1:]), generator.normal(*targets.shape[1:])
         if self.config.self_history:
-            own = flow.spread(generator.uniform(frames) < self.config.self_history, history)
+            own = flow.expand_like(generator.uniform(frames) < self.config.self_history, history)
             history = self.dreamt_history(history, own, eps, shown_at, Known(conditions, views), generator)
         noisy, shown = flow.add_noise(targets, eps, sigma), flow.add_noise(history, eps_history, shown_at)
         v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, Known(conditions, views))
@@ -113,7 +113,7 @@ class NextFrame(Interactive):
         for _ in range(self.config.self_rounds):
             shown = flow.add_noise(mixed, generator.normal(*history.shape[1:]), shown_at)
             v = teacher_pass(self.backbone, shown, eps, shown_at, pure, known)
-            dreamt = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
+            dreamt = torch.cat([history[:, :1], flow.denoised(eps, v, pure)[:, :-1]], dim=1)
             mixed = torch.where(own, dreamt, history)
         return mixed
 
@@ -123,7 +123,7 @@ class NextFrame(Interactive):
         return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
-        error = self.error(x, flow.clean(noisy, v, sigma))
+        error = self.error(x, flow.denoised(noisy, v, sigma))
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
         return {"loss": (weight * error).mean(), "error": error.mean().detach()}
 
