@@ -42,7 +42,7 @@ def main(options: Options) -> None:
         grid, options.frames, lag=options.lag, chunk=options.chunk, history=options.history, mask=options.mask
     )
     print(plan.show())
-    print("levels:", ", ".join(f"{level} = {sigma:.3f}" for level, sigma in enumerate(plan.grid)))
+    print("levels:", ", ".join(f"{level} = {sigma:.3f}" for level, sigma in enumerate(plan.sigmas)))
     if options.png:
         plan_picture(plan, options.png)
     print("approximate:", "; ".join(plan.approximate) or "nothing")

@@ -39,16 +39,16 @@ def main(options: Options) -> None:
         x, sigma = ways[torch.randint(len(ways), (64,))], (1.1 * torch.rand(64, LENGTH)).clamp(max=1)
         sigma[:32, 0] = 0  # half of the time one knows where one starts
         noisy = flow.add_noise(x, torch.randn_like(x), sigma)
-        error = flow.clean(noisy, net(noisy, sigma, NOTHING, visible=ALL), sigma) - x
+        error = flow.denoised(noisy, net(noisy, sigma, NOTHING, visible=ALL), sigma) - x
         (flow.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
         optim.step(), decay.step(), optim.zero_grad()
     start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)
-    reader = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: (NOTHING, None))
-    noise, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.sigma_grid(32).tolist()
+    model = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: (NOTHING, None))
+    eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.sigma_grid(32).tolist()
     for lag, *guide in options.plans:
         plan = staircase.staircase(grid, LENGTH - 1, lag=lag, history=1, mask="bidirectional")
-        near = planning.Guided(reader, lambda x: -(x[:, -1, :, 0, 0] - goal).square().sum(1), noise, *guide)
-        dreamt = execute.execute(planning.foreseen(plan), near, noise, given=start[:, None, :, None, None])
+        aim = planning.RewardGuidance(model, lambda x: -(x[:, -1, :, 0, 0] - goal).pow(2).sum(1), eps, *guide)
+        dreamt = execute.execute(planning.foreseen(plan), aim, eps, given=start[:, None, :, None, None])
         path, end = dreamt[..., 0, 0].numpy(), goal.numpy()
         there, through = MAZE.arrives(path, end).mean(), MAZE.crosses(path).any(1).mean()
         print(f"lag {lag}, weight and samples {guide}: {there:.1%} arrive, {through:.1%} cross a wall")

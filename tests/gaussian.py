@@ -1,9 +1,11 @@
 """A world whose dreams can be reckoned: frames are numbers of a Gaussian process, its denoiser is exact."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
-from dreamwalk.rollout.execute import ModelInput, Solver, execute
+from dreamwalk.rollout.execute import ModelInput, Predictor, Update, euler, execute
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import sigma_grid
 
@@ -21,7 +23,10 @@ class Oracle:
     def __init__(self, truth: Tensor = TRUTH) -> None:
         self.calls, self.truth = 0, truth
 
-    def __call__(self, look: ModelInput) -> Tensor:
+    def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
+        return [self.velocity(branch) for branch in branches]
+
+    def velocity(self, look: ModelInput) -> Tensor:
         self.calls += 1
         x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
         levels, truth = sigma[0].double(), self.truth[frames][:, frames]
@@ -54,7 +59,7 @@ class Basis:
     def given(self, plan: Plan, truth: Tensor = TRUTH) -> Tensor | None:
         """Values of a plan's given slots: true data, as noisy as the plan says."""
         data = torch.linalg.cholesky(truth) @ torch.stack([self(f, -1)[:, 0] for f in range(FRAMES)])
-        levels = [plan.grid[level] for level in plan.levels[0]]
+        levels = [plan.sigmas[level] for level in plan.levels[0]]
         values = [
             (1 - levels[p]) * data[plan.frames[p]][:, None] + levels[p] * self(plan.frames[p], 0)
             for p in range(len(levels))
@@ -64,27 +69,31 @@ class Basis:
 
 
 def covariance(
-    plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH
+    plan: Plan, update: Update = euler, *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH
 ) -> Tensor:
     """Of all that a plan dreams, slot by slot; what it is given has the distribution of the data."""
     basis = Basis(draws)
-    dreamt = execute(plan, Oracle(truth), basis, given=basis.given(plan, truth), solver=solver)[..., 0]
+    dreamt = execute(plan, Oracle(truth), basis, given=basis.given(plan, truth), update=update)[..., 0]
     return dreamt.T @ dreamt
 
 
-def error(plan: Plan, solver: Solver = "euler", *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH) -> float:
+def error(plan: Plan, update: Update = euler, *, draws: int = 4 * FRAMES, truth: Tensor = TRUTH) -> float:
     """Largest error of that covariance: of the last copies of frames, at the levels where the plan ends."""
     last = {frame: slot for slot, frame in enumerate(plan.frames)}
     slots, frames = list(last.values()), list(last)
-    sigma = torch.tensor([plan.grid[plan.levels[-1][p]] for p in slots]).double()
+    sigma = torch.tensor([plan.sigmas[plan.levels[-1][p]] for p in slots]).double()
     keep = 1 - sigma
     wanted = keep[:, None] * truth[frames][:, frames] * keep[None] + torch.diag(sigma**2)
-    return float((covariance(plan, solver, draws=draws, truth=truth)[slots][:, slots] - wanted).abs().max())
+    return float((covariance(plan, update, draws=draws, truth=truth)[slots][:, slots] - wanted).abs().max())
 
 
-def alone(look: ModelInput) -> Tensor:
-    """Frames that know nothing of each other."""
-    return look.x
+def each(velocity: Callable[[ModelInput], Tensor]) -> Predictor:
+    """A predictor that knows every branch by itself."""
+    return lambda branches: [velocity(branch) for branch in branches]
+
+
+alone = each(lambda branch: branch.x)
+"""Frames that know nothing of each other."""
 
 
 def grid(steps: int) -> list[float]:

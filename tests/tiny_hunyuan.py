@@ -40,6 +40,12 @@ def published(kind: str | None) -> HunyuanVideoTransformer3DModel:
     return model
 
 
+REFINED = {"norm1": "norm1", "norm2": "norm2", "attn.to_out.0": "self_attn_proj", "ff.net.2": "mlp.fc2"}
+REFINED |= {"ff.net.0.proj": "mlp.fc1", "norm_out.linear": "adaLN_modulation.1"}
+VIDEO = ("to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k")
+TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k")
+
+
 def as_tencent(model: HunyuanVideoTransformer3DModel) -> dict[str, Tensor]:
     """The same weights under their authors' names: a table of its own, from theirs to diffusers'."""
     given, made = model.state_dict(), {}
@@ -81,10 +87,8 @@ def as_tencent(model: HunyuanVideoTransformer3DModel) -> dict[str, Tensor]:
             put(f"{block}.{theirs}", f"{source}.{name}")
     for i in range(model.config.num_layers):
         block, source = f"double_blocks.{i}", f"transformer_blocks.{i}"
-        video = ("to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k")
-        words = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k")
-        stream(block, source, of="img", attention=video)
-        stream(block, source, of="txt", attention=words)
+        stream(block, source, of="img", attention=VIDEO)
+        stream(block, source, of="txt", attention=TEXT)
         for of, suffix in (("img", ""), ("txt", "_context")):
             put(f"{block}.{of}_mod.linear", f"{source}.norm1{suffix}.linear")
             put(f"{block}.{of}_mlp.fc1", f"{source}.ff{suffix}.net.0.proj")

@@ -14,7 +14,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps, read_walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec, picture
-from dreamwalk.rollout.execute import Solver
+from dreamwalk.rollout.execute import UPDATES, Solver
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.plans import Plan
@@ -150,7 +150,7 @@ def film(
         actions,
         schedule=schedule_of(asked, system, walk.steps or None),
         seed=walk.seed,
-        solver=asked.solver,
+        update=UPDATES[asked.solver],
         guide=guide_of(asked),
     )
     for latents in finished_frames(steps, len(walk)):

@@ -56,7 +56,7 @@ def horizon_plot(curves: dict[str, dict[str, np.ndarray]], path: Path, *, title:
 
 def plan_picture(plan: Plan, path: Path, *, title: str = "") -> None:
     """A plan as a heat map, rows down and slots across: dark is noise, signs are its `marks`."""
-    levels = np.array(plan.grid)[np.array(plan.levels)]
+    levels = np.array(plan.sigmas)[np.array(plan.levels)]
     rows, slots = levels.shape
     figure = Figure(figsize=(2 + 0.35 * slots, 1.5 + 0.22 * rows), layout="constrained")
     axis = figure.subplots()

@@ -1,56 +1,82 @@
-"""The executor of plans: row after row, every slot with its own level and its own solver state.
+"""Executor of plans.
 
-It knows no network: what a view of a read predicts it asks of a `Predictor`, plain or on a cache
-(`rollout.frame_predictor`). Opinions are mixed before anything moves, never after. Walks in real time
-(`rollout.realtime`) and endless ones (`rollout.streaming`) are plans executed here, one after another.
+    for row in plan:
+        Pass      v = mix(predictor(branches of a read)), the mean over the reads of a slot
+                  x = update(x, v), for the slots that the row moves
+        Renoise   x = renoise(x, noise), up to a higher sigma
+        Fuse      x = mean of the copies of a frame
+
+The executor knows no network: a `Predictor` gives the velocities, with or without a cache (`frame_predictor`,
+`clip_predictor`). Real-time walks (`realtime`) and endless ones (`streaming`) are plans as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.flow import renoise
+from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import ForwardSpec, Fuse, Pass, Plan, Renoise
+from dreamwalk.schedules.plans import Branch, ForwardSpec, Pass, Plan, Renoise
 
+
+def euler(step: Step) -> Tensor:
+    """One pass a step, first order."""
+    return step.x + step.dsigma * step.v
+
+
+def heun(step: Step) -> Tensor:
+    """Two passes a step, second order: the mean of the velocities at both ends."""
+    return step.x + step.dsigma * ((step.v + step.v_ahead(euler(step))) / 2)
+
+
+def multistep(step: Step) -> Tensor:
+    """One pass a step, second order (Adams-Bashforth): the velocity is extrapolated from the step before.
+
+    Where a frame rests now or rested in the row before, that one does not tell how to go on: `heun`.
+    """
+    if step.rested:
+        return heun(step)
+    return step.x + step.dsigma * (step.v + step.ratio / 2 * (step.v - step.v_before))
+
+
+Update = Callable[["Step"], Tensor]
 Solver = Literal["euler", "heun", "multistep"]
-"""One pass a step, two, or one that goes on as the step before did; the latter two are of second order.
-
-Where a frame under way rests, or has rested in the row before, what was before does not tell how to go on:
-`multistep` takes two passes there, as `heun` does.
-"""
+UPDATES: dict[Solver, Update] = {"euler": euler, "heun": heun, "multistep": multistep}
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """One view of one read, as a backbone is asked about it: `k` frames in order."""
+    """Input of a backbone for one branch of one read: `k` frames in order."""
 
     x: Tensor
-    """`(b, k, c, h, w)`, as noisy as they are shown."""
-    shown: tuple[float, ...]
-    """At which sigma each is shown."""
+    """`(b, k, c, h, w)`, noised to `input_sigma`."""
+    input_sigma: tuple[float, ...]
+    """Of each frame."""
     frames: tuple[int, ...]
     groups: tuple[int, ...]
-    """Who sees whom, as in `ForwardSpec`."""
-    told: bool = True
-    """Whether conditions are told."""
-    view: int = 0
-    """Which of the views of its read this is."""
+    """The attention mask, as in `ForwardSpec`."""
+    conditional: bool = True
+    """Whether the backbone gets the conditions."""
+    index: int = 0
+    """Of the branch in its read."""
     moves: tuple[bool, ...] = ()
-    """Of which frames the velocity is asked."""
+    """Frames whose velocity is used."""
     commits: tuple[bool, ...] = ()
-    """Whose keys and values, as read here, stay valid from now on."""
+    """Frames whose keys and values, as computed here, stay valid from now on."""
 
     @property
     def sigma(self) -> Tensor:
-        """`(b, k)`."""
-        return torch.tensor(self.shown, dtype=self.x.dtype, device=self.x.device).expand(len(self.x), -1)
+        """`input_sigma` as `(b, k)`."""
+        return torch.tensor(self.input_sigma, dtype=self.x.dtype, device=self.x.device).expand(
+            len(self.x), -1
+        )
 
     @property
     def visible(self) -> Tensor:
@@ -58,15 +84,23 @@ class ModelInput:
         groups = torch.tensor(self.groups, device=self.x.device)
         return groups[:, None] >= groups[None, :]
 
+    def window(self, part: slice) -> ModelInput:
+        """A part of the frames."""
+        names = "input_sigma", "frames", "groups", "moves", "commits"
+        return replace(self, x=self.x[:, part], **{name: getattr(self, name)[part] for name in names})
+
 
 class Predictor(Protocol):
-    """Velocity `(b, k, c, h, w)` of the frames of a look; where a frame does not move, anything."""
+    """Velocities `(b, k, c, h, w)`, one for each branch of a read; frames that do not move get any value.
 
-    def __call__(self, look: ModelInput) -> Tensor: ...
+    UserError for a mask or a guidance that the predictor cannot honour.
+    """
+
+    def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]: ...
 
 
 class Noise(Protocol):
-    """Standard normal draws `(b, ...)`, the same for the same frame and use, whatever is asked before."""
+    """Standard normal draws `(b, ...)`, a function of frame and use alone."""
 
     def __call__(self, frame: int, use: int) -> Tensor: ...
 
@@ -81,30 +115,30 @@ class KeyedNoise:
     device: torch.device | str = "cpu"
 
     def __call__(self, frame: int, use: int) -> Tensor:
-        return KeyedGenerator([(seed, frame, use) for seed in self.seeds], device=self.device).normal(
-            *self.shape
-        )
+        keys = [(seed, frame, use) for seed in self.seeds]
+        return KeyedGenerator(keys, device=self.device).normal(*self.shape)
 
 
 @dataclass
 class State:
-    """Slots `(b, p, ...)` under way, and of each the last velocity and stride for multistep solvers."""
+    """Values of all slots `(b, p, ...)`, and the velocity and dsigma of the last step of each, where it
+    moved."""
 
     x: Tensor
-    moved: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
+    last_step: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
 
 
 def execute(
-    plan: Plan, predict: Predictor, noise: Noise, *, given: Tensor | None = None, solver: Solver = "euler"
+    plan: Plan, predictor: Predictor, noise: Noise, *, given: Tensor | None = None, update: Update = euler
 ) -> Tensor:
-    """Walk a plan; gives the final value of every slot, `(b, p, ...)`.
+    """Run a plan: the final value of every slot, `(b, p, ...)`.
 
     `given` `(b, k, ...)` are the values of the plan's given slots, in order; UserError when there are more
     or fewer. A frame's noise is `noise(frame, 0)`; it is shown noisier than it is by `noise(frame, 1)`,
-    always the same; later uses are for drawing anew.
+    always the same; later uses are for renoising.
     """
     state = begin(plan, noise, given)
-    for _ in rows(plan, state, predict, noise, solver=solver):
+    for _ in run(plan, state, predictor, noise, update=update):
         pass
     return state.x
 
@@ -116,114 +150,159 @@ def begin(plan: Plan, noise: Noise, given: Tensor | None) -> State:
         raise UserError(f"the plan is given {sum(plan.given)} frames, got {len(known)}")
     values = iter(known)
     slots = [
-        next(values) if is_given else plan.grid[-1] * noise(frame, 0)
+        next(values) if is_given else plan.sigmas[-1] * noise(frame, 0)
         for frame, is_given in zip(plan.frames, plan.given, strict=True)
     ]
     return State(torch.stack(slots, dim=1))
 
 
-def rows(
-    plan: Plan, state: State, predict: Predictor, noise: Noise, *, solver: Solver = "euler"
+def run(
+    plan: Plan, state: State, predictor: Predictor, noise: Noise, *, update: Update = euler
 ) -> Iterator[int]:
-    """Walk a plan from a state, in place; yields the index of every row when it is done."""
+    """Run a plan from a state, in place; yields the index of every row when it is done."""
     for index, row in enumerate(plan.rows):
-        match row:
-            case Pass():
-                _pass(_Walk(plan, index, predict, noise), row, state, solver)
-            case Renoise():
-                _renoise(plan, index, row, state, noise)
-            case Fuse():
-                state.x[:, list(row.slots)] = state.x[:, list(row.slots)].mean(dim=1, keepdim=True)
-        if not isinstance(row, Pass):  # what changed without moving begins anew with its solver
-            state.moved = {p: last for p, last in state.moved.items() if p not in row.slots}
+        if isinstance(row, Pass):
+            Step(plan, index, row, state, predictor, noise).take(update)
+        else:
+            if isinstance(row, Renoise):
+                values = list(_renoised(plan, index, row, state.x, noise))
+            else:
+                values = [state.x[:, list(row.slots)].mean(1)] * len(row.slots)
+            for p, value in zip(row.slots, values, strict=True):
+                state.x[:, p] = value
+                state.last_step.pop(p, None)  # no velocity led here, so none is extrapolated
         yield index
 
 
+def _renoised(plan: Plan, index: int, row: Renoise, x: Tensor, noise: Noise) -> Iterator[Tensor]:
+    for slot, source in zip(row.slots, row.sources, strict=True):
+        low, high = plan.sigmas[plan.levels[index][source]], plan.sigmas[plan.levels[index + 1][slot]]
+        yield flow.renoise(x[:, source], noise(plan.frames[slot], 2 + index), low, high)
+
+
 @dataclass(frozen=True)
-class _Walk:
-    """A row of a plan, and who is asked."""
+class Step:
+    """One step of the `k` slots that a row moves, for an `Update`; their numbers are `(k, 1, ...)`."""
 
     plan: Plan
     index: int
-    predict: Predictor
+    row: Pass
+    state: State
+    predictor: Predictor
     noise: Noise
 
-    def sigma(self, slot: int, *, after: bool = False) -> float:
-        return self.plan.grid[self.plan.levels[self.index + after][slot]]
+    @property
+    def slots(self) -> tuple[int, ...]:
+        return self.plan.moving[self.index]
+
+    @property
+    def x(self) -> Tensor:
+        """Values before the step, `(b, k, ...)`."""
+        return self._stack([self.state.x[:, p] for p in self.slots])
+
+    @cached_property
+    def v(self) -> Tensor:
+        """Their velocity, `(b, k, ...)`."""
+        return self._velocity(self.state.x)
+
+    @property
+    def dsigma(self) -> Tensor:
+        """Next sigma minus sigma: negative."""
+        return self._numbers([self._dsigma(p) for p in self.slots])
+
+    def v_ahead(self, x: Tensor) -> Tensor:
+        """Velocity of `x` at the next sigma, `(b, k, ...)`; where that is clean, there is none, and `v`."""
+        following = [self._sigma(p, after=True) for p in self.slots]
+        if not any(following):
+            return self.v
+        ahead = self.state.x.clone()
+        for p, value in zip(self.slots, x.unbind(1), strict=True):
+            ahead[:, p] = value
+        return torch.where(self._numbers(following) > 0, self._velocity(ahead, ahead=True), self.v)
+
+    @property
+    def v_before(self) -> Tensor:
+        """Velocity of the step before, `(b, k, ...)`; `v` where there was none."""
+        last = self.state.last_step
+        return self._stack([last[p][0] if p in last else self.v[:, i] for i, p in enumerate(self.slots)])
+
+    @property
+    def ratio(self) -> Tensor:
+        """Of dsigma to that of the step before."""
+        last = self.state.last_step
+        return self._numbers([self._dsigma(p) / last[p][1] if p in last else 1.0 for p in self.slots])
 
     @property
     def rested(self) -> bool:
         """Whether a slot under way moves either here or in the row before, and not in both."""
         if not self.index or not isinstance(self.plan.rows[self.index - 1], Pass):
             return False
-        either = set(self.plan.moving(self.index)) ^ set(self.plan.moving(self.index - 1))
+        either = set(self.slots) ^ set(self.plan.moving[self.index - 1])
         return any(0 < self.plan.levels[self.index][p] < self.plan.steps for p in either)
 
+    def take(self, update: Update) -> None:
+        """Move the slots, and keep their velocities for the next step."""
+        for i, (p, value) in enumerate(zip(self.slots, update(self).unbind(1), strict=True)):
+            self.state.x[:, p] = value
+            self.state.last_step[p] = self.v[:, i], self._dsigma(p)
 
-def _pass(walk: _Walk, row: Pass, state: State, solver: Solver) -> None:
-    moving = walk.plan.moving(walk.index)
-    v = _velocities(walk, row, state.x)
-    stride = {p: walk.sigma(p, after=True) - walk.sigma(p) for p in moving}
-    noisy = [p for p in moving if walk.sigma(p, after=True)]  # at clean there is no velocity to ask for
-    steps = dict(v)
-    twice = solver == "heun" or (solver == "multistep" and walk.rested)
-    if twice and noisy:
-        ahead = state.x.clone()
-        for p in moving:
-            ahead[:, p] += stride[p] * v[p]
-        following = _velocities(walk, row, ahead, after=moving)
-        steps |= {p: (v[p] + following[p]) / 2 for p in noisy}
-    elif solver == "multistep" and not twice:
-        for p, (before, length) in state.moved.items():
-            if p in v:
-                steps[p] = v[p] + stride[p] / length / 2 * (v[p] - before)
-    for p in moving:
-        state.x[:, p] = state.x[:, p] + stride[p] * steps[p]
-        state.moved[p] = v[p], stride[p]
+    def _sigma(self, slot: int, *, after: bool = False) -> float:
+        return self.plan.sigmas[self.plan.levels[self.index + after][slot]]
 
+    def _dsigma(self, slot: int) -> float:
+        return self._sigma(slot, after=True) - self._sigma(slot)
 
-def _velocities(walk: _Walk, row: Pass, x: Tensor, *, after: Sequence[int] = ()) -> dict[int, Tensor]:
-    """Of every slot that moves, the mean over the reads that hold it; `after` are already a step further."""
-    found: dict[int, list[Tensor]] = {p: [] for p in walk.plan.moving(walk.index)}
-    for read in row.reads:
-        commit = () if after else row.commit
-        looks = [_look(walk, read, index, commit, x, after) for index in range(len(read.views))]
-        mixed = sum(view.weight * walk.predict(look) for view, look in zip(read.views, looks, strict=True))
-        assert isinstance(mixed, Tensor)
-        for place, p in enumerate(read.slots):
-            if p in found:
-                found[p].append(mixed[:, place])
-    return {p: torch.stack(values).mean(0) if len(values) > 1 else values[0] for p, values in found.items()}
+    def _stack(self, values: list[Tensor]) -> Tensor:
+        return torch.stack(values, 1) if values else self.state.x[:, :0]  # a row may commit and move nothing
 
+    def _numbers(self, values: list[float]) -> Tensor:
+        x = self.state.x
+        numbers = torch.tensor(values, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 2))
+        return numbers.to(x.device, non_blocking=True)  # does not wait for the pass
 
-def _look(
-    walk: _Walk, read: ForwardSpec, index: int, commit: tuple[int, ...], x: Tensor, after: Sequence[int]
-) -> ModelInput:
-    """What one view of a read is shown."""
-    view, frames = read.views[index], walk.plan.frames
-    hidden = dict(view.shown)
-    sigmas, slots = [], []
-    for p, shown in zip(read.slots, read.shown, strict=True):
-        own = walk.sigma(p, after=p in after)
-        sigma = own if p in after else hidden.get(p, shown)
-        raised = sigma > own
-        slots.append(renoise(x[:, p], walk.noise(frames[p], 1), own, sigma) if raised else x[:, p])
-        sigmas.append(sigma)
-    moving = walk.plan.moving(walk.index)
-    return ModelInput(
-        torch.stack(slots, dim=1),
-        tuple(sigmas),
-        tuple(frames[p] for p in read.slots),
-        read.groups,
-        told=view.told,
-        view=index,
-        moves=tuple(p in moving for p in read.slots),
-        commits=tuple(p in commit for p in read.slots),
-    )
+    def _velocity(self, x: Tensor, *, ahead: bool = False) -> Tensor:
+        """Of every slot that moves, the mean over its reads; `ahead`: the slots are one step further."""
+        found: dict[int, list[Tensor]] = {p: [] for p in self.slots}
+        for read in self.row.reads:
+            for p, v in zip(read.slots, self._guided(read, x, ahead=ahead).unbind(1), strict=True):
+                if p in found:
+                    found[p].append(v)
+        return self._stack([torch.stack(vs).mean(0) if len(vs) > 1 else vs[0] for vs in found.values()])
+
+    def _guided(self, read: ForwardSpec, x: Tensor, *, ahead: bool) -> Tensor:
+        """Velocity of all slots of a read; branches without a weight are not asked for."""
+        live = [(index, branch) for index, branch in enumerate(read.branches) if branch.weight]
+        inputs = [self._input(read, index, branch, x, ahead=ahead) for index, branch in live]
+        return mix([branch for _, branch in live], inputs, self.predictor(inputs))
+
+    def _input(self, read: ForwardSpec, index: int, branch: Branch, x: Tensor, *, ahead: bool) -> ModelInput:
+        frames, other = self.plan.frames, dict(branch.input_sigma)
+        values, sigmas = [], []
+        for p, planned in zip(read.slots, read.input_sigma, strict=True):
+            own = self._sigma(p, after=ahead)
+            sigma = own if p in self.slots else other.get(p, planned)
+            noisier = sigma > own
+            values.append(flow.renoise(x[:, p], self.noise(frames[p], 1), own, sigma) if noisier else x[:, p])
+            sigmas.append(sigma)
+        return ModelInput(
+            torch.stack(values, dim=1),
+            tuple(sigmas),
+            tuple(frames[p] for p in read.slots),
+            read.groups,
+            branch.conditional,
+            index,
+            moves=tuple(p in self.slots for p in read.slots),
+            commits=tuple(p in self.row.commit and not ahead for p in read.slots),
+        )
 
 
-def _renoise(plan: Plan, index: int, row: Renoise, state: State, noise: Noise) -> None:
-    before = state.x.clone()
-    for slot, source in zip(row.slots, row.sources, strict=True):
-        low, high = plan.grid[plan.levels[index][source]], plan.grid[plan.levels[index + 1][slot]]
-        state.x[:, slot] = renoise(before[:, source], noise(plan.frames[slot], 2 + index), low, high)
+def mix(branches: Sequence[Branch], inputs: Sequence[ModelInput], velocities: Sequence[Tensor]) -> Tensor:
+    """Guidance: `v_last + sum_i w_i (v_i - v_last)`; for two branches `uncond + w (cond - uncond)`."""
+    *others, last = velocities
+    if not others:
+        return last
+    v = last + sum(branch.weight * (one - last) for branch, one in zip(branches, others, strict=False))
+    for branch, one, own in zip(branches, inputs, velocities, strict=True):
+        if branch.rescale:
+            v = flow.rescale(one.x, one.sigma, v, own, share=branch.rescale)
+    return v

@@ -27,19 +27,22 @@ class FrameConditions(Protocol):
 
 @dataclass(frozen=True)
 class FramePredictor:
-    """`execute.Predictor` that computes every frame of a look anew."""
+    """`execute.Predictor` that computes every frame of a read anew."""
 
     backbone: FrameBackbone
     conditions: FrameConditions
 
-    def __call__(self, look: ModelInput) -> Tensor:
-        conditions, features = self.conditions(look.frames)
+    def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
+        return [self._velocity(branch) for branch in branches]
+
+    def _velocity(self, branch: ModelInput) -> Tensor:
+        conditions, features = self.conditions(branch.frames)
         return self.backbone(
-            look.x,
-            look.sigma,
-            conditions * look.told,
-            times=torch.tensor(look.frames, device=look.x.device),
-            visible=look.visible,
+            branch.x,
+            branch.sigma,
+            conditions * branch.conditional,
+            times=torch.tensor(branch.frames, device=branch.x.device),
+            visible=branch.visible,
             views=features,
         )
 
@@ -49,7 +52,7 @@ class _Kept:
     """Keys and values of a committed frame, layer by layer, and how it was read: its tag."""
 
     layers: list[KeyValues]
-    told: bool
+    conditional: bool
     seen: frozenset[tuple[int, float]]
     """The frames that it saw, itself among them, and at which level they were shown."""
 
@@ -58,46 +61,51 @@ class _Kept:
 class CachedFramePredictor:
     """`execute.Predictor` that computes committed frames once.
 
-    Every view keeps its own. A kept frame is valid while it is shown at the level at which it was committed,
-    is told as much, and sees nothing that it did not see then. When a window has moved on and it would see
-    fewer, it is used as it is: that is what `Plan.approximate` tells.
+    Every branch keeps its own. A kept frame is valid while its sigma and its conditions are those of the
+    commit and it sees nothing that it did not see then. When a window has moved on and it would see fewer, it
+    is used as it is: that is what `Plan.approximate` tells.
     """
 
     backbone: FrameBackbone
     conditions: FrameConditions
     kept: dict[tuple[int, int], _Kept] = field(default_factory=dict)
 
-    def __call__(self, look: ModelInput) -> Tensor:
-        read = list(zip(look.frames, look.shown, look.groups, strict=True))
-        seen = [frozenset((f, sigma) for f, sigma, g in read if g <= own) for own in look.groups]
-        old = [i for i in range(len(look.frames)) if self._valid(look, i, seen[i])]
-        new = [i for i in range(len(look.frames)) if i not in old]
-        past = [self.kept[look.frames[i], look.view].layers for i in old]
-        fresh_v, fresh = self._compute(look, new, old, past)
-        v = torch.zeros_like(look.x)
+    def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
+        return [self._velocity(branch) for branch in branches]
+
+    def _velocity(self, branch: ModelInput) -> Tensor:
+        read = list(zip(branch.frames, branch.input_sigma, branch.groups, strict=True))
+        seen = [frozenset((f, sigma) for f, sigma, g in read if g <= own) for own in branch.groups]
+        old = [i for i in range(len(branch.frames)) if self._valid(branch, i, seen[i])]
+        new = [i for i in range(len(branch.frames)) if i not in old]
+        past = [self.kept[branch.frames[i], branch.index].layers for i in old]
+        fresh_v, fresh = self._compute(branch, new, old, past)
+        v = torch.zeros_like(branch.x)
         v[:, new] = fresh_v
         n = self.backbone.config.tokens
         for place, i in enumerate(new):
-            if look.commits[i]:
+            if branch.commits[i]:
                 own = [KeyValues(*(part[:, :, place * n : (place + 1) * n] for part in kv)) for kv in fresh]
-                self.kept[look.frames[i], look.view] = _Kept(own, look.told, seen[i])
+                self.kept[branch.frames[i], branch.index] = _Kept(own, branch.conditional, seen[i])
         return v
 
-    def _valid(self, look: ModelInput, place: int, seen: frozenset[tuple[int, float]]) -> bool:
-        kept = self.kept.get((look.frames[place], look.view))
-        return kept is not None and kept.told == look.told and not look.moves[place] and seen <= kept.seen
+    def _valid(self, branch: ModelInput, place: int, seen: frozenset[tuple[int, float]]) -> bool:
+        kept = self.kept.get((branch.frames[place], branch.index))
+        if kept is None or branch.moves[place]:
+            return False
+        return kept.conditional == branch.conditional and seen <= kept.seen
 
     def _compute(
-        self, look: ModelInput, new: list[int], old: list[int], past: list[list[KeyValues]]
+        self, branch: ModelInput, new: list[int], old: list[int], past: list[list[KeyValues]]
     ) -> tuple[Tensor, list[KeyValues]]:
         """Velocity, keys and values of the frames at the places `new`, with those at `old` as they are."""
-        conditions, features = self.conditions([look.frames[i] for i in new])
-        mask = self.backbone.mask(look.visible[new][:, old + new])
-        rope = self.backbone.rope(torch.tensor([look.frames[i] for i in new], device=look.x.device))
+        conditions, features = self.conditions([branch.frames[i] for i in new])
+        mask = self.backbone.mask(branch.visible[new][:, old + new])
+        rope = self.backbone.rope(torch.tensor([branch.frames[i] for i in new], device=branch.x.device))
         return self.backbone.predict(
-            look.x[:, new],
-            look.sigma[:, new],
-            conditions * look.told,
+            branch.x[:, new],
+            branch.sigma[:, new],
+            conditions * branch.conditional,
             rope,
             mask,
             _Past(past) if past else None,

@@ -22,7 +22,7 @@ from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
 from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
-from dreamwalk.rollout.execute import ModelInput, Solver, execute
+from dreamwalk.rollout.execute import ModelInput, Update, euler, execute
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import ForwardSpec, Pass, Plan
 
@@ -134,13 +134,13 @@ class _RingPredictor:
     seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
     """Spent in passes that commit, and in those that do not."""
 
-    def __call__(self, look: ModelInput) -> Tensor:
-        began, commits = perf_counter(), look.commits[0]
-        v, fresh = self.frame_pass(look.x, look.shown[0], self.action, self.cache, self.features)
-        if commits:
+    def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
+        (frame,), began = branches, perf_counter()
+        v, fresh = self.frame_pass(frame.x, frame.input_sigma[0], self.action, self.cache, self.features)
+        if commits := frame.commits[0]:
             self.session.cache.write(fresh)
         self.seconds[commits] += perf_counter() - began
-        return v
+        return [v]
 
 
 def denoise_frame(
@@ -151,7 +151,7 @@ def denoise_frame(
     sigmas: tuple[float, ...],
     features: Tensor | None = None,
     cache: Cache | None = None,
-    solver: Solver = "euler",
+    update: Update = euler,
     timings: dict[str, float] | None = None,
 ) -> Tensor:
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
@@ -160,7 +160,7 @@ def denoise_frame(
     recalls. `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
     predictor = _RingPredictor(frame_pass, session, action, features, cache or session.cache)
-    x = execute(frame_plan(sigmas, session.history_sigma), predictor, session.noise, solver=solver)
+    x = execute(frame_plan(sigmas, session.history_sigma), predictor, session.noise, update=update)
     if timings is not None:
         seconds = predictor.seconds
         timings["denoise"], timings["commit"] = 1000 * seconds[False], 1000 * seconds[True]

@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamwalk.clip import Clip
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel, RecalledFrames
-from dreamwalk.rollout.execute import Noise, Predictor, Solver, State, begin, rows
+from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
 from dreamwalk.schedules.methods import recalled
 from dreamwalk.schedules.plans import Pass, Plan
@@ -52,7 +52,7 @@ def stream(
     noise: Noise,
     *,
     history_sigma: Shown = 0.0,
-    solver: Solver = "euler",
+    update: Update = euler,
     guide: Guide = unguided,
     memory: StreamMemory | None = None,
 ) -> Iterator[StreamStep]:
@@ -87,10 +87,10 @@ def stream(
             x = torch.cat([frames.latents, x], dim=1)
         old = (len(frames.times) if frames else 0) + known
         state = begin(plan, noise, x)
-        state.moved = {plan.frames.index(frame): last for frame, last in moved.items()}
-        for row in rows(plan, state, predictor, noise, solver=solver):
+        state.last_step = {plan.frames.index(frame): last for frame, last in moved.items()}
+        for row in run(plan, state, predictor, noise, update=update):
             yield _step(plan, state, row, old)
-        moved = {plan.frames[p]: last for p, last in state.moved.items() if plan.levels[-1][p]}
+        moved = {plan.frames[p]: last for p, last in state.last_step.items() if plan.levels[-1][p]}
         committed = {frame for frame in committed if frame >= first} | _committed(plan)
         new = sum(level == 0 for level in plan.levels[-1][old:])
         if memory:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 
-def spread(sigma: Tensor, x: Tensor) -> Tensor:
-    """Levels `(b, t)` shaped to multiply `x` `(b, t, ...)`."""
+def expand_like(sigma: Tensor, x: Tensor) -> Tensor:
+    """`sigma` `(b, t)` with the trailing axes of `x` `(b, t, ...)`, to multiply it."""
     return sigma.reshape(*sigma.shape, *[1] * (x.ndim - sigma.ndim))
 
 
 def add_noise(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
     """`x_sigma` for clean `x` and noise `eps` `(b, t, ...)` at levels `(b, t)`."""
-    sigma = spread(sigma, x)
+    sigma = expand_like(sigma, x)
     return (1 - sigma) * x + sigma * eps
 
 
@@ -33,9 +33,21 @@ def renoise(x: Tensor, eps: Tensor, low: float, high: float) -> Tensor:
     return share * x + (high**2 - (share * low) ** 2) ** 0.5 * eps
 
 
-def clean(x_sigma: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """The data that a velocity points to: `x = x_sigma - sigma v`."""
-    return x_sigma - spread(sigma, x_sigma) * v
+def denoised(x_sigma: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """Clean prediction of a velocity: `x = x_sigma - sigma v`."""
+    return x_sigma - expand_like(sigma, x_sigma) * v
+
+
+def rescale(x_sigma: Tensor, sigma: Tensor, v: Tensor, v_cond: Tensor, *, share: float) -> Tensor:
+    """Guided `v` whose clean prediction has the standard deviation of that of `v_cond`, by a `share`.
+
+    Guidance rescale (arXiv 2305.08891, section 3.4), on the clean prediction and not on the velocity.
+    """
+    x, cond = denoised(x_sigma, v, sigma), denoised(x_sigma, v_cond, sigma)
+    axes = tuple(range(1, x.ndim))
+    ratio = cond.std(axes, keepdim=True) / x.std(axes, keepdim=True).clamp(min=1e-6)
+    x, sigma = x * (1 + share * (ratio - 1)), expand_like(sigma, x)
+    return torch.where(sigma > 0, (x_sigma - x) / sigma.clamp(min=1e-6), v)
 
 
 def shift(sigma: Tensor, factor: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Plans of published methods that are no staircase: both ends first, queues, clips that overlap, keyframes.
 
-All see everything in a read (a bidirectional mask). `grid` are sigmas from 1 down to 0, as `sigma_grid` gives
-them, levels are indices that count from clean, 0, and every function gives UserError for what is impossible.
+The mask is bidirectional. `sigmas` go from 1 down to 0, as `sigma_grid` gives them; levels are indices into
+them that count from clean, 0. Every function raises a UserError for what is impossible.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import ForwardSpec, Fuse, Pass, Plan, Renoise, Row, check_counts, check_shown
+from dreamwalk.schedules.plans import ForwardSpec, Fuse, Pass, Plan, Renoise, Row, check_counts, check_sigma
 
 
 @dataclass
 class _Draft:
     """A plan up to now."""
 
-    grid: tuple[float, ...]
+    sigmas: tuple[float, ...]
     frames: tuple[int, ...]
     lines: list[tuple[int, ...]]
     clean_sigma: float = 0.0
@@ -32,7 +32,7 @@ class _Draft:
     def move(self, slots: Iterable[int], windows: Sequence[Sequence[int]]) -> None:
         """One pass: `slots` go down a level; every window is a read."""
         now = self.lines[-1]
-        shown = [self.grid[level] if level else self.clean_sigma for level in now]
+        shown = [self.sigmas[level] if level else self.clean_sigma for level in now]
         reads = (ForwardSpec(tuple(w), tuple(shown[p] for p in w), (0,) * len(w)) for w in windows)
         self._add(Pass(tuple(reads)), {p: now[p] - 1 for p in slots})
 
@@ -46,25 +46,25 @@ class _Draft:
 
     def plan(self) -> Plan:
         """The plan; slots that did not begin as noise are given."""
-        given = tuple(level < len(self.grid) - 1 for level in self.lines[0])
+        given = tuple(level < len(self.sigmas) - 1 for level in self.lines[0])
         return Plan(
-            self.grid, self.frames, given, tuple(self.lines), tuple(self.rows), open=any(self.lines[-1])
+            self.sigmas, self.frames, given, tuple(self.lines), tuple(self.rows), open=any(self.lines[-1])
         )
 
 
-def _steps(grid: Sequence[float], frames: int, *, history: int = 0) -> int:
+def _steps(sigmas: Sequence[float], frames: int, *, history: int = 0) -> int:
     check_counts({"frames": frames, "history": history})
-    if len(grid) < 2 or frames < 1 or history < 0:
+    if len(sigmas) < 2 or frames < 1 or history < 0:
         raise UserError("a plan needs at least one step and one frame, and no less than no history")
-    return len(grid) - 1
+    return len(sigmas) - 1
 
 
 def _draft(
-    grid: Sequence[float], levels: Sequence[int], *, frames: Sequence[int] = (), clean_sigma: float = 0.0
+    sigmas: Sequence[float], levels: Sequence[int], *, frames: Sequence[int] = (), clean_sigma: float = 0.0
 ) -> _Draft:
     """A draft that begins at `levels`, of frames 0, 1, 2, ... if nothing else is said."""
-    check_shown("what is known is", clean_sigma)
-    rising = tuple(float(sigma) for sigma in reversed(grid))
+    check_sigma("the sigma of known frames", clean_sigma)
+    rising = tuple(float(sigma) for sigma in reversed(sigmas))
     return _Draft(rising, tuple(frames or range(len(levels))), [tuple(levels)], clean_sigma)
 
 
@@ -92,23 +92,23 @@ def _windows(frames: int, window: int, overlap: int) -> list[range]:
     return [range(start, start + window) for start in range(0, frames - overlap, stride)]
 
 
-def trapezoid(grid: Sequence[float], frames: int, *, lag: int) -> Plan:
+def trapezoid(sigmas: Sequence[float], frames: int, *, lag: int) -> Plan:
     """Both ends begin and every frame further inwards starts `lag` rows later: the middle comes last.
 
     The trapezoid of the public code of Diffusion Forcing (arXiv 2407.01392), mended: there the last frame
     never leads, and the middle of an even number of frames is never denoised.
     """
-    steps = _steps(grid, frames)
+    steps = _steps(sigmas, frames)
     _within("the lag", lag, 0, steps)
     waits = [lag * min(p, frames - 1 - p) for p in range(frames)]
-    draft = _draft(grid, [steps] * frames)
+    draft = _draft(sigmas, [steps] * frames)
     for row in range(steps + max(waits)):
         draft.move((p for p in range(frames) if waits[p] <= row < waits[p] + steps), [range(frames)])
     return draft.plan()
 
 
 def rolling(
-    grid: Sequence[float],
+    sigmas: Sequence[float],
     frames: int,
     *,
     lag: int = 1,
@@ -126,14 +126,14 @@ def rolling(
     A `window` (0: the whole queue) is FIFO's lookahead denoising: windows of so many frames, of which the
     second half moves, in rows of their own from the noisiest on, so that each reads what was there before.
     """
-    steps = _steps(grid, frames, history=history)
+    steps = _steps(sigmas, frames, history=history)
     _within("the lag", lag, 1, steps)
     check_counts({"window": window})
     if window == 1 or window < 0:
         raise UserError(f"a window has two halves, so at least 2 frames, got {window}")
     waits = [lag * (p + 1) - steps for p in range(frames + -(-steps // lag) - 1)]
     levels = [0] * history + [min(steps, steps + wait) for wait in waits]
-    draft = _draft(grid, levels, clean_sigma=history_sigma)
+    draft = _draft(sigmas, levels, clean_sigma=history_sigma)
     for row in range(lag * frames):
         moving = [history + p for p, wait in enumerate(waits) if wait <= row < wait + steps]
         first, last = moving[0], moving[-1] + 1
@@ -145,7 +145,7 @@ def rolling(
 
 
 def overlapped(
-    grid: Sequence[float], frames: int, *, clip: int, overlap: int, level: int, smooth: int = 0
+    sigmas: Sequence[float], frames: int, *, clip: int, overlap: int, level: int, smooth: int = 0
 ) -> Plan:
     """Clip after clip; the frames that two clips share are drawn anew from the first, and fused at the end.
 
@@ -155,12 +155,12 @@ def overlapped(
     it mends what the mean of very different copies lacks, and is no gain where `level` is low. A frame's last
     slot is the one that counts.
     """
-    steps = _steps(grid, frames)
+    steps = _steps(sigmas, frames)
     clips = _windows(frames, clip, overlap)
     _within("the level of the overlap", level, 1, steps)
     _within("the level of smoothing", smooth, 0, steps - 1)
     owners = [frame for window in clips for frame in window]
-    draft = _draft(grid, [steps] * len(owners), frames=owners)
+    draft = _draft(sigmas, [steps] * len(owners), frames=owners)
     for begin in range(0, len(owners), clip):
         copies, sources = range(begin, begin + overlap), range(begin - overlap, begin)
         if begin and overlap:
@@ -175,38 +175,38 @@ def overlapped(
     return draft.plan()
 
 
-def stitched(grid: Sequence[float], frames: int, *, window: int, overlap: int) -> Plan:
+def stitched(sigmas: Sequence[float], frames: int, *, window: int, overlap: int) -> Plan:
     """All frames together, in windows that overlap; what several windows say of a frame is averaged.
 
     MultiDiffusion (arXiv 2302.08113) along time: no window waits for another, and frames that share none know
     of each other only through those between them.
     """
-    steps = _steps(grid, frames)
-    draft = _draft(grid, [steps] * frames)
+    steps = _steps(sigmas, frames)
+    draft = _draft(sigmas, [steps] * frames)
     draft.descend(range(frames), _windows(frames, window, overlap))
     return draft.plan()
 
 
 def together(
-    grid: Sequence[float], frames: int, *, known: Iterable[int] = (), begin: int | None = None
+    sigmas: Sequence[float], frames: int, *, known: Iterable[int] = (), begin: int | None = None
 ) -> Plan:
     """All frames at once, as a model of whole clips was trained; those of `known` are given, clean.
 
-    With `begin`, a level of the grid, all others are given too, as noisy as that: a clip that is dreamt anew
-    from there on (SDEdit, arXiv 2108.01073).
+    With `begin`, a level, the others are given too, as noisy as that: a clip that is dreamt anew from there
+    on (SDEdit, arXiv 2108.01073).
     """
-    steps = _steps(grid, frames)
+    steps = _steps(sigmas, frames)
     start, fixed = steps if begin is None else begin, set(known)
     _within("the level to begin at", start, 1, steps)
     if not fixed < set(range(frames)):
         raise UserError(f"known frames lie among the {frames} and leave some to dream, got {sorted(fixed)}")
-    draft = _draft(grid, [0 if p in fixed else start for p in range(frames)])
+    draft = _draft(sigmas, [0 if p in fixed else start for p in range(frames)])
     draft.descend([p for p in range(frames) if p not in fixed], [range(frames)])
     return draft.plan()
 
 
 def keyframes(
-    grid: Sequence[float], frames: int, *, every: int, known: int = 0, key_sigma: float = 0.0
+    sigmas: Sequence[float], frames: int, *, every: int, known: int = 0, key_sigma: float = 0.0
 ) -> Plan:
     """Frames 0, `every`, 2 `every`, ... first, together; then those between, each gap with its two keyframes.
 
@@ -214,7 +214,7 @@ def keyframes(
     given, and keyframes are shown at `key_sigma` to the frames between them. A read holds the keyframes, or
     one gap; all gaps are denoised at once.
     """
-    steps = _steps(grid, frames)
+    steps = _steps(sigmas, frames)
     check_counts({"every": every})
     if every < 1 or (frames - 1) % every:
         raise UserError(
@@ -222,7 +222,7 @@ def keyframes(
         )
     keys = range(0, frames, every)
     _within("the number of known keyframes", known, 0, len(keys))
-    draft = _draft(grid, [0 if p in keys[:known] else steps for p in range(frames)], clean_sigma=key_sigma)
+    draft = _draft(sigmas, [0 if p in keys[:known] else steps for p in range(frames)], clean_sigma=key_sigma)
     draft.descend(keys, [keys])
     draft.descend([p for p in range(frames) if p % every], [range(a, b + 1) for a, b in pairwise(keys)])
     return draft.plan()
@@ -235,7 +235,7 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
     of the walk. They are given before all else and shown at `sigma`. They see only one another, so they are
     committed in the first pass.
     """
-    check_shown("what is recalled is", sigma)
+    check_sigma("the sigma of recalled frames", sigma)
     count, first = len(memory), at + min(plan.frames)
     if list(memory) != sorted(set(memory)) or any(frame >= first for frame in memory):
         raise UserError(f"recalled frames are named once, in order, before frame {first}, got {list(memory)}")
@@ -245,10 +245,13 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
         return tuple(p + count for p in slots)
 
     def read(old: ForwardSpec) -> ForwardSpec:
-        views = (replace(v, shown=tuple((p + count, shown) for p, shown in v.shown)) for v in old.views)
+        branches = (
+            replace(v, input_sigma=tuple((p + count, shown) for p, shown in v.input_sigma))
+            for v in old.branches
+        )
         below = (min(old.groups) - 1,) * count
         return ForwardSpec(
-            recall + moved(old.slots), (sigma,) * count + old.shown, below + old.groups, tuple(views)
+            recall + moved(old.slots), (sigma,) * count + old.input_sigma, below + old.groups, tuple(branches)
         )
 
     rows: list[Row] = []
@@ -263,7 +266,7 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
             case Fuse():
                 rows.append(Fuse(moved(row.slots)))
     return Plan(
-        plan.grid,
+        plan.sigmas,
         tuple(memory) + tuple(at + frame for frame in plan.frames),
         (True,) * count + plan.given,
         tuple((0,) * count + line for line in plan.levels),
@@ -273,7 +276,7 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
 
 
 def resampled(
-    grid: Sequence[float],
+    sigmas: Sequence[float],
     frames: int,
     *,
     jump: int,
@@ -288,7 +291,7 @@ def resampled(
     the `history` that is known. `begin` is the level of a video that is given partly noised, as in SDEdit
     (2108.01073); without it frames begin as noise. Nothing goes up to pure noise, which would begin anew.
     """
-    steps = _steps(grid, frames, history=history)
+    steps = _steps(sigmas, frames, history=history)
     top = steps if begin is None else begin
     _within("the level to begin at", top, 1, steps)
     check_counts({"jump": jump, "times": times})
@@ -297,7 +300,7 @@ def resampled(
             f"a jump must divide the {top} levels and be smaller than the {steps} steps, got {jump}"
         )
     slots = range(history, history + frames)
-    draft = _draft(grid, [0] * history + [top] * frames, clean_sigma=history_sigma)
+    draft = _draft(sigmas, [0] * history + [top] * frames, clean_sigma=history_sigma)
     for low in range(top - jump, -1, -jump):
         draft.descend(slots, [range(history + frames)], to=low)
         for _ in range(times if low + jump < steps else 0):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Literal, get_args
@@ -41,30 +42,33 @@ def check_counts(counts: Mapping[str, object]) -> None:
             raise UserError(f"{name} must be a whole number, got {value!r}")
 
 
-def check_shown(what: str, sigma: object) -> None:
-    """UserError unless it is a noise level."""
+def check_sigma(what: str, sigma: object) -> None:
+    """UserError unless it is a noise level in [0, 1]."""
     if not isinstance(sigma, Real) or not 0 <= sigma <= 1:
-        raise UserError(f"{what} shown at a level between 0 and 1, got {sigma!r}")
+        raise UserError(f"{what} must lie between 0 and 1, got {sigma!r}")
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One opinion in a pass; the opinions of a read are mixed by weight before anything moves."""
+    """A guidance branch of a read; the velocities of its branches are mixed by weight before the step."""
 
     weight: float = 1.0
-    told: bool = True
-    """Whether the conditions (actions, words) are told."""
-    shown: tuple[tuple[int, float], ...] = ()
-    """Slots that this view is shown at another sigma than the read says: 1 hides a frame."""
+    conditional: bool = True
+    """Whether the backbone gets the conditions (actions, text)."""
+    input_sigma: tuple[tuple[int, float], ...] = ()
+    """Slots with another input sigma than in the read; 1 hides a frame."""
+    rescale: float = 0.0
+    """Share by which the mixture takes the standard deviation of this branch's denoised frames."""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.weight):
-            raise UserError(f"guidance weighs opinions by finite numbers, got {self.weight}")
+        for number in (self.weight, self.rescale):
+            if not math.isfinite(number):
+                raise UserError(f"guidance weighs its branches by finite numbers, got {number}")
 
     @property
     def guides(self) -> bool:
-        """Whether it counts, and is shown or told something else than the read says."""
-        return bool(self.weight and (self.shown or not self.told))
+        """Whether it has a weight and another input than the read."""
+        return bool(self.weight and (self.input_sigma or not self.conditional))
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,12 @@ class ForwardSpec:
     """What the backbone sees at once: slots in order, and how."""
 
     slots: tuple[int, ...]
-    shown: tuple[float, ...]
-    """The sigma at which each is shown; a slot that moves is shown as it is."""
+    input_sigma: tuple[float, ...]
+    """Of each slot; a slot that moves has its own."""
     groups: tuple[int, ...]
     """Who sees whom: a slot sees the slots of its own group and of all smaller ones. One group is a
     bidirectional mask, a group per frame a causal one, a group per chunk a block-causal one."""
-    views: tuple[Branch, ...] = (Branch(),)
+    branches: tuple[Branch, ...] = (Branch(),)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ Row = Pass | Renoise | Fuse
 class Plan:
     """`levels[m]` before row m, `levels[m + 1]` after it; UserError names the first rule that is broken."""
 
-    grid: tuple[float, ...]
+    sigmas: tuple[float, ...]
     """Sigmas, rising from 0 (clean) to pure noise: 1, or as near as a VP model was trained to."""
     frames: tuple[int, ...]
     """The frame of every slot."""
@@ -131,12 +135,13 @@ class Plan:
     @property
     def steps(self) -> int:
         """Levels between noise and clean."""
-        return len(self.grid) - 1
+        return len(self.sigmas) - 1
 
-    def moving(self, row: int) -> tuple[int, ...]:
-        """Slots that row moves down."""
-        before, after = self.levels[row], self.levels[row + 1]
-        return tuple(p for p in range(len(self.frames)) if after[p] < before[p])
+    @cached_property
+    def moving(self) -> tuple[tuple[int, ...], ...]:
+        """Slots that each row moves down."""
+        lines = pairwise(self.levels)
+        return tuple(tuple(p for p, old in enumerate(before) if after[p] < old) for before, after in lines)
 
     def marks(self, row: int) -> dict[int, str]:
         """What a row does to slots besides moving them: `*` commits, `^` draws anew, `=` fuses."""
@@ -193,9 +198,9 @@ def _check_commits(plan: Plan, changes: list[set[int]]) -> None:
 
 
 def _check_shapes(plan: Plan) -> None:
-    grid, slots = plan.grid, len(plan.frames)
-    if len(grid) < 2 or grid[0] != 0 or grid[-1] > 1 or any(a >= b for a, b in pairwise(grid)):
-        raise UserError(f"the grid must rise from 0 to 1, got {grid}")
+    sigmas, slots = plan.sigmas, len(plan.frames)
+    if len(sigmas) < 2 or sigmas[0] != 0 or sigmas[-1] > 1 or any(a >= b for a, b in pairwise(sigmas)):
+        raise UserError(f"sigmas must rise from 0 to 1, got {sigmas}")
     if slots == 0 or len(plan.given) != slots or any(len(line) != slots for line in plan.levels):
         raise UserError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
     if any(frame < 0 for frame in plan.frames):
@@ -205,7 +210,7 @@ def _check_shapes(plan: Plan) -> None:
             f"{len(plan.rows)} rows lie between {len(plan.rows) + 1} lines, not {len(plan.levels)}"
         )
     if any(not 0 <= level <= plan.steps for line in plan.levels for level in line):
-        raise UserError(f"levels are indices into the grid, 0 to {plan.steps}")
+        raise UserError(f"levels are indices into the sigmas, 0 to {plan.steps}")
 
 
 def _seen(row: Pass, slot: int) -> set[int]:
@@ -275,25 +280,25 @@ def _check_pass(plan: Plan, index: int, row: Pass, changed: set[int]) -> None:
 
 
 def _check_read(plan: Plan, index: int, read: ForwardSpec, changed: set[int]) -> None:
-    if len(set(read.slots)) != len(read.slots) or not len(read.shown) == len(read.groups) == len(read.slots):
-        raise UserError(f"row {index} reads a slot twice, or does not say how each is shown")
+    if not len(set(read.slots)) == len(read.slots) == len(read.input_sigma) == len(read.groups):
+        raise UserError(f"row {index} reads a slot twice, or lacks the input sigma or the group of one")
     order = [plan.frames[p] for p in read.slots]
     if order != sorted(order):
         raise UserError(f"row {index} reads frames out of their order")
-    weight = sum(view.weight for view in read.views)
+    weight = sum(branch.weight for branch in read.branches)
     if abs(weight - 1) > 1e-6:
-        raise UserError(f"the views of row {index} have weights that sum to {weight:g}, not to 1")
-    views = [dict(view.shown) for view in read.views]
-    strange = sorted({p for view in views for p in view} - set(read.slots))
+        raise UserError(f"the branches of row {index} have weights that sum to {weight:g}, not to 1")
+    overrides = [dict(branch.input_sigma) for branch in read.branches]
+    strange = sorted({p for override in overrides for p in override} - set(read.slots))
     if strange:
         raise UserError(f"row {index} says how to show slot {strange[0]}, which that read does not hold")
-    for slot, sigma in zip(read.slots, read.shown, strict=True):
-        own = plan.grid[plan.levels[index][slot]]
-        shown = [view.get(slot, sigma) for view in views]
+    for slot, sigma in zip(read.slots, read.input_sigma, strict=True):
+        own = plan.sigmas[plan.levels[index][slot]]
+        shown = [override.get(slot, sigma) for override in overrides]
         if slot in changed and any(value != own for value in shown):
             raise UserError(f"row {index} moves slot {slot}, so it must be shown as it is, at {own:g}")
         for value in shown:
-            check_shown(f"in row {index} slot {slot} must be", value)
+            check_sigma(f"the input sigma of slot {slot} in row {index}", value)
         if any(value < own for value in shown):
             raise UserError(f"row {index} shows slot {slot} cleaner than it is")
 
@@ -309,7 +314,7 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
             continue
         for read in row.reads:
             found += _unseen(plan, index, read)
-            if any(view.guides for view in read.views):
+            if any(branch.guides for branch in read.branches):
                 found.append("guidance leads away from the data")
             for p, group in zip(read.slots, read.groups, strict=True):
                 if p in row.commit:
@@ -324,11 +329,13 @@ def _unseen(plan: Plan, index: int, read: ForwardSpec) -> Iterator[str]:
 
     Only a frame that sees a copy of every other one of which anything is known moves as the data do.
     """
-    levels, moving = plan.levels[index], set(plan.moving(index))
+    levels, moving = plan.levels[index], set(plan.moving[index])
     known = {p for p, level in enumerate(levels) if level < plan.steps} | moving
     for group in {g for p, g in zip(read.slots, read.groups, strict=True) if p in moving}:
         seen = {
-            p: shown for p, shown, g in zip(read.slots, read.shown, read.groups, strict=True) if g <= group
+            p: shown
+            for p, shown, g in zip(read.slots, read.input_sigma, read.groups, strict=True)
+            if g <= group
         }
         frames = {plan.frames[p] for p in seen}
         for p in known:
@@ -340,5 +347,5 @@ def _unseen(plan: Plan, index: int, read: ForwardSpec) -> Iterator[str]:
                 yield "noisy frames do not see the later ones that are under way with them"
             else:
                 yield "frames under way do not all see one another"
-        if any(shown > plan.grid[levels[p]] for p, shown in seen.items()):
+        if any(sigma > plan.sigmas[levels[p]] for p, sigma in seen.items()):
             yield "finished frames are shown noisier than they are"

@@ -21,7 +21,7 @@ from dreamwalk.schedules.plans import (
     Plan,
     check_counts,
     check_mask,
-    check_shown,
+    check_sigma,
 )
 
 Guide = Callable[[tuple[int, ...]], tuple[Branch, ...]]
@@ -31,7 +31,7 @@ that a model knows whose clips had one level each."""
 
 
 def unguided(past: tuple[int, ...]) -> tuple[Branch, ...]:
-    """One view, as the read says."""
+    """One branch, as the read says."""
     return (Branch(),)
 
 
@@ -82,7 +82,7 @@ def named(name: str, *, steps: int, window: int, mask: Mask = "causal") -> Sched
 
 
 def staircase(
-    grid: Sequence[float],
+    sigmas: Sequence[float],
     frames: int,
     *,
     lag: int,
@@ -95,14 +95,14 @@ def staircase(
 ) -> Plan:
     """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
 
-    `grid` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
+    `sigmas` are sigmas from 1 down to 0, as `sigma_grid` gives them. A lag of 0 denoises all frames together,
     one of all steps chunk after chunk; MAGI-1 has lag = steps / window. `history` known frames lie before.
     Finished frames are shown at `history_sigma`; `window` limits how many frames, with the new ones, are
-    read (0: all). `mask` says who sees whom; `guide` gives the views of a row from its
+    read (0: all). `mask` says who sees whom; `guide` gives the branches of a row from its
     finished slots (`schedules.guidance`). UserError for what is impossible.
     """
     check_counts({"window": window})
-    steps, chunks = _sizes(len(grid) - 1, frames, lag=lag, chunk=chunk, history=history)
+    steps, chunks = _sizes(len(sigmas) - 1, frames, lag=lag, chunk=chunk, history=history)
     active = chunks if lag == 0 else min(chunks, -(-steps // lag))
     if window and window < active * chunk:
         least = active * chunk
@@ -111,7 +111,7 @@ def staircase(
         )
     done = [-lag * (p // chunk) for p in range(frames)]
     return _walk(
-        grid,
+        sigmas,
         done,
         steps + lag * (chunks - 1),
         chunk=chunk,
@@ -124,7 +124,7 @@ def staircase(
 
 
 def stride(
-    grid: Sequence[float],
+    sigmas: Sequence[float],
     *,
     lag: int,
     chunk: int = 1,
@@ -140,11 +140,11 @@ def stride(
     A lag of 0 is taken as one of all steps: chunk after chunk. The last `fresh` of the `history` frames are
     not committed yet. The rest is as in `staircase`.
     """
-    steps, _ = _sizes(len(grid) - 1, chunk, lag=lag, chunk=chunk, history=history)
+    steps, _ = _sizes(len(sigmas) - 1, chunk, lag=lag, chunk=chunk, history=history)
     rows = lag or steps
     done = [rows * (under_way - p // chunk) for p in range(chunk * (under_way + 1))]
     return _walk(
-        grid,
+        sigmas,
         done,
         rows,
         chunk=chunk,
@@ -168,7 +168,7 @@ def _sizes(steps: int, frames: int, *, lag: int, chunk: int, history: int) -> tu
 
 
 def _walk(
-    grid: Sequence[float],
+    sigmas: Sequence[float],
     done: list[int],
     count: int,
     *,
@@ -183,8 +183,12 @@ def _walk(
     """`count` rows from where new frames have `done` so many steps, or have that many to wait."""
     check_mask(mask)
     if history_sigma != "alike":
-        check_shown("history is", history_sigma)
-    rising, steps, total = tuple(float(sigma) for sigma in reversed(grid)), len(grid) - 1, history + len(done)
+        check_sigma("history_sigma", history_sigma)
+    rising, steps, total = (
+        tuple(float(sigma) for sigma in reversed(sigmas)),
+        len(sigmas) - 1,
+        history + len(done),
+    )
     levels = tuple(
         (0,) * history + tuple(min(max(steps - d - m, 0), steps) for d in done) for m in range(count + 1)
     )

@@ -19,7 +19,8 @@ from dreamwalk.codecs.tiles import Tiling, stream_decode
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder, Reading
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.clip_predictor import ClipPredictor, Tiled, Velocity, Windowed
-from dreamwalk.rollout.execute import KeyedNoise, Noise, Predictor, begin, rows
+from dreamwalk.rollout.execute import UPDATES, KeyedNoise, Noise, Predictor, begin, run
+from dreamwalk.schedules.guidance import conditions, guided
 from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import levels
@@ -83,26 +84,20 @@ def unfold(
     """
     config = system.config
     start = prepared(system, order, video, noise=noise)
-    told, *against = (system.read(*reading) for reading in readings(system, order, video))
+    plan = guided(start.plan, conditions(_guidance(system, order), rescale=order.rescale))
+    text, *rest = (system.read(*reading) for reading in readings(system, order, video))
+    negative = rest[0] if rest else None
     embedded = config.embedded if order.embedded is None else order.embedded
     velocity = _tiled(system, order.area) if order.area else system.velocity
-    predict: Predictor = ClipPredictor(
-        velocity,
-        told,
-        against[0] if against else None,
-        _guidance(system, order),
-        order.rescale,
-        embedded,
-        start.extra,
-    )
+    predictor: Predictor = ClipPredictor(velocity, text, negative, embedded, start.extra)
     if order.window:
-        predict = Windowed(predict, order.window, order.window // 2)
-    state = begin(start.plan, start.noise, start.given)
-    for index in rows(start.plan, state, predict, start.noise, solver=order.solver):
+        predictor = Windowed(predictor, order.window, order.window // 2)
+    state, update = begin(plan, start.noise, start.given), UPDATES[order.solver]
+    for index in run(plan, state, predictor, start.noise, update=update):
         clean = state.x.clone()
-        for slot, (v, _) in state.moved.items():
-            clean[:, slot] -= start.plan.grid[start.plan.levels[index + 1][slot]] * v
-        yield Moment(index + 1, len(start.plan.rows), state.x, clean)
+        for slot, (v, _) in state.last_step.items():
+            clean[:, slot] -= plan.sigmas[plan.levels[index + 1][slot]] * v
+        yield Moment(index + 1, len(plan.rows), state.x, clean)
 
 
 def readings(system: Any, order: ClipRequest, video: Tensor | None) -> list[Reading]:

@@ -131,7 +131,7 @@ class Forcing(Interactive):
         """The loss of frames at `sigma` beside frames of which the share `snr` is left."""
         most, decay = self.config.snr_max, self.config.snr_decay
         weight = flow.fused_snr_weight(sigma, snr, most=most, decay=decay)
-        return self.denoising_loss(x, flow.clean(noisy, v, sigma), weight)
+        return self.denoising_loss(x, flow.denoised(noisy, v, sigma), weight)
 
     def running_snr(self, sigma: Tensor) -> Tensor:
         """Of frames 0 .. i at `sigma`, for the loss weight of frame i + 1."""

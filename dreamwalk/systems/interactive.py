@@ -27,17 +27,10 @@ from dreamwalk.layers.cache import Cache
 from dreamwalk.memory import MemoryConfig
 from dreamwalk.memory.contract import CameraState, FinishedFrame, TokenSizes, WindowConfig
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
-from dreamwalk.rollout.execute import KeyedNoise, Predictor, Solver
+from dreamwalk.rollout.execute import KeyedNoise, Predictor, Update, euler
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
-from dreamwalk.rollout.realtime import (
-    EagerPass,
-    FramePass,
-    Session,
-    commit_frame,
-    denoise_frame,
-    extended,
-)
+from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame, extended
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
 from dreamwalk.schedules.ddim import ddim_grid
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -272,7 +265,7 @@ class Interactive(System):
         schedule: Schedule,
         seed: int = 0,
         cached: bool = True,
-        solver: Solver = "euler",
+        update: Update = euler,
         guide: Guide = unguided,
     ) -> Iterator[StreamStep]:
         """Continue the batched clip `start` on any schedule; a step a row, without an end.
@@ -294,7 +287,7 @@ class Interactive(System):
             predictor,
             noise,
             history_sigma=self.shown_history,
-            solver=solver,
+            update=update,
             guide=guide,
             memory=conditions,
         )

@@ -46,7 +46,7 @@ from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.schedules.flow import add_noise, logit_normal, shift, spread
+from dreamwalk.schedules.flow import add_noise, logit_normal, shift
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.clip_generator import ClipGenerator, ClipRequest, film, shown_beside
 from dreamwalk.systems.system import SystemConfig
@@ -158,7 +158,7 @@ class Moviegen(ClipGenerator):
         out = self.backbone(x, sigma, words, guidance=guidance, extra=extra)
         if self.config.predicts == "velocity":
             return out
-        return (x - out) / spread(sigma.clamp(min=self.config.velocity_floor), x)
+        return (x - out) / expand_like(sigma.clamp(min=self.config.velocity_floor), x)
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Flow matching (Movie Gen, equations 1 to 4): the squared error of the velocity.

@@ -87,7 +87,7 @@ class NextFrame(Interactive):
         sigma = self.draw_sigmas(frames, generator)
         eps_history, eps = generator.normal(*shape), generator.normal(*shape)
         if config.self_generated_prob:
-            own = flow.spread(generator.uniform(frames) < config.self_generated_prob, history)
+            own = flow.expand_like(generator.uniform(frames) < config.self_generated_prob, history)
             history = self.self_generated(history, own, eps, history_sigma, inputs, generator)
         shown = flow.add_noise(history, eps_history, history_sigma)
         noisy = flow.add_noise(targets, eps, sigma)
@@ -110,7 +110,7 @@ class NextFrame(Interactive):
         for _ in range(self.config.self_generated_rounds):
             shown = flow.add_noise(mixed, generator.normal(*history.shape[1:]), sigma)
             v = teacher_forcing(self.backbone, (shown, sigma), (eps, pure), inputs)
-            predicted = torch.cat([history[:, :1], flow.clean(eps, v, pure)[:, :-1]], dim=1)
+            predicted = torch.cat([history[:, :1], flow.denoised(eps, v, pure)[:, :-1]], dim=1)
             mixed = torch.where(own, predicted, history)
         return mixed
 
@@ -122,7 +122,7 @@ class NextFrame(Interactive):
     def weighted_loss(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         """The unweighted loss of the velocity, as a loss of the clean prediction, bounded near clean."""
         weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
-        return self.denoising_loss(x, flow.clean(noisy, v, sigma), weight)
+        return self.denoising_loss(x, flow.denoised(noisy, v, sigma), weight)
 
 
 def tiny() -> NextFrameConfig:

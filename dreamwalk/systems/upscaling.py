@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreamwalk.schedules.flow import spread
+from dreamwalk.schedules.flow import expand_like
 from dreamwalk.schedules.generator import KeyedGenerator
 
 NOISE = 4.0
@@ -31,7 +31,7 @@ def degraded(video: Tensor, generator: KeyedGenerator, *, enlarges: int) -> Tens
     """
     exact = video.float()
     blurred = torch.nn.functional.avg_pool2d(exact.flatten(0, 1), 3, 1, 1, count_include_pad=False)
-    soft = torch.lerp(exact, blurred.unflatten(0, video.shape[:2]), spread(generator.uniform(1), exact))
+    soft = torch.lerp(exact, blurred.unflatten(0, video.shape[:2]), expand_like(generator.uniform(1), exact))
     small = resized(soft, (video.shape[-2] // enlarges, video.shape[-1] // enlarges))
-    noise = NOISE * spread(generator.uniform(1), small) * generator.normal(*small.shape[1:])
+    noise = NOISE * expand_like(generator.uniform(1), small) * generator.normal(*small.shape[1:])
     return (small + noise).round().clamp(0, 255).byte()

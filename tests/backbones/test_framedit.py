@@ -110,10 +110,10 @@ def test_a_grid_that_does_not_divide_is_refused() -> None:
 
 def test_clean_prediction_is_the_same_velocity() -> None:
     """Predicting x and predicting v differ by the algebra of the path only."""
-    from dreamwalk.schedules.flow import add_noise, clean
+    from dreamwalk.schedules.flow import add_noise, denoised
 
     x, eps = torch.randn(2, 1, 3, 4, 2, 2, dtype=torch.float64)
     sigma = torch.rand(1, 3, dtype=torch.float64) * 0.9 + 0.1
     noisy = add_noise(x, eps, sigma)
     torch.testing.assert_close((noisy - x) / sigma[:, :, None, None, None], eps - x)
-    torch.testing.assert_close(clean(noisy, eps - x, sigma), x)
+    torch.testing.assert_close(denoised(noisy, eps - x, sigma), x)

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian import FRAMES, RHO, Basis, Oracle, alone, error, grid
+from gaussian import FRAMES, RHO, Basis, Oracle, alone, each, error, grid
 from torch import Tensor
 from toy import Toy, toy_system
 
 from dreamwalk.clip import batch
-from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Solver, execute
+from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Update, execute, heun, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
@@ -48,10 +48,10 @@ def test_history_shown_a_little_noisy_costs_a_little() -> None:
     assert shown[1] == pytest.approx(0.283, abs=0.03)
 
 
-@pytest.mark.parametrize("solver", ["heun", "multistep"])
-def test_second_order_solvers_converge_faster(solver: Solver) -> None:
+@pytest.mark.parametrize("update", [heun, multistep])
+def test_second_order_solvers_converge_faster(update: Update) -> None:
     plan = staircase(grid(24), FRAMES, lag=6, mask="bidirectional")
-    assert error(plan, solver) < error(plan) / 4
+    assert error(plan, update) < error(plan) / 4
 
 
 def in_turns(steps: int) -> Plan:
@@ -64,13 +64,13 @@ def in_turns(steps: int) -> Plan:
     return Plan(rising, slots, (False,) * FRAMES, tuple(levels), tuple(rows))
 
 
-@pytest.mark.parametrize("solver", ["heun", "multistep"])
+@pytest.mark.parametrize("update", [heun, multistep])
 @pytest.mark.parametrize(
     "make", [in_turns, lambda s: staircase(grid(s), FRAMES, lag=s // 4, mask="bidirectional")]
 )
-def test_second_order_solvers_are_of_second_order(make: Callable[[int], Plan], solver: Solver) -> None:
+def test_second_order_solvers_are_of_second_order(make: Callable[[int], Plan], update: Update) -> None:
     """Twice the steps leave a quarter of the error, also where frames rest between two moves."""
-    few, many = (error(make(steps), solver) for steps in (16, 32))
+    few, many = (error(make(steps), update) for steps in (16, 32))
     assert many < few / 3.5 and many < 0.003
 
 
@@ -78,8 +78,8 @@ def test_a_step_that_goes_on_as_before_needs_one_pass() -> None:
     """Two where a frame has rested, of which a staircase has none."""
     stairs, turns = Oracle(), Oracle()
     plan = staircase(grid(8), FRAMES, lag=2, mask="bidirectional")
-    execute(plan, stairs, Basis(), solver="multistep")
-    execute(in_turns(8), turns, Basis(), solver="multistep")
+    execute(plan, stairs, Basis(), update=multistep)
+    execute(in_turns(8), turns, Basis(), update=multistep)
     assert stairs.calls == len(plan.rows)
     assert turns.calls == 2 * 16 - 3  # the first row, and the last two, which end clean
 
@@ -106,15 +106,29 @@ def test_views_are_mixed_before_the_step() -> None:
     seen: list[float] = []
 
     def predict(look: ModelInput) -> Tensor:
-        seen.append(look.shown[0])
-        return look.x + look.shown[0]  # a velocity that tells the level of the history
+        seen.append(look.input_sigma[0])
+        return look.x + look.input_sigma[0]  # a velocity that tells the level of the history
 
     noise = KeyedNoise((3,), (1,))
-    dreamt = execute(plan, predict, noise, given=torch.zeros(1, 1, 1))[0, 1, 0]
+    dreamt = execute(plan, each(predict), noise, given=torch.zeros(1, 1, 1))[0, 1, 0]
     x = float(noise(1, 0))
     for _ in range(8):
         x -= (x + 1.5 * 0.0 - 0.5 * 1.0) / 8
     assert float(dreamt) == pytest.approx(x, abs=1e-6) and set(seen) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("weight", "asked"), [(1.0, [(True,)]), (0.0, [(False,)]), (2.0, [(True, False)])])
+def test_the_branches_of_a_read_are_asked_for_together(weight: float, asked: list[tuple[bool, ...]]) -> None:
+    """Those without a weight are not asked for."""
+    found = []
+
+    def predictor(branches: Sequence[ModelInput]) -> list[Tensor]:
+        found.append(tuple(branch.conditional for branch in branches))
+        return [branch.x for branch in branches]
+
+    plan = staircase(grid(1), 1, lag=1, guide=guidance.conditions(weight))
+    execute(plan, predictor, KeyedNoise((3,), (1,)))
+    assert found == asked
 
 
 def test_history_guidance_of_one_is_no_guidance() -> None:
@@ -169,7 +183,7 @@ def test_drawing_anew_and_denoising_keeps_the_distribution() -> None:
     half = steps // 2
     levels = (*line.levels, (half,), *line.levels[steps - half + 1 :])
     rows = (*line.rows, Renoise((0,), (0,)), *line.rows[steps - half :])
-    plan = Plan(line.grid, line.frames, line.given, levels, rows)
+    plan = Plan(line.sigmas, line.frames, line.given, levels, rows)
     dreamt = execute(plan, Oracle(), Basis())[..., 0]
     assert float((dreamt.T @ dreamt).squeeze()) == pytest.approx(1.0, abs=0.02)
 

@@ -9,7 +9,7 @@ from gaussian import FRAMES, TRUTH, Oracle, grid
 from torch import Tensor
 
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
-from dreamwalk.rollout.planning import Guided, Reward, foreseen
+from dreamwalk.rollout.planning import Reward, RewardGuidance, foreseen
 from dreamwalk.schedules.plans import Mask, Plan
 from dreamwalk.schedules.staircase import staircase
 
@@ -29,8 +29,8 @@ def noise(frame: int, use: int) -> Tensor:
     return KEYED(frame, use).double()
 
 
-def guided(*, samples: int = 1, weight: float = 1.0, reward: Reward = linear) -> Guided:
-    return Guided(Oracle(), reward, noise, weight, samples)
+def guided(*, samples: int = 1, weight: float = 1.0, reward: Reward = linear) -> RewardGuidance:
+    return RewardGuidance(Oracle(), reward, noise, weight, samples)
 
 
 def moments(plan: Plan, reward: Reward) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ def moments(plan: Plan, reward: Reward) -> tuple[Tensor, Tensor]:
         rows[frame + 1] = 1.0
         return rows
 
-    dreamt = execute(plan, Guided(Oracle(), reward, unit, most=1e6), unit)[..., 0]
+    dreamt = execute(plan, RewardGuidance(Oracle(), reward, unit, cap=1e6), unit)[..., 0]
     linear_part = dreamt[1:] - dreamt[0]
     return dreamt[0], linear_part.T @ linear_part
 
@@ -90,18 +90,18 @@ def test_foreseen_plans_read_what_waits_and_dream_the_same(mask: Mask) -> None:
     torch.testing.assert_close(execute(wide, Oracle(), noise), execute(plan, Oracle(), noise))
 
 
-def look(shown: tuple[float, ...]) -> ModelInput:
+def look(sigmas: tuple[float, ...]) -> ModelInput:
     """A pyramid under way: the second of two known frames' followers moves first."""
-    x = torch.randn(2, len(shown), 1, generator=torch.Generator().manual_seed(0)).double()
-    moves = tuple(0 < s < 1 for s in shown)
-    return ModelInput(x, shown, tuple(range(len(shown))), (0,) * len(shown), moves=moves)
+    x = torch.randn(2, len(sigmas), 1, generator=torch.Generator().manual_seed(0)).double()
+    moves = tuple(0 < s < 1 for s in sigmas)
+    return ModelInput(x, sigmas, tuple(range(len(sigmas))), (0,) * len(sigmas), moves=moves)
 
 
-@pytest.mark.parametrize("solver", [torch.no_grad, torch.enable_grad, torch.inference_mode])
-def test_gradients_reach_earlier_frames_and_no_graph_is_left(solver: Callable[[], torch.no_grad]) -> None:
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_gradients_reach_earlier_frames_and_no_graph_is_left(mode: Callable[[], torch.no_grad]) -> None:
     here = look((0.0, 0.3, 0.6, 1.0))
-    with solver():
-        pull = guided()(replace(here, x=here.x.clone())) - Oracle()(here)
+    with mode():
+        pull = guided()([replace(here, x=here.x.clone())])[0] - Oracle()([here])[0]
     assert not pull.requires_grad
     assert (pull[:, 1] < -1e-3).all() and (pull[:, 2] < -1e-3).all()  # v is subtracted: the frames rise
     assert not pull[:, 0].any() and not pull[:, 3].any()
@@ -114,10 +114,10 @@ def test_more_samples_are_less_chance() -> None:
     many = KeyedNoise(tuple(range(256)), (1,))
 
     def pull(samples: int) -> Tensor:
-        futures = Guided(
+        futures = RewardGuidance(
             Oracle(), lambda x: x[:, -1, 0].pow(3), lambda f, u: many(f, u).double(), 1.0, samples
         )
-        return futures(here)[:, 1, 0]
+        return futures([here])[0][:, 1, 0]
 
     pulls = {n: pull(n) for n in (1, 3, 9)}
     assert pulls[1].var() < 1e-20  # the first future is that of the walk itself
@@ -135,8 +135,8 @@ def test_bad_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="one future at least, got 0"):
         guided(samples=0)
     with pytest.raises(ValueError, match="above 0"):
-        Guided(Oracle(), linear, noise, most=0.0)
+        RewardGuidance(Oracle(), linear, noise, cap=0.0)
     with pytest.raises(ValueError, match="must be a finite number, got nan"):
         guided(weight=float("nan"))
     with pytest.raises(ValueError, match="one number a row"):
-        guided(reward=lambda x: x.sum())(look((0.0, 0.5)))
+        guided(reward=lambda x: x.sum())([look((0.0, 0.5))])

@@ -15,7 +15,7 @@ from dreamwalk.cli import main
 from dreamwalk.clip import Clip, batch
 from dreamwalk.commands.sample_walk import Sample, film, plan_of, unfold, walk_of, wander
 from dreamwalk.data.walks import Walk
-from dreamwalk.rollout.execute import KeyedNoise, Solver, execute
+from dreamwalk.rollout.execute import KeyedNoise, Update, euler, execute, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
 from dreamwalk.schedules.plans import Mask
@@ -42,11 +42,11 @@ def start() -> Clip:
     return batch(list(Toy(clip_frames=2).clips(range(2))))
 
 
-@pytest.mark.parametrize("solver", ["euler", "multistep"])
+@pytest.mark.parametrize("update", [euler, multistep])
 @pytest.mark.parametrize(("lag", "chunk"), [(4, 1), (2, 1), (3, 2), (1, 1), (4, 3)])
 @pytest.mark.parametrize("kind", [FramePredictor, CachedFramePredictor])
 def test_stride_after_stride_is_one_large_plan(
-    system: Interactive, start: Clip, lag: int, chunk: int, solver: Solver, kind: Callable
+    system: Interactive, start: Clip, lag: int, chunk: int, update: Update, kind: Callable
 ) -> None:
     count, history = 6, torch.randn(2, 2, 16, 4, 4)
     actions, noise = torch.randn(2, 30, 7), KeyedNoise((1, 2), (16, 4, 4))
@@ -55,10 +55,10 @@ def test_stride_after_stride_is_one_large_plan(
     schedule = Schedule(4, lag, chunk, window=30)
     with torch.inference_mode():
         reader = kind(system.backbone, conditions(system, start, actions))
-        walk = stream(schedule, GRID, history, reader, noise, history_sigma=0.05, solver=solver)
+        walk = stream(schedule, GRID, history, reader, noise, history_sigma=0.05, update=update)
         walked = torch.cat(list(finished_frames(walk, count)), 1)
         reader = FramePredictor(system.backbone, conditions(system, start, actions))
-        planned = execute(plan, reader, noise, given=history, solver=solver)[:, 2:]
+        planned = execute(plan, reader, noise, given=history, update=update)[:, 2:]
     torch.testing.assert_close(walked, planned, atol=1e-4, rtol=1e-4)
 
 
@@ -196,8 +196,8 @@ def test_what_is_not_learnt_changes_no_film() -> None:
         (["--frames", "0"], "a film has at least one frame and at most 100000, got 0"),
         (["--steps", "0"], "steps must be a whole number from 1 to 64, got 0"),
         (["--steps", "65"], "from 1 to 64, got 65"),
-        (["--guide-actions", "nan"], "guidance weighs opinions by finite numbers, got nan"),
-        (["--guide-history", "inf"], "guidance weighs opinions by finite numbers, got inf"),
+        (["--guide-actions", "nan"], "guidance weighs its branches by finite numbers, got nan"),
+        (["--guide-history", "inf"], "guidance weighs its branches by finite numbers, got inf"),
     ],
 )
 def test_what_no_film_can_be_is_refused_before_anything_is_opened(

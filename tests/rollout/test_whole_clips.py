@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from gaussian import each
 from torch import Tensor
 
 from dreamwalk.errors import UserError
@@ -102,16 +103,16 @@ def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
         asked.append(len(x))
         return words.tokens.amax((1, 2))[:, None, None, None, None] * torch.ones_like(x)
 
-    look = ModelInput(torch.zeros(2, 3, 1, 2, 2), (0.5,) * 3, (0, 1, 2), (0,) * 3)
-    told, untold = TextEmbedding(torch.full((2, 4, 1), 2.0)), TextEmbedding(torch.full((2, 1, 1), 0.5))
-    assert torch.allclose(ClipPredictor(velocity, told)(look), torch.tensor(2.0))
-    assert torch.allclose(
-        ClipPredictor(velocity, told, untold, weight=3.0)(look), torch.tensor(0.5 + 3 * 1.5)
-    )
+    text, negative = TextEmbedding(torch.full((2, 4, 1), 2.0)), TextEmbedding(torch.full((2, 1, 1), 0.5))
+    start = torch.zeros(2, 3, 1, 2, 2)
+    for weight, expected in ((1.0, 2.0), (3.0, 0.5 + 3 * 1.5)):
+        plan = guidance.guided(together([1.0, 0.5, 0.0], 3, begin=1), guidance.conditions(weight))
+        made = execute(plan, ClipPredictor(velocity, text, negative), KeyedNoise((1, 2), ()), given=start)
+        assert torch.allclose(made, torch.tensor(-0.5 * expected))
     assert asked == [2, 4]
 
 
-def by_words(
+def by_text(
     x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
 ) -> Tensor:
     """A velocity that depends on the level of every frame and on the words."""
@@ -120,8 +121,9 @@ def by_words(
 
 
 @pytest.mark.parametrize("window", [0, 2])
-def test_a_plan_guides_clips_as_their_own_guidance_does(window: int) -> None:
-    told, against = (TextEmbedding(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
+def test_a_plan_guides_clips(window: int) -> None:
+    """As if the velocity were mixed before it is asked."""
+    text, negative = (TextEmbedding(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
     grid, noise = levels("linear", 4, shift_by=1.0), KeyedNoise((3,), (2, 2, 2))
     guided = staircase(grid, 4, lag=0, mask="bidirectional", guide=guidance.conditions(3.0))
 
@@ -129,61 +131,60 @@ def test_a_plan_guides_clips_as_their_own_guidance_does(window: int) -> None:
         predict = Windowed(predict, window, window // 2) if window else predict
         return execute(plan, predict, lambda frame, use: noise(frame, use).double())
 
-    own = dreamt(together(grid, 4), ClipPredictor(by_words, told, against, weight=3.0))
-    torch.testing.assert_close(
-        dreamt(guided, ClipPredictor(by_words, told, against)), own, atol=1e-12, rtol=0
-    )
-    assert (own - dreamt(together(grid, 4), ClipPredictor(by_words, told))).abs().max() > 0.1
+    def mixed(branch: ModelInput) -> Tensor:
+        sigma = branch.sigma[:, :, None, None, None]
+        return -0.5 + 3.0 * (1.5 + 0.5) + sigma * branch.x
+
+    own, predictor = dreamt(together(grid, 4), each(mixed)), ClipPredictor(by_text, text, negative)
+    for plan in (guided, guidance.guided(together(grid, 4), guidance.conditions(3.0))):
+        torch.testing.assert_close(dreamt(plan, predictor), own, atol=1e-12, rtol=0)
+    assert (own - dreamt(together(grid, 4), ClipPredictor(by_text, text))).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
-    ("make", "against", "weight", "sentence"),
+    ("make", "negative", "sentence"),
     [
-        (lambda g: staircase(g, 4, lag=0), True, 1.0, "take a plan with the mask `bidirectional`"),
-        (lambda g: staircase(g, 4, lag=4, chunk=2, mask="block"), True, 1.0, "see one another"),
-        (lambda g: keyframes(g, 5, every=2), True, 1.0, r"and the plan reads \(0, 2, 4\)"),
+        (lambda g: staircase(g, 4, lag=0), True, "take a plan with the mask `bidirectional`"),
+        (lambda g: staircase(g, 4, lag=4, chunk=2, mask="block"), True, "see one another"),
+        (lambda g: keyframes(g, 5, every=2), True, r"and the plan reads \(0, 2, 4\)"),
         (
             lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)),
             False,
-            1.0,
-            "say what those are, `against`",
-        ),
-        (
-            lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)),
-            True,
-            3.0,
-            "leave the weight at 1",
+            "there is none: give `negative`",
         ),
     ],
 )
 def test_a_plan_that_clips_cannot_follow_is_refused(
-    make: Callable[[list[float]], Plan], against: bool, weight: float, sentence: str
+    make: Callable[[list[float]], Plan], negative: bool, sentence: str
 ) -> None:
-    words = TextEmbedding(torch.zeros(1, 2, 3))
-    predict = ClipPredictor(by_words, words, words if against else None, weight)
+    text = TextEmbedding(torch.zeros(1, 2, 3))
+    predict = ClipPredictor(by_text, text, text if negative else None)
     with pytest.raises(UserError, match=sentence):
         execute(make(levels("linear", 4, shift_by=1.0)), predict, KeyedNoise((3,), (2, 2, 2)))
 
 
 def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:
-    look = ModelInput(torch.randn(1, 3, 2, 4, 4), (0.6,) * 3, (0, 1, 2), (0,) * 3)
-    opinions = torch.randn(2, 3, 2, 4, 4)
-    words = TextEmbedding(torch.zeros(1, 1, 1))
-    v = ClipPredictor(
-        lambda x, sigma, words, guidance, extra: opinions, words, words, weight=5.0, rescale=1.0
-    )(look)
-    assert torch.isclose((look.x - 0.6 * v).std(), (look.x - 0.6 * opinions[:1]).std(), rtol=1e-4)
+    x, velocities = torch.randn(1, 3, 2, 4, 4), torch.randn(2, 3, 2, 4, 4)
+    text = TextEmbedding(torch.zeros(1, 1, 1))
+    predictor = ClipPredictor(lambda x, sigma, words, guidance, extra: velocities, text, text)
+    plan = guidance.guided(together([1.0, 0.6, 0.0], 3, begin=1), guidance.conditions(5.0, rescale=1.0))
+    made = execute(plan, predictor, KeyedNoise((0,), ()), given=x)  # one step: x - 0.6 v
+    assert torch.isclose(made.std(), (x - 0.6 * velocities[:1]).std(), rtol=1e-4)
+    assert not torch.isclose(
+        (x - 0.6 * (velocities[1:] + 5 * velocities.diff(dim=0).neg())).std(), made.std()
+    )
 
 
 def test_windows_that_agree_change_nothing() -> None:
-    look = ModelInput(torch.randn(1, 11, 2, 4, 4), (0.6,) * 11, tuple(range(11)), (0,) * 11)
+    read = ModelInput(torch.randn(1, 11, 2, 4, 4), (0.6,) * 11, tuple(range(11)), (0,) * 11)
     sizes = []
 
-    def predict(seen: ModelInput) -> Tensor:
-        sizes.append(seen.x.shape[1])
-        return 2 * seen.x
+    def predict(part: ModelInput) -> Tensor:
+        sizes.append(part.x.shape[1])
+        return 2 * part.x
 
-    assert torch.allclose(Windowed(predict, 4, 2)(look), 2 * look.x, atol=1e-6)
+    (v,) = Windowed(each(predict), 4, 2)([read])
+    assert torch.allclose(v, 2 * read.x, atol=1e-6)
     assert sizes == [4] * 5
 
 

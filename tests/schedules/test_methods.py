@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian import FRAMES, RHO, Basis, Oracle, alone, covariance, error, grid
+from gaussian import FRAMES, RHO, Basis, Oracle, alone, covariance, each, error, grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -35,8 +35,8 @@ def moves(plan: Plan) -> list[int]:
     """How often each slot moves; each time by one level, so that between renoises it visits each once."""
     passes = [index for index, row in enumerate(plan.rows) if isinstance(row, Pass)]
     for index in passes:
-        assert all(plan.levels[index][p] - plan.levels[index + 1][p] == 1 for p in plan.moving(index))
-    return [sum(p in plan.moving(index) for index in passes) for p in range(len(plan.frames))]
+        assert all(plan.levels[index][p] - plan.levels[index + 1][p] == 1 for p in plan.moving[index])
+    return [sum(p in plan.moving[index] for index in passes) for p in range(len(plan.frames))]
 
 
 def reads(plan: Plan) -> list[tuple[ForwardSpec, ...]]:
@@ -81,7 +81,7 @@ def test_a_queue_lets_out_a_frame_every_few_rows(
         assert out == [m // lag for m in range(lag * frames + 1)]
     touched: set[int] = set()
     for row, (read,) in enumerate(reads(plan)):
-        moving = set(plan.moving(row))
+        moving = set(plan.moving[row])
         touched = set() if max(moving) >= max(touched, default=-1) else touched
         assert not touched & set(read.slots)  # all of a tick read what was there before it
         touched |= moving
@@ -108,7 +108,7 @@ def test_clips_that_overlap(steps: int, clip: int, overlap: int, clips: int, lev
     extra = [smooth if p in last.values() else 0 for p in range(len(plan.frames))]
     assert moves(plan) == [(level if p in drawn else steps) + extra[p] for p in range(len(plan.frames))]
     assert all(len(read.slots) == clip for row in reads(plan) for read in row)
-    dream = execute(plan, lambda look: torch.sin(look.x), KeyedNoise((1,), (2,)))
+    dream = execute(plan, each(lambda branch: branch.x.sin()), KeyedNoise((1,), (2,)))
     for a, b in (row.slots for row in plan.rows if isinstance(row, Fuse)):
         settled = smooth or overlap > clip / 2  # the copies go on or are fused with another
         assert settled or torch.equal(dream[:, a], dream[:, b])
@@ -138,7 +138,7 @@ def test_keyframes_come_first(steps: int, every: int, gaps: int, known: int) -> 
         for read in row:
             assert len(read.slots) <= max(gaps + 1, every + 1)
             between = any(p % every for p in read.slots)
-            assert not between or read.shown[0] == read.shown[-1] == 0.02
+            assert not between or read.input_sigma[0] == read.input_sigma[-1] == 0.02
     rows = steps * ((known <= gaps) + (every > 1 and gaps > 0))
     assert len(plan.rows) == rows
 
@@ -182,7 +182,7 @@ def test_recalled_frames_are_seen_by_all_and_see_each_other(
     noisier = {"finished frames are shown noisier than they are"} if memory else set()
     assert set(plan.approximate) == {*walk.approximate, *noisier}
     for (read,), (old,) in zip(reads(plan), reads(walk), strict=True):
-        assert read.slots[:count] == tuple(range(count)) and read.shown[:count] == (0.02,) * count
+        assert read.slots[:count] == tuple(range(count)) and read.input_sigma[:count] == (0.02,) * count
         assert all(g < min(old.groups) for g in read.groups[:count]) and read.groups[count:] == old.groups
     first, second = plan.rows[:2]
     assert isinstance(first, Pass) and set(range(count)) <= set(first.commit)
@@ -303,10 +303,10 @@ def test_strides_of_a_queue_join() -> None:
         return look.x.cumsum(1) / 3 + look.sigma[..., None]
 
     half = rolling(grid(8), 2, lag=2, history=1)
-    first = execute(half, predict, noise, given=start)
-    second = execute(half, predict, lambda frame, use: noise(frame + 2, use), given=first[:, 2:])
+    first = execute(half, each(predict), noise, given=start)
+    second = execute(half, each(predict), lambda frame, use: noise(frame + 2, use), given=first[:, 2:])
     torch.testing.assert_close(
-        torch.cat((first[:, :2], second), 1), execute(whole, predict, noise, given=start)
+        torch.cat((first[:, :2], second), 1), execute(whole, each(predict), noise, given=start)
     )
 
 
@@ -354,28 +354,28 @@ def test_what_is_known_comes_back_bit_for_bit() -> None:
         keyframes(grid(3), 5, every=2, known=3, key_sigma=0.1),
         recalled(resampled(grid(4), 2, jump=2, history=1), [2, 5], at=9, sigma=0.1),
     ):
-        dream = execute(plan, lambda look: look.x.sin(), KeyedNoise((0, 1), (4,)), given=values)
+        dream = execute(plan, each(lambda branch: branch.x.sin()), KeyedNoise((0, 1), (4,)), given=values)
         assert torch.equal(dream[:, [p for p, known in enumerate(plan.given) if known]], values)
 
 
 def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     """True of one deterministic step, and so of what guidance is asked for; from then on states differ."""
-    views = (Branch(1.7), Branch(-0.4, told=False), Branch(-0.3, shown=((0, 1.0),)))
-    line = staircase(grid(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: views)
+    branches = (Branch(1.7), Branch(-0.4, conditional=False), Branch(-0.3, input_sigma=((0, 1.0),)))
+    line = staircase(grid(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: branches)
     levels = line.levels[1:3]
     row = line.rows[1]
     assert isinstance(row, Pass)
-    plan = Plan(line.grid, line.frames, (True,) * 3, levels, (row,), open=True)
+    plan = Plan(line.sigmas, line.frames, (True,) * 3, levels, (row,), open=True)
     basis, start = Basis(), torch.randn(24, 3, 1).double()
 
     def predict(look: ModelInput) -> Tensor:
-        return Oracle()(look) * (1.0 if look.told else 0.8)
+        return Oracle().velocity(look) * (1.0 if look.conditional else 0.8)
 
-    def step(views: tuple[Branch, ...]) -> Tensor:
-        one = replace(plan, rows=(Pass((replace(row.reads[0], views=views),)),))
-        return execute(one, predict, basis, given=start)
+    def step(branches: tuple[Branch, ...]) -> Tensor:
+        one = replace(plan, rows=(Pass((replace(row.reads[0], branches=branches),)),))
+        return execute(one, each(predict), basis, given=start)
 
-    after = sum(view.weight * step((replace(view, weight=1.0),)) for view in views)
+    after = sum(branch.weight * step((replace(branch, weight=1.0),)) for branch in branches)
     assert isinstance(after, Tensor)
-    torch.testing.assert_close(step(views), after)
-    assert not torch.allclose(step(views), step((Branch(),)))
+    torch.testing.assert_close(step(branches), after)
+    assert not torch.allclose(step(branches), step((Branch(),)))

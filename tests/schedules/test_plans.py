@@ -45,7 +45,7 @@ def test_every_staircase_is_legal(
     )
     assert len(plan.rows) == steps + lag * (chunks - 1)
     for slot in range(history, history + frames):
-        assert sum(slot in plan.moving(row) for row in range(len(plan.rows))) == steps
+        assert sum(slot in plan.moving[row] for row in range(len(plan.rows))) == steps
     for line in plan.levels:
         assert list(line) == sorted(line)  # streaming: what comes first is finished first
     for row in plan.rows:
@@ -73,6 +73,7 @@ def test_impossible_staircases_are_refused(options: dict, sentence: str) -> None
 LEGAL = staircase(sigma_grid(2).tolist(), 2, lag=2)
 FIRST = LEGAL.rows[0]
 assert isinstance(FIRST, Pass)
+HIDES = (Branch(input_sigma=((1, 1.0),)),)
 
 
 def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[int, ...]) -> dict:
@@ -83,10 +84,10 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"grid": (0.0, 0.5, 0.5)}, "the grid must rise from 0 to 1"),
+        ({"sigmas": (0.0, 0.5, 0.5)}, "sigmas must rise from 0 to 1"),
         ({"given": (False,)}, "2 slots need as many entries"),
         ({"levels": LEGAL.levels[:-1]}, "4 rows lie between 5 lines, not 4"),
-        ({"levels": ((2, 3), *LEGAL.levels[1:])}, "indices into the grid, 0 to 2"),
+        ({"levels": ((2, 3), *LEGAL.levels[1:])}, "indices into the sigmas, 0 to 2"),
         ({"levels": ((1, 2), *LEGAL.levels[1:])}, "slot 0 must begin at pure noise, not at 1"),
         ({"levels": (*LEGAL.levels[:-1], (0, 1))}, "frame 1 ends at level 1 and not clean"),
         ({"levels": (*LEGAL.levels[:2], (2, 2), *LEGAL.levels[3:])}, "noise rises in row 1 in slot 0"),
@@ -107,7 +108,7 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
             r"row 0 reads slots \(1,\) and neither moves nor commits any",
         ),
         (
-            {"rows": (Pass((replace(FIRST.reads[0], views=(Branch(shown=((1, 1.0),)),)),)), *LEGAL.rows[1:])},
+            {"rows": (Pass((replace(FIRST.reads[0], branches=HIDES),)), *LEGAL.rows[1:])},
             "row 0 says how to show slot 1, which that read does not hold",
         ),
     ],
@@ -150,13 +151,13 @@ def test_a_cache_knows_one_copy_of_a_frame() -> None:
 )
 def test_guides_give_legal_plans(guide: guidance.Guide, opinions: int) -> None:
     plan = staircase(sigma_grid(3).tolist(), 3, lag=3, history=3, guide=guide)
-    assert all(isinstance(row, Pass) and len(row.reads[0].views) == opinions for row in plan.rows)
+    assert all(isinstance(row, Pass) and len(row.reads[0].branches) == opinions for row in plan.rows)
 
 
 def test_temporal_guidance_hides_what_is_older() -> None:
     near, none = guidance.temporal([(2, 0.8)])((3, 4, 5))
-    assert near == Branch(0.8, shown=((3, 1.0),))
-    assert none.weight == pytest.approx(0.2) and none.shown == ((3, 1.0), (4, 1.0), (5, 1.0))
+    assert near == Branch(0.8, input_sigma=((3, 1.0),))
+    assert none.weight == pytest.approx(0.2) and none.input_sigma == ((3, 1.0), (4, 1.0), (5, 1.0))
 
 
 def test_impossible_guidance_is_refused() -> None:
@@ -215,7 +216,7 @@ def test_guidance_is_no_longer_the_data(guide: Callable[[float], guidance.Guide]
         (lambda: ForcingConfig(None, None, 7, mask="all"), "no mask 'all'"),
         (
             lambda: staircase([1, 0], 2, lag=1, history=1, history_sigma=1.5),
-            "history is shown at a level between 0 and 1, got 1.5",
+            "history_sigma must lie between 0 and 1, got 1.5",
         ),
         (lambda: staircase([1, 0], 2, lag=1, history_sigma="like"), "between 0 and 1, got 'like'"),
         (lambda: keyframes([1, 0], 3, every=1, key_sigma=math.nan), "between 0 and 1, got nan"),

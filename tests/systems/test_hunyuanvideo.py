@@ -178,7 +178,7 @@ def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen,
     )
     every = {None: 0, "latent_concat": 2, "token_replace": 4}[kind_of(pipeline)]
     assert metadata["config"]["letters"] == {
-        "kind": "PublishedWords",
+        "kind": "HunyuanTextConfig",
         "source": "encoders",
         "pictures": every,
     }

@@ -117,7 +117,7 @@ def test_what_the_folder_says(tmp_path: Path) -> None:
 def test_in_bfloat16(tmp_path: Path) -> None:
     folder, out = saved(made(1.0), tmp_path), tmp_path / "h.safetensors"
     main(["import", "hunyuanvideo", str(folder), "--out", str(out), "--dtype", "bfloat16"])
-    assert files.metadata(out)["config"]["backbone"]["kind"] == "KindsMMDiTConfig"
+    assert files.metadata(out)["config"]["backbone"]["kind"] == "MultiEncoderMMDiTConfig"
     system = dreamwalk.load(out)
     dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
     assert dtypes == {"backbone": torch.bfloat16, "codec": torch.float32}
