@@ -23,6 +23,7 @@ from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
 from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
 from dreamwalk.rollout.execute import ModelInput, Update, euler, execute
+from dreamwalk.schedules.flow import renoise
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import ForwardSpec, Pass, Plan
 
@@ -56,19 +57,6 @@ class EagerPass:
         rope = self.backbone.rope(self.backbone.times(x, cache))
         bias = self.backbone.bias(cache)
         return self.predict(x, sigmas, self.conditions(action), rope, bias, cache, features)
-
-
-@torch.inference_mode()
-def extended(
-    cache: RingCache, frames: RecalledFrames, conditions: nn.Module, backbone: FrameBackbone
-) -> ExtendedCache:
-    """A cache that also holds recalled frames, which see one another: one pass a frame, not one a step."""
-    x, device = frames.latents, frames.latents.device
-    sigmas = torch.full(x.shape[:2], frames.sigma, device=device)
-    rope = backbone.rope(torch.tensor(frames.times, device=device))
-    mask = backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
-    _, recalled = backbone.predict(x, sigmas, conditions(frames.actions), rope, mask, None, None)
-    return ExtendedCache(cache, recalled)
 
 
 @dataclass
@@ -111,6 +99,23 @@ class Session:
         frames = (self.cache.frames + frame - still for still in self.still_frames or (0,) * batch)
         keys = [(self.seed, number, use) for number in frames]
         return KeyedGenerator(keys, device=device).normal(*self.shape)
+
+
+@torch.inference_mode()
+def extended(
+    session: Session, frames: RecalledFrames, conditions: nn.Module, backbone: FrameBackbone
+) -> ExtendedCache:
+    """The session's cache with recalled frames in it, which see one another: one pass a frame, not one a
+    step."""
+    x, device = frames.latents, frames.latents.device
+    keys = ([(session.seed, time, 1)] * len(x) for time in frames.times)
+    noise = [KeyedGenerator(key, device=device).normal(*session.shape) for key in keys]
+    x = renoise(x, torch.stack(noise, 1), 0.0, frames.sigma)
+    sigmas = torch.full(x.shape[:2], frames.sigma, device=device)
+    rope = backbone.rope(torch.tensor(frames.times, device=device))
+    mask = backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
+    _, recalled = backbone.predict(x, sigmas, conditions(frames.actions), rope, mask, None, None)
+    return ExtendedCache(session.cache, recalled)
 
 
 @lru_cache(maxsize=64)

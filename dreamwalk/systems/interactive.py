@@ -250,7 +250,7 @@ class Interactive(System):
         """For the next frame: features, and the cache, with the frames in it that are recalled."""
         cache, recalled = session.cache, session.memory.recall(session.camera, session.cache.frames)
         frames = recalled.frames and recalled.frames.before(cache.frames - cache.window)
-        return recalled.features, extended(cache, frames, self.actions, self.backbone) if frames else cache
+        return recalled.features, extended(session, frames, self.actions, self.backbone) if frames else cache
 
     def _remember(self, session: Session, latents: Tensor, action: Tensor) -> None:
         time = session.cache.frames - 1

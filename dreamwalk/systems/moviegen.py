@@ -46,7 +46,7 @@ from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.schedules.flow import add_noise, logit_normal, shift
+from dreamwalk.schedules.flow import add_noise, expand_like, logit_normal, shift
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.clip_generator import ClipGenerator, ClipRequest, film, shown_beside
 from dreamwalk.systems.system import SystemConfig
