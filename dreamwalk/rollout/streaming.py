@@ -65,6 +65,9 @@ def stream(
     keep, total = schedule.window - schedule.under_way * schedule.chunk, history.shape[1]
     x, known, committed = history[:, -keep:], min(keep, total), set[int]()
     moved: dict[int, tuple[Tensor, float]] = {}
+    if memory:
+        for frame in range(total):
+            memory.finish(frame, history[:, frame])
     while True:
         under_way = (x.shape[1] - known) // schedule.chunk
         first = total - known
@@ -144,8 +147,7 @@ class StreamConditions:
         self.reached = -1
 
     def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        while self.reached < max(frames):
-            self._go_on()
+        self._reach(max(frames))
         conditions = torch.cat([self._condition(frame) for frame in frames], 1)
         known = [self.features.get(frame) for frame in frames]
         like = next((part for part in known if part is not None), None)
@@ -154,11 +156,11 @@ class StreamConditions:
         return conditions, torch.cat([torch.zeros_like(like) if part is None else part for part in known], 1)
 
     def frames_for(self, newest: int, *, before: int) -> RecalledFrames | None:
-        while self.reached < newest:
-            self._go_on()
+        self._reach(newest)
         return self.frames and self.frames.before(before)
 
     def finish(self, frame: int, latents: Tensor) -> None:
+        self._reach(frame)
         camera, action = self.cameras.get(frame), self._actions(frame)[:, -1]
         self.memory.write(FinishedFrame(latents, action, camera, frame))
 
@@ -173,15 +175,16 @@ class StreamConditions:
         end = self.first + frame * stride
         return self.actions[:, [min(index, last) for index in range(max(0, end - stride), end)]]
 
-    def _go_on(self) -> None:
-        """Take the camera to the next frame, and recall for it."""
-        self.reached = frame = self.reached + 1
-        if frame < self.given:
-            camera = CameraState.of_clip(self.start, frame)
-        else:
-            camera = self.model.next_camera(self.cameras[frame - 1], self._actions(frame)[:, -1])
-        found = self.memory.recall(camera, frame)
-        self.cameras[frame], self.features[frame], self.frames = camera, found.features, found.frames
-        self.conditions[frame] = self._condition(frame)
-        for kept in (self.cameras, self.features, self.conditions):
-            kept.pop(frame - self.KEPT, None)
+    def _reach(self, newest: int) -> None:
+        """Take the camera from frame to frame up to the newest, and recall for each."""
+        while self.reached < newest:
+            self.reached = frame = self.reached + 1
+            if frame < self.given:
+                camera = CameraState.of_clip(self.start, frame)
+            else:
+                camera = self.model.next_camera(self.cameras[frame - 1], self._actions(frame)[:, -1])
+            found = self.memory.recall(camera, frame)
+            self.cameras[frame], self.features[frame], self.frames = camera, found.features, found.frames
+            self.conditions[frame] = self._condition(frame)
+            for kept in (self.cameras, self.features, self.conditions):
+                kept.pop(frame - self.KEPT, None)
