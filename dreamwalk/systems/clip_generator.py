@@ -122,9 +122,9 @@ def prepared(system: Any, order: ClipRequest, video: Tensor | None, *, noise: No
     noise = noise or KeyedNoise(seeds, shape, _device(system))
     moved = config.shift if order.shift is None else order.shift
     grid = levels(order.spacing, steps_of(system, order), shift_by=moved)
-    extra = torch.zeros(len(seeds), count, config.backbone.extra, *shape[1:], device=_device(system))
+    extra = torch.zeros(len(seeds), count, config.backbone.cond_channels, *shape[1:], device=_device(system))
     if video is None:
-        return Start(together(grid, count), noise, None, extra if config.backbone.extra else None)
+        return Start(together(grid, count), noise, None, extra if config.backbone.cond_channels else None)
     video = video.expand(len(seeds), -1, -1, -1, -1)
     if order.use == "larger":
         return Start(together(grid, count), noise, None, system.encode(resized(video, size)))
@@ -133,7 +133,7 @@ def prepared(system: Any, order: ClipRequest, video: Tensor | None, *, noise: No
     latents, known = _known(system, order.use, video, count)
     if config.hint:
         noise = Hinted(noise, latents[:, 0], config.hint)
-    if config.backbone.extra:
+    if config.backbone.cond_channels:
         return Start(together(grid, count), noise, None, shown_beside(latents, count))
     return Start(together(grid, count, known=known), noise, latents)
 

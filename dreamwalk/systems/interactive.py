@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones import BackboneConfig, build_backbone
+from dreamwalk.backbones import FrameBackboneConfig
 from dreamwalk.clip import Clip
-from dreamwalk.codecs import CodecConfig, ViTCodecConfig, build_codec
+from dreamwalk.codecs import CodecConfig, ViTCodecConfig
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import NeuralMap, NeuralMapConfig, PoseModel
@@ -41,7 +41,7 @@ class InteractiveConfig:
     """The parts of a dreaming system, and how it is played."""
 
     codec: CodecConfig
-    backbone: BackboneConfig
+    backbone: FrameBackboneConfig
     actions: Count
     """Length of the action vector."""
     action_layers: int = 2
@@ -67,8 +67,7 @@ class InteractiveConfig:
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
-        with torch.device("meta"):
-            _, h, w = build_codec(self.codec).stride
+        _, h, w = self.codec.stride
         h, w = h * self.backbone.patch, w * self.backbone.patch
         grid = size[0] // h, size[1] // w
         if size != (grid[0] * h, grid[1] * w) or 0 in grid:
@@ -101,9 +100,9 @@ class Interactive(nn.Module):
     def __init__(self, config: InteractiveConfig) -> None:
         super().__init__()
         self.config = config
-        self.codec = build_codec(config.codec).requires_grad_(False)
+        self.codec = config.codec.build().requires_grad_(False)
         self.actions = ActionEmbedding(config.actions, config.backbone.width, layers=config.action_layers)
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = config.backbone.build()
         for part in (self.actions, self.backbone):
             part.to(getattr(torch, config.precision))
         if config.map:
@@ -152,7 +151,7 @@ class Interactive(nn.Module):
 
     def error(self, x: Tensor, dreamt: Tensor) -> Tensor:
         """Squared error of every frame of `dreamt` latents, `(b, t)`, each channel as loud as in pixels."""
-        return (self.codec.loudness * (dreamt - x).square()).mean(dim=(2, 3, 4))
+        return (self.codec.channel_weights * (dreamt - x).square()).mean(dim=(2, 3, 4))
 
     def dream_loss(
         self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
@@ -303,7 +302,8 @@ class Interactive(nn.Module):
     def _make_engine(self, device: torch.device) -> tuple[Step, Decode]:
         if device.type == "cuda":
             return EagerStep(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
-        config, step, decode = self.config, self.step(), self.codec.decode
+        config, step = self.config, self.step()
+        decode: Decode = self.codec.decode
         if fits(self.backbone):
             step = OnnxStep(self.actions, self.backbone, actions=config.actions, window=config.window)
         if fits(self.codec):

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from dreamwalk.backbones.clip_inputs import widened
+from dreamwalk.backbones.clip_backbone import widened
 from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
-from dreamwalk.codecs import KLCodec, TAECodec
-from dreamwalk.codecs.tae import inflate
+from dreamwalk.codecs.kl_autoencoder import KLCodec
+from dreamwalk.codecs.tae import TAECodec, inflate
 from dreamwalk.device.budget import GIB, free_bytes
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Dream, WorldSpec
