@@ -155,8 +155,8 @@ def config_of(options: Options) -> MMDiTConfig:
     return MMDiTConfig(
         width=options.width,
         heads=options.width // options.head,
-        dual=options.dual,
-        single=options.single,
+        double_blocks=options.dual,
+        single_blocks=options.single,
         axes=axes_of(options),
         guidance=True,
     )

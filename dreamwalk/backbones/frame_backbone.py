@@ -1,25 +1,29 @@
-"""What backbones over frames have in common: who is shown what, and where the cache comes in.
+"""The base of backbones over frames: the pass over the blocks, with or without a cache.
 
-A backbone says how its attention takes the answer to one question, which frame sees which: `mask` for frames
-read together, `bias` for one frame in front of a ring cache. Nothing outside it knows of tokens.
+A backbone translates one fact, which frame sees which, for its attention: `mask` for frames read together,
+`bias` for one frame in front of a ring cache. Nothing outside it knows of tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.errors import UserError
-from dreamwalk.layers.attention import KeyValues, Mask
+from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention
 from dreamwalk.layers.cache import Cache, Past, RingCache
+from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
 
 Rope = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class FrameBackboneConfig:
+class FrameSizes:
     """Sizes that all share. `grid` is the latent's `(h, w)`, `patch` a token's side in latent pixels."""
 
     channels: int
@@ -39,18 +43,59 @@ class FrameBackboneConfig:
 
     @property
     def token_grid(self) -> tuple[int, int]:
+        """Tokens down and across."""
         h, w = self.grid
         if h % self.patch or w % self.patch:
             raise UserError(f"a latent grid of {h}x{w} does not divide into patches of {self.patch}")
         return h // self.patch, w // self.patch
 
 
+class AdaLNBlock(nn.Module):
+    """Attention and feed-forward, each normalised, modulated per frame and gated (zero at the start; DiT,
+    arXiv 2212.09748, section 3.2).
+
+    `rows` says what is a batch and what a sequence: `b (t n)` attends over tokens of all frames, `(b t) n`
+    within frames, `(b n) t` through time.
+    """
+
+    rows: str
+    norm_attention: nn.Module
+    attention: SelfAttention
+    norm_feedforward: nn.Module
+    feedforward: nn.Module
+    modulation: Modulation
+
+    def forward(
+        self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None, past: KeyValues | None
+    ) -> tuple[Tensor, KeyValues]:
+        """`x` `(b, t, n, d)`, `condition` `(b, t, d)`; `past` and fresh `(rows, heads, tokens, e)`."""
+        b, t = x.shape[:2]
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(condition)
+        y = rearrange(modulate(self.norm_attention(x), shift_a, scale_a), f"b t n d -> {self.rows} d")
+        y, fresh = self.attention(y, rope, mask=mask, past=past)
+        x = x + gate_a * rearrange(y, f"{self.rows} d -> b t n d", b=b, t=t)
+        return x + gate_f * self.feedforward(modulate(self.norm_feedforward(x), shift_f, scale_f)), fresh
+
+
 class FrameBackbone(nn.Module):
     """`(x, sigma, conditions) -> v`, all frames at once or one after another on a cache."""
 
-    config: FrameBackboneConfig
-    embed: nn.Linear
-    blocks: nn.ModuleList
+    config: FrameSizes
+    unpatch: ClassVar[str] = "b t (h w) (c p q) -> b t c (h p) (w q)"
+    """From tokens to latents; patches go in as `(c p q)`."""
+
+    def __init__(self, config: FrameSizes, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.config, width = config, config.width
+        features = config.channels * config.patch**2
+        self.embed = nn.Linear(features, width)
+        self.sigma = SigmaEmbedding(width)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.modulation = Modulation(width, parts=2)
+        self.head = nn.Linear(width, features)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(
         self,
@@ -91,14 +136,55 @@ class FrameBackbone(nn.Module):
 
         `mask` is what `mask` or `bias` gave.
         """
-        raise NotImplementedError
+        y = self.scaled(x, sigma)
+        out, fresh = self.denoise(y, self.timestep(sigma), conditions, rope, mask, cache, views)
+        return self.velocity(y, out, sigma), fresh
+
+    def denoise(
+        self,
+        y: Tensor,
+        timestep: Tensor,
+        conditions: Tensor,
+        rope: Rope,
+        mask: Mask | None,
+        cache: Past | None,
+        views: Tensor | None = None,
+    ) -> tuple[Tensor, list[KeyValues]]:
+        """The network alone: scaled latents `y` at `timestep` `(b, t)` to the output of its last layer."""
+        p, (h, w), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
+        x = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        x = x if views is None else x + views.to(dtype)
+        condition, ropes = self.sigma.at(timestep) + conditions.to(dtype), self.block_rope(rope)
+        fresh = []
+        for index, block in enumerate(self.blocks):
+            past = cache.layer(index) if cache is not None else None
+            x, key_values = block(x, condition, ropes, mask, past)
+            fresh.append(key_values)
+        x = self.head(modulate(self.norm(x), *self.modulation(condition))).to(y.dtype)
+        return rearrange(x, self.unpatch, h=h, w=w, p=p, q=p), fresh
+
+    def scaled(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The network's input for noisy latents."""
+        return x
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The network's label for a noise level."""
+        return 1000.0 * sigma.float()
+
+    def velocity(self, y: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        """`v = eps - x` from the network's input and output."""
+        return out
+
+    def block_rope(self, rope: Rope) -> Rope | tuple[Rope, Rope]:
+        """The rotary positions that blocks take, from those of time."""
+        return rope
 
     def rope(self, times: Tensor) -> Rope:
         """Rotary positions of frames at `times` `(t,)`."""
         raise NotImplementedError
 
     def mask(self, visible: Tensor) -> Mask:
-        """For `predict`, from `visible` `(t, p + t)`: who sees whom of `p` kept frames and `t` new ones."""
+        """For `predict`, from `visible` `(t, p + t)`: which of `p` kept and `t` new frames a new one sees."""
         raise NotImplementedError
 
     def bias(self, cache: Cache) -> Tensor:
@@ -113,7 +199,7 @@ class FrameBackbone(nn.Module):
         return torch.arange(first, first + x.shape[1], device=x.device)
 
     def cache_bytes(self, window: int) -> int:
-        """Of an empty cache for one walk."""
+        """Size of a cache for one session."""
         config = self.config
         return 2 * config.depth * window * config.tokens * config.width * self.embed.weight.element_size()
 

@@ -5,9 +5,9 @@ successor LIVE (github.com/Junchao-cs/LIVE): RMSNorm, SwiGLU, adaLN-zero, rotary
 height and width.
 
     paper's word            our word
-    timestep t              sigma, one level per frame
+    timestep t              sigma, one per frame
     latent patch            token
-    block-causal mask       what `forward` does unless told who is `visible`
+    block-causal mask       the default of `visible`
     KV cache                `RingCache`, passed in
 """
 
@@ -16,20 +16,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameBackboneConfig, Rope
-from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention, SwiGLU, frame_mask
-from dreamwalk.layers.cache import Cache, Past
-from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
+from dreamwalk.backbones.frame_backbone import AdaLNBlock, FrameBackbone, FrameSizes, Rope
+from dreamwalk.layers.attention import Mask, SelfAttention, SwiGLU, frame_mask
+from dreamwalk.layers.cache import Cache
+from dreamwalk.layers.modulation import Modulation
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import head_width, rope_tables, split_axes
 from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
-class FrameDiTConfig(FrameBackboneConfig):
+class FrameDiTConfig(FrameSizes):
     """Sizes of a Frame DiT."""
 
     theta: Positive = 256.0
@@ -44,9 +43,15 @@ class FrameDiTConfig(FrameBackboneConfig):
         super().__post_init__()
         head_width(self.width, self.heads, least=6)
 
+    def build(self) -> FrameDiT:
+        """The backbone, with fresh weights."""
+        return FrameDiT(self)
 
-class FrameBlock(nn.Module):
-    """Attention and feed-forward, each normalised, modulated per frame, and gated (zero at the start)."""
+
+class FrameBlock(AdaLNBlock):
+    """RMSNorm, attention over all tokens that a frame sees, SwiGLU."""
+
+    rows = "b (t n)"
 
     def __init__(self, config: FrameDiTConfig) -> None:
         super().__init__()
@@ -56,18 +61,6 @@ class FrameBlock(nn.Module):
         self.feedforward = SwiGLU(config.width, multiple=config.feedforward_multiple)
         self.modulation = Modulation(config.width, parts=6)
 
-    def forward(
-        self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None, past: KeyValues | None
-    ) -> tuple[Tensor, KeyValues]:
-        """`x` `(b, t, n, d)`, `condition` `(b, t, d)`."""
-        t = x.shape[1]
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(condition)
-        y = rearrange(modulate(self.norm_attention(x), shift_a, scale_a), "b t n d -> b (t n) d")
-        y, fresh = self.attention(y, rope, mask=mask, past=past)
-        x = x + gate_a * rearrange(y, "b (t n) d -> b t n d", t=t)
-        x = x + gate_f * self.feedforward(modulate(self.norm_feedforward(x), shift_f, scale_f))
-        return x, fresh
-
 
 class FrameDiT(FrameBackbone):
     """Every token sees all tokens of the frames that its frame sees."""
@@ -75,43 +68,12 @@ class FrameDiT(FrameBackbone):
     config: FrameDiTConfig
 
     def __init__(self, config: FrameDiTConfig) -> None:
-        super().__init__()
-        self.config = config
-        features = config.channels * config.patch**2
-        self.embed = nn.Linear(features, config.width)
-        self.sigma = SigmaEmbedding(config.width)
-        self.blocks = nn.ModuleList(FrameBlock(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
-        self.modulation = Modulation(config.width, parts=2)
-        self.head = nn.Linear(config.width, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(config, (FrameBlock(config) for _ in range(config.depth)))
 
-    def predict(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        conditions: Tensor,
-        rope: Rope,
-        mask: Mask | None,
-        cache: Past | None,
-        views: Tensor | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:
-        config, dtype = self.config, self.embed.weight.dtype
-        p = config.patch
-        h = self.embed(rearrange(x.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        h = h if views is None else h + views.to(dtype)
-        condition = self.sigma(sigma) + conditions.to(dtype)
-        fresh = []
-        for index, block in enumerate(self.blocks):
-            h, key_values = block(h, condition, rope, mask, cache.layer(index) if cache is not None else None)
-            fresh.append(key_values)
-        h = self.head(modulate(self.norm(h), *self.modulation(condition)))
-        rows, columns = config.token_grid
-        out = rearrange(h, "b t (h w) (c p q) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p).to(x.dtype)
-        if config.predicts == "clean":
-            out = (x - out) / sigma.clamp(min=config.velocity_floor)[:, :, None, None, None]
-        return out, fresh
+    def velocity(self, y: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        if self.config.predicts == "velocity":
+            return out
+        return (y - out) / sigma.clamp(min=self.config.velocity_floor)[:, :, None, None, None]
 
     def rope(self, times: Tensor) -> Rope:
         config = self.config

@@ -1,15 +1,15 @@
-"""MMDiT that is told by three encoders: of language, of letters to be shown, and of a picture.
+"""MMDiT conditioned by three encoders: a language model, a glyph encoder, and an image encoder.
 
-The backbone of HunyuanVideo-1.5 (arXiv 2511.18870): only blocks with weights for each stream, and beside the
-video tokens of three kinds, each projected in its own way and marked by a learnt vector. Tokens that do not
-turn may stand in any order, so what is missing is left out.
+The backbone of HunyuanVideo-1.5 (arXiv 2511.18870): only double-stream blocks, and beside the video the
+tokens of three encoders, each projected in its own way and marked by a learned type embedding. These tokens
+do not rotate and may stand in any order, so an encoder without output is left out.
 
     published                           ours
     MLLM hidden states                  `TextEmbedding.tokens`, through the refiner
     Glyph-ByT5 hidden states            the first of `TextEmbedding.others`
     SigLIP hidden states (I2V)          the second of `TextEmbedding.others`
-    type embedding 0, 1, 2              `kinds`
-    condition latents and mask (I2V)    `extra`; zeros when there is no picture
+    type embedding 0, 1, 2              `type_embedding`
+    condition latents and mask (I2V)    `cond`; zeros without an image
 """
 
 from __future__ import annotations
@@ -23,62 +23,76 @@ from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
 
-BETWEEN = 2048
-"""Width between the layers that project letters."""
+HIDDEN = 2048
+"""Width between the layers that project glyphs."""
 
 
 @dataclass(frozen=True)
 class MultiEncoderMMDiTConfig(MMDiTConfig):
-    """Sizes of an MMDiT that is told by three encoders."""
+    """Sizes of an MMDiT conditioned by three encoders."""
 
-    letters: int = 1472
-    """Width of a letter's vector."""
-    picture: int = 1152
-    """Width of the vector of a patch of the picture."""
+    glyph_dim: int = 1472
+    """Width of the glyph encoder's output."""
+    image_dim: int = 1152
+    """Width of the image encoder's output."""
+
+    def build(self) -> MultiEncoderMMDiT:
+        """The backbone, with fresh weights."""
+        return MultiEncoderMMDiT(self)
 
 
 class MultiEncoderMMDiT(MMDiT):
-    """`(x, sigma, words) -> v`, where `TextEmbedding.others` are those of letters and of a picture, or the
-    former, or none."""
+    """`(x, sigma, text) -> v`, where `TextEmbedding.others` are of glyphs and of an image, or the former, or
+    none."""
+
+    config: MultiEncoderMMDiTConfig
 
     def __init__(self, config: MultiEncoderMMDiTConfig) -> None:
         super().__init__(config)
-        width, letters, picture = config.width, config.letters, config.picture
-        self.letters = nn.Sequential(
-            nn.LayerNorm(letters),
-            nn.Linear(letters, BETWEEN),
+        width, glyphs, image = config.width, config.glyph_dim, config.image_dim
+        self.glyph = nn.Sequential(
+            nn.LayerNorm(glyphs),
+            nn.Linear(glyphs, HIDDEN),
             nn.GELU(),
-            nn.Linear(BETWEEN, BETWEEN),
+            nn.Linear(HIDDEN, HIDDEN),
             nn.GELU(),
-            nn.Linear(BETWEEN, width),
+            nn.Linear(HIDDEN, width),
         )
-        self.picture = nn.Sequential(
-            nn.LayerNorm(picture),
-            nn.Linear(picture, picture),
+        self.image = nn.Sequential(
+            nn.LayerNorm(image),
+            nn.Linear(image, image),
             nn.GELU(),
-            nn.Linear(picture, width),
+            nn.Linear(image, width),
             nn.LayerNorm(width),
         )
-        self.kinds = nn.Embedding(3, width)
+        self.type_embedding = nn.Embedding(3, width)
 
-    def told(self, words: TextEmbedding, sigma: Tensor) -> TextEmbedding:
-        """As `MMDiT.told`, of all kinds; UserError for a vector of another width."""
-        assert len(words.others) < 3, f"{len(words.others)} kinds of words beside those of language"
-        kinds = [super().told(words, sigma)]
-        for name, other in zip(("letters", "picture"), words.others, strict=False):
-            width, given = getattr(self.config, name), other.trimmed()
+    def text_tokens(self, text: TextEmbedding, sigma: Tensor) -> TextEmbedding:
+        """As of `MMDiT`, of all encoders; UserError for a vector of another width."""
+        assert len(text.others) < 3, f"{len(text.others)} encoders beside the language model"
+        parts = [super().text_tokens(text, sigma)]
+        projections = ("glyph", self.glyph), ("image", self.image)
+        for (name, project), other in zip(projections, text.others, strict=False):
+            width, given = getattr(self.config, f"{name}_dim"), other.trimmed()
             if given.tokens.shape[-1] != width:
-                raise UserError(f"vectors of {name} are {width} wide here, not {given.tokens.shape[-1]}")
-            tokens = getattr(self, name)(given.tokens.to(kinds[0].tokens))
-            kinds.append(given._replace(tokens=tokens))
-        tokens = [each.tokens + mark for each, mark in zip(kinds, self.kinds.weight, strict=False)]
-        masked = any(each.mask is not None for each in kinds)
-        mask = torch.cat([each.present for each in kinds], dim=1) if masked else None
+                raise UserError(f"{name} embeddings are {width} wide here, not {given.tokens.shape[-1]}")
+            parts.append(given._replace(tokens=project(given.tokens.to(parts[0].tokens))))
+        tokens = [part.tokens + mark for part, mark in zip(parts, self.type_embedding.weight, strict=False)]
+        masked = any(part.mask is not None for part in parts)
+        mask = torch.cat([part.present for part in parts], dim=1) if masked else None
         return TextEmbedding(torch.cat(tokens, dim=1), mask)
 
 
 def hunyuan_8b() -> MultiEncoderMMDiTConfig:
-    """HunyuanVideo-1.5 as published, for words and for pictures: 8,326,608,160 parameters."""
+    """HunyuanVideo-1.5 as published, for text and for images: 8,326,608,160 parameters."""
     return MultiEncoderMMDiTConfig(
-        channels=32, extra=33, width=2048, heads=16, dual=54, single=0, patch=(1, 1, 1), text=3584, pooled=0
+        channels=32,
+        cond_channels=33,
+        width=2048,
+        heads=16,
+        double_blocks=54,
+        single_blocks=0,
+        patch=(1, 1, 1),
+        text_dim=3584,
+        pooled_dim=0,
     )

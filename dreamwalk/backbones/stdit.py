@@ -23,17 +23,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameBackboneConfig, Rope
+from dreamwalk.backbones.frame_backbone import AdaLNBlock, FrameBackbone, FrameSizes, Rope
 from dreamwalk.layers import vp
 from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
-from dreamwalk.layers.cache import Cache, Past
-from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
+from dreamwalk.layers.cache import Cache
+from dreamwalk.layers.modulation import Modulation
 from dreamwalk.layers.rope import head_width, pixel_tables, time_tables
 from dreamwalk.validation import Count, Positive
 
 
 @dataclass(frozen=True)
-class STDiTConfig(FrameBackboneConfig):
+class STDiTConfig(FrameSizes):
     """Sizes of a spatio-temporal DiT."""
 
     patch: int = 2
@@ -46,39 +46,25 @@ class STDiTConfig(FrameBackboneConfig):
         super().__post_init__()
         head_width(self.width, self.heads, multiple=4, least=4)
 
+    def build(self) -> STDiT:
+        """The backbone, with fresh weights."""
+        return STDiT(self)
 
-class AxisBlock(nn.Module):
-    """Attention along one axis and feed-forward, each normalised, modulated per frame, and gated.
 
-    `rows` says what is a batch and what a sequence: `(b t) n` attends within frames, `(b n) t` through time.
-    """
+class AxisBlock(AdaLNBlock):
+    """Attention along one axis, within frames or through time."""
 
     def __init__(self, config: STDiTConfig, rows: str) -> None:
         super().__init__()
         self.rows, width = rows, config.width
-        self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.norm_attention, self.norm_feedforward = (
+            nn.LayerNorm(width, elementwise_affine=False, eps=1e-6) for _ in range(2)
+        )
         self.attention = BiasedAttention(width, heads=config.heads, qkv_bias=False)
         self.feedforward = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
         )
         self.modulation = Modulation(width, parts=6)
-
-    def forward(
-        self,
-        x: Tensor,
-        condition: Tensor,
-        rope: Rope,
-        mask: Mask | None = None,
-        past: KeyValues | None = None,
-    ) -> tuple[Tensor, KeyValues]:
-        """`x` `(b, t, n, d)`, `condition` `(b, t, d)`; `past` and fresh `(rows, heads, frames, e)`."""
-        b, t = x.shape[:2]
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(condition)
-        y = rearrange(modulate(self.norm(x), shift_a, scale_a), f"b t n d -> {self.rows} d")
-        y, fresh = self.attention(y, rope, mask=mask, past=past)
-        x = x + gate_a * rearrange(y, f"{self.rows} d -> b t n d", b=b, t=t)
-        x = x + gate_f * self.feedforward(modulate(self.norm(x), shift_f, scale_f))
-        return x, fresh
 
 
 class STBlock(nn.Module):
@@ -99,7 +85,7 @@ class STBlock(nn.Module):
     ) -> tuple[Tensor, KeyValues]:
         """As in `FrameBlock`; `past` and fresh are frame after frame, `(b, heads, t*n, e)`."""
         n, (space, time) = x.shape[2], ropes
-        x, _ = self.space(x, condition, space)
+        x, _ = self.space(x, condition, space, None, None)
         if past is not None:
             past = KeyValues(*(rearrange(part, "b h (t n) e -> (b n) h t e", n=n) for part in past))
         x, fresh = self.time(x, condition, time, mask, past)
@@ -110,70 +96,28 @@ class STDiT(FrameBackbone):
     """Every token sees its own frame, and itself in the frames that its frame sees."""
 
     config: STDiTConfig
+    unpatch = "b t (h w) (p q c) -> b t c (h p) (w q)"
 
     def __init__(self, config: STDiTConfig) -> None:
-        super().__init__()
-        self.config = config
-        features = config.channels * config.patch**2
-        self.embed = nn.Linear(features, config.width)
-        self.level = SigmaEmbedding(config.width)
-        self.blocks = nn.ModuleList(STBlock(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, elementwise_affine=False, eps=1e-6)
-        self.modulation = Modulation(config.width, parts=2)
-        self.head = nn.Linear(config.width, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(config, (STBlock(config) for _ in range(config.depth)))
 
-    def predict(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        conditions: Tensor,
-        rope: Rope,
-        mask: Mask | None,
-        cache: Past | None,
-        views: Tensor | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:
-        label = torch.where(sigma == 0, self.config.clean_label, vp.timestep_of(sigma))
-        sigma = sigma[:, :, None, None, None]
-        y = vp.to_vp(x, sigma).to(x.dtype)
-        u, fresh = self.denoise(y, label, conditions, rope, mask, cache, views)
-        return vp.flow_velocity(y, u, sigma).to(x.dtype), fresh
+    def scaled(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return vp.to_vp(x, sigma[:, :, None, None, None]).to(x.dtype)
 
-    def denoise(
-        self,
-        y: Tensor,
-        timestep: Tensor,
-        conditions: Tensor,
-        rope: Rope,
-        mask: Mask | None,
-        cache: Past | None,
-        views: Tensor | None = None,
-    ) -> tuple[Tensor, list[KeyValues]]:
-        """The network as published: VP samples `y` at `timestep` `(b, t)` to the VP velocity u."""
-        p, (rows, columns), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
-        h = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        h = h if views is None else h + views.to(dtype)
-        condition = self.level.at(timestep) + conditions.to(dtype)
-        ropes = self.space_rope(h.device), rope
-        fresh = []
-        for index, block in enumerate(self.blocks):
-            past = cache.layer(index) if cache is not None else None
-            h, key_values = block(h, condition, ropes, mask, past)
-            fresh.append(key_values)
-        h = self.head(modulate(self.norm(h), *self.modulation(condition))).to(y.dtype)
-        return rearrange(h, "b t (h w) (p q c) -> b t c (h p) (w q)", h=rows, w=columns, p=p, q=p), fresh
+    def timestep(self, sigma: Tensor) -> Tensor:
+        return torch.where(sigma == 0, self.config.clean_label, vp.timestep_of(sigma))
 
-    def space_rope(self, device: torch.device) -> Rope:
-        config = self.config
-        head = config.width // config.heads
-        return pixel_tables(
-            config.token_grid,
-            head_width=head,
-            axis_width=head // 2,
-            max_frequency=config.max_frequency,
-            device=device,
+    def velocity(self, y: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        return vp.flow_velocity(y, out, sigma[:, :, None, None, None]).to(y.dtype)
+
+    def block_rope(self, rope: Rope) -> tuple[Rope, Rope]:
+        """Of positions within a frame, and of time."""
+        grid, head = self.config.token_grid, self.config.width // self.config.heads
+        frequency, device = self.config.max_frequency, self.embed.weight.device
+        space = pixel_tables(
+            grid, head_width=head, axis_width=head // 2, max_frequency=frequency, device=device
         )
+        return space, rope
 
     def rope(self, times: Tensor) -> Rope:
         return time_tables(times, head_width=self.config.width // self.config.heads)

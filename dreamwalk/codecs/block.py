@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.codecs.causal_layers import frames_of_a_piece
-from dreamwalk.codecs.kl_autoencoder import require_whole_latents
-from dreamwalk.codecs.patch import LinearCode, ResidualBlock
+from dreamwalk.codecs.patch import FilterBlock, LinearCodec
 from dreamwalk.errors import UserError
 
 
@@ -48,6 +46,10 @@ class BlockCodecConfig:
         if self.stride[1] % self.cell or self.stride[2] % self.cell:
             raise UserError(f"blocks of {self.stride[1]}x{self.stride[2]} are not whole cells of {self.cell}")
 
+    def build(self) -> BlockCodec:
+        """The codec, with a linear code to be fitted."""
+        return BlockCodec(self)
+
 
 class Deblocking(nn.Module):
     """What restored frames lack, seen in each and in the one before it; nothing at first."""
@@ -59,7 +61,7 @@ class Deblocking(nn.Module):
         self.place = nn.Parameter(torch.randn(1 + t, config.place, h // self.cell, w // self.cell) / 2)
         """Of a first frame, and of each frame of a block."""
         self.first = nn.Conv2d(2 * pixels + config.place, config.width, 3, padding=1)
-        self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.depth)))
+        self.blocks = nn.Sequential(*(FilterBlock(config.width) for _ in range(config.depth)))
         self.last = nn.Conv2d(config.width, pixels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
@@ -87,45 +89,21 @@ class Deblocking(nn.Module):
         return table.repeat(1, 1, h // table.shape[2], w // table.shape[3]).expand(b, -1, -1, -1, -1)
 
 
-class BlockCodec(LinearCode):
+class BlockCodec(LinearCodec):
     """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, 1 + (t - 1)/2, c, h/16, w/16)`; `decode`
     goes back."""
 
-    causal = True
+    config: BlockCodecConfig
 
     def __init__(self, config: BlockCodecConfig) -> None:
-        super().__init__(3 * prod(config.stride), config.channels, whitening=config.whitening)
-        self.config = config
+        super().__init__(config)
         self.deblocking = Deblocking(config)
 
-    @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
-        return self.config.stride
-
-    @property
-    def channels(self) -> int:
-        return self.config.channels
-
-    def latent_frames(self, frames: int) -> int:
-        """Latents of so many frames: one of the first, and one of every stride after it."""
-        return 1 + -(-(frames - 1) // self.stride[0])
-
-    def fit(self, video: Tensor) -> None:
-        """Set the linear code from video in [-1, 1] `(b, t, 3, h, w)`."""
-        self.find(self._blocks(video).flatten(0, -2))
-
-    def encode(self, video: Tensor) -> Tensor:
-        """Latents, the last frame repeated until it divides; UserError with the nearest size."""
-        require_whole_latents(video, self.stride)
-        return rearrange(self.to_code(self._blocks(video)), "b t h w c -> b t c h w").contiguous()
-
-    def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
-        """Video of all frames, or of the first `frames` if the last ones were only repeated for coding."""
+    def reconstruct(self, latents: Tensor) -> Tensor:
         (t, h, w), cell = self.stride, self.config.cell
         count = max(1, frames_of_a_piece(h * latents.shape[3] // cell, w * latents.shape[4] // cell) // t)
         pieces = [latents] if torch.is_grad_enabled() else latents.split(count, dim=1)
-        return torch.cat(list(self._decoded(pieces)), dim=1)[:, :frames]
+        return torch.cat(list(self._decoded(pieces)), dim=1)
 
     @torch.no_grad()
     def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -145,13 +123,8 @@ class BlockCodec(LinearCode):
         frames = rearrange(self.to_blocks(code), "b t h w (f c p q) -> b (t f) c (h p) (w q)", f=t, p=h, q=w)
         return frames if begun else torch.cat([frames[:, :t].mean(1, keepdim=True), frames[:, t:]], dim=1)
 
-    def _blocks(self, video: Tensor) -> Tensor:
+    def _patches(self, video: Tensor) -> Tensor:
         """Blocks `(b, t', h', w', pixels)`, the ends repeated so that they are whole."""
         t, h, w = self.stride
-        missing = -(video.shape[1] - 1) % t
-        first, last = (
-            video[:, :1].expand(-1, t - 1, -1, -1, -1),
-            video[:, -1:].expand(-1, missing, -1, -1, -1),
-        )
-        whole = torch.cat([first, video, last], dim=1)
+        whole = torch.cat([video[:, :1].expand(-1, t - 1, -1, -1, -1), self.padded(video)], dim=1)
         return rearrange(whole, "b (t f) c (h p) (w q) -> b t h w (f c p q)", f=t, p=h, q=w)

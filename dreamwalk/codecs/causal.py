@@ -12,27 +12,28 @@ space. Without gradients both are computed in pieces, so that few copies of a vi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_coding import CausalCodec, require_strides, stride_of
+from dreamwalk.codecs.causal_coding import (
+    CausalCodec,
+    CausalDecoder,
+    CausalEncoder,
+    require_strides,
+    stride_of,
+)
 from dreamwalk.codecs.causal_layers import (
     AttentionKind,
     CausalConv,
-    Level,
-    Middle,
+    CausalStage,
+    LayerKind,
     NormKind,
-    Past,
-    ResidualBlock,
-    Strides,
     Upsample,
-    activated,
-    build_norm,
     convolve,
 )
+from dreamwalk.codecs.codec import Stride
 from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive
 
@@ -53,7 +54,7 @@ class CausalVAEConfig:
     """Over groups of channels and all positions (published), or over the channels of each position."""
     attention: AttentionKind = "causal"
     """In the middle: of each frame over itself and all before it (published), or over itself only."""
-    strides: tuple[Strides, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
+    strides: tuple[Stride, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
     """Frames, rows and columns that become one after each level but the last. Decoding repeats them in the
     same order, as published, not backwards."""
     scale: Positive | None = 0.476986
@@ -73,9 +74,18 @@ class CausalVAEConfig:
         return self.norm == "position" and self.attention == "frame"
 
     @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
+    def layers(self) -> LayerKind:
+        """The norms and the attention of all layers."""
+        return LayerKind(self.norm, self.attention, self.groups)
+
+    @property
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
         return stride_of(self.strides, patch=self.patch)
+
+    def build(self) -> CausalVAE:
+        """The codec, with random weights."""
+        return CausalVAE(self)
 
 
 class CausalVAE(CausalCodec):
@@ -84,72 +94,32 @@ class CausalVAE(CausalCodec):
 
     def __init__(self, config: CausalVAEConfig) -> None:
         super().__init__(config)
-        self.encoder = Encoder(config)
+        widths, blocks = config.widths, config.blocks
+        self.encoder = CausalEncoder(config, _stages(config, widths, blocks, downsample))
         self.moments = nn.Conv3d(2 * config.channels, 2 * config.channels, 1)
         self.expand = nn.Conv3d(config.channels, config.channels, 1)
-        self.decoder = Decoder(config)
+        self.decoder = CausalDecoder(config, _stages(config, widths[::-1], blocks + 1, Upsample))
 
-    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _moments(self, x: Tensor) -> Tensor:
         return super()._moments(convolve(self.moments, x))
 
     def _expanded(self, latents: Tensor) -> Tensor:
         return convolve(self.expand, super()._expanded(latents))
 
 
-class Encoder(nn.Module):
-    """Pixels `(b, c, t, h, w)` in pieces to moments in pieces."""
-
-    def __init__(self, config: CausalVAEConfig) -> None:
-        super().__init__()
-        widths = config.widths
-        self.first = CausalConv(3 * config.patch**2, widths[0])
-        self.levels = nn.ModuleList()
-        for i, (width, out) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            last = i == len(widths) - 1
-            resample = None if last else CausalConv(out, out, stride=config.strides[i])
-            self.levels.append(Level(_blocks(config, width, out, count=config.blocks), resample))
-        self.middle = _middle(config)
-        self.norm = build_norm(config.norm, widths[-1], groups=config.groups)
-        self.last = CausalConv(widths[-1], 2 * config.channels)
-
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
-        x = list(self.first(pieces, past))
-        for level in self.levels:
-            x = level(x, past)
-        x = self.middle(x, past)
-        return list(self.last(activated(self.norm(x)), past))
+def _stages(
+    config: CausalVAEConfig, widths: Sequence[int], blocks: int, resample: Callable[[int, Stride], nn.Module]
+) -> Iterator[CausalStage]:
+    """The first block of a stage changes the width; all stages but the last resample."""
+    strides = (*config.strides, None)
+    for before, width, stride in zip((widths[0], *widths), widths, strides, strict=False):
+        way = resample(width, stride) if stride else None
+        yield CausalStage((before, *[width] * blocks), config.layers, way)
 
 
-class Decoder(nn.Module):
-    """Latents `(b, c, t, h, w)` in pieces to pixels in pieces."""
-
-    def __init__(self, config: CausalVAEConfig) -> None:
-        super().__init__()
-        widths = config.widths[::-1]
-        self.first = CausalConv(config.channels, widths[0])
-        self.middle = _middle(config)
-        self.levels = nn.ModuleList()
-        for i, (width, out) in enumerate(zip((widths[0], *widths), widths, strict=False)):
-            last = i == len(widths) - 1
-            resample = None if last else Upsample(out, factors=config.strides[i])
-            self.levels.append(Level(_blocks(config, width, out, count=config.blocks + 1), resample))
-        self.norm = build_norm(config.norm, widths[-1], groups=config.groups)
-        self.last = CausalConv(widths[-1], 3 * config.patch**2)
-
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
-        x = self.middle(list(self.first(pieces, past)), past)
-        for level in self.levels:
-            x = level(x, past)
-        return list(self.last(activated(self.norm(x)), past))
-
-
-def _middle(config: CausalVAEConfig) -> Middle:
-    return Middle(config.widths[-1], norm=config.norm, groups=config.groups, attention=config.attention)
-
-
-def _blocks(config: CausalVAEConfig, width: int, out: int, *, count: int) -> list[ResidualBlock]:
-    steps = pairwise([width, *[out] * count])
-    return [ResidualBlock(a, b, norm=config.norm, groups=config.groups) for a, b in steps]
+def downsample(width: int, stride: Stride) -> CausalConv:
+    """A convolution of some stride."""
+    return CausalConv(width, width, stride=stride)
 
 
 def hunyuan() -> CausalVAEConfig:

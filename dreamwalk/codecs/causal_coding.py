@@ -7,88 +7,105 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_layers import Past, Strides, frames_of_a_piece, laid_out
-from dreamwalk.codecs.kl_autoencoder import require_whole_latents
-from dreamwalk.codecs.scale import Scale
+from dreamwalk.codecs.causal_layers import (
+    CausalConv,
+    CausalMiddle,
+    CausalStage,
+    LayerKind,
+    Past,
+    activated,
+    frames_of_a_piece,
+    laid_out,
+)
+from dreamwalk.codecs.codec import KLAutoencoder, KLSizes, Stride, split_moments
 from dreamwalk.errors import UserError
 
 
-class CausalSizes(Protocol):
-    """What is asked of a config."""
+class CausalSizes(KLSizes, Protocol):
+    """The part of a config that causal codecs share."""
 
     @property
-    def channels(self) -> int: ...
-    @property
-    def scale(self) -> float | None: ...
+    def widths(self) -> tuple[int, ...]: ...
     @property
     def patch(self) -> int: ...
     @property
     def strict(self) -> bool: ...
     @property
-    def stride(self) -> tuple[int, int, int]: ...
+    def layers(self) -> LayerKind: ...
 
 
-class CausalCodec(nn.Module):
+class CausalEncoder(nn.Module):
+    """Pixels `(b, c, t, h, w)` in pieces to moments in pieces."""
+
+    def __init__(self, config: CausalSizes, stages: Iterable[CausalStage]) -> None:
+        super().__init__()
+        first, *_, last = config.widths
+        self.first = CausalConv(3 * config.patch**2, first)
+        self.levels = nn.ModuleList(stages)
+        self.middle = CausalMiddle(last, config.layers)
+        self.norm = config.layers.build_norm(last)
+        self.last = CausalConv(last, 2 * config.channels)
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+        return list(self.to_moments(self.hidden(pieces, past), past))
+
+    def hidden(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+        """Before the last norm."""
+        x = list(self.first(pieces, past))
+        for level in self.levels:
+            x = level(x, past)
+        return self.middle(x, past)
+
+    def to_moments(self, x: list[Tensor], past: Past | None) -> Iterator[Tensor]:
+        """Norm, SiLU and convolution."""
+        return self.last(activated(self.norm(x)), past)
+
+
+class CausalDecoder(nn.Module):
+    """Latents `(b, c, t, h, w)` in pieces to pixels in pieces."""
+
+    def __init__(self, config: CausalSizes, stages: Iterable[CausalStage]) -> None:
+        super().__init__()
+        last, *_, first = config.widths
+        self.first = CausalConv(config.channels, first)
+        self.middle = CausalMiddle(first, config.layers)
+        self.levels = nn.ModuleList(stages)
+        self.norm = config.layers.build_norm(last)
+        self.last = CausalConv(last, 3 * config.patch**2)
+
+    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+        x = self.middle(self.expanded(pieces, past), past)
+        for level in self.levels:
+            x = level(x, past)
+        return list(self.last(activated(self.norm(x)), past))
+
+    def expanded(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+        """Latents as wide as the first layers."""
+        return list(self.first(pieces, past))
+
+
+class CausalCodec(KLAutoencoder):
     """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, t', c, h', w')`; `decode` goes back."""
 
-    causal = True
-    encoder: nn.Module
-    """Pixels `(b, c, t, h, w)` in pieces, and a `Past` or None, to moments in pieces."""
-    decoder: nn.Module
-    """Latents in pieces, and a `Past` or None, to pixels in pieces."""
+    config: CausalSizes
+    encoder: CausalEncoder
+    decoder: CausalDecoder
 
-    def __init__(self, config: CausalSizes) -> None:
-        super().__init__()
-        self.config: Any = config
-        self.scale = Scale(config.scale)
-
-    @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
-        return self.config.stride
-
-    @property
-    def channels(self) -> int:
-        return self.config.channels
-
-    @property
-    def loudness(self) -> Tensor:
-        """How much a squared error of each channel weighs: all alike."""
-        return torch.ones(self.config.channels, 1, 1, device=next(self.parameters()).device)
-
-    def latent_frames(self, frames: int) -> int:
-        """Latents of so many frames: one of the first, and one of every four after it."""
-        return 1 + -(-(frames - 1) // self.stride[0])
-
-    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the unscaled latents, the last frame repeated up to 4k + 1 frames."""
-        require_whole_latents(video, self.stride)
-        missing = -(video.shape[1] - 1) % self.stride[0]
-        whole = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else video
+    def moments_of(self, video: Tensor) -> Tensor:
         p = self.config.patch
         step = frames_of_a_piece(video.shape[3] // p, video.shape[4] // p)
-        return self._moments(self._through(self.encoder, self._folded(whole), step=step))
+        return self._moments(self._run(self.encoder, self._folded(video), step=step))
 
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self.scale(latents)
-
-    def encode(self, video: Tensor) -> Tensor:
-        return self.normalise(self.posterior(video)[0])
-
-    def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
-        """Video of all frames, or of the first `frames` if the last ones were only repeated for coding."""
-        decoded = 1 + (latents.shape[1] - 1) * self.stride[0]
-        if frames is not None and not 0 < frames <= decoded:
-            raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
+    def reconstruct(self, latents: Tensor) -> Tensor:
         (t, h, w), p = self.stride, self.config.patch
         step = max(1, frames_of_a_piece(h * latents.shape[3] // p, w * latents.shape[4] // p) // t)
-        return self._unfolded(self._through(self.decoder, self._expanded(latents), step=step))[:, :frames]
+        return self._unfolded(self._run(self.decoder, self._expanded(latents), step=step))
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Latents `(b, 1, c, h, w)` one by one as soon as their frames are there: one, then four for each.
@@ -96,7 +113,7 @@ class CausalCodec(nn.Module):
         Pieces `(b, t, 3, h, w)` have any number of frames. At the end the last frame is repeated as in
         `encode`, whose latents these are. No gradients. UserError where frames are not coded by themselves.
         """
-        self._must_stream()
+        self._require_strict()
         return self._latents(pieces)
 
     def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -104,14 +121,14 @@ class CausalCodec(nn.Module):
 
         Pieces `(b, t, c, h, w)` have any number of latents. No gradients. UserError as of `stream_encode`.
         """
-        self._must_stream()
+        self._require_strict()
         return self._frames(latents)
 
     @torch.no_grad()
     def _latents(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         past, count, last = Past(), 0, None
         for piece in pieces:
-            require_whole_latents(piece, self.stride)
+            self.check_size(piece)
             for frames in piece.split(self.stride[0], dim=1):
                 yield from self._latent(frames, past)
             count, last = count + piece.shape[1], piece[:, -1:]
@@ -121,7 +138,7 @@ class CausalCodec(nn.Module):
 
     def _latent(self, frames: Tensor, past: Past) -> Iterator[Tensor]:
         for moments in self.encoder([self._folded(frames)], past):
-            yield self.normalise(self._moments(moments)[0])
+            yield self.normalise(split_moments(self._moments(moments))[0])
 
     @torch.no_grad()
     def _frames(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -130,14 +147,14 @@ class CausalCodec(nn.Module):
             for latent in piece.split(1, dim=1):
                 yield self._unfolded(torch.cat(self.decoder([self._expanded(latent)], past), dim=2))
 
-    def _must_stream(self) -> None:
+    def _require_strict(self) -> None:
         if not self.config.strict:
             raise UserError(
                 "group norms and attention over all frames need the whole video, so this codec cannot code a "
                 "stream exactly: one with norm='position' and attention='frame' can"
             )
 
-    def _through(self, coder: nn.Module, x: Tensor, *, step: int) -> Tensor:
+    def _run(self, coder: CausalEncoder | CausalDecoder, x: Tensor, *, step: int) -> Tensor:
         """All at once if gradients are wanted. If not: piece after piece through all layers where frames are
         coded by themselves, else layer after layer through all pieces."""
         if torch.is_grad_enabled():
@@ -148,10 +165,9 @@ class CausalCodec(nn.Module):
         past = Past()
         return torch.cat([out for piece in pieces for out in coder([piece], past)], dim=2)
 
-    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance `(b, t, c, h, w)` from what the encoder gives."""
-        mean, log_variance = rearrange(x, "b c t h w -> b t c h w").chunk(2, dim=2)
-        return mean, log_variance.clamp(-30, 20)
+    def _moments(self, x: Tensor) -> Tensor:
+        """`(b, t, 2 c, h, w)` from the encoder's output."""
+        return rearrange(x, "b c t h w -> b t c h w")
 
     def _expanded(self, latents: Tensor) -> Tensor:
         """What the decoder takes, `(b, c, t, h, w)`."""
@@ -166,7 +182,7 @@ class CausalCodec(nn.Module):
         return rearrange(x, "b (c p q) t h w -> b t c (h p) (w q)", p=p, q=p)
 
 
-def require_strides(widths: Sequence[int], strides: Sequence[Strides]) -> None:
+def require_strides(widths: Sequence[int], strides: Sequence[Stride]) -> None:
     """UserError unless there is one stride between every two levels."""
     if len(strides) != len(widths) - 1:
         raise UserError(
@@ -174,7 +190,7 @@ def require_strides(widths: Sequence[int], strides: Sequence[Strides]) -> None:
         )
 
 
-def stride_of(strides: Sequence[Strides], *, patch: int) -> Strides:
+def stride_of(strides: Sequence[Stride], *, patch: int) -> Stride:
     """Pixels per latent in time, height and width, of all levels together."""
     t, h, w = (prod(axis) for axis in zip(*strides, strict=True))
     return t, h * patch, w * patch

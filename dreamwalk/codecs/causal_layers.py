@@ -9,19 +9,21 @@ that a video is never held twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
+
+from dreamwalk.codecs.codec import Stride
 
 Past = dict[nn.Module, Tensor]
 """The frames that each convolution still needs, padded as it saw them, and what attention over all frames
 has seen."""
 NormKind = Literal["group", "position", "length"]
 AttentionKind = Literal["causal", "frame"]
-Strides = tuple[int, int, int]
 SLICE = 2
 """Frames of a piece where few copies of a video are to be held, if the frames are large."""
 POSITIONS = 2**16
@@ -31,7 +33,7 @@ POSITIONS = 2**16
 class CausalConv(nn.Module):
     """Convolution that sees no later frame; borders and what was before the first frame are replicated."""
 
-    def __init__(self, width: int, out: int, *, stride: Strides = (1, 1, 1)) -> None:
+    def __init__(self, width: int, out: int, *, stride: Stride = (1, 1, 1)) -> None:
         super().__init__()
         self.conv = nn.Conv3d(width, out, 3, stride=stride)
 
@@ -67,7 +69,7 @@ class CausalConv(nn.Module):
 class Upsample(CausalConv):
     """Repeats pixels and frames, all but the very first frame, and convolves."""
 
-    def __init__(self, width: int, *, factors: Strides) -> None:
+    def __init__(self, width: int, factors: Stride) -> None:
         super().__init__(width, width)
         self.factors = factors
 
@@ -138,13 +140,28 @@ class PositionNorm(nn.Module):
             yield piece * (power + self.eps).rsqrt().to(piece.dtype) * weight.to(piece.dtype)
 
 
-class ResidualBlock(nn.Module):
+class LayerKind(NamedTuple):
+    """The norms and the attention of a causal autoencoder."""
+
+    norm: NormKind = "length"
+    """`length` adds nothing to the mean square of `position` that would show."""
+    attention: AttentionKind = "causal"
+    groups: int = 1
+
+    def build_norm(self, width: int) -> GroupNorm | PositionNorm:
+        """With weights of one."""
+        if self.norm == "group":
+            return GroupNorm(width, groups=self.groups)
+        return PositionNorm(width, eps=1e-6 if self.norm == "position" else 1e-24)
+
+
+class CausalResidualBlock(nn.Module):
     """Two normalised convolutions beside a shortcut."""
 
-    def __init__(self, width: int, out: int, *, norm: NormKind, groups: int) -> None:
+    def __init__(self, width: int, out: int, kind: LayerKind) -> None:
         super().__init__()
-        self.norm1, self.conv1 = build_norm(norm, width, groups=groups), CausalConv(width, out)
-        self.norm2, self.conv2 = build_norm(norm, out, groups=groups), CausalConv(out, out)
+        self.norm1, self.conv1 = kind.build_norm(width), CausalConv(width, out)
+        self.norm2, self.conv2 = kind.build_norm(out), CausalConv(out, out)
         self.skip = None if width == out else nn.Conv3d(width, out, 1)
 
     def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
@@ -158,11 +175,11 @@ class ResidualBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Single-head attention of every pixel over its own frame and, if `causal`, all frames before it."""
+    """Single-head attention of every pixel over its own frame and, if causal, all frames before it."""
 
-    def __init__(self, width: int, *, norm: NormKind, groups: int, kind: AttentionKind) -> None:
+    def __init__(self, width: int, kind: LayerKind) -> None:
         super().__init__()
-        self.norm, self.causal = build_norm(norm, width, groups=groups), kind == "causal"
+        self.norm, self.causal = kind.build_norm(width), kind.attention == "causal"
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
@@ -185,38 +202,31 @@ class FrameAttention(nn.Module):
         return [piece + added for piece, added in zip(x, y.split(sizes, dim=2), strict=True)]
 
 
-class Middle(nn.Module):
+class CausalMiddle(nn.Module):
     """Attention between two residual blocks."""
 
-    def __init__(self, width: int, *, norm: NormKind, groups: int, attention: AttentionKind) -> None:
+    def __init__(self, width: int, kind: LayerKind) -> None:
         super().__init__()
-        self.before = ResidualBlock(width, width, norm=norm, groups=groups)
-        self.attention = FrameAttention(width, norm=norm, groups=groups, kind=attention)
-        self.after = ResidualBlock(width, width, norm=norm, groups=groups)
+        self.before = CausalResidualBlock(width, width, kind)
+        self.attention = FrameAttention(width, kind)
+        self.after = CausalResidualBlock(width, width, kind)
 
     def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
         return self.after(self.attention(self.before(x, past), past), past)
 
 
-class Level(nn.Module):
-    """Residual blocks at one resolution, and the way to the next."""
+class CausalStage(nn.Module):
+    """Residual blocks at one resolution, and the resampling to the next: `widths` before and after each."""
 
-    def __init__(self, blocks: Iterable[ResidualBlock], resample: nn.Module | None) -> None:
+    def __init__(self, widths: Sequence[int], kind: LayerKind, resample: nn.Module | None) -> None:
         super().__init__()
-        self.blocks, self.resample = nn.ModuleList(blocks), resample
+        self.blocks = nn.ModuleList(CausalResidualBlock(a, b, kind) for a, b in pairwise(widths))
+        self.resample = resample
 
     def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
         for block in self.blocks:
             x = block(x, past)
         return x if self.resample is None else list(self.resample(x, past))
-
-
-def build_norm(kind: NormKind, width: int, *, groups: int) -> GroupNorm | PositionNorm:
-    """The norm of one kind, with weights of one; `length` adds nothing to the mean square of `position` that
-    would show."""
-    if kind == "group":
-        return GroupNorm(width, groups=groups)
-    return PositionNorm(width, eps=1e-6 if kind == "position" else 1e-24)
 
 
 def frames_of_a_piece(height: int, width: int) -> int:

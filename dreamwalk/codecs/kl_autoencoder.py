@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.scale import Scale
-from dreamwalk.errors import UserError
+from dreamwalk.codecs.codec import KLAutoencoder, Stride
 from dreamwalk.validation import Positive
 
 
@@ -33,57 +31,30 @@ class KLCodecConfig:
     scale: Positive | None = 0.2325
     """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
 
+    @property
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
+        factor = 2 ** (len(self.multiples) - 1)
+        return 1, factor, factor
 
-class KLCodec(nn.Module):
+    def build(self) -> KLCodec:
+        """The codec, with random weights."""
+        return KLCodec(self)
+
+
+class KLCodec(KLAutoencoder):
     """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, t, c, h/f, w/f)`; `decode` goes back."""
 
     def __init__(self, config: KLCodecConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = image_encoder(config)
         self.decoder = image_decoder(config)
-        self.scale = Scale(config.scale)
 
-    @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
-        factor = 2 ** (len(self.config.multiples) - 1)
-        return 1, factor, factor
+    def moments_of(self, video: Tensor) -> Tensor:
+        return self.encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
 
-    @property
-    def channels(self) -> int:
-        return self.config.channels
-
-    @property
-    def loudness(self) -> Tensor:
-        """How much a squared error of each channel weighs: all alike."""
-        return torch.ones(self.config.channels, 1, 1, device=next(self.parameters()).device)
-
-    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the unscaled latents."""
-        require_whole_latents(video, self.stride)
-        moments = self.encoder(rearrange(video, "b t c h w -> (b t) c h w"))
-        mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=len(video)).chunk(2, dim=2)
-        return mean, log_variance.clamp(-30, 20)
-
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self.scale(latents)
-
-    def encode(self, video: Tensor) -> Tensor:
-        return self.normalise(self.posterior(video)[0])
-
-    def decode(self, latents: Tensor) -> Tensor:
-        latents = latents.to(next(self.parameters()).dtype)
-        frames = self.decoder(rearrange(self.scale.undo(latents), "b t c h w -> (b t) c h w"))
-        return rearrange(frames, "(b t) c h w -> b t c h w", b=latents.shape[0])
-
-
-def require_whole_latents(video: Tensor, stride: tuple[int, int, int]) -> None:
-    """UserError with the nearest size for frames whose sides do not divide by those of `stride`."""
-    (h, w), (_, down, across) = video.shape[-2:], stride
-    if h % down or w % across:
-        near = f"{max(down, round(h / down) * down)}x{max(across, round(w / across) * across)}"
-        raise UserError(f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}")
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        return self.decoder(self.scale.undo(latents).flatten(0, 1)).unflatten(0, latents.shape[:2])
 
 
 class ResidualBlock(nn.Module):
@@ -105,11 +76,8 @@ class PixelAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.qkv, self.out = (
-            _norm(width),
-            nn.Conv2d(width, 3 * width, 1),
-            nn.Conv2d(width, width, 1),
-        )
+        self.norm = _norm(width)
+        self.qkv, self.out = nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = rearrange(self.qkv(self.norm(x)), "b (three c) h w -> three b (h w) c", three=3)

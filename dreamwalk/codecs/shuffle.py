@@ -11,7 +11,7 @@ attention's keys and values only. `hunyuan15()` has the published sizes (1,260,6
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -20,17 +20,15 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_coding import CausalCodec, require_strides, stride_of
-from dreamwalk.codecs.causal_layers import (
-    CausalConv,
-    Level,
-    Middle,
-    Past,
-    ResidualBlock,
-    Strides,
-    activated,
-    build_norm,
+from dreamwalk.codecs.causal_coding import (
+    CausalCodec,
+    CausalDecoder,
+    CausalEncoder,
+    require_strides,
+    stride_of,
 )
+from dreamwalk.codecs.causal_layers import CausalConv, CausalStage, LayerKind, Past
+from dreamwalk.codecs.codec import Stride
 from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive
 
@@ -45,7 +43,7 @@ class ShuffleVAEConfig:
     """Channels of each level, from pixels to latents."""
     blocks: int = 2
     """Residual blocks a level (one more when decoding)."""
-    strides: tuple[Strides, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
+    strides: tuple[Stride, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
     """Frames, rows and columns that become one after each level but the last; decoding goes backwards."""
     scale: Positive | None = 1.03682
     """Latents are multiplied by this; None: as training measures it."""
@@ -53,6 +51,7 @@ class ShuffleVAEConfig:
     """Pixels a side that are one position, in their own channels, before the first convolution."""
     strict = True
     """No frame sees a later one."""
+    layers = LayerKind()
 
     def __post_init__(self) -> None:
         require_strides(self.widths, self.strides)
@@ -66,9 +65,13 @@ class ShuffleVAEConfig:
             raise UserError(f"the last width, {self.widths[-1]}, is no multiple of {2 * self.channels}")
 
     @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
         return stride_of(self.strides, patch=self.patch)
+
+    def build(self) -> ShuffleVAE:
+        """The codec, with random weights."""
+        return ShuffleVAE(self)
 
 
 class ShuffleVAE(CausalCodec):
@@ -77,15 +80,15 @@ class ShuffleVAE(CausalCodec):
 
     def __init__(self, config: ShuffleVAEConfig) -> None:
         super().__init__(config)
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = ShuffleEncoder(config)
+        self.decoder = ShuffleDecoder(config)
 
 
 class Shuffle(nn.Module):
     """A video at another resolution: what a convolution makes of it, beside a shortcut; the first frame by
     itself."""
 
-    def __init__(self, width: int, out: int, *, made: int, factors: Strides, frames: int) -> None:
+    def __init__(self, width: int, out: int, *, made: int, factors: Stride, frames: int) -> None:
         super().__init__()
         self.conv = CausalConv(width, made)
         self.out, self.factors, self.frames = out, factors, frames
@@ -122,7 +125,7 @@ class Shuffle(nn.Module):
 class Down(Shuffle):
     """Frames, rows and columns become channels; the shortcut averages groups of them."""
 
-    def __init__(self, width: int, out: int, *, factors: Strides) -> None:
+    def __init__(self, width: int, out: int, *, factors: Stride) -> None:
         super().__init__(width, out, made=out // prod(factors), factors=factors, frames=factors[0])
 
     def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
@@ -139,7 +142,7 @@ class Down(Shuffle):
 class Up(Shuffle):
     """Channels become frames, rows and columns; the shortcut repeats them."""
 
-    def __init__(self, width: int, out: int, *, factors: Strides) -> None:
+    def __init__(self, width: int, out: int, *, factors: Stride) -> None:
         super().__init__(width, out, made=out * prod(factors), factors=factors, frames=1)
 
     def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
@@ -153,51 +156,29 @@ class Up(Shuffle):
         return rearrange(x, pattern, r=frames, p=h, q=w)
 
 
-class Encoder(nn.Module):
-    """Pixels `(b, c, t, h, w)` in pieces to moments in pieces."""
+class ShuffleEncoder(CausalEncoder):
+    """A `CausalEncoder` with a shortcut past its last layer."""
 
     def __init__(self, config: ShuffleVAEConfig) -> None:
-        super().__init__()
-        widths, self.out = config.widths, 2 * config.channels
-        self.first = CausalConv(3 * config.patch**2, widths[0])
-        ways = [
-            Down(a, b, factors=stride)
-            for (a, b), stride in zip(pairwise(widths), config.strides, strict=True)
-        ]
-        self.levels = _levels(widths, ways, blocks=config.blocks)
-        self.middle = _middle(widths[-1])
-        self.norm = build_norm("length", widths[-1], groups=1)
-        self.last = CausalConv(widths[-1], self.out)
+        super().__init__(config, _stages(config.widths, config.strides, config.blocks, Down))
+        self.out = 2 * config.channels
 
     def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
-        x = list(self.first(pieces, past))
-        for level in self.levels:
-            x = level(x, past)
-        x = self.middle(x, past)
-        new = self.last(activated(self.norm(x)), past)
+        x = self.hidden(pieces, past)
+        new = self.to_moments(x, past)
         return [y + averaged(piece, self.out, dim=1) for piece, y in zip(x, new, strict=True)]
 
 
-class Decoder(nn.Module):
-    """Latents `(b, c, t, h, w)` in pieces to pixels in pieces."""
+class ShuffleDecoder(CausalDecoder):
+    """A `CausalDecoder` with a shortcut past its first layer."""
 
     def __init__(self, config: ShuffleVAEConfig) -> None:
-        super().__init__()
-        widths, strides = config.widths[::-1], config.strides[::-1]
-        self.first = CausalConv(config.channels, widths[0])
-        self.middle = _middle(widths[0])
-        ways = [Up(a, b, factors=stride) for (a, b), stride in zip(pairwise(widths), strides, strict=True)]
-        self.levels = _levels(widths, ways, blocks=config.blocks + 1)
-        self.norm = build_norm("length", widths[-1], groups=1)
-        self.last = CausalConv(widths[-1], 3 * config.patch**2)
+        super().__init__(config, _stages(config.widths[::-1], config.strides[::-1], config.blocks + 1, Up))
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def expanded(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
         given = list(pieces)
         new = zip(given, self.first(given, past), strict=True)
-        x = self.middle([y + repeated(piece, y.shape[1], dim=1) for piece, y in new], past)
-        for level in self.levels:
-            x = level(x, past)
-        return list(self.last(activated(self.norm(x)), past))
+        return [y + repeated(piece, y.shape[1], dim=1) for piece, y in new]
 
 
 def averaged(x: Tensor, width: int, *, dim: int = -1) -> Tensor:
@@ -210,15 +191,13 @@ def repeated(x: Tensor, width: int, *, dim: int = -1) -> Tensor:
     return x.repeat_interleave(width // x.shape[dim], dim)
 
 
-def _levels(widths: tuple[int, ...], ways: list[Down] | list[Up], *, blocks: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        Level([ResidualBlock(width, width, norm="length", groups=1) for _ in range(blocks)], way)
-        for width, way in zip(widths, [*ways, None], strict=True)
-    )
-
-
-def _middle(width: int) -> Middle:
-    return Middle(width, norm="length", groups=1, attention="causal")
+def _stages(
+    widths: Sequence[int], strides: Sequence[Stride], blocks: int, way: type[Down] | type[Up]
+) -> Iterator[CausalStage]:
+    """Blocks keep the width; the resampling after all stages but the last changes it."""
+    ways = [way(a, b, factors=stride) for (a, b), stride in zip(pairwise(widths), strides, strict=True)]
+    for width, resample in zip(widths, [*ways, None], strict=True):
+        yield CausalStage([width] * (blocks + 1), ShuffleVAEConfig.layers, resample)
 
 
 def hunyuan15() -> ShuffleVAEConfig:

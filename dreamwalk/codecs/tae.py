@@ -23,6 +23,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.codecs.codec import KLAutoencoder, Stride
 from dreamwalk.codecs.kl_autoencoder import (
     Downsample,
     KLCodec,
@@ -32,9 +33,7 @@ from dreamwalk.codecs.kl_autoencoder import (
     image_decoder,
     image_encoder,
     kl_tiny,
-    require_whole_latents,
 )
-from dreamwalk.codecs.scale import Scale
 from dreamwalk.errors import UserError
 from dreamwalk.layers.norms import RMSNorm
 
@@ -48,69 +47,56 @@ class TAEConfig:
     temporal: int = 8
     """Frames per latent frame: 1, 2, 4, ..., at most the spatial factor."""
 
-
-class TAECodec(nn.Module):
-    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, t', c, h/f, w/f)`; `decode` goes back."""
-
-    def __init__(self, config: TAEConfig) -> None:
-        super().__init__()
-        self.config = config
-        factor = 2 ** (len(config.image.multiples) - 1)
-        if config.temporal not in (legal := [2**k for k in range(len(config.image.multiples))]):
-            nearest = min(legal, key=lambda n: abs(n - config.temporal))
+    def __post_init__(self) -> None:
+        side = self.image.stride[1]
+        if self.temporal not in (legal := [2**k for k in range(side.bit_length())]):
+            nearest = min(legal, key=lambda n: abs(n - self.temporal))
             raise UserError(
-                f"{config.temporal} frames a latent do not fit an image codec of {factor}x{factor} pixels a "
+                f"{self.temporal} frames a latent do not fit an image codec of {side}x{side} pixels a "
                 f"latent: the nearest that do are {nearest}"
             )
-        halvings = config.temporal.bit_length() - 1
-        self.encoder = _inflated(image_encoder(config.image), first=0, last=halvings)
-        doublings = len(config.image.multiples) - 1
-        self.decoder = _inflated(image_decoder(config.image), first=doublings - halvings, last=doublings)
-        self.scale = Scale(config.image.scale)
-
-    @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
-        factor = 2 ** (len(self.config.image.multiples) - 1)
-        return self.config.temporal, factor, factor
 
     @property
     def channels(self) -> int:
-        return self.config.image.channels
+        """Latent channels."""
+        return self.image.channels
 
     @property
-    def loudness(self) -> Tensor:
-        """How much a squared error of each channel weighs: all alike."""
-        return torch.ones(self.channels, 1, 1, device=next(self.parameters()).device)
+    def scale(self) -> float | None:
+        """That of the image autoencoder."""
+        return self.image.scale
 
-    def latent_frames(self, frames: int) -> int:
-        """Latents that `frames` frames make; the last one may stand for fewer than `stride[0]`."""
-        return -(-frames // self.config.temporal)
+    @property
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
+        return self.temporal, *self.image.stride[1:]
 
-    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the unscaled latents; UserError for sides that do not divide."""
-        require_whole_latents(video, self.stride)
-        mean, log_variance = self.encoder(self._whole_groups(video)).chunk(2, dim=2)
-        return mean, log_variance.clamp(-30, 20)
+    def build(self) -> TAECodec:
+        """The codec, inflated from random weights."""
+        return TAECodec(self)
 
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self.scale(latents)
 
-    def encode(self, video: Tensor) -> Tensor:
-        return self.normalise(self.posterior(video)[0])
+class TAECodec(KLAutoencoder):
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, t', c, h/f, w/f)`; `decode` goes back."""
 
-    def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
-        """Video of `stride[0]` frames a latent, or its first `frames`; UserError if there are fewer."""
-        decoded = latents.shape[1] * self.config.temporal
-        if frames is not None and not 0 < frames <= decoded:
-            raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
-        return self.decoder(self.scale.undo(latents))[:, :frames]
+    causal = False
+    config: TAEConfig
 
-    def _whole_groups(self, video: Tensor) -> Tensor:
-        """The last frame repeated up to a whole latent; not a lone one, which gives the same by itself."""
-        t = video.shape[1]
-        surplus = self.latent_frames(t) * self.config.temporal - t if t > 1 else 0
-        return torch.cat([video, video[:, -1:].expand(-1, surplus, -1, -1, -1)], dim=1)
+    def __init__(self, config: TAEConfig) -> None:
+        super().__init__(config)
+        levels, halvings = len(config.image.multiples) - 1, config.temporal.bit_length() - 1
+        self.encoder = _inflated(image_encoder(config.image), first=0, last=halvings)
+        self.decoder = _inflated(image_decoder(config.image), first=levels - halvings, last=levels)
+
+    def padded(self, video: Tensor) -> Tensor:
+        """As of any codec, but for a lone frame, which gives the same by itself."""
+        return video if video.shape[1] == 1 else super().padded(video)
+
+    def moments_of(self, video: Tensor) -> Tensor:
+        return self.encoder(video)
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        return self.decoder(self.scale.undo(latents))
 
 
 def inflate(tae: TAECodec, image_codec: KLCodec) -> None:

@@ -15,34 +15,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dreamwalk.codecs.kl_autoencoder import require_whole_latents
+from dreamwalk.codecs.codec import Codec, require_whole_latents
 from dreamwalk.errors import UserError
 
 Run = Callable[[Tensor], Tensor]
 AXES = (("frames", "time"), ("pixels", "height"), ("pixels", "width"))
-
-
-class VideoCodec(Protocol):
-    """What is needed of a codec. If a first frame has a latent of its own, as causal codecs give it, then
-    `latent_frames(stride[0])` is 2."""
-
-    @property
-    def stride(self) -> tuple[int, int, int]:
-        """Frames and pixels a latent."""
-
-    def latent_frames(self, frames: int) -> int:
-        """Latents that so many frames make."""
-
-    def encode(self, video: Tensor) -> Tensor:
-        """Video `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """And back."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class Tiling:
     overlap: tuple[int, int, int] = (16, 64, 64)
 
 
-def tiled_encode(codec: VideoCodec, video: Tensor, tiling: Tiling) -> Tensor:
+def tiled_encode(codec: Codec, video: Tensor, tiling: Tiling) -> Tensor:
     """What `codec.encode` gives, tile by tile; UserError for tiles or frames that are not whole latents."""
     require_whole_latents(video, codec.stride)
     (_, t, _, h, w), (_, down, across) = video.shape, codec.stride
@@ -65,13 +47,13 @@ def tiled_encode(codec: VideoCodec, video: Tensor, tiling: Tiling) -> Tensor:
     return torch.cat(list(_stitched(codec.encode, video, axes)), dim=1)
 
 
-def tiled_decode(codec: VideoCodec, latents: Tensor, tiling: Tiling, *, frames: int | None = None) -> Tensor:
+def tiled_decode(codec: Codec, latents: Tensor, tiling: Tiling, *, frames: int | None = None) -> Tensor:
     """What `codec.decode` gives, tile by tile; UserError for tiles that are not whole latents."""
     return torch.cat(list(stream_decode(codec, latents, tiling, frames=frames)), dim=1)
 
 
 def stream_decode(
-    codec: VideoCodec, latents: Tensor, tiling: Tiling, *, frames: int | None = None
+    codec: Codec, latents: Tensor, tiling: Tiling, *, frames: int | None = None
 ) -> Iterator[Tensor]:
     """The frames of `tiled_decode` as they are finished, `(b, some, 3, h, w)`.
 
@@ -110,9 +92,9 @@ _Weighed = tuple[_Tile, Tensor]
 """A tile and the weights `(n,)` of its outputs."""
 
 
-def _axes(codec: VideoCodec, size: Sequence[int], tiling: Tiling) -> list[list[_Tile]]:
+def _axes(codec: Codec, size: Sequence[int], tiling: Tiling) -> list[list[_Tile]]:
     """Tiles for decoding, in time, height and width, of `size` latents."""
-    alone = codec.stride[0] > 1 and codec.latent_frames(codec.stride[0]) > 1
+    alone = codec.causal and codec.stride[0] > 1  # the first frame has a latent of its own
     axes: list[list[_Tile]] = []
     for axis, (count, stride) in enumerate(zip(size, codec.stride, strict=True)):
         tile, overlap = _in_latents(tiling, axis, stride)

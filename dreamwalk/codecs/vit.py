@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.scale import Scale
+from dreamwalk.codecs.codec import KLAutoencoder, Stride
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import BiasedAttention
 from dreamwalk.layers.rope import head_width, pixel_tables
@@ -53,6 +52,15 @@ class ViTCodecConfig:
             raise UserError(f"frames of {h}x{w} do not divide into patches of {self.patch}")
         return h // self.patch, w // self.patch
 
+    @property
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
+        return 1, self.patch, self.patch
+
+    def build(self) -> ViTCodec:
+        """The codec, with random weights."""
+        return ViTCodec(self)
+
 
 class ViTBlock(nn.Module):
     """Attention over a whole frame and feed-forward, each normalised."""
@@ -71,12 +79,13 @@ class ViTBlock(nn.Module):
         return x + self.feedforward(self.norm_feedforward(x))
 
 
-class ViTCodec(nn.Module):
+class ViTCodec(KLAutoencoder):
     """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> means `(b, t, c, h/f, w/f)`; `decode` goes back."""
 
+    config: ViTCodecConfig
+
     def __init__(self, config: ViTCodecConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         pixels, width = 3 * config.patch**2, config.width
         self.embed = nn.Linear(pixels, width)
         self.encoder = nn.ModuleList(ViTBlock(config) for _ in range(config.encoder))
@@ -86,57 +95,29 @@ class ViTCodec(nn.Module):
         self.decoder = nn.ModuleList(ViTBlock(config) for _ in range(config.decoder))
         self.norm_decoder = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, pixels)
-        self.scale = Scale(config.scale)
 
-    @property
-    def stride(self) -> tuple[int, int, int]:
-        """Pixels per latent in time, height and width."""
-        return 1, self.config.patch, self.config.patch
-
-    @property
-    def channels(self) -> int:
-        return self.config.channels
-
-    @property
-    def loudness(self) -> Tensor:
-        """How much a squared error of each channel weighs: all alike."""
-        return torch.ones(self.config.channels, 1, 1, device=self.head.weight.device)
-
-    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the unscaled latents; UserError for frames of another size."""
-        (rows, columns), p = self.config.grid, self.config.patch
+    def check_size(self, video: Tensor) -> None:
         if tuple(video.shape[-2:]) != self.config.size:
             size, (h, w) = f"{video.shape[-2]}x{video.shape[-1]}", self.config.size
             raise UserError(f"this codec knows frames of {h}x{w} only, not of {size}: resize them first")
+
+    def moments_of(self, video: Tensor) -> Tensor:
+        b, (rows, _), p = len(video), self.config.grid, self.config.patch
         x = self.embed(rearrange(video, "b t c (h p) (w q) -> (b t) (h w) (c p q)", p=p, q=p))
-        x = self._through(self.encoder, x)
-        moments = rearrange(
-            self.moments(self.norm_encoder(x)), "(b t) (h w) c -> b t c h w", b=len(video), h=rows, w=columns
-        )
-        mean, log_variance = moments.chunk(2, dim=2)
-        return mean, log_variance.clamp(-30, 20)
+        moments = self.moments(self.norm_encoder(self._run(self.encoder, x)))
+        return rearrange(moments, "(b t) (h w) c -> b t c h w", b=b, h=rows)
 
-    def normalise(self, latents: Tensor) -> Tensor:
-        return self.scale(latents)
-
-    def encode(self, video: Tensor) -> Tensor:
-        return self.normalise(self.posterior(video)[0])
-
-    def decode(self, latents: Tensor) -> Tensor:
+    def reconstruct(self, latents: Tensor) -> Tensor:
         b, (rows, _), p = len(latents), self.config.grid, self.config.patch
-        latents = latents.to(self.head.weight.dtype)
         x = self.expand(rearrange(self.scale.undo(latents), "b t c h w -> (b t) (h w) c"))
-        x = self.head(self.norm_decoder(self._through(self.decoder, x)))
+        x = self.head(self.norm_decoder(self._run(self.decoder, x)))
         return rearrange(x, "(b t) (h w) (c p q) -> b t c (h p) (w q)", b=b, h=rows, p=p, q=p)
 
-    def _through(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
-        (rows, columns), head = self.config.grid, self.config.width // self.config.heads
+    def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        """Tokens after all blocks."""
+        (h, w), head = self.config.grid, self.config.width // self.config.heads
         rope = pixel_tables(
-            (rows, columns),
-            head_width=head,
-            axis_width=head // 4,
-            max_frequency=rows * columns,
-            device=x.device,
+            (h, w), head_width=head, axis_width=head // 4, max_frequency=h * w, device=x.device
         )
         for block in blocks:
             x = block(x, rope)

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dreamwalk.backbones import VideoBackbone, VideoBackboneConfig, build_video_backbone
-from dreamwalk.backbones.mmdit import MMDiTConfig
-from dreamwalk.codecs import VideoCodec
+from dreamwalk.backbones import ClipBackbone
+from dreamwalk.backbones.clip_backbone import ClipSizes
+from dreamwalk.codecs import Codec
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.device.peak import LONG, decode_bytes, peak_bytes
 from dreamwalk.layers.text import TextEmbedding
@@ -59,8 +59,8 @@ class MemoryPlan:
 
 
 def memory_plan(
-    backbone: VideoBackbone,
-    codec: VideoCodec,
+    backbone: ClipBackbone,
+    codec: Codec,
     *,
     latents: tuple[int, ...],
     words: int,
@@ -84,7 +84,7 @@ def memory_plan(
     )
 
 
-def offloaded(plan: MemoryPlan, backbone: VideoBackbone, *, eight: bool) -> MemoryPlan:
+def offloaded(plan: MemoryPlan, backbone: ClipBackbone, *, eight: bool) -> MemoryPlan:
     """A plan whose blocks, perhaps in eight bits, and text encoders are in host memory."""
     blocks = [_bytes(block) for block in backbone.blocks]
     size = 1 if eight else next(backbone.parameters()).element_size()
@@ -93,7 +93,7 @@ def offloaded(plan: MemoryPlan, backbone: VideoBackbone, *, eight: bool) -> Memo
     return replace(plan, weights=weights, readers=0, host=max(host, plan.readers))
 
 
-def step_bytes(backbone: VideoBackbone, latents: tuple[int, ...], *, words: int, opinions: int = 1) -> int:
+def step_bytes(backbone: ClipBackbone, latents: tuple[int, ...], *, words: int, opinions: int = 1) -> int:
     """Most bytes held at once in one step on latents `(t, c, h, w)`, counted without computing.
 
     What is beyond `LONG` latent frames is taken to grow evenly.
@@ -106,33 +106,26 @@ def step_bytes(backbone: VideoBackbone, latents: tuple[int, ...], *, words: int,
         return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
     config, dtype = backbone.config, next(backbone.parameters()).dtype
     with torch.no_grad(), FakeTensorMode():
-        light = _built(_shallow(config), dtype)
+        light = _built(config.shallow(), dtype)
         x = torch.empty(opinions, *latents, dtype=dtype)
-        pooled = torch.empty(opinions, config.pooled, dtype=dtype) if config.pooled else None
-        told = TextEmbedding(torch.empty(opinions, words, config.text, dtype=dtype), None, pooled)
-        extra = None
-        if config.extra:
-            extra = torch.empty(opinions, latents[0], config.extra, *latents[2:], dtype=dtype)
+        pooled = torch.empty(opinions, config.pooled_dim, dtype=dtype) if config.pooled_dim else None
+        told = TextEmbedding(torch.empty(opinions, words, config.text_dim, dtype=dtype), None, pooled)
+        cond = None
+        if config.cond_channels:
+            cond = torch.empty(opinions, latents[0], config.cond_channels, *latents[2:], dtype=dtype)
         sigma = torch.ones(opinions)
-        guidance = torch.ones(opinions) if getattr(config, "guidance", False) else None
-        return x.nbytes + peak_bytes(lambda: light(x, sigma, told, guidance=guidance, extra=extra))
+        guidance = torch.ones(opinions) if backbone.guided else None
+        return x.nbytes + peak_bytes(lambda: light(x, sigma, told, guidance=guidance, cond=cond))
 
 
-def _built(config: VideoBackboneConfig, dtype: torch.dtype) -> VideoBackbone:
+def _built(config: ClipSizes, dtype: torch.dtype) -> ClipBackbone:
     """Made in its precision: fake weights cannot be changed to another."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return build_video_backbone(config)
+        return config.build()
     finally:
         torch.set_default_dtype(before)
-
-
-def _shallow(config: VideoBackboneConfig) -> VideoBackboneConfig:
-    """One block of each kind, which at its peak holds what many in a row hold."""
-    if isinstance(config, MMDiTConfig):
-        return replace(config, dual=min(config.dual, 1), single=min(config.single, 1))
-    return replace(config, depth=1)
 
 
 def _bytes(module: nn.Module) -> int:

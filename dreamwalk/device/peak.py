@@ -33,7 +33,7 @@ def decode_bytes(codec: nn.Module, shape: tuple[int, ...], tiling: Tiling | None
         return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
     with torch.no_grad(), FakeTensorMode() as fake:
         weights = [*codec.parameters(), *codec.buffers()]
-        light = _OncePerShape(
+        light: Any = _OncePerShape(
             copy.deepcopy(codec, {id(weight): fake.from_tensor(weight) for weight in weights})
         )
         latents = torch.empty(shape, dtype=weights[0].dtype, device=weights[0].device)
@@ -46,7 +46,7 @@ class _OncePerShape:
     """A codec that decodes once for each shape, and later only takes as much memory."""
 
     def __init__(self, codec: Any) -> None:
-        self.codec, self.stride, self.latent_frames = codec, codec.stride, codec.latent_frames
+        self.codec, self.stride, self.causal = codec, codec.stride, codec.causal
         self.encode = codec.encode
         self.known: dict[torch.Size, tuple[int, torch.Size]] = {}
 

@@ -1,4 +1,4 @@
-"""Tokens of video and of words that attend to one another, with weights of their own or shared."""
+"""Attention of video and text tokens to one another, with weights of their own or shared."""
 
 from __future__ import annotations
 
@@ -9,27 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.layers.attention import attend
-from dreamwalk.layers.low_memory import add_gated, in_pieces, modulated_norm, pieces, whole
+from dreamwalk.layers.low_memory import FrameModulation, in_place, slices, tokenwise
 from dreamwalk.layers.modulation import Modulation
 from dreamwalk.layers.rope import rotate, rotate_
 
 
-class Layout(NamedTuple):
-    """How the `n` tokens of a pass lie: video, frame after frame, and then words."""
+class TokenLayout(NamedTuple):
+    """Positions of the `n` tokens of a pass: video, frame after frame, and then text."""
 
     cos: Tensor
-    """`(1, n, 1, head_width / 2)`, as `sin`; words do not turn."""
+    """`(1, n, 1, head_width / 2)`, as `sin`; of text 1 and 0, so that it does not rotate."""
     sin: Tensor
     mask: Tensor | None
-    """bool `(b, 1, 1, n)`, False where nobody may look; None where everybody may look everywhere."""
-    frame: int
-    """Tokens of a frame."""
-
-    def words(self, count: int) -> Layout:
-        """Of `count` words more, which do not turn."""
-        pad = nn.functional.pad
-        room = (0, 0, 0, 0, 0, count)
-        return self._replace(cos=pad(self.cos, room, value=1.0), sin=pad(self.sin, room))
+    """bool `(b, 1, 1, n)`, False for padding; None where there is none."""
+    modulation: FrameModulation
 
 
 class MLP(nn.Sequential):
@@ -50,7 +43,7 @@ class QKNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.view(2, 1, -1).to(x.dtype)
         y = nn.functional.rms_norm(x, x.shape[-1:], eps=1e-6)
-        return y * weight if whole() else y.mul_(weight)
+        return y.mul_(weight) if in_place() else y * weight
 
 
 class Stream(nn.Module):
@@ -65,44 +58,47 @@ class Stream(nn.Module):
         self.out = nn.Linear(width, width)
         self.mlp = MLP(width, hidden=hidden, bias=bias)
 
-    def ask(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys, normalised and turned, `(b, n, 2, heads, e)`, and values `(b, n, heads, e)`."""
+    def queries_keys_values(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, normalised and rotated, `(b, n, 2, heads, e)`, and values `(b, n, heads, e)`."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        turn = rotate if whole() else rotate_
+        turn = rotate_ if in_place() else rotate
         return turn(self.norm(qkv[:, :, :2]), cos[:, :, None], sin[:, :, None]), qkv[:, :, 2]
 
-    def go_on(self, x: Tensor, answer: Tensor, parts: tuple[Tensor, ...], *, frame: int) -> Tensor:
-        """Tokens `(b, n, d)` after their answers and the feed-forward; overwrites both outside autograd."""
-        gate_a, shift, scale, gate_f = parts
-        x = add_gated(x, gate_a, in_pieces(self.out, answer), frame=frame)
-        y = in_pieces(self.mlp, modulated_norm(x, shift, scale, frame=frame))
-        return add_gated(x, gate_f, y, frame=frame)
+    def residual(
+        self, x: Tensor, attended: Tensor, modulation: tuple[Tensor, ...], by: FrameModulation
+    ) -> Tensor:
+        """`x + gate out(attended)`, then feed-forward likewise; in place in `x` and `attended`."""
+        gate_a, shift_f, scale_f, gate_f = modulation
+        x = by.add(x, gate_a, tokenwise(self.out, attended))
+        return by.add(x, gate_f, tokenwise(self.mlp, by.norm(x, shift_f, scale_f)))
 
 
-def attend_jointly(streams: Sequence[tuple[Stream, Tensor]], layout: Layout) -> Tensor:
-    """The answers `(b, n, d)` to all tokens of all streams, in their order, before `out`."""
-    qk, v = _asked(streams, layout)
+def joint_attention(streams: Sequence[tuple[Stream, Tensor]], layout: TokenLayout) -> Tensor:
+    """Attention of all tokens `(b, n, d)` of all streams, in their order, before `out`."""
+    qk, v = _queries_keys_values(streams, layout)
     q, k, v = (part.transpose(1, 2) for part in (*qk.to(v.dtype).unbind(2), v))
     return attend(q, k, v, layout.mask).transpose(1, 2).flatten(2)
 
 
-def _asked(streams: Sequence[tuple[Stream, Tensor]], layout: Layout) -> tuple[Tensor, Tensor]:
-    """As `Stream.ask`, of all tokens."""
+def _queries_keys_values(
+    streams: Sequence[tuple[Stream, Tensor]], layout: TokenLayout
+) -> tuple[Tensor, Tensor]:
+    """As of `Stream`, of all tokens of all streams."""
     jobs, end = [], 0
     for stream, x in streams:
-        for piece in pieces(x):
-            rows = slice(end + piece.start, end + piece.stop)
-            jobs.append((rows, stream, x[:, piece], layout.cos[:, rows], layout.sin[:, rows]))
+        for part in slices(x):
+            rows = slice(end + part.start, end + part.stop)
+            jobs.append((rows, stream, x[:, part]))
         end += x.shape[1]
-    asked = (stream.ask(*given) for _, stream, *given in jobs)
+    made = (s.queries_keys_values(x, layout.cos[:, rows], layout.sin[:, rows]) for rows, s, x in jobs)
     if len(jobs) == 1:
-        return next(asked)
-    if whole():
-        both, values = zip(*asked, strict=True)
-        return torch.cat(both, dim=1), torch.cat(values, dim=1)
-    room = torch.empty(0)
-    for (rows, *_), (qk, v) in zip(jobs, asked, strict=True):
+        return next(made)
+    if not in_place():
+        qk, values = zip(*made, strict=True)
+        return torch.cat(qk, dim=1), torch.cat(values, dim=1)
+    room = torch.empty(0)  # or all parts and their concatenation would exist at once
+    for (rows, *_), (both, v) in zip(jobs, made, strict=True):
         if not room.numel():
             room = v.new_empty(v.shape[0], end, 3, *v.shape[2:])
-        room[:, rows, :2], room[:, rows, 2] = qk, v
+        room[:, rows, :2], room[:, rows, 2] = both, v
     return room[:, :, :2], room[:, :, 2]

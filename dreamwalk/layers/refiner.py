@@ -1,7 +1,7 @@
-"""The token refiner: words of a causal language model look at one another before a backbone reads them.
+"""The token refiner: bidirectional self-attention over the output of a causal language model.
 
-HunyuanVideo, arXiv 2412.03603, section 3.3: a language model's tokens have seen only what stands before them,
-so a few blocks of bidirectional self-attention follow, gated by the noise level and the mean of the words.
+HunyuanVideo, arXiv 2412.03603, section 3.3: a language model's tokens have seen only the tokens before them,
+so a few blocks of bidirectional self-attention follow, gated by sigma and the mean of the text embedding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dreamwalk.layers.text import TextEmbedding
 
 
 class Projection(nn.Sequential):
-    """A vector `(b, p)` as one of the modulation's `(b, d)`: two linear layers."""
+    """Two linear layers, `(b, p)` to `(b, d)`."""
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
@@ -44,18 +44,18 @@ class RefinerBlock(nn.Module):
 
 
 class TokenRefiner(nn.Module):
-    """Words `(b, n, text)` and the clip's noise level `(b,)` to tokens `(b, n, d)`."""
+    """Text embeddings `(b, n, text_dim)` and the clip's sigma `(b,)` to tokens `(b, n, d)`."""
 
-    def __init__(self, text: int, width: int, *, heads: int, depth: int) -> None:
+    def __init__(self, text_dim: int, width: int, *, heads: int, depth: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(text, width)
+        self.embed = nn.Linear(text_dim, width)
         self.sigma = SigmaEmbedding(width)
-        self.mean = Projection(text, width)
+        self.mean = Projection(text_dim, width)
         self.blocks = nn.ModuleList(RefinerBlock(width, heads=heads) for _ in range(depth))
 
-    def forward(self, words: TextEmbedding, sigma: Tensor) -> Tensor:
-        """What is masked comes out as anything finite."""
-        tokens, mask = words.tokens, words.mask
+    def forward(self, text: TextEmbedding, sigma: Tensor) -> Tensor:
+        """Tokens under the mask come out as anything finite."""
+        tokens, mask = text.tokens, text.mask
         count = max(1, tokens.shape[1])
         if mask is None:
             mean = tokens.sum(1) / count

@@ -16,7 +16,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from dreamwalk.backbones import VideoBackboneConfig
+from dreamwalk.backbones import ClipBackboneConfig
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiTConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
@@ -88,7 +88,7 @@ def hunyuan_system(
     else:
         transformer, vae = _parts(folder)
     tensors, about = read_hunyuan(transformer, axes=axes)
-    backbone = from_json(VideoBackboneConfig, about["backbone"])
+    backbone = from_json(ClipBackboneConfig, about["backbone"])
     if isinstance(backbone, MultiEncoderMMDiTConfig):
         codec_tensors, second = weights15.read_vae(vae)
         config = hunyuan15.published(folder, backbone, second, words=words, image=about["image"])
@@ -110,7 +110,7 @@ def published(
     Where a picture is shown beside the latents, the first two latents are not at peace with one another:
     a clip begins after them.
     """
-    beside = backbone.extra > 0
+    beside = backbone.cond_channels > 0
     return MoviegenConfig(
         codec=codec,
         backbone=backbone,

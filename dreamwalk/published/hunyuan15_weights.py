@@ -93,7 +93,12 @@ def transformer_config(
     with mending(AGAIN):
         said = required(SAID | SAID_15, given, source)
         letters, picture = said["text_embed_2_dim"], said["image_embed_dim"]
-        sizes = common_sizes(said) | {"single": 0, "pooled": 0, "letters": letters, "picture": picture}
+        sizes = common_sizes(said) | {
+            "single_blocks": 0,
+            "pooled_dim": 0,
+            "glyph_dim": letters,
+            "image_dim": picture,
+        }
         config = assembled(MultiEncoderMMDiTConfig, sizes, source)
     return config, "latent_concat" if said["task_type"] == "i2v" else None
 
@@ -103,13 +108,13 @@ def common_sizes(said: Mapping[str, Any]) -> dict[str, Any]:
     heads, channels = said["num_attention_heads"], said["out_channels"]
     return {
         "channels": channels,
-        "extra": said["in_channels"] - channels,
+        "cond_channels": said["in_channels"] - channels,
         "width": heads * said["attention_head_dim"],
         "heads": heads,
-        "dual": said["num_layers"],
-        "refine": said["num_refiner_layers"],
+        "double_blocks": said["num_layers"],
+        "refiner_blocks": said["num_refiner_layers"],
         "patch": (said["patch_size_t"], said["patch_size"], said["patch_size"]),
-        "text": said["text_embed_dim"],
+        "text_dim": said["text_embed_dim"],
         "axes": said["rope_axes_dim"],
         "theta": said["rope_theta"],
         "ratio": int(said["mlp_ratio"]),

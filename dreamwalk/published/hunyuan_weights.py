@@ -21,7 +21,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.patches import Extent
@@ -32,7 +31,11 @@ from dreamwalk.validation import Count, assembled, mending, read_json, relative,
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
-SIZES = {"num_single_layers": "single", "pooled_projection_dim": "pooled", "guidance_embeds": "guidance"}
+SIZES = {
+    "num_single_layers": "single_blocks",
+    "pooled_projection_dim": "pooled_dim",
+    "guidance_embeds": "guidance",
+}
 """Of the first HunyuanVideo besides `hunyuan15.SAID`, theirs and ours."""
 SAID: dict[str, Any] = {
     "num_single_layers": Count,
@@ -47,7 +50,7 @@ class Renamed(Mapping[str, Tensor]):
 
     def __init__(self, config: MMDiTConfig, places: Mapping[str, Path], *, layout: int, source: str) -> None:
         known = _shapes(places)
-        wanted = files.on_meta(lambda: build_video_backbone(config), known, source=source).state_dict()
+        wanted = files.on_meta(config.build, known, source=source).state_dict()
         self.shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
         self.parts = {name: public_parts(name, config, layout) for name in wanted}
         self.places = places
@@ -108,7 +111,7 @@ def read_hunyuan(
         with files.opened(path) as file:
             places, layout = dict.fromkeys(file.keys(), path), TENCENT
         config = _tencent_config(_shapes(places), axes, source=f"'{path}'")
-        image = "latent_concat" if config.extra else None
+        image = "latent_concat" if config.cond_channels else None
     tensors = Renamed(config, places, layout=layout, source=f"'{path}'")
     return tensors, {"source": "HunyuanVideo", "image": image, "backbone": to_json(config)}
 
@@ -165,15 +168,15 @@ def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, sour
         refine, dual, single = counts
         return MMDiTConfig(
             channels=channels,
-            extra=inputs - channels,
+            cond_channels=inputs - channels,
             width=width,
             heads=width // shapes["single_blocks.0.q_norm.weight"][0],
-            dual=dual,
-            single=single,
-            refine=refine,
+            double_blocks=dual,
+            single_blocks=single,
+            refiner_blocks=refine,
             patch=(patch[0], patch[1], patch[2]),
-            text=shapes["txt_in.input_embedder.weight"][1],
-            pooled=shapes["vector_in.in_layer.weight"][1],
+            text_dim=shapes["txt_in.input_embedder.weight"][1],
+            pooled_dim=shapes["vector_in.in_layer.weight"][1],
             guidance="guidance_in.mlp.0.weight" in shapes,
             axes=axes,
             ratio=shapes["double_blocks.0.img_mlp.fc1.weight"][0] // width,

@@ -49,15 +49,15 @@ ROOT = {
 KINDS = {
     "sigma.mlp.0": ("time_embed.timestep_embedder.linear_1",),
     "sigma.mlp.2": ("time_embed.timestep_embedder.linear_2",),
-    "letters.0": ("context_embedder_2.norm",),
-    "letters.1": ("context_embedder_2.linear_1",),
-    "letters.3": ("context_embedder_2.linear_2",),
-    "letters.5": ("context_embedder_2.linear_3",),
-    "picture.0": ("image_embedder.norm_in",),
-    "picture.1": ("image_embedder.linear_1",),
-    "picture.3": ("image_embedder.linear_2",),
-    "picture.4": ("image_embedder.norm_out",),
-    "kinds": ("cond_type_embed",),
+    "glyph.0": ("context_embedder_2.norm",),
+    "glyph.1": ("context_embedder_2.linear_1",),
+    "glyph.3": ("context_embedder_2.linear_2",),
+    "glyph.5": ("context_embedder_2.linear_3",),
+    "image.0": ("image_embedder.norm_in",),
+    "image.1": ("image_embedder.linear_1",),
+    "image.3": ("image_embedder.linear_2",),
+    "image.4": ("image_embedder.norm_out",),
+    "type_embedding": ("cond_type_embed",),
 }
 """What HunyuanVideo-1.5 has besides, or under another name; at diffusers' only."""
 REFINER = {
@@ -76,20 +76,20 @@ DUAL = {
     "video.out": ("attn.to_out.0", "img_attn_proj"),
     "video.mlp.0": ("ff.net.0.proj", "img_mlp.fc1"),
     "video.mlp.2": ("ff.net.2", "img_mlp.fc2"),
-    "words.modulation.project": ("norm1_context.linear", "txt_mod.linear"),
-    "words.qkv": ("attn.add_q_proj attn.add_k_proj attn.add_v_proj", "txt_attn_qkv"),
-    "words.norm": ("attn.norm_added_q attn.norm_added_k", "txt_attn_q_norm txt_attn_k_norm"),
-    "words.out": ("attn.to_add_out", "txt_attn_proj"),
-    "words.mlp.0": ("ff_context.net.0.proj", "txt_mlp.fc1"),
-    "words.mlp.2": ("ff_context.net.2", "txt_mlp.fc2"),
+    "text.modulation.project": ("norm1_context.linear", "txt_mod.linear"),
+    "text.qkv": ("attn.add_q_proj attn.add_k_proj attn.add_v_proj", "txt_attn_qkv"),
+    "text.norm": ("attn.norm_added_q attn.norm_added_k", "txt_attn_q_norm txt_attn_k_norm"),
+    "text.out": ("attn.to_add_out", "txt_attn_proj"),
+    "text.mlp.0": ("ff_context.net.0.proj", "txt_mlp.fc1"),
+    "text.mlp.2": ("ff_context.net.2", "txt_mlp.fc2"),
 }
 SINGLE = {
-    "all.modulation.project": ("norm.linear", "modulation.linear"),
-    "all.qkv": (QKV, "linear1[:3d]"),
-    "all.norm": ("attn.norm_q attn.norm_k", "q_norm k_norm"),
-    "all.mlp.0": ("proj_mlp", "linear1[3d:]"),
-    "all.out": ("proj_out[:,:d]", "linear2[:,:d]"),
-    "all.mlp.2": ("proj_out[:,d:]", "linear2[:,d:]"),
+    "stream.modulation.project": ("norm.linear", "modulation.linear"),
+    "stream.qkv": (QKV, "linear1[:3d]"),
+    "stream.norm": ("attn.norm_q attn.norm_k", "q_norm k_norm"),
+    "stream.mlp.0": ("proj_mlp", "linear1[3d:]"),
+    "stream.out": ("proj_out[:,:d]", "linear2[:,:d]"),
+    "stream.mlp.2": ("proj_out[:,d:]", "linear2[:,d:]"),
 }
 """Our layers, diffusers' and theirs. Several are laid one below the other; `[rows,columns]` of one are in
 widths, and of a bias only rows are taken."""
@@ -128,10 +128,10 @@ def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
         index, layer = int(match[2]), match[3]
         if match[1]:
             table, group = REFINER, "refiner"
-        elif index < config.dual:
+        elif index < config.double_blocks:
             table, group = DUAL, "dual"
         else:
-            table, group, index = SINGLE, "single", index - config.dual
+            table, group, index = SINGLE, "single", index - config.double_blocks
         prefix = f"{BLOCKS[group][layout]}.{index}."
     return [_part(spec, prefix, kind, config.width) for spec in table[layer][layout].split()]
 

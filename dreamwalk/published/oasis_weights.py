@@ -88,7 +88,7 @@ FILES = {"oasis500m.safetensors": ("backbone.", "actions."), "vit-l-20.safetenso
 WORDS = {
     "actions.": "external_cond.",
     "backbone.embed": "x_embedder.proj",
-    "backbone.level": "t_embedder",
+    "backbone.sigma": "t_embedder",
     "backbone.modulation.project": "final_layer.adaLN_modulation.1",
     "backbone.head": "final_layer.linear",
     "backbone.": "",

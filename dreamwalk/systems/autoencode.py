@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from dreamwalk.clip import Clip, FittingData
-from dreamwalk.codecs import CodecConfig, VideoCodecConfig, build_codec, build_video_codec
-from dreamwalk.codecs.block import BlockCodec, BlockCodecConfig
+from dreamwalk.codecs import CodecConfig, KLAutoencoder
+from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
-from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
+from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.tae import TAEConfig
@@ -41,7 +41,7 @@ from dreamwalk.weights.vgg import read_perceptual
 class AutoencodeConfig(SystemConfig):
     """A codec and the weights of its loss."""
 
-    codec: CodecConfig | VideoCodecConfig = field(default_factory=PatchCodecConfig)
+    codec: CodecConfig = field(default_factory=PatchCodecConfig)
     noise: float = 0.05
     """Noise added to latents while the decoder trains, in stds: dreamt latents are never exact."""
     l1: float = 0.5
@@ -72,8 +72,7 @@ class Autoencode(System):
     def __init__(self, config: AutoencodeConfig) -> None:
         super().__init__()
         self.config = config
-        codec = config.codec
-        self.codec = build_codec(codec) if isinstance(codec, CodecConfig) else build_video_codec(codec)
+        self.codec = config.codec.build()
         self.critic = Critic(config.critic) if config.critic else None
 
     @cached_property
@@ -106,10 +105,7 @@ class Autoencode(System):
     def _restored(self, video: Tensor, generator: KeyedGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """`video` coded, shaken and decoded, and the terms of the loss that are of its latents."""
         terms: dict[str, Tensor] = {}
-        if isinstance(self.codec, PatchCodec | BlockCodec):
-            latents = self.codec.encode(video)
-            restored = self.codec.decode(latents + self.config.noise * generator.normal(*latents.shape[1:]))
-        else:
+        if isinstance(self.codec, KLAutoencoder):
             mean, log_variance = self.codec.posterior(video)
             self.codec.scale.measure(mean)
             terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -117,6 +113,9 @@ class Autoencode(System):
             restored = self.codec.decode(self.codec.normalise(latents))
             if self.config.outliers:
                 terms["outliers"] = outlier_penalty(latents)
+        else:
+            latents = self.codec.encode(video)
+            restored = self.codec.decode(latents + self.config.noise * generator.normal(*latents.shape[1:]))
         return restored[:, : video.shape[1]], terms
 
     @torch.no_grad()

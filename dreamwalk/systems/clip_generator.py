@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamwalk.codecs import VideoCodec
+from dreamwalk.codecs import Codec
 from dreamwalk.codecs.tiles import Tiling, stream_decode
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder, Reading
 from dreamwalk.errors import UserError
@@ -33,7 +33,7 @@ class ClipGenerator(System):
     """A system that dreams whole clips."""
 
     config: Any
-    codec: VideoCodec
+    codec: Codec
     generates = "clips"
 
 
@@ -127,9 +127,9 @@ def prepared(system: Any, order: ClipRequest, video: Tensor | None, *, noise: No
     noise = noise or KeyedNoise(seeds, shape, _device(system))
     moved = config.shift if order.shift is None else order.shift
     grid = levels(order.spacing, steps_of(system, order), shift_by=moved)
-    extra = torch.zeros(len(seeds), count, config.backbone.extra, *shape[1:], device=_device(system))
+    extra = torch.zeros(len(seeds), count, config.backbone.cond_channels, *shape[1:], device=_device(system))
     if video is None:
-        return Start(together(grid, count), noise, None, extra if config.backbone.extra else None)
+        return Start(together(grid, count), noise, None, extra if config.backbone.cond_channels else None)
     video = video.expand(len(seeds), -1, -1, -1, -1)
     if order.use == "larger":
         return Start(together(grid, count), noise, None, system.encode(resized(video, size)))
@@ -138,7 +138,7 @@ def prepared(system: Any, order: ClipRequest, video: Tensor | None, *, noise: No
     latents, known = _known(system, order.use, video, count)
     if config.hint:
         noise = Hinted(noise, latents[:, 0], config.hint)
-    if config.backbone.extra:
+    if config.backbone.cond_channels:
         return Start(together(grid, count), noise, None, shown_beside(latents, count))
     return Start(together(grid, count, known=known), noise, latents)
 

@@ -124,7 +124,7 @@ def _trained(system: Any, video: Tensor | None, use: Use) -> None:
         raise UserError("this system was not trained to go on from pictures: leave them out")
     if not known and config.pictured == 1:
         raise UserError("this system goes on from a picture: give it one")
-    if video is not None and config.backbone.extra and use not in ("first", "larger"):
+    if video is not None and config.backbone.cond_channels and use not in ("first", "larger"):
         raise UserError(
             "this system is shown pictures beside the latents, and was trained with a first one only: "
             "use the given video as `first`"

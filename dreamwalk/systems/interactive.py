@@ -17,10 +17,10 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones import BackboneConfig, build_backbone
+from dreamwalk.backbones import FrameBackboneConfig
 from dreamwalk.backbones.teacher_forcing import FrameInputs
 from dreamwalk.clip import Clip, FittingData
-from dreamwalk.codecs import CodecConfig, ViTCodecConfig, build_codec
+from dreamwalk.codecs import CodecConfig, ViTCodecConfig
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
 from dreamwalk.layers.cache import Cache
@@ -51,7 +51,7 @@ class InteractiveConfig(SystemConfig):
     """The parts of an interactive system, and how it is sampled."""
 
     codec: CodecConfig
-    backbone: BackboneConfig
+    backbone: FrameBackboneConfig
     actions: Count
     """Length of the action vector."""
     memory: MemoryConfig = field(default_factory=WindowConfig)
@@ -75,8 +75,7 @@ class InteractiveConfig(SystemConfig):
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
-        with torch.device("meta"):
-            _, h, w = build_codec(self.codec).stride
+        _, h, w = self.codec.stride
         h, w = h * self.backbone.patch, w * self.backbone.patch
         grid = size[0] // h, size[1] // w
         if size != (grid[0] * h, grid[1] * w) or 0 in grid:
@@ -107,12 +106,12 @@ class Interactive(System):
     def __init__(self, config: InteractiveConfig) -> None:
         super().__init__()
         self.config, backbone = config, config.backbone
-        self.codec = build_codec(config.codec).requires_grad_(False)
+        self.codec = config.codec.build().requires_grad_(False)
         stride = self.codec.stride
         self.actions = ActionEmbedding(
             config.actions, backbone.width, layers=config.action_layers, stride=stride[0]
         )
-        self.backbone = build_backbone(backbone)
+        self.backbone = backbone.build()
         for part in (self.actions, self.backbone):
             part.to(getattr(torch, config.precision))
         pixels = stride[2] * backbone.patch
@@ -181,7 +180,7 @@ class Interactive(System):
     def error(self, x: Tensor, prediction: Tensor) -> Tensor:
         """Squared error of every latent frame, `(b, t)`, with each channel weighted as its error shows in
         pixels."""
-        return (self.codec.loudness * (prediction - x).square()).mean(dim=(2, 3, 4))
+        return (self.codec.channel_weights * (prediction - x).square()).mean(dim=(2, 3, 4))
 
     def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
         """The loss of latents `x` `(b, t, c, h, w)`."""
@@ -342,7 +341,8 @@ class Interactive(System):
     def _make_engine(self, device: torch.device) -> tuple[FramePass, Decode]:
         if device.type == "cuda":
             return EagerPass(self.actions, self.backbone).compile(), torch.compile(self.codec.decode)
-        config, frame_pass, decode = self.config, self.frame_pass(), self.codec.decode
+        config, frame_pass = self.config, self.frame_pass()
+        decode: Decode = self.codec.decode
         of_frames = self.codec.stride[0] == 1
         if fits(self.backbone) and of_frames and not self.memory.recalls_frames:
             frame_pass = OnnxPass(self.actions, self.backbone, actions=config.actions, window=config.window)

@@ -11,7 +11,7 @@ its parts say: `backbones/mmdit.py` with `codecs/causal.py`, or `backbones/cross
     text dropout                        `untold`
     image to video                      `pictured`, in one of two ways:
       token replacement                 the first latent is shown as it is, at sigma 0
-      latent concatenation              it is shown beside all latents (`backbone.extra`)
+      latent concatenation              it is shown beside all latents (`backbone.cond_channels`)
     embedded guidance, distillation     `embedded`
     spatial upsampler                   `upsampler`, `enlarges`
     MLLM and CLIP text encoders         `HunyuanTextConfig`; with `pictures`, the MLLM sees the first one
@@ -33,12 +33,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones import VideoBackboneConfig, build_video_backbone
-from dreamwalk.backbones.clip_inputs import widened
+from dreamwalk.backbones import ClipBackboneConfig
+from dreamwalk.backbones.clip_backbone import widened
 from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.clip import Clip
-from dreamwalk.codecs import VideoCodecConfig, build_video_codec
+from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions import WordsConfig, build_reader
@@ -58,8 +58,8 @@ from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 class MoviegenConfig(SystemConfig):
     """The parts of a text-to-video system, and how it is trained and sampled."""
 
-    codec: VideoCodecConfig = field(default_factory=BlockCodecConfig)
-    backbone: VideoBackboneConfig = field(default_factory=MMDiTConfig)
+    codec: CodecConfig = field(default_factory=BlockCodecConfig)
+    backbone: ClipBackboneConfig = field(default_factory=MMDiTConfig)
     letters: WordsConfig = field(default_factory=lambda: ByteEncoderConfig(width=128))
     """Who reads the words: a text encoder that is trained along, or published ones."""
     predicts: Literal["velocity", "clean"] = "velocity"
@@ -99,7 +99,7 @@ class MoviegenConfig(SystemConfig):
         return Moviegen(self)
 
     def __post_init__(self) -> None:
-        channels, extra = self.backbone.channels, self.backbone.extra
+        channels, extra = self.backbone.channels, self.backbone.cond_channels
         if self.enlarges < 1 or (self.enlarges > 1 and extra != channels):
             raise UserError(
                 f"`enlarges` is {self.enlarges}, and {extra} channels are beside {channels}: take the config "
@@ -116,9 +116,9 @@ class Moviegen(ClipGenerator):
     def __init__(self, config: MoviegenConfig) -> None:
         super().__init__()
         self.config = config
-        self.codec = build_video_codec(config.codec).requires_grad_(False)
+        self.codec = config.codec.build().requires_grad_(False)
         self.letters = build_reader(config.letters)
-        self.backbone = build_video_backbone(config.backbone).to(getattr(torch, config.precision))
+        self.backbone = config.backbone.build().to(getattr(torch, config.precision))
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -155,7 +155,7 @@ class Moviegen(ClipGenerator):
         extra: Tensor | None = None,
     ) -> Tensor:
         """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `systems.clip_generator.Velocity`."""
-        out = self.backbone(x, sigma, words, guidance=guidance, extra=extra)
+        out = self.backbone(x, sigma, words, guidance=guidance, cond=extra)
         if self.config.predicts == "velocity":
             return out
         return (x - out) / expand_like(sigma.clamp(min=self.config.velocity_floor), x)
@@ -179,7 +179,7 @@ class Moviegen(ClipGenerator):
         if config.enlarges > 1:
             small = degraded(clip.video, generator, enlarges=config.enlarges)
             extra = self.encode(resized(small, clip.video.shape[-2:]))
-        elif config.backbone.extra:
+        elif config.backbone.cond_channels:
             extra = shown_beside(x[:, :1], x.shape[1]) * going_on[:, None, None, None, None]
         else:
             known = (generator.uniform(1).square() * (x.shape[1] - 1)).ceil().clamp(min=1)
@@ -187,7 +187,7 @@ class Moviegen(ClipGenerator):
         eps = generator.normal(*x.shape[1:])
         guidance = None if config.embedded is None else x.new_full((len(x),), config.embedded)
         v = self.velocity(add_noise(x, eps, sigma), sigma, words, guidance=guidance, extra=extra)
-        error = (self.codec.loudness * (v - (eps - x)).square()).mean(dim=(2, 3, 4))
+        error = (self.codec.channel_weights * (v - (eps - x)).square()).mean(dim=(2, 3, 4))
         loss = (error * (sigma > 0)).sum() / (sigma > 0).sum()
         return {
             "loss": loss,
@@ -237,14 +237,16 @@ def upsampler(config: MoviegenConfig, *, enlarges: int = 2) -> MoviegenConfig:
     UserError for a system that is shown something beside its latents already, or for less than twice.
     """
     backbone, (height, width) = config.backbone, config.size
-    if backbone.extra or enlarges < 2:
-        raise UserError("an upsampler makes clips 2 or more times as large, and starts from an `extra` of 0")
+    if backbone.cond_channels or enlarges < 2:
+        raise UserError(
+            "an upsampler makes clips 2 or more times as large, and starts from `cond_channels` of 0"
+        )
     if isinstance(backbone, CrossDiTConfig):
         t, h, w = backbone.extent
         backbone = replace(backbone, extent=(t, enlarges * h, enlarges * w))
     return replace(
         config,
-        backbone=replace(backbone, extra=backbone.channels),
+        backbone=replace(backbone, cond_channels=backbone.channels),
         enlarges=enlarges,
         pictured=0.0,
         hint=0.0,
@@ -266,7 +268,15 @@ def tiny() -> MoviegenConfig:
         strides=((2, 2, 2), (2, 2, 2)),
     )
     backbone = MMDiTConfig(
-        channels=4, width=32, heads=2, dual=1, single=1, refine=1, text=16, pooled=0, axes=(4, 6, 6)
+        channels=4,
+        width=32,
+        heads=2,
+        double_blocks=1,
+        single_blocks=1,
+        refiner_blocks=1,
+        text_dim=16,
+        pooled_dim=0,
+        axes=(4, 6, 6),
     )
     letters = ByteEncoderConfig(width=16, heads=2)
     return MoviegenConfig(codec, backbone, letters, frames=5, size=(32, 32), steps=3)
@@ -280,12 +290,12 @@ def doom() -> MoviegenConfig:
             channels=128,
             width=256,
             heads=4,
-            dual=1,
-            single=7,
-            refine=1,
+            double_blocks=1,
+            single_blocks=7,
+            refiner_blocks=1,
             patch=(1, 1, 1),
-            text=128,
-            pooled=128,
+            text_dim=128,
+            pooled_dim=128,
             axes=(16, 24, 24),
         ),
         letters=ByteEncoderConfig(width=128, pooled=128),

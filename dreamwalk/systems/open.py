@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 
 import torch
 
-from dreamwalk.codecs import KLCodec, TAECodec
-from dreamwalk.codecs.tae import inflate
+from dreamwalk.codecs.kl_autoencoder import KLCodec
+from dreamwalk.codecs.tae import TAECodec, inflate
 from dreamwalk.device.budget import GIB, free_bytes
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Dream, WorldSpec

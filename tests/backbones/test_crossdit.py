@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.crossdit import CrossDiT, CrossDiTConfig, grown, movie_gen, tiny
 from dreamwalk.layers import low_memory as pieces
 from dreamwalk.layers.text import TextEmbedding
 
-CONFIG = replace(tiny(), pooled=6, extra=1)
+CONFIG = replace(tiny(), pooled_dim=6, cond_channels=1)
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def inputs() -> dict[str, Tensor | TextEmbedding]:
     )
     mask = torch.arange(7) < torch.tensor([[7], [4]])
     words = TextEmbedding(tokens, mask, torch.randn(2, 6, generator=generator))
-    return {"x": x, "sigma": torch.tensor([0.3, 0.8]), "words": words, "extra": extra}
+    return {"x": x, "sigma": torch.tensor([0.3, 0.8]), "text": words, "cond": extra}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,7 @@ def inputs() -> dict[str, Tensor | TextEmbedding]:
 def test_published_sizes(size: str, blocks: float, everything: float) -> None:
     """Blocks have 8 d^2 + 3 d f parameters each, and a few vectors."""
     with torch.device("meta"):
-        backbone = build_video_backbone(movie_gen(size))  # type: ignore[arg-type]
+        backbone = movie_gen(size).build()  # type: ignore[arg-type]
     counts = (sum(p.numel() for p in part.parameters()) / 1e9 for part in (backbone.blocks, backbone))
     assert [round(count, 2) for count in counts] == [blocks, everything]
 
@@ -55,10 +54,10 @@ def test_zero_at_the_start() -> None:
 @torch.no_grad()
 def test_padding_says_nothing(backbone: CrossDiT) -> None:
     given = inputs()
-    before, words = backbone(**given), given["words"]
+    before, words = backbone(**given), given["text"]
     assert isinstance(words, TextEmbedding) and words.mask is not None
     other = words._replace(tokens=words.tokens.masked_fill(~words.mask[..., None], 9.0))
-    assert torch.equal(backbone(**{**given, "words": other}), before)
+    assert torch.equal(backbone(**{**given, "text": other}), before)
 
 
 @pytest.mark.usefixtures("double")
@@ -66,10 +65,10 @@ def test_padding_says_nothing(backbone: CrossDiT) -> None:
 def test_a_text_may_be_empty(backbone: CrossDiT) -> None:
     """With others beside it or not, it is the same: nothing is read."""
     given = inputs()
-    words = given["words"]
+    words = given["text"]
     assert isinstance(words, TextEmbedding) and words.mask is not None and words.pooled is not None
-    v = backbone(**{**given, "words": words._replace(mask=words.mask & torch.tensor([[True], [False]]))})
-    none = backbone(**{**given, "words": words._replace(mask=torch.zeros_like(words.mask))})
+    v = backbone(**{**given, "text": words._replace(mask=words.mask & torch.tensor([[True], [False]]))})
+    none = backbone(**{**given, "text": words._replace(mask=torch.zeros_like(words.mask))})
     torch.testing.assert_close(v[1], none[1], atol=1e-9, rtol=1e-9)
     assert (v[0] - none[0]).abs().max() > 1e-3
 
@@ -133,7 +132,7 @@ def test_positions_grow(backbone: CrossDiT) -> None:
 @torch.no_grad()
 def test_clips_beyond_the_tables_are_refused(backbone: CrossDiT) -> None:
     given = inputs()
-    wide = {name: value.repeat(1, 1, 1, 1, 2) for name, value in given.items() if name in ("x", "extra")}
+    wide = {name: value.repeat(1, 1, 1, 1, 2) for name, value in given.items() if name in ("x", "cond")}
     with pytest.raises(ValueError, match="positions for 4x4x4 tokens, not for 3x2x6: let them grow"):
         backbone(**{**given, **wide})
     with pytest.raises(ValueError, match="`guidance` is not an input of this network"):

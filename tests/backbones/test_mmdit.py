@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dreamwalk.backbones import build_video_backbone
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig, hunyuan_13b, tiny
 from dreamwalk.layers import low_memory as pieces
 from dreamwalk.layers.text import TextEmbedding
 
-CONFIG = replace(tiny(), pooled=6, guidance=True)
+CONFIG = replace(tiny(), pooled_dim=6, guidance=True)
 GUIDANCE = torch.tensor([6.0, 1.5])
 
 
@@ -47,7 +46,7 @@ def inputs() -> tuple[Tensor, Tensor, TextEmbedding]:
 )
 def test_published_sizes(config: MMDiTConfig, count: int) -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in build_video_backbone(config).parameters()) == count
+        assert sum(p.numel() for p in config.build().parameters()) == count
 
 
 def test_zero_at_the_start() -> None:
@@ -165,14 +164,14 @@ def test_guidance_is_not_rounded() -> None:
         ({"x": torch.zeros(2, 3, 4, 5, 6)}, "3x5x6 do not divide into patches of 1x2x2: take 3x4x6"),
         ({"x": torch.zeros(2, 3, 5, 4, 6)}, r"\(b, t, 4, h, w\) here, not \(2, 3, 5, 4, 6\)"),
         ({"guidance": None}, "`guidance` is missing: 6.0"),
-        ({"extra": torch.zeros(2, 3, 5, 4, 6)}, "`extra` has 0 channels here, not 5"),
-        ({"words": TextEmbedding(torch.zeros(2, 7, 11))}, "words are 12 wide here, not 11"),
-        ({"words": TextEmbedding(torch.zeros(2, 7, 12))}, "`TextEmbedding.pooled`, is 6 wide here, not 0"),
+        ({"cond": torch.zeros(2, 3, 5, 4, 6)}, "`cond` has 0 channels here, not 5"),
+        ({"text": TextEmbedding(torch.zeros(2, 7, 11))}, "text embeddings are 12 wide here, not 11"),
+        ({"text": TextEmbedding(torch.zeros(2, 7, 12))}, "`TextEmbedding.pooled` is 6 wide here, not 0"),
     ],
 )
 def test_what_does_not_fit_is_named(backbone: MMDiT, change: dict[str, Tensor], sentence: str) -> None:
     x, sigma, words = inputs()
-    given = {"x": x, "sigma": sigma, "words": words, "guidance": GUIDANCE, **change}
+    given = {"x": x, "sigma": sigma, "text": words, "guidance": GUIDANCE, **change}
     with pytest.raises(ValueError, match=sentence):
         backbone(**given)
 

@@ -57,7 +57,7 @@ def test_any_number_of_frames(config: CausalVAEConfig, frames: int) -> None:
     video = film(frames)
     latents = codec.encode(video)
     n = codec.latent_frames(frames)
-    assert latents.shape == (1, n, 4, 16 // h, 24 // w) and codec.loudness.shape == (4, 1, 1)
+    assert latents.shape == (1, n, 4, 16 // h, 24 // w) and codec.channel_weights.shape == (4, 1, 1)
     whole = torch.cat([video, video[:, -1:].expand(-1, 1 + (n - 1) * t - frames, -1, -1, -1)], 1)
     assert torch.equal(codec.encode(whole), latents)
     assert codec.decode(latents).shape == whole.shape

@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import panorama
 
-from dreamwalk.codecs import CodecConfig, build_codec
+from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.kl_autoencoder import KLCodec, kl16, kl_tiny
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20, vit_tiny
@@ -45,7 +45,7 @@ def test_a_vit_knows_one_size() -> None:
 @torch.inference_mode()
 def test_streamed_equals_whole(config: CodecConfig, video: torch.Tensor) -> None:
     torch.manual_seed(0)
-    codec = build_codec(config).double().eval()
+    codec = config.build().double().eval()
     clip = video[:, :4].double()
     whole = codec.encode(clip)
     _, h, w = codec.stride
@@ -79,7 +79,7 @@ def test_all_components_restore_exactly(video: torch.Tensor) -> None:
 @pytest.mark.parametrize("config", [PATCH, kl_tiny()])
 def test_sizes_that_do_not_divide_are_refused(config: PatchCodecConfig) -> None:
     with pytest.raises(ValueError, match=r"30x45 do not divide .* the nearest size is"):
-        build_codec(config).encode(torch.zeros(1, 1, 3, 30, 45))
+        config.build().encode(torch.zeros(1, 1, 3, 30, 45))
 
 
 def test_too_few_patches_and_too_many_channels_are_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.codecs.kl_autoencoder import require_whole_latents
+from dreamwalk.codecs.codec import require_whole_latents
 from dreamwalk.codecs.tae import TAECodec, tae_tiny
 from dreamwalk.codecs.tiles import Tiling, _axes, _weights, stream_decode, tiled_decode, tiled_encode
 

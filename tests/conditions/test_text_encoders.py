@@ -149,7 +149,7 @@ def test_a_prompt_that_would_be_cut_is_refused_in_tokens(folder: Path) -> None:
 
 def test_the_page_counts_as_the_encoder_does(folder: Path) -> None:
     config = replace(tiny(), letters=HunyuanTextConfig(str(folder)))
-    config = replace(config, backbone=replace(config.backbone, text=32, pooled=16))
+    config = replace(config, backbone=replace(config.backbone, text_dim=32, pooled_dim=16))
     system = Moviegen(config).eval()
     system.letters.__dict__["encoder"] = Split(
         opened(replace(llama(folder), longest=6)), opened(clip(folder))

@@ -77,7 +77,7 @@ def test_the_same_velocity(tmp_path: Path, kind: str | None, layout: str) -> Non
         sigma,
         words,
         guidance=guidance if backbone.config.guidance else None,
-        extra=extra if kind == "latent_concat" else None,
+        cond=extra if kind == "latent_concat" else None,
     )
     assert theirs.std() > 0.1
     assert (ours - theirs).abs().max() <= 2e-4 * theirs.abs().max()

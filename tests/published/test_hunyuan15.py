@@ -56,7 +56,7 @@ def both(
         return_dict=False,
     )[0].transpose(1, 2)
     noisy, extra = x.transpose(1, 2).split([4, 5], dim=2)
-    return backbone(noisy, sigma, words, extra=extra), theirs
+    return backbone(noisy, sigma, words, cond=extra), theirs
 
 
 @torch.no_grad()
@@ -81,13 +81,13 @@ def test_every_kind_is_heard(tmp_path: Path, place: int) -> None:
     backbone, x, sigma = loaded(tmp_path), torch.randn(1, 1, 4, 2, 2), torch.tensor([0.5])
     others = [TextEmbedding(torch.randn(1, 5, 10)), TextEmbedding(torch.randn(1, 3, 6))]
     words, extra = TextEmbedding(torch.randn(1, 7, 12)), torch.zeros(1, 1, 5, 2, 2)
-    heard = backbone(x, sigma, words._replace(others=tuple(others)), extra=extra)
+    heard = backbone(x, sigma, words._replace(others=tuple(others)), cond=extra)
     others[place] = TextEmbedding(torch.randn_like(others[place].tokens))
-    other = backbone(x, sigma, words._replace(others=tuple(others)), extra=extra)
+    other = backbone(x, sigma, words._replace(others=tuple(others)), cond=extra)
     assert (heard - other).abs().max() > 1e-3
-    with pytest.raises(ValueError, match=r"vectors of (letters|picture) are \d+ wide here, not 3"):
+    with pytest.raises(ValueError, match=r"(glyph|image) embeddings are \d+ wide here, not 3"):
         others[place] = TextEmbedding(torch.randn(1, 5, 3))
-        backbone(x, sigma, words._replace(others=tuple(others)), extra=extra)
+        backbone(x, sigma, words._replace(others=tuple(others)), cond=extra)
 
 
 def test_full_size_names_and_shapes() -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreamwalk.clip import Clip
-from dreamwalk.codecs import CodecConfig, VideoCodecConfig
+from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.critic import CriticConfig
@@ -24,7 +24,7 @@ from dreamwalk.weights.config import to_json
 
 STRICT = CausalVAEConfig(8, (16, 16), 1, 4, "position", "frame", strides=((2, 2, 2),), scale=None, patch=2)
 IMAGE = KLCodecConfig(channels=8, width=16, multiples=(1, 2), blocks=1, scale=None)
-CODECS: dict[str, CodecConfig | VideoCodecConfig] = {
+CODECS: dict[str, CodecConfig] = {
     "strict": STRICT,
     "hunyuan": replace(STRICT, norm="group", attention="causal"),
     "image": IMAGE,
@@ -54,7 +54,7 @@ def learn(system: Autoencode, clip: Clip, *, steps: int, lr: float = 3e-3) -> li
     return told
 
 
-def built(codec: CodecConfig | VideoCodecConfig, **changes: object) -> Autoencode:
+def built(codec: CodecConfig, **changes: object) -> Autoencode:
     torch.manual_seed(0)
     return Autoencode(replace(AutoencodeConfig(codec), **changes))  # type: ignore[arg-type]
 

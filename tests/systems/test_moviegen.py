@@ -24,7 +24,7 @@ PROMPTS = ("turn left to a red door", "walk into a blue hall")
 def config() -> MoviegenConfig:
     codec = BlockCodecConfig((4, 8, 8), 24, width=8, depth=1)
     tiny = moviegen.tiny()
-    backbone = replace(tiny.backbone, channels=24, pooled=16, patch=(1, 1, 1))
+    backbone = replace(tiny.backbone, channels=24, pooled_dim=16, patch=(1, 1, 1))
     letters = replace(tiny.letters, pooled=16)
     return replace(
         tiny,

@@ -25,7 +25,7 @@ ORDER = ClipRequest(("walk ahead", "turn left"), steps=2, use="larger")
 
 
 def crossed() -> MoviegenConfig:
-    return replace(moviegen.tiny(), backbone=replace(crossdit.tiny(), text=16))
+    return replace(moviegen.tiny(), backbone=replace(crossdit.tiny(), text_dim=16))
 
 
 def small(frames: int, *, h: int = 16, w: int = 32) -> Tensor:
@@ -53,7 +53,9 @@ def started(base: Moviegen, config: MoviegenConfig, folder: Path) -> Moviegen:
 @pytest.mark.parametrize("config", [moviegen.tiny(), crossed()], ids=["mmdit", "crossdit"])
 def test_at_first_it_answers_as_its_base_bit_for_bit(config: MoviegenConfig, tmp_path: Path) -> None:
     base, larger = built(config), moviegen.upsampler(config)
-    backbone = replace(config.backbone, extra=config.backbone.channels)  # positions as the base has them
+    backbone = replace(
+        config.backbone, cond_channels=config.backbone.channels
+    )  # positions as the base has them
     system = started(base, replace(larger, backbone=backbone), tmp_path)
     x, extra, sigma = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 4, 4, 4), torch.tensor([0.3, 0.9])
     with torch.inference_mode():
@@ -73,7 +75,7 @@ def test_positions_grow_with_the_clip(tmp_path: Path) -> None:
 
 def test_weights_of_other_channels_are_still_refused(tmp_path: Path) -> None:
     config = moviegen.upsampler(moviegen.tiny())
-    other = replace(config, backbone=replace(config.backbone, channels=8, extra=8))
+    other = replace(config, backbone=replace(config.backbone, channels=8, cond_channels=8))
     with pytest.raises(ValueError, match=r"'backbone\.embed\.project\.weight' of shape"):
         started(built(moviegen.tiny()), other, tmp_path)
 
@@ -101,7 +103,7 @@ def test_what_it_is_shown_is_the_latent_of_the_same_frames() -> None:
     system = built(moviegen.upsampler(moviegen.tiny()))
     shown: list[Tensor] = []
     system.backbone.register_forward_pre_hook(
-        lambda _, inputs, named: shown.append(named["extra"]), with_kwargs=True
+        lambda _, inputs, named: shown.append(named["cond"]), with_kwargs=True
     )
     given = small(9)
     with torch.inference_mode():

@@ -52,7 +52,7 @@ Tensors = dict[str, Tensor]
 FIELDS = {
     "nextframe": ("config.steps", "1 to 64"),
     "forcing": ("config.window", "1 to 16777216"),
-    "moviegen": ("config.backbone.extra", "0 to 16777216"),
+    "moviegen": ("config.backbone.cond_channels", "0 to 16777216"),
     "inverse": ("config.width", "1 to 16777216"),
     "autoencode": ("config.codec.channels", "1 to 16777216"),
 }
@@ -129,7 +129,7 @@ def test_every_field_of_the_metadata(name: str, tmp_path: Path) -> None:
     [
         ("nextframe", "backbone.depth", "asks for more than the"),
         ("forcing", "action_layers", "asks for more than the"),
-        ("moviegen", "backbone.dual", "asks for more than the"),
+        ("moviegen", "backbone.double_blocks", "asks for more than the"),
         ("autoencode", "codec.blocks", "asks for more than the"),
         ("nextframe", "actions", "has 'actions.mlp.0.weight' of shape (64, 7), not (64, 16777216)"),
         ("nextframe", "steps", "config.steps must be a whole number from 1 to 64, got 16777216"),

@@ -1,0 +1,183 @@
+"""The contract of codecs: video to latents and back; and the base of those with a Gaussian bottleneck.
+
+A codec of single frames has a stride of 1 in time, and codes a stream frame by frame. In a causal codec the
+first frame has a latent of its own, and every later latent stands for `stride[0]` frames.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.distributed import mean_over_processes
+from dreamwalk.errors import UserError
+
+Stride = tuple[int, int, int]
+"""Frames, rows and columns that become one."""
+DECAY = 0.99
+"""Of the running mean square; young ones forget faster."""
+
+
+class CodecSizes(Protocol):
+    """The part of a config that all codecs share."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def stride(self) -> Stride: ...
+
+
+class KLSizes(CodecSizes, Protocol):
+    """The part of a config that all codecs with a posterior share."""
+
+    @property
+    def scale(self) -> float | None: ...
+
+
+class Codec(nn.Module):
+    """`encode`: video in [-1, 1] `(b, t, 3, h, w)` -> latents `(b, t', c, h', w')`; `decode` goes back."""
+
+    causal: ClassVar[bool] = True
+    """No latent sees a later frame's latent; the first frame has a latent of its own."""
+    config: CodecSizes
+
+    def __init__(self, config: CodecSizes) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
+        return self.config.stride
+
+    @property
+    def channels(self) -> int:
+        """Latent channels."""
+        return self.config.channels
+
+    @property
+    def channel_weights(self) -> Tensor:
+        """Weight of a squared error in each channel, `(c, 1, 1)`, one on average: all alike."""
+        return torch.ones(self.channels, 1, 1, device=next(self.parameters()).device)
+
+    def latent_frames(self, frames: int) -> int:
+        """Latents of so many frames; the last one may stand for fewer than `stride[0]`."""
+        first = int(self.causal)
+        return first - (first - frames) // self.stride[0]
+
+    def decoded_frames(self, latents: int) -> int:
+        """Frames of so many latents."""
+        first = int(self.causal)
+        return first + (latents - first) * self.stride[0]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether all is there that `fit` computes from data: always, where the encoder is trained."""
+        return True
+
+    def fit(self, video: Tensor) -> None:
+        """Compute the encoder from a large batch of video `(b, t, 3, h, w)`, so that only the decoder is
+        trained."""
+
+    def check_size(self, video: Tensor) -> None:
+        """UserError with the nearest size for frames that cannot be coded."""
+        require_whole_latents(video, self.stride)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents of video, whose last frame is repeated up to a whole latent; UserErrors of `check_size`."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
+        """Video of all frames, or of the first `frames` if the last ones were only repeated for coding.
+
+        UserError for more frames than there are.
+        """
+        decoded = self.decoded_frames(latents.shape[1])
+        if frames is not None and not 0 < frames <= decoded:
+            raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
+        return self.reconstruct(latents.to(next(self.parameters()).dtype))[:, :frames]
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """All frames of latents in the codec's precision."""
+        raise NotImplementedError
+
+    def padded(self, video: Tensor) -> Tensor:
+        """The last frame repeated up to a whole latent."""
+        missing = self.decoded_frames(self.latent_frames(video.shape[1])) - video.shape[1]
+        return torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1, -1)], 1) if missing else video
+
+
+class KLAutoencoder(Codec):
+    """A codec with a Gaussian posterior per latent (LDM, arXiv 2112.10752, section 3.1).
+
+    Latents are its means, scaled to a variance of about one.
+    """
+
+    def __init__(self, config: KLSizes) -> None:
+        super().__init__(config)
+        self.scale = Scale(config.scale)
+
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the unscaled latents; UserErrors of `check_size`."""
+        self.check_size(video)
+        return split_moments(self.moments_of(self.padded(video)))
+
+    def moments_of(self, video: Tensor) -> Tensor:
+        """`(b, t', 2 c, h', w')`: means, then log variances."""
+        raise NotImplementedError
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Unscaled latents to scaled ones."""
+        return self.scale(latents)
+
+    def encode(self, video: Tensor) -> Tensor:
+        return self.normalise(self.posterior(video)[0])
+
+
+class Scale(nn.Module):
+    """A published factor; or with None the running root mean square of latents, measured in training.
+
+    What was measured lies in buffers, and so is saved with the weights of the codec.
+    """
+
+    power: Tensor
+    steps: Tensor
+
+    def __init__(self, factor: float | None) -> None:
+        super().__init__()
+        self.factor = factor
+        if factor is None:
+            self.register_buffer("power", torch.ones(()))
+            self.register_buffer("steps", torch.zeros(()))
+
+    @torch.no_grad()
+    def measure(self, latents: Tensor) -> None:
+        """Take unscaled latents of a training step into the running mean square."""
+        if self.factor is None:
+            decay = ((1 + self.steps) / (10 + self.steps)).clamp(max=DECAY) * (self.steps > 0)
+            self.power.lerp_(mean_over_processes(latents.float().square().mean()).to(self.power), 1 - decay)
+            self.steps += 1
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Unscaled latents to scaled ones."""
+        return latents * (self.power.rsqrt() if self.factor is None else self.factor)
+
+    def undo(self, latents: Tensor) -> Tensor:
+        """And back."""
+        return latents * self.power.sqrt() if self.factor is None else latents / self.factor
+
+
+def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of `(b, t, 2 c, h, w)`."""
+    mean, log_variance = moments.chunk(2, dim=2)
+    return mean, log_variance.clamp(-30, 20)
+
+
+def require_whole_latents(video: Tensor, stride: Stride) -> None:
+    """UserError with the nearest size for frames whose sides do not divide by those of `stride`."""
+    (h, w), (_, down, across) = video.shape[-2:], stride
+    if h % down or w % across:
+        near = f"{max(down, round(h / down) * down)}x{max(across, round(w / across) * across)}"
+        raise UserError(f"frames of {h}x{w} do not divide by {down}x{across}: the nearest size is {near}")
