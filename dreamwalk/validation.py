@@ -112,9 +112,18 @@ def conform(kind: Any, value: Any, where: str) -> Any:
         _require(isinstance(value, dict), value, "an object", where)
         return {key: conform(args[1], item, f"{where}.{key:.60}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
-        return assembled(kind, value, where)
+        named = value.get("kind") if isinstance(value, dict) else None
+        return assembled(_subclasses(kind).get(named, kind), value, where)
     wanted = {str: "a text", bool: "true or false", dict: "an object"}[kind]
     return _require(isinstance(value, kind), value, wanted, where)
+
+
+def _subclasses(kind: type) -> dict[Any, type]:
+    """A class and those derived from it, by name: where a base is annotated, any of them may be meant."""
+    found = {kind.__name__: kind}
+    for derived in kind.__subclasses__():
+        found |= _subclasses(derived)
+    return found
 
 
 def assembled(kind: Any, value: Any, where: str, *, others: Mapping[str, Any] = MappingProxyType({})) -> Any:

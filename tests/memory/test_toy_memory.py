@@ -43,4 +43,4 @@ def test_it_changes_what_is_dreamt_once_the_window_has_passed() -> None:
     for plain, recalled in zip(*films, strict=True):
         assert torch.equal(plain[:, :2], recalled[:, :2]), "the window still holds the first frame"
         assert not torch.allclose(plain[:, 4:], recalled[:, 4:], atol=1e-3)
-    torch.testing.assert_close(*films[1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(*films[1], atol=1e-2, rtol=1e-2)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from toy import AsData
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig

@@ -24,6 +24,7 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.data.videos import read_frames
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
+from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.systems import autoencode, nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.systems.inverse import InverseConfig

@@ -1,0 +1,75 @@
+"""An interactive system on a codec of video: one latent frame stands for several frames and their actions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from toy import Toy
+
+from dreamwalk.backbones.framedit import FrameDiTConfig
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.block import BlockCodecConfig
+from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.errors import UserError
+from dreamwalk.rollout.streaming import finished_frames
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems import forcing
+from dreamwalk.systems.forcing import Forcing
+
+CAUSAL = CausalVAEConfig(
+    4, (8, 8, 8), 1, norm="position", attention="frame", scale=1.0, patch=2, strides=((2, 2, 2), (2, 2, 2))
+)
+BLOCK = BlockCodecConfig(stride=(2, 8, 8), channels=16, cell=4, width=8)
+GRIDS = {CAUSAL: (4, 4), BLOCK: (4, 4)}
+
+
+@pytest.fixture(params=[CAUSAL, BLOCK], ids=["causal", "block"])
+def system(request: pytest.FixtureRequest) -> Forcing:
+    torch.manual_seed(0)
+    codec = request.param
+    backbone = FrameDiTConfig(codec.channels, GRIDS[codec], width=32, depth=2, heads=2, predicts="clean")
+    return Forcing(replace(forcing.tiny(), codec=codec, backbone=backbone))
+
+
+@pytest.fixture
+def clip() -> Clip:
+    return batch(list(Toy(clip_frames=9).clips(range(2))))
+
+
+def test_it_learns_a_clip(system: Forcing, clip: Clip) -> None:
+    losses = []
+    optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(80):
+        terms = system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))
+        terms["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(terms["loss"].item())
+    assert sum(losses[-15:]) < 0.7 * sum(losses[:15])
+
+
+@pytest.mark.parametrize("name", ["chunks", "next-frame", "pyramid"])
+def test_it_is_sampled_on_schedules(system: Forcing, clip: Clip, name: str) -> None:
+    steps = system.stream(clip.first(1), clip.actions[:, 1:], schedule=system.schedule(name))
+    count = system.codec.latent_frames(9)
+    latents = torch.cat([system.encode(clip.first(1).video), *finished_frames(steps, count - 1)], 1)
+    assert latents.shape[:2] == (2, count) and latents.isfinite().all()
+    assert system.codec.decode(latents, 9).shape == clip.video.shape
+    assert system.preview(clip).shape == clip.video.shape
+
+
+def test_every_action_reaches_the_latent_of_its_frame_and_no_earlier_one(system: Forcing, clip: Clip) -> None:
+    stride, count = system.codec.stride[0], system.codec.latent_frames(9)
+    before = system.actions(clip.actions)
+    assert before.shape[:2] == (2, count)
+    for frame in range(9):
+        changed = clip.actions.clone()
+        changed[:, frame] += 1
+        moved = (system.actions(changed) - before).abs().amax((0, 2)).nonzero().flatten().tolist()
+        assert moved == [-(-frame // stride)]
+
+
+def test_there_is_no_next_frame_to_play(system: Forcing, clip: Clip) -> None:
+    session = system.begin(clip.first(1))
+    with pytest.raises(UserError, match=r"one latent of [24] frames: dream on a schedule"):
+        system.advance(session, clip.actions[:, 0])
