@@ -42,6 +42,13 @@ def check_counts(counts: Mapping[str, object]) -> None:
             raise UserError(f"{name} must be a whole number, got {value!r}")
 
 
+def check_range(name: str, value: object, low: int, high: int) -> None:
+    """UserError unless it is a whole number from `low` to `high`."""
+    check_counts({name: value})
+    if not low <= value <= high:  # type: ignore[operator]
+        raise UserError(f"{name} must lie between {low} and {high}, got {value}")
+
+
 def check_sigma(what: str, sigma: object) -> None:
     """UserError unless it is a noise level in [0, 1]."""
     if not isinstance(sigma, Real) or not 0 <= sigma <= 1:

@@ -1,6 +1,6 @@
 """Clips from words, pictures and other clips: the plan of a whole clip, and what is given before it begins.
 
-The plan is one of `schedules.methods.together`, walked by the one executor: frames that are known (a first
+The plan is one of `schedules.clip_plans.together`, walked by the one executor: frames that are known (a first
 picture, a last one, a clip to go on from) are columns that begin clean, and a clip that is dreamt anew begins
 below pure noise.
 """
@@ -19,8 +19,8 @@ from dreamwalk.conditions.hunyuan import HunyuanTextEncoder, Reading
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.clip_predictor import ClipPredictor, Tiled, Velocity, Windowed
 from dreamwalk.rollout.execute import UPDATES, KeyedNoise, Noise, Predictor, begin, run
+from dreamwalk.schedules.clip_plans import together
 from dreamwalk.schedules.guidance import conditions, guided
-from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import levels
 from dreamwalk.systems.clip_request import ClipRequest, Use, check, extent, steps_of, token

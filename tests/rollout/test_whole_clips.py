@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian import each
+from published_schedules import keyframes
 from torch import Tensor
 
 from dreamwalk.errors import UserError
@@ -14,7 +15,7 @@ from dreamwalk.layers.text import TextEmbedding, beside
 from dreamwalk.rollout.clip_predictor import ClipPredictor, Tiled, Windowed
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Predictor, execute
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.methods import keyframes, together
+from dreamwalk.schedules.clip_plans import together
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import levels, linear_quadratic
 from dreamwalk.schedules.staircase import staircase

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 from gaussian import FRAMES, LONG, error, grid
+from published_schedules import keyframes, resampled, rolling, trapezoid
 
-from dreamwalk.schedules.methods import keyframes, overlapped, recalled, resampled, rolling, trapezoid
+from dreamwalk.schedules.clip_plans import overlapped, recalled
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.staircase import staircase
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_schedules import keyframes, rolling, trapezoid
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.methods import keyframes, recalled, rolling, trapezoid
+from dreamwalk.schedules.clip_plans import recalled
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import Schedule, named, staircase, stride

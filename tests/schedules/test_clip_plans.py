@@ -9,21 +9,14 @@ import torch
 from gaussian import FRAMES, RHO, Basis, Oracle, alone, covariance, each, error, grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_schedules import keyframes, resampled, rolling, stitched, trapezoid
 from torch import Tensor
 from toy import toy_system
 
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.methods import (
-    keyframes,
-    overlapped,
-    recalled,
-    resampled,
-    rolling,
-    stitched,
-    trapezoid,
-)
+from dreamwalk.schedules.clip_plans import overlapped, recalled
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.staircase import staircase
 
