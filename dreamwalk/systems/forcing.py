@@ -24,14 +24,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamwalk.backbones.framedit import FrameDiTConfig
 from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import NeuralMapConfig
-from dreamwalk.schedules import flow
+from dreamwalk.schedules import flow, training
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Mask, check_counts, check_mask
 from dreamwalk.schedules.staircase import Schedule, Shown, group
@@ -44,7 +44,7 @@ class ForcingConfig(InteractiveConfig):
 
     levels: Literal["independent", "teacher", "full"] = "independent"
     """Levels in training: one per frame, one per target behind clean history, or one per clip."""
-    density: Literal["uniform", "logit-normal"] = "uniform"
+    density: training.Density = "uniform"
     """How each of them is drawn, before `shift`."""
     mask: Mask = "causal"
     """Whether a frame sees the frames after it: none, those of its chunk (`block`), or all."""
@@ -78,7 +78,6 @@ class Forcing(Interactive):
 
     name = "forcing"
     config: ForcingConfig
-    NEARLY_CLEAN = 0.1
 
     @property
     def mask(self) -> Mask:
@@ -102,16 +101,14 @@ class Forcing(Interactive):
         known = Known(conditions * told[..., None], views)
         if self.config.levels == "teacher":
             return self.teacher(x, known, generator)
-        sigma = self.draw_levels(1 if self.config.levels == "full" else x.shape[1], generator)
-        sigma = sigma.expand(-1, x.shape[1])
+        levels = 1 if self.config.levels == "full" else x.shape[1]
+        sigma = self.draw_sigmas(levels, generator).expand(-1, x.shape[1])
         noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
         groups = self.groups(x)
         visible = groups[:, None] >= groups
         v = self.backbone(noisy, sigma, known.conditions, visible=visible, views=known.views)
-        seen = self.left_before(sigma)
-        if self.config.mask == "bidirectional":
-            seen = (seen + self.left_before(sigma.flip(1)).flip(1)) / 2
-        return self.compare(x, noisy, v, sigma, seen)
+        snr = self.snr.around(sigma) if self.mask == "bidirectional" else self.snr.before(sigma)
+        return self.compare(x, noisy, v, sigma, snr)
 
     def groups(self, x: Tensor) -> Tensor:
         """Of every frame of `x`; a frame sees its own group and all smaller ones, as in plans."""
@@ -122,37 +119,28 @@ class Forcing(Interactive):
     def teacher(self, x: Tensor, known: Known, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as clean history, shown as when played; frames 1 .. t-1 as targets, in one pass."""
         history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        sigma = self.draw_levels(frames, generator)
+        sigma = self.draw_sigmas(frames, generator)
         shown_at = torch.full_like(sigma, self.config.history_sigma)
         shown = flow.add_noise(history, generator.normal(*history.shape[1:]), shown_at)
         noisy = flow.add_noise(targets, generator.normal(*targets.shape[1:]), sigma)
         v = teacher_pass(self.backbone, shown, noisy, shown_at, sigma, known, self.groups(x))
-        return self.compare(targets, noisy, v, sigma, self.left_of(shown_at))
+        return self.compare(targets, noisy, v, sigma, self.snr.running(shown_at))
 
-    def left_of(self, sigma: Tensor) -> Tensor:
-        """How much of frames 0 .. i is left at levels `sigma`, for the loss weight of frame i + 1."""
-        return flow.running_snr(sigma, most=self.config.snr_most, decay=self.config.snr_decay)
+    @property
+    def snr(self) -> training.FusedSNR:
+        return training.FusedSNR(self.config.snr_most, self.config.snr_decay)
 
-    def left_before(self, sigma: Tensor) -> Tensor:
-        """How much of the frames before each is left."""
-        return nn.functional.pad(self.left_of(sigma)[:, :-1], (1, 0))
+    def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
+        """`(b, frames)`."""
+        c = self.config
+        return training.draw_sigmas(
+            generator, frames, c.shift, density=c.density, pure_noise_prob=c.pure, clean_prefix_prob=c.begun
+        )
 
-    def draw_levels(self, frames: int, generator: KeyedGenerator) -> Tensor:
-        """Levels `(b, frames)`, a share of them pure noise."""
-        uniform = self.config.density == "uniform"
-        drawn = generator.uniform(frames) if uniform else flow.logit_normal(generator.normal(frames))
-        sigma = flow.shift(drawn, self.config.shift)
-        if self.config.begun:
-            place = torch.arange(frames, device=sigma.device)
-            begun = (generator.uniform(1) < self.config.begun) & (place < frames * generator.uniform(1))
-            sigma = torch.where(begun, self.NEARLY_CLEAN * sigma, sigma)
-        return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
-
-    def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, seen: Tensor) -> dict[str, Tensor]:
-        """The weighted loss of frames at `sigma` beside frames of which `seen` is left."""
+    def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, snr: Tensor) -> dict[str, Tensor]:
+        """The weighted loss of frames at `sigma` beside frames of which `snr` is left."""
         error = self.error(x, flow.denoised(noisy, v, sigma))
-        weight = flow.fused_snr_weight(sigma, seen, most=self.config.snr_most, decay=self.config.snr_decay)
-        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
+        return training.weighted_loss(error, self.snr.weight(sigma, snr))
 
 
 def tiny() -> ForcingConfig:

@@ -37,7 +37,7 @@ from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
 from dreamwalk.codecs.kl_autoencoder import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.memory.neural_map import NeuralMapConfig
-from dreamwalk.schedules import flow
+from dreamwalk.schedules import flow, training
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 
@@ -78,7 +78,7 @@ class NextFrame(Interactive):
         self, x: Tensor, conditions: Tensor, views: Tensor | None, generator: KeyedGenerator
     ) -> dict[str, Tensor]:
         """All frames noisy, each at its own level, each seeing the noisy past."""
-        sigma = self.draw_levels(x.shape[1], generator)
+        sigma = self.draw_sigmas(x.shape[1], generator)
         noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
         return self.compare(x, noisy, self.backbone(noisy, sigma, conditions, views=views), sigma)
 
@@ -87,9 +87,9 @@ class NextFrame(Interactive):
     ) -> dict[str, Tensor]:
         """Frames 0 .. t-2 as history, frames 1 .. t-1 as targets, in one pass."""
         history, targets, frames = x[:, :-1], x[:, 1:], x.shape[1] - 1
-        most = torch.where(generator.uniform(1) < self.config.dim_history, 1.0, self.config.history_max)
-        shown_at = (most * generator.uniform(1)).expand(-1, frames)
-        sigma = self.draw_levels(frames, generator)
+        highest = torch.where(generator.uniform(1) < self.config.dim_history, 1.0, self.config.history_max)
+        shown_at = (highest * generator.uniform(1)).expand(-1, frames)
+        sigma = self.draw_sigmas(frames, generator)
         eps_history, eps = generator.normal(*history.shape[1:]), generator.normal(*targets.shape[1:])
         if self.config.self_history:
             own = flow.expand_like(generator.uniform(frames) < self.config.self_history, history)
@@ -117,15 +117,14 @@ class NextFrame(Interactive):
             mixed = torch.where(own, dreamt, history)
         return mixed
 
-    def draw_levels(self, frames: int, generator: KeyedGenerator) -> Tensor:
-        """Independent levels `(b, frames)`: logit-normal, shifted towards noise, a share pure noise."""
-        sigma = flow.shift(flow.logit_normal(generator.normal(frames)), self.config.shift)
-        return torch.where(generator.uniform(frames) < self.config.pure, torch.ones_like(sigma), sigma)
+    def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
+        """`(b, frames)`."""
+        config = self.config
+        return training.draw_sigmas(generator, frames, config.shift, pure_noise_prob=config.pure)
 
     def compare(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         error = self.error(x, flow.denoised(noisy, v, sigma))
-        weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
-        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
+        return training.weighted_loss(error, training.snr_weight(sigma, floor=self.config.weight_floor))
 
 
 def tiny() -> NextFrameConfig:
