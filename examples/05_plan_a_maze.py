@@ -44,7 +44,7 @@ def main(options: Options) -> None:
         optim.step(), decay.step(), optim.zero_grad()
     start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)
     model = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: (NOTHING, None))
-    eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.sigma_grid(32).tolist()
+    eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.shifted_sigmas(32).tolist()
     for lag, *guide in options.plans:
         plan = staircase.staircase(grid, LENGTH - 1, lag=lag, history=1, mask="bidirectional")
         aim = planning.RewardGuidance(model, lambda x: -(x[:, -1, :, 0, 0] - goal).pow(2).sum(1), eps, *guide)

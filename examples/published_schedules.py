@@ -18,7 +18,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.evaluation.plots import plan_picture
 from dreamwalk.schedules.clip_plans import PlanDraft, count_steps, overlapping_windows
 from dreamwalk.schedules.plans import Plan, check_counts, check_range
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.sigmas import shifted_sigmas
 
 
 def trapezoid(sigmas: Sequence[float], frames: int, *, lag: int) -> Plan:
@@ -155,7 +155,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    steps, sigmas = options.steps, sigma_grid(options.steps).tolist()
+    steps, sigmas = options.steps, shifted_sigmas(options.steps).tolist()
     plans = {
         "trapezoid": trapezoid(sigmas, 5, lag=1),
         "rolling": rolling(sigmas, 3, history=1),

@@ -14,7 +14,7 @@ from torch import Tensor
 from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
 from dreamwalk.schedules.plans import Pass, Plan
-from dreamwalk.schedules.staircase import Guide, Schedule, Shown, stride, unguided
+from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, stride, unguided
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def endless(
     predictor: Predictor,
     noise: Noise,
     *,
-    history_sigma: Shown = 0.0,
+    history_sigma: HistorySigma = 0.0,
     update: Update = euler,
     guide: Guide = unguided,
 ) -> Iterator[Moment]:
@@ -52,14 +52,12 @@ def endless(
         first = total - known
         fresh = sum(frame not in committed for frame in range(first, total))
         plan = stride(
+            schedule,
             grid,
-            lag=schedule.lag,
-            chunk=schedule.chunk,
             history=known,
             under_way=under_way,
             fresh=fresh,
             history_sigma=history_sigma,
-            mask=schedule.mask,
             guide=guide,
         )
         plan = replace(plan, frames=tuple(first + frame for frame in plan.frames))

@@ -61,7 +61,7 @@ def snr_weight(sigma: Tensor, *, floor: float) -> Tensor:
 
 @dataclass(frozen=True)
 class FusedSNR:
-    """Fused SNR reweighting (Diffusion Forcing, arXiv 2407.01392): the loss weight of a frame by its own sigma
+    """Fused SNR reweighting (Diffusion Forcing, arXiv 2407.01392): the loss weight of a frame by its sigma
     and those of the frames that it sees, all `(b, t)`."""
 
     cap: float

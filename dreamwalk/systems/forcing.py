@@ -33,8 +33,8 @@ from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.schedules import flow, training
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import Mask, check_counts, check_mask
-from dreamwalk.schedules.staircase import Schedule, Shown, group
+from dreamwalk.schedules.plans import MaskName, check_counts, check_mask
+from dreamwalk.schedules.staircase import HistorySigma, Schedule, attention_group
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 
 
@@ -46,7 +46,7 @@ class ForcingConfig(InteractiveConfig):
     """Levels in training: one per frame, one per target behind clean history, or one per clip."""
     density: training.Density = "uniform"
     """How each of them is drawn, before `shift`."""
-    mask: Mask = "causal"
+    mask: MaskName = "causal"
     """Whether a frame sees the frames after it: none, those of its chunk (`block`), or all."""
     chunk: int = 4
     """Frames of a chunk in training (`block`): the first frame alone, then one chunk after another."""
@@ -80,7 +80,7 @@ class Forcing(Interactive):
     config: ForcingConfig
 
     @property
-    def mask(self) -> Mask:
+    def mask(self) -> MaskName:
         return self.config.mask
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
@@ -90,7 +90,7 @@ class Forcing(Interactive):
         return replace(schedule, chunk=self.config.chunk) if trained else schedule
 
     @property
-    def shown_history(self) -> Shown:
+    def shown_history(self) -> HistorySigma:
         """A model that was trained on one level a clip knows history only as noisy as the rest."""
         return "alike" if self.config.levels == "full" else self.config.history_sigma
 
@@ -113,7 +113,7 @@ class Forcing(Interactive):
     def groups(self, x: Tensor) -> Tensor:
         """Of every frame of `x`; a frame sees its own group and all smaller ones, as in plans."""
         config = self.config
-        of = (group(i, history=1, chunk=config.chunk, mask=config.mask) for i in range(x.shape[1]))
+        of = (attention_group(i, 1, chunk=config.chunk, mask=config.mask) for i in range(x.shape[1]))
         return torch.tensor(list(of), device=x.device)
 
     def teacher(self, x: Tensor, known: Known, generator: KeyedGenerator) -> dict[str, Tensor]:

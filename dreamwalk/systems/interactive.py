@@ -24,11 +24,11 @@ from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredict
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxStep, fits
 from dreamwalk.rollout.realtime import CameraState, EagerStep, Session, Step, commit_frame, denoise_frame
 from dreamwalk.rollout.streaming import Moment, endless
-from dreamwalk.schedules.ddim import ddim_grid
+from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import Mask
-from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+from dreamwalk.schedules.plans import MaskName
+from dreamwalk.schedules.sigmas import shifted_sigmas
+from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, named_schedule, unguided
 from dreamwalk.validation import Count, Positive, Share, Steps
 from dreamwalk.world import ActionSchema
 
@@ -204,8 +204,8 @@ class Interactive(nn.Module):
         )
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
-        """A schedule by its name (`schedules.staircase.NAMED`) for the window of this system."""
-        return named(
+        """A schedule by its name (`schedules.staircase.SCHEDULES`) for the window of this system."""
+        return named_schedule(
             name,
             steps=self.config.steps if steps is None else steps,
             window=self.config.window + 1,
@@ -213,12 +213,12 @@ class Interactive(nn.Module):
         )
 
     @property
-    def mask(self) -> Mask:
+    def mask(self) -> MaskName:
         """Who sees whom among frames: as it was trained."""
         return "causal"
 
     @property
-    def shown_history(self) -> Shown:
+    def shown_history(self) -> HistorySigma:
         """At which level finished frames are shown."""
         return self.config.history_sigma
 
@@ -271,7 +271,7 @@ class Interactive(nn.Module):
     def grid(self, steps: int) -> tuple[float, ...]:
         """Rising sigmas from clean to noise, of `steps` denoising passes."""
         ddim = self.config.spacing == "ddim"
-        levels = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
+        levels = ddim_sigmas(steps) if ddim else shifted_sigmas(steps, shift_by=self.config.shift)
         return tuple(reversed(levels.tolist()))
 
     def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:

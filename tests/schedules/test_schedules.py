@@ -4,14 +4,14 @@ import torch
 
 from dreamwalk.schedules.flow import add_noise, logit_normal, shift
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.sigmas import shifted_sigmas
 
 
 def test_euler_on_the_true_velocity_reaches_the_data() -> None:
     x, eps = torch.randn(2, 5, dtype=torch.float64)
     now = eps.clone()
-    grid = sigma_grid(7, shift_by=3.0)
-    for here, there in itertools.pairwise(grid):
+    sigmas = shifted_sigmas(7, shift_by=3.0)
+    for here, there in itertools.pairwise(sigmas):
         now = now + (there - here) * (eps - x)
     torch.testing.assert_close(now, x)
 
