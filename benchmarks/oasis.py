@@ -28,7 +28,7 @@ from dreamwalk.distributed import pick_device
 from dreamwalk.layers import vp
 from dreamwalk.published.oasis_weights import ACTIONS, public_name, public_shape
 from dreamwalk.rollout.realtime import EagerPass, Session, commit_frame, denoise_frame
-from dreamwalk.schedules.ddim import ddim_grid, ddim_timesteps
+from dreamwalk.schedules.ddim import ddim_sigmas, ddim_timesteps
 
 SMALL = STDiTConfig(channels=16, grid=(10, 16), width=256, depth=4, heads=4)
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -204,7 +204,7 @@ def on_a_cache(step: EagerPass, backbone: STDiT, walk: Walk) -> tuple[Tensor, li
     session = Given(backbone.cache(walk.window - 1), 0, walk.steps, 0.0, tuple(shape), walk=walk)
     for t in range(known):
         commit_frame(step, session, walk.prompt[:, t : t + 1], walk.actions[:, t : t + 1])
-    latents, grid, milliseconds = walk.prompt, tuple(ddim_grid(walk.steps).flip(0).tolist()), []
+    latents, grid, milliseconds = walk.prompt, tuple(ddim_sigmas(walk.steps).flip(0).tolist()), []
     for t in range(known, known + len(walk.noise)):
         began = now()
         x = denoise_frame(step, session, walk.actions[:, t : t + 1], sigmas=grid)

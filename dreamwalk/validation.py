@@ -118,7 +118,7 @@ def conform(kind: Any, value: Any, where: str) -> Any:
     return _require(isinstance(value, kind), value, wanted, where)
 
 
-def _subclasses(kind: type) -> dict[Any, type]:
+def _subclasses(kind: Any) -> dict[Any, Any]:
     """A class and those derived from it, by name: where a base is annotated, any of them may be meant."""
     found = {kind.__name__: kind}
     for derived in kind.__subclasses__():

@@ -12,7 +12,7 @@ from typing import Literal
 import tyro
 
 from dreamwalk.evaluation.plots import plan_picture
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import staircase
 
 
@@ -37,7 +37,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    grid = sigma_grid(options.steps, shift_by=options.shift).tolist()
+    grid = shifted_sigmas(options.steps, shift_by=options.shift).tolist()
     plan = staircase(
         grid, options.frames, lag=options.lag, chunk=options.chunk, history=options.history, mask=options.mask
     )

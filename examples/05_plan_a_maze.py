@@ -13,7 +13,7 @@ from PIL import Image
 
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
 from dreamwalk.rollout import execute, frame_predictor, planning
-from dreamwalk.schedules import flow, sigmas, staircase
+from dreamwalk.schedules import flow, sigmas, staircase, training
 from dreamwalk.worlds.mazes import Maze
 
 MAZE, LENGTH, NOTHING, ALL = Maze(), 16, torch.zeros(1, 1, 64), torch.ones(16, 16, dtype=torch.bool)
@@ -40,11 +40,11 @@ def main(options: Options) -> None:
         sigma[:32, 0] = 0  # half of the time one knows where one starts
         noisy = flow.add_noise(x, torch.randn_like(x), sigma)
         error = flow.denoised(noisy, net(noisy, sigma, NOTHING, visible=ALL), sigma) - x
-        (flow.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
+        (training.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
         optim.step(), decay.step(), optim.zero_grad()
     start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)
     model = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: (NOTHING, None))
-    eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.sigma_grid(32).tolist()
+    eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.shifted_sigmas(32).tolist()
     for lag, *guide in options.plans:
         plan = staircase.staircase(grid, LENGTH - 1, lag=lag, history=1, mask="bidirectional")
         aim = planning.RewardGuidance(model, lambda x: -(x[:, -1, :, 0, 0] - goal).pow(2).sum(1), eps, *guide)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dreamwalk.rollout.execute import ModelInput, Predictor, Update, euler, execute
 from dreamwalk.schedules.plans import Plan
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.sigmas import shifted_sigmas
 
 FRAMES, RHO = 6, 0.9
 _APART = (torch.arange(FRAMES)[:, None] - torch.arange(FRAMES)[None]).abs().double()
@@ -96,6 +96,6 @@ alone = each(lambda branch: branch.x)
 """Frames that know nothing of each other."""
 
 
-def grid(steps: int) -> list[float]:
+def sigmas(steps: int) -> list[float]:
     """Levels from noise to clean."""
-    return sigma_grid(steps).tolist()
+    return shifted_sigmas(steps).tolist()

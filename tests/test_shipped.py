@@ -13,7 +13,7 @@ from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.memory.contract import CameraState
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.streaming import finished_frames
-from dreamwalk.schedules.staircase import NAMED
+from dreamwalk.schedules.staircase import SCHEDULES
 from dreamwalk.serve.scene import Scene
 from dreamwalk.systems.clip_generator import ClipRequest
 from dreamwalk.systems.open import PRETRAINED, locate, shipped
@@ -167,7 +167,7 @@ def test_what_is_not_learnt_is_said() -> None:
         assert set(know.unlearnt) == {"place", "pitch"} and (know.world, know.level) == ("doom", "home")
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_shows_the_same_place(name: str) -> None:
     """Turning on the spot: frames are as sharp as one after another, and nearly those."""
     system = dreamwalk.load("forcing.doom")

@@ -156,12 +156,12 @@ def _vocabulary(walkable: Any) -> dict[str, tuple[str, ...]]:
 def _schedules(system: Any) -> dict[str, Any]:
     """What the page shows of every schedule: a stroll from a start, row by row."""
     from dreamwalk.commands.sample_walk import unfold
-    from dreamwalk.schedules.staircase import NAMED
+    from dreamwalk.schedules.staircase import SCHEDULES
 
     def unfolded(schedule: Any, start: int, seed: int) -> Iterator[Any]:
         return unfold(system, start, schedule, world=system.world(), seed=seed)
 
-    return {name: partial(unfolded, system.schedule(name, steps=8)) for name in NAMED}
+    return {name: partial(unfolded, system.schedule(name, steps=8)) for name in SCHEDULES}
 
 
 def _shadow(walkable: Any) -> Callable[[], World] | None:

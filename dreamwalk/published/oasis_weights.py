@@ -8,7 +8,7 @@ What a system must do to play them as their authors do (github.com/etched-ai/ope
                  pitch (positive looks down), cameraY the second, the yaw (positive looks right)
     which frame  action i leads into frame i; the first frame of all has the action of zeros
     embedding    a linear layer, `actions`; added to the embedding of the noise level
-    steps        10 of DDIM with eta 0: timesteps 999, 899, ..., 99, then clean (`schedules.ddim.ddim_grid`)
+    steps        10 of DDIM with eta 0: timesteps 999, 899, ..., 99, then clean (`schedules.ddim.ddim_sigmas`)
     noise        normal, cut to +-20, which never happens; it is the VP sample of timestep 999, so multiply it
                  by hypot(1 - sigma, sigma) of the first level (0.99945) for the flow sample
     history      clean latents, neither noised nor scaled, labelled with timestep 14 (their "stabilization

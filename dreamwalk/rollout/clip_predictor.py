@@ -76,7 +76,7 @@ class ClipPredictor:
 
 
 @dataclass(frozen=True)
-class Windowed:
+class WindowedPredictor:
     """`Predictor` that runs another on overlapping windows in time and blends their velocities.
 
     MultiDiffusion (arXiv 2302.08113), as Movie Gen's upsampler does it (arXiv 2410.13720, section 3.1.5).
@@ -96,7 +96,7 @@ class Windowed:
 
 
 @dataclass(frozen=True)
-class Tiled:
+class TiledVelocity:
     """`Velocity` that runs another on overlapping tiles of height and width and blends the results.
 
     MultiDiffusion (arXiv 2302.08113), with weights that fall towards the edges of a tile. Every tile gets the

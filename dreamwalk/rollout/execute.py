@@ -26,17 +26,17 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Pass, Plan, Renoise
 
 
-def euler(step: Step) -> Tensor:
+def euler(step: PlanStep) -> Tensor:
     """One pass a step, first order."""
     return step.x + step.dsigma * step.v
 
 
-def heun(step: Step) -> Tensor:
+def heun(step: PlanStep) -> Tensor:
     """Two passes a step, second order: the mean of the velocities at both ends."""
     return step.x + step.dsigma * ((step.v + step.v_ahead(euler(step))) / 2)
 
 
-def multistep(step: Step) -> Tensor:
+def multistep(step: PlanStep) -> Tensor:
     """One pass a step, second order (Adams-Bashforth): the velocity is extrapolated from the step before.
 
     Where a frame rests now or rested in the row before, that one does not tell how to go on: `heun`.
@@ -46,7 +46,7 @@ def multistep(step: Step) -> Tensor:
     return step.x + step.dsigma * (step.v + step.ratio / 2 * (step.v - step.v_before))
 
 
-Update = Callable[["Step"], Tensor]
+Update = Callable[["PlanStep"], Tensor]
 Solver = Literal["euler", "heun", "multistep"]
 UPDATES: dict[Solver, Update] = {"euler": euler, "heun": heun, "multistep": multistep}
 
@@ -162,7 +162,7 @@ def run(
     """Run a plan from a state, in place; yields the index of every row when it is done."""
     for index, row in enumerate(plan.rows):
         if isinstance(row, Pass):
-            Step(plan, index, row, state, predictor, noise).take(update)
+            PlanStep(plan, index, row, state, predictor, noise).take(update)
         else:
             if isinstance(row, Renoise):
                 values = list(_renoised(plan, index, row, state.x, noise))
@@ -181,7 +181,7 @@ def _renoised(plan: Plan, index: int, row: Renoise, x: Tensor, noise: Noise) -> 
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One step of the `k` slots that a row moves, for an `Update`; their numbers are `(k, 1, ...)`."""
 
     plan: Plan

@@ -18,9 +18,9 @@ from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel, RecalledFrames
 from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
-from dreamwalk.schedules.methods import recalled
+from dreamwalk.schedules.clip_plans import recalled
 from dreamwalk.schedules.plans import Pass, Plan
-from dreamwalk.schedules.staircase import Guide, Schedule, Shown, stride, unguided
+from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, stride, unguided
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def stream(
     predictor: Predictor,
     noise: Noise,
     *,
-    history_sigma: Shown = 0.0,
+    history_sigma: HistorySigma = 0.0,
     update: Update = euler,
     guide: Guide = unguided,
     memory: StreamMemory | None = None,
@@ -73,14 +73,12 @@ def stream(
         first = total - known
         fresh = sum(frame not in committed for frame in range(first, total))
         plan = stride(
+            schedule,
             sigmas,
-            lag=schedule.lag,
-            chunk=schedule.chunk,
             history=known,
             under_way=under_way,
             fresh=fresh,
             history_sigma=history_sigma,
-            mask=schedule.mask,
             guide=guide,
         )
         plan = replace(plan, frames=tuple(first + frame for frame in plan.frames))

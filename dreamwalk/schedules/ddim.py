@@ -19,7 +19,7 @@ def ddim_timesteps(steps: int) -> Tensor:
     return torch.linspace(-1, LEVELS - 1, steps + 1)[1:].flip(0).long()
 
 
-def ddim_grid(steps: int) -> Tensor:
+def ddim_sigmas(steps: int) -> Tensor:
     """`steps + 1` levels for Euler's method, float64: those of `ddim_timesteps`, then 0.
 
     The first is 0.99945, not 1: the schedule never quite loses the data.

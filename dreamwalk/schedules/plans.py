@@ -25,14 +25,14 @@ from typing import Literal, get_args
 
 from dreamwalk.errors import UserError
 
-Mask = Literal["causal", "block", "bidirectional"]
+MaskName = Literal["causal", "block", "bidirectional"]
 """Frames see those before them; those of their own chunk too; all."""
 
 
 def check_mask(mask: object) -> None:
-    """UserError unless it is one of `Mask`."""
-    if mask not in get_args(Mask):
-        raise UserError(f"there is no mask '{mask}': known are {', '.join(get_args(Mask))}")
+    """UserError unless it is one of `MaskName`."""
+    if mask not in get_args(MaskName):
+        raise UserError(f"there is no mask '{mask}': known are {', '.join(get_args(MaskName))}")
 
 
 def check_counts(counts: Mapping[str, object]) -> None:
@@ -40,6 +40,13 @@ def check_counts(counts: Mapping[str, object]) -> None:
     for name, value in counts.items():
         if not isinstance(value, Integral):
             raise UserError(f"{name} must be a whole number, got {value!r}")
+
+
+def check_range(name: str, value: object, low: int, high: int) -> None:
+    """UserError unless it is a whole number from `low` to `high`."""
+    check_counts({name: value})
+    if not low <= value <= high:  # type: ignore[operator]
+        raise UserError(f"{name} must lie between {low} and {high}, got {value}")
 
 
 def check_sigma(what: str, sigma: object) -> None:
@@ -129,7 +136,7 @@ class Plan:
     """Why this plan, even with a perfect model, is not exact; empty when it is."""
 
     def __post_init__(self) -> None:
-        check(self)
+        check_plan(self)
         object.__setattr__(self, "approximate", _approximations(self))
 
     @property
@@ -165,7 +172,7 @@ class Plan:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def check(plan: Plan) -> None:
+def check_plan(plan: Plan) -> None:
     """UserError with one sentence naming the first rule that a plan breaks."""
     _check_shapes(plan)
     for slot in range(len(plan.frames)):

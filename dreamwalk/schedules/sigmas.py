@@ -12,7 +12,7 @@ from dreamwalk.schedules.flow import shift
 from dreamwalk.schedules.plans import check_counts
 
 
-def sigma_grid(steps: int, *, shift_by: float = 1.0) -> Tensor:
+def shifted_sigmas(steps: int, *, shift_by: float = 1.0) -> Tensor:
     """`steps + 1` levels from 1 (noise) down to 0 (clean), float64, moved towards noise by `shift_by`."""
     check_counts({"steps": steps})
     if steps < 1:
@@ -24,7 +24,7 @@ Spacing = Literal["linear", "shifted", "linear-quadratic"]
 """How levels are spaced: evenly, moved towards noise, or first in small even steps, then in growing ones."""
 
 
-def linear_quadratic(steps: int, *, emulated: int = 1000) -> Tensor:
+def linear_quadratic_sigmas(steps: int, *, emulated: int = 1000) -> Tensor:
     """`steps + 1` levels from 1 down to 0, float64: the first half are those of a linear grid of `emulated`
     steps, the second grow quadratically (Movie Gen, arXiv 2410.13720, section 3.4.2, with 25 and 25 steps).
 
@@ -41,8 +41,8 @@ def linear_quadratic(steps: int, *, emulated: int = 1000) -> Tensor:
     return 1 - torch.cat([even[:-1], growing])
 
 
-def levels(spacing: Spacing, steps: int, *, shift_by: float) -> list[float]:
+def spaced_sigmas(spacing: Spacing, steps: int, *, shift_by: float) -> list[float]:
     """A grid by name; `shift_by` moves `shifted` ones."""
     if spacing == "linear-quadratic":
-        return linear_quadratic(steps).tolist()
-    return sigma_grid(steps, shift_by=shift_by if spacing == "shifted" else 1.0).tolist()
+        return linear_quadratic_sigmas(steps).tolist()
+    return shifted_sigmas(steps, shift_by=shift_by if spacing == "shifted" else 1.0).tolist()

@@ -1,6 +1,6 @@
 """Clips from words, pictures and other clips: the plan of a whole clip, and what is given before it begins.
 
-The plan is one of `schedules.methods.together`, walked by the one executor: frames that are known (a first
+The plan is one of `schedules.clip_plans.together`, walked by the one executor: frames that are known (a first
 picture, a last one, a clip to go on from) are columns that begin clean, and a clip that is dreamt anew begins
 below pure noise.
 """
@@ -18,12 +18,12 @@ from dreamwalk.codecs import Codec
 from dreamwalk.codecs.tiles import Tiling, stream_decode
 from dreamwalk.conditions.hunyuan import HunyuanTextEncoder, Reading
 from dreamwalk.errors import UserError
-from dreamwalk.rollout.clip_predictor import ClipPredictor, Tiled, Velocity, Windowed
+from dreamwalk.rollout.clip_predictor import ClipPredictor, TiledVelocity, Velocity, WindowedPredictor
 from dreamwalk.rollout.execute import UPDATES, KeyedNoise, Noise, Predictor, begin, run
+from dreamwalk.schedules.clip_plans import together
 from dreamwalk.schedules.guidance import conditions, guided
-from dreamwalk.schedules.methods import together
 from dreamwalk.schedules.plans import Plan
-from dreamwalk.schedules.sigmas import levels
+from dreamwalk.schedules.sigmas import spaced_sigmas
 from dreamwalk.systems.clip_request import ClipRequest, Use, check, extent, steps_of, token
 from dreamwalk.systems.system import System
 from dreamwalk.systems.upscaling import resized
@@ -91,7 +91,7 @@ def unfold(
     velocity = _tiled(system, order.area) if order.area else system.velocity
     predictor: Predictor = ClipPredictor(velocity, text, negative, embedded, start.extra)
     if order.window:
-        predictor = Windowed(predictor, order.window, order.window // 2)
+        predictor = WindowedPredictor(predictor, order.window, order.window // 2)
     state, update = begin(plan, start.noise, start.given), UPDATES[order.solver]
     for index in run(plan, state, predictor, start.noise, update=update):
         clean = state.x.clone()
@@ -126,7 +126,7 @@ def prepared(system: Any, order: ClipRequest, video: Tensor | None, *, noise: No
     seeds = tuple(order.seed + row for row in range(len(order.prompts)))
     noise = noise or KeyedNoise(seeds, shape, _device(system))
     moved = config.shift if order.shift is None else order.shift
-    grid = levels(order.spacing, steps_of(system, order), shift_by=moved)
+    grid = spaced_sigmas(order.spacing, steps_of(system, order), shift_by=moved)
     extra = torch.zeros(len(seeds), count, config.backbone.cond_channels, *shape[1:], device=_device(system))
     if video is None:
         return Start(together(grid, count), noise, None, extra if config.backbone.cond_channels else None)
@@ -148,7 +148,7 @@ def _tiled(system: Any, area: tuple[int, int]) -> Velocity:
     _, p, q = system.config.backbone.patch
     counts = [side // unit for side, unit in zip(area, token(system), strict=True)]
     shared = [min(-(-n // 4), n - 1) for n in counts]
-    return Tiled(system.velocity, (counts[0] * p, counts[1] * q), (shared[0] * p, shared[1] * q))
+    return TiledVelocity(system.velocity, (counts[0] * p, counts[1] * q), (shared[0] * p, shared[1] * q))
 
 
 def lead(system: Any, video: Tensor | None) -> int:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamwalk.backbones.framedit import FrameDiTConfig
 from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
@@ -34,9 +34,9 @@ from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import Mask, check_counts, check_mask
-from dreamwalk.schedules.staircase import Schedule, Shown, group
-from dreamwalk.schedules.training import Density, draw_sigmas
+from dreamwalk.schedules.plans import MaskName, check_counts, check_mask
+from dreamwalk.schedules.staircase import HistorySigma, Schedule, attention_group
+from dreamwalk.schedules.training import Density, FusedSNR, draw_sigmas, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Positive, Share
 
@@ -49,7 +49,7 @@ class ForcingConfig(InteractiveConfig):
     """Noise levels: one per frame, one per target behind clean history, or one per clip."""
     density: Density = "uniform"
     """From which each is drawn, before `shift`."""
-    mask: Mask = "causal"
+    mask: MaskName = "causal"
     """Which later frames a frame sees: none, those of its chunk (`block`), or all."""
     chunk: int = 4
     """Frames of a chunk in training (`block`): the first frame alone, then one chunk after another."""
@@ -96,9 +96,7 @@ class Forcing(Interactive):
         noisy, groups = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma), self.groups(x)
         visible = groups[:, None] >= groups
         v = self.backbone(noisy, sigma, inputs.conditions, visible=visible, views=inputs.features)
-        snr = self.snr_before(sigma)
-        if self.config.mask == "bidirectional":
-            snr = (snr + self.snr_before(sigma.flip(1)).flip(1)) / 2
+        snr = self.snr.around(sigma) if self.config.mask == "bidirectional" else self.snr.before(sigma)
         return self.weighted_loss(x, noisy, v, sigma, snr)
 
     def teacher_forcing(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
@@ -111,48 +109,43 @@ class Forcing(Interactive):
         noisy = flow.add_noise(targets, generator.normal(*shape), sigma)
         pairs = (shown, history_sigma), (noisy, sigma)
         v = teacher_forcing(self.backbone, *pairs, inputs, self.groups(x))
-        return self.weighted_loss(targets, noisy, v, sigma, self.running_snr(history_sigma))
+        return self.weighted_loss(targets, noisy, v, sigma, self.snr.running(history_sigma))
 
     def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
         """Independent noise levels `(b, frames)`, some of a clean prefix, some pure noise."""
         config = self.config
+        pure, prefix = config.pure_noise_prob, config.clean_prefix_prob
         return draw_sigmas(
             generator,
             frames,
+            config.shift,
             density=config.density,
-            shift_by=config.shift,
-            pure_noise_prob=config.pure_noise_prob,
-            clean_prefix_prob=config.clean_prefix_prob,
+            pure_noise_prob=pure,
+            clean_prefix_prob=prefix,
         )
 
     def weighted_loss(
         self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, snr: Tensor
     ) -> dict[str, Tensor]:
-        """The loss of frames at `sigma` beside frames of which the share `snr` is left."""
-        most, decay = self.config.snr_max, self.config.snr_decay
-        weight = flow.fused_snr_weight(sigma, snr, most=most, decay=decay)
-        return self.denoising_loss(x, flow.denoised(noisy, v, sigma), weight)
+        """The loss of frames at `sigma` that see frames of which the share `snr` is left."""
+        return weighted_loss(self.error(x, flow.denoised(noisy, v, sigma)), self.snr.weight(sigma, snr))
 
-    def running_snr(self, sigma: Tensor) -> Tensor:
-        """Of frames 0 .. i at `sigma`, for the loss weight of frame i + 1."""
-        return flow.running_snr(sigma, most=self.config.snr_max, decay=self.config.snr_decay)
-
-    def snr_before(self, sigma: Tensor) -> Tensor:
-        """Of the frames before each."""
-        return nn.functional.pad(self.running_snr(sigma)[:, :-1], (1, 0))
+    @property
+    def snr(self) -> FusedSNR:
+        return FusedSNR(self.config.snr_max, self.config.snr_decay)
 
     def groups(self, x: Tensor) -> Tensor:
         """Of every frame of `x`: a frame sees its own group and all smaller ones, as in plans."""
         chunk, mask = self.config.chunk, self.config.mask
-        groups = [group(i, history=1, chunk=chunk, mask=mask) for i in range(x.shape[1])]
+        groups = [attention_group(i, history=1, chunk=chunk, mask=mask) for i in range(x.shape[1])]
         return torch.tensor(groups, device=x.device)
 
     @property
-    def mask(self) -> Mask:
+    def mask(self) -> MaskName:
         return self.config.mask
 
     @property
-    def shown_history(self) -> Shown:
+    def shown_history(self) -> HistorySigma:
         """A model that was trained on one noise level a clip knows history only as noisy as the rest."""
         return "alike" if self.config.training == "full_sequence" else self.config.history_sigma
 

@@ -32,11 +32,11 @@ from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredict
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
 from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame, extended
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
-from dreamwalk.schedules.ddim import ddim_grid
+from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import Mask
-from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import Guide, Schedule, Shown, named, unguided
+from dreamwalk.schedules.plans import MaskName
+from dreamwalk.schedules.sigmas import shifted_sigmas
+from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, named_schedule, unguided
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import Count, Positive, Share, Steps
 from dreamwalk.weights import files
@@ -186,11 +186,6 @@ class Interactive(System):
         """The loss of latents `x` `(b, t, c, h, w)`."""
         raise NotImplementedError
 
-    def denoising_loss(self, x: Tensor, prediction: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """The mean error of clean predictions, with a weight per frame `(b, t)`."""
-        error = self.error(x, prediction)
-        return {"loss": (weight * error).mean(), "error": error.mean().detach()}
-
     def frame_pass(self) -> FramePass:
         """The pass that sessions of this system run, in plain PyTorch."""
         return EagerPass(self.actions, self.backbone)
@@ -292,24 +287,24 @@ class Interactive(System):
         )
 
     def schedule(self, name: str, *, steps: int | None = None) -> Schedule:
-        """A schedule by its name (`schedules.staircase.NAMED`) for the window of this system."""
+        """A schedule by its name (`schedules.staircase.SCHEDULES`) for the window of this system."""
         steps = self.config.steps if steps is None else steps
-        return named(name, steps=steps, window=self.config.window + 1, mask=self.mask)
+        return named_schedule(name, steps=steps, window=self.config.window + 1, mask=self.mask)
 
     @property
-    def mask(self) -> Mask:
+    def mask(self) -> MaskName:
         """Which frames a frame sees: as in training."""
         return "causal"
 
     @property
-    def shown_history(self) -> Shown:
+    def shown_history(self) -> HistorySigma:
         """Noise level at which finished frames are shown."""
         return self.config.history_sigma
 
     def sigmas(self, steps: int) -> tuple[float, ...]:
         """Rising noise levels, from clean to noise, of `steps` denoising steps."""
         ddim = self.config.spacing == "ddim"
-        sigmas = ddim_grid(steps) if ddim else sigma_grid(steps, shift_by=self.config.shift)
+        sigmas = ddim_sigmas(steps) if ddim else shifted_sigmas(steps, shift_by=self.config.shift)
         return tuple(reversed(sigmas.tolist()))
 
     def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:

@@ -36,7 +36,7 @@ from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.training import draw_sigmas
+from dreamwalk.schedules.training import draw_sigmas, snr_weight, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Count, Positive, Share
 
@@ -116,13 +116,13 @@ class NextFrame(Interactive):
 
     def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
         """Independent noise levels `(b, frames)`: logit-normal, shifted, some pure noise."""
-        config = self.config
-        return draw_sigmas(generator, frames, shift_by=config.shift, pure_noise_prob=config.pure_noise_prob)
+        pure = self.config.pure_noise_prob
+        return draw_sigmas(generator, frames, self.config.shift, pure_noise_prob=pure)
 
     def weighted_loss(self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor) -> dict[str, Tensor]:
         """The unweighted loss of the velocity, as a loss of the clean prediction, bounded near clean."""
-        weight = flow.snr_weight(sigma, floor=self.config.weight_floor)
-        return self.denoising_loss(x, flow.denoised(noisy, v, sigma), weight)
+        weight = snr_weight(sigma, floor=self.config.weight_floor)
+        return weighted_loss(self.error(x, flow.denoised(noisy, v, sigma)), weight)
 
 
 def tiny() -> NextFrameConfig:

@@ -19,7 +19,7 @@ from dreamwalk.codecs.vit import vit_l20
 from dreamwalk.layers import vp
 from dreamwalk.published import oasis_weights as oasis
 from dreamwalk.rollout.realtime import EagerPass, Session, commit_frame, denoise_frame
-from dreamwalk.schedules.ddim import ddim_grid
+from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
@@ -78,7 +78,7 @@ def test_their_loop_without_a_cache(parts: nn.ModuleDict, golden: dict[str, Tens
     """Frames 4 to 6 lie beyond the window, which slides."""
     latents, backbone = start(parts, golden), parts["backbone"]
     conditions = parts["actions"](given(parts, golden["loop.actions"]))
-    grid = ddim_grid(STEPS).to(latents.dtype)
+    grid = ddim_sigmas(STEPS).to(latents.dtype)
     for t, noise in enumerate(given(parts, golden["loop.noise"]), PROMPT):
         x, first = vp.to_flow(noise, grid[0]), max(0, t + 1 - WINDOW)
         for now, following in itertools.pairwise(grid):
@@ -105,7 +105,7 @@ def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) 
     latents, step = start(parts, golden), EagerPass(parts["actions"], parts["backbone"])
     cache, noise = parts["backbone"].cache(WINDOW - 1), tuple(given(parts, golden["loop.noise"]))
     session = Given(cache, 0, STEPS, 0.0, (4, 4, 6), drawn=noise)
-    actions, grid = given(parts, golden["loop.actions"]), tuple(ddim_grid(STEPS).flip(0).tolist())
+    actions, grid = given(parts, golden["loop.actions"]), tuple(ddim_sigmas(STEPS).flip(0).tolist())
     for t in range(PROMPT):
         commit_frame(step, session, latents[:, t : t + 1], actions[:, t : t + 1])
     for t in range(PROMPT, PROMPT + len(noise)):

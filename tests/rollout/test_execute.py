@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian import FRAMES, RHO, Basis, Oracle, alone, each, error, grid
+from gaussian import FRAMES, RHO, Basis, Oracle, alone, each, error, sigmas
 from torch import Tensor
 from toy import Toy, toy_system
 
@@ -14,7 +14,7 @@ from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Update, execute, h
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import Guide, staircase, unguided
 
 
@@ -24,39 +24,44 @@ from dreamwalk.schedules.staircase import Guide, staircase, unguided
 def test_when_frames_see_all_others_every_schedule_converges(
     lag: int, expected: tuple[float, float, float]
 ) -> None:
-    found = [error(staircase(grid(s), FRAMES, lag=min(lag, s), mask="bidirectional")) for s in (8, 32, 128)]
+    found = [error(staircase(sigmas(s), FRAMES, lag=min(lag, s), mask="bidirectional")) for s in (8, 32, 128)]
     assert found == pytest.approx(expected, abs=0.012)
     assert found[2] < found[1] / 3 < found[0] / 6
 
 
 @pytest.mark.parametrize(("share", "bias"), [(0.0, 0.46), (0.25, 0.206), (0.5, 0.08), (1.0, 0.023)])
 def test_a_causal_mask_is_exact_only_frame_after_frame(share: float, bias: float) -> None:
-    plan = staircase(grid(128), FRAMES, lag=int(share * 128))
+    plan = staircase(sigmas(128), FRAMES, lag=int(share * 128))
     assert error(plan) == pytest.approx(bias, abs=0.02)
     assert bool(plan.approximate) == (share < 1)
 
 
 def test_chunks_one_after_another_are_exact() -> None:
-    plan = staircase(grid(128), FRAMES, lag=128, chunk=2, mask="block")
+    plan = staircase(sigmas(128), FRAMES, lag=128, chunk=2, mask="block")
     assert not plan.approximate and error(plan) < 0.03
 
 
 def test_history_shown_a_little_noisy_costs_a_little() -> None:
-    exact = error(staircase(grid(128), FRAMES, lag=128))
-    shown = [error(staircase(grid(128), FRAMES, lag=128, history_sigma=c)) for c in (0.02, 0.4)]
+    exact = error(staircase(sigmas(128), FRAMES, lag=128))
+    shown = [error(staircase(sigmas(128), FRAMES, lag=128, history_sigma=c)) for c in (0.02, 0.4)]
     assert shown[0] == pytest.approx(exact, abs=0.005)
     assert shown[1] == pytest.approx(0.283, abs=0.03)
 
 
 @pytest.mark.parametrize("update", [heun, multistep])
 def test_second_order_solvers_converge_faster(update: Update) -> None:
-    plan = staircase(grid(24), FRAMES, lag=6, mask="bidirectional")
+    plan = staircase(sigmas(24), FRAMES, lag=6, mask="bidirectional")
     assert error(plan, update) < error(plan) / 4
 
 
 def in_turns(steps: int) -> Plan:
     """Frames with even numbers move, then those with odd ones: each rests while the others move."""
-    slots, rising, levels, rows = tuple(range(FRAMES)), tuple(reversed(grid(steps))), [(steps,) * FRAMES], []
+    slots, rising, levels, rows = (
+        tuple(range(FRAMES)),
+        tuple(reversed(sigmas(steps))),
+        [(steps,) * FRAMES],
+        [],
+    )
     for row in range(2 * steps):
         shown = tuple(rising[level] for level in levels[-1])
         rows.append(Pass((ForwardSpec(slots, shown, (0,) * FRAMES),)))
@@ -66,7 +71,7 @@ def in_turns(steps: int) -> Plan:
 
 @pytest.mark.parametrize("update", [heun, multistep])
 @pytest.mark.parametrize(
-    "make", [in_turns, lambda s: staircase(grid(s), FRAMES, lag=s // 4, mask="bidirectional")]
+    "make", [in_turns, lambda s: staircase(sigmas(s), FRAMES, lag=s // 4, mask="bidirectional")]
 )
 def test_second_order_solvers_are_of_second_order(make: Callable[[int], Plan], update: Update) -> None:
     """Twice the steps leave a quarter of the error, also where frames rest between two moves."""
@@ -77,7 +82,7 @@ def test_second_order_solvers_are_of_second_order(make: Callable[[int], Plan], u
 def test_a_step_that_goes_on_as_before_needs_one_pass() -> None:
     """Two where a frame has rested, of which a staircase has none."""
     stairs, turns = Oracle(), Oracle()
-    plan = staircase(grid(8), FRAMES, lag=2, mask="bidirectional")
+    plan = staircase(sigmas(8), FRAMES, lag=2, mask="bidirectional")
     execute(plan, stairs, Basis(), update=multistep)
     execute(in_turns(8), turns, Basis(), update=multistep)
     assert stairs.calls == len(plan.rows)
@@ -85,7 +90,7 @@ def test_a_step_that_goes_on_as_before_needs_one_pass() -> None:
 
 
 def test_known_frames_stay_as_they_are_and_are_obeyed() -> None:
-    plan = staircase(grid(64), 2, lag=64, history=2)
+    plan = staircase(sigmas(64), 2, lag=64, history=2)
     given = torch.tensor([[[1.0], [2.0]]]).double()
     basis = Basis()
     still = execute(plan, Oracle(), lambda frame, use: 0 * basis(frame, use)[:1], given=given)
@@ -102,7 +107,7 @@ def test_all_known_is_returned_bit_for_bit() -> None:
 
 def test_views_are_mixed_before_the_step() -> None:
     """Guidance with weights 1.5 and -0.5 on a linear model is a linear mix of velocities."""
-    plan = staircase(grid(8), 1, lag=8, history=1, guide=guidance.history(1.5))
+    plan = staircase(sigmas(8), 1, lag=8, history=1, guide=guidance.history(1.5))
     seen: list[float] = []
 
     def predict(look: ModelInput) -> Tensor:
@@ -126,14 +131,14 @@ def test_the_branches_of_a_read_are_asked_for_together(weight: float, asked: lis
         found.append(tuple(branch.conditional for branch in branches))
         return [branch.x for branch in branches]
 
-    plan = staircase(grid(1), 1, lag=1, guide=guidance.conditions(weight))
+    plan = staircase(sigmas(1), 1, lag=1, guide=guidance.conditions(weight))
     execute(plan, predictor, KeyedNoise((3,), (1,)))
     assert found == asked
 
 
 def test_history_guidance_of_one_is_no_guidance() -> None:
     plans = [
-        staircase(grid(8), 3, lag=8, history=2, guide=g)
+        staircase(sigmas(8), 3, lag=8, history=2, guide=g)
         for g in (guidance.history(1.0), lambda _: (Branch(),))
     ]
     given = torch.tensor([[[0.3], [-1.0]]]).double()
@@ -145,7 +150,7 @@ def test_history_guidance_of_one_is_no_guidance() -> None:
 def test_noise_does_not_depend_on_the_batch_or_the_window() -> None:
     far, near = KeyedNoise((1, 2, 3, 4), (2,)), KeyedNoise((1, 2), (2,))
     assert torch.equal(far(5, 0)[:2], near(5, 0))
-    plans = [staircase(grid(5), 4, lag=lag, window=w) for lag, w in ((5, 0), (5, 1), (2, 3), (0, 4))]
+    plans = [staircase(sigmas(5), 4, lag=lag, window=w) for lag, w in ((5, 0), (5, 1), (2, 3), (0, 4))]
     dreams = [execute(plan, alone, far) for plan in plans]
     assert all(torch.allclose(dream, dreams[0], atol=1e-6) for dream in dreams)
 
@@ -179,7 +184,7 @@ def test_clips_that_overlap_are_drawn_anew_and_fused() -> None:
 def test_drawing_anew_and_denoising_keeps_the_distribution() -> None:
     """Resampling: down, up again, down; the marginal stays that of the data."""
     steps = 128
-    line = staircase(grid(steps), 1, lag=0, mask="bidirectional")
+    line = staircase(sigmas(steps), 1, lag=0, mask="bidirectional")
     half = steps // 2
     levels = (*line.levels, (half,), *line.levels[steps - half + 1 :])
     rows = (*line.rows, Renoise((0,), (0,)), *line.rows[steps - half :])
@@ -200,7 +205,7 @@ def test_the_real_time_path_is_the_same_plan_on_a_cache() -> None:
     def script(frames: Sequence[int]) -> tuple[Tensor, None]:
         return system.actions(actions[:, list(frames)]), None
 
-    levels = sigma_grid(system.config.steps, shift_by=system.config.shift).tolist()
+    levels = shifted_sigmas(system.config.steps, shift_by=system.config.shift).tolist()
     plan = staircase(levels, frames - 1, lag=system.config.steps, history=1, history_sigma=0.02)
     noise = KeyedNoise((5,), session.shape)
     with torch.inference_mode():
@@ -221,7 +226,7 @@ def test_cached_is_uncached_wherever_nothing_was_forgotten(
         return system.actions(actions[:, list(frames)]), None
 
     plan = staircase(
-        grid(3),
+        sigmas(3),
         5,
         lag=lag,
         chunk=chunk,

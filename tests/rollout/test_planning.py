@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian import FRAMES, TRUTH, Oracle, grid
+from gaussian import FRAMES, TRUTH, Oracle, sigmas
 from torch import Tensor
 
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
 from dreamwalk.rollout.planning import Reward, RewardGuidance, foreseen
-from dreamwalk.schedules.plans import Mask, Plan
+from dreamwalk.schedules.plans import MaskName, Plan
 from dreamwalk.schedules.staircase import staircase
 
 KEYED = KeyedNoise((1, 2), (1,))
@@ -47,8 +47,8 @@ def moments(plan: Plan, reward: Reward) -> tuple[Tensor, Tensor]:
     return dreamt[0], linear_part.T @ linear_part
 
 
-def ready(steps: int, lag: int, mask: Mask = "bidirectional") -> Plan:
-    return foreseen(staircase(grid(steps), FRAMES, lag=lag, mask=mask))
+def ready(steps: int, lag: int, mask: MaskName = "bidirectional") -> Plan:
+    return foreseen(staircase(sigmas(steps), FRAMES, lag=lag, mask=mask))
 
 
 @pytest.mark.parametrize("lag", [0, 8])
@@ -81,9 +81,9 @@ def test_no_weight_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("mask", ["bidirectional", "causal"])
-def test_foreseen_plans_read_what_waits_and_dream_the_same(mask: Mask) -> None:
+def test_foreseen_plans_read_what_waits_and_dream_the_same(mask: MaskName) -> None:
     """What is pure noise tells nothing, so reading it costs time and changes nothing."""
-    plan = staircase(grid(8), FRAMES, lag=3, mask=mask)
+    plan = staircase(sigmas(8), FRAMES, lag=3, mask=mask)
     wide = foreseen(plan)
     assert all(len(row.reads[0].slots) == FRAMES for row in wide.rows)  # type: ignore[union-attr]
     assert wide.levels == plan.levels and wide.approximate == plan.approximate

@@ -18,14 +18,12 @@ from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.execute import KeyedNoise, Update, euler, execute, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
-from dreamwalk.schedules.plans import Mask
-from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import NAMED, Schedule, group, named, staircase
+from dreamwalk.schedules.staircase import SCHEDULES, Schedule, attention_group, named_schedule, staircase
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.world import DOOM_ACTIONS, ActionSchema
 
-GRID = sigma_grid(4).tolist()
+GRID = shifted_sigmas(4).tolist()
 
 
 def conditions(system: Interactive, start: Clip, actions: Tensor) -> StreamConditions:
@@ -65,7 +63,7 @@ def test_stride_after_stride_is_one_large_plan(
 @torch.inference_mode()
 @pytest.mark.parametrize(("lag", "chunk", "known"), [(4, 2, 2), (4, 2, 1), (4, 3, 2), (2, 2, 4), (4, 1, 2)])
 @pytest.mark.parametrize("mask", ["block", "causal"])
-def test_chunks_stay_chunks_when_they_become_history(lag: int, chunk: int, known: int, mask: Mask) -> None:
+def test_chunks_stay_chunks_as_history(lag: int, chunk: int, known: int, mask: MaskName) -> None:
     """Walks without an end equal the staircase, cached or not, in the last bits of double precision.
 
     With a lag of two of four steps all chunks but the newest have the same neighbours in both.
@@ -97,8 +95,8 @@ def test_chunks_stay_chunks_when_they_become_history(lag: int, chunk: int, known
 
 
 def test_chunks_are_counted_from_the_first_new_frame() -> None:
-    def groups(mask: Mask) -> list[int]:
-        return [group(slot, history=3, chunk=2, mask=mask) for slot in range(7)]
+    def groups(mask: MaskName) -> list[int]:
+        return [attention_group(slot, 3, chunk=2, mask=mask) for slot in range(7)]
 
     assert groups("causal") == list(range(7)) and groups("bidirectional") == [0] * 7
     assert groups("block") == [-2, -1, -1, 0, 0, 1, 1]
@@ -113,7 +111,7 @@ def test_the_walk_in_real_time_is_the_schedule_next_frame(system: Interactive, s
     torch.testing.assert_close(torch.cat(list(finished_frames(steps, 12)), 1), paced, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_memory_does_not_grow(system: Interactive, start: Clip, name: str) -> None:
     schedule, script = system.schedule(name), conditions(system, start, torch.randn(2, 1, 7))
     reader = CachedFramePredictor(system.backbone, script)
@@ -130,16 +128,19 @@ def test_memory_does_not_grow(system: Interactive, start: Clip, name: str) -> No
 
 
 @pytest.mark.parametrize(("window", "steps"), [(8, 4), (2, 4), (5, 1), (8, 7), (3, 18)])
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_named_schedules_fit_every_window(name: str, window: int, steps: int) -> None:
-    schedule = named(name, steps=steps, window=window)
+    schedule = named_schedule(name, steps=steps, window=window)
     assert schedule.under_way * schedule.chunk < window
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: named("spiral", steps=4, window=8), "no schedule 'spiral': known are full, pyramid"),
+        (
+            lambda: named_schedule("spiral", steps=4, window=8),
+            "no schedule 'spiral': known are full, pyramid",
+        ),
         (lambda: Schedule(4, 1, 2, 8), "a window of 8 frames is too small for the 8 that are under way"),
         (lambda: Schedule(4, 5, 1, 8), "the lag must lie between 0 and the 4 steps, got 5"),
         (lambda: Schedule(4, 4, 0, 8), "one frame a chunk"),

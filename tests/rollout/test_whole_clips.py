@@ -7,16 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 from gaussian import each
+from published_schedules import keyframes
 from torch import Tensor
 
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding, beside
-from dreamwalk.rollout.clip_predictor import ClipPredictor, Tiled, Windowed
+from dreamwalk.rollout.clip_predictor import ClipPredictor, TiledVelocity, WindowedPredictor
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Predictor, execute
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.methods import keyframes, together
+from dreamwalk.schedules.clip_plans import together
 from dreamwalk.schedules.plans import Plan
-from dreamwalk.schedules.sigmas import levels, linear_quadratic
+from dreamwalk.schedules.sigmas import linear_quadratic_sigmas, spaced_sigmas
 from dreamwalk.schedules.staircase import staircase
 from dreamwalk.systems import moviegen
 from dreamwalk.systems.clip_generator import ClipRequest, Use, film, unfold
@@ -124,21 +125,21 @@ def by_text(
 def test_a_plan_guides_clips(window: int) -> None:
     """As if the velocity were mixed before it is asked."""
     text, negative = (TextEmbedding(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
-    grid, noise = levels("linear", 4, shift_by=1.0), KeyedNoise((3,), (2, 2, 2))
-    guided = staircase(grid, 4, lag=0, mask="bidirectional", guide=guidance.conditions(3.0))
+    sigmas, noise = spaced_sigmas("linear", 4, shift_by=1.0), KeyedNoise((3,), (2, 2, 2))
+    guided = staircase(sigmas, 4, lag=0, mask="bidirectional", guide=guidance.conditions(3.0))
 
     def dreamt(plan: Plan, predict: Predictor) -> Tensor:
-        predict = Windowed(predict, window, window // 2) if window else predict
+        predict = WindowedPredictor(predict, window, window // 2) if window else predict
         return execute(plan, predict, lambda frame, use: noise(frame, use).double())
 
     def mixed(branch: ModelInput) -> Tensor:
         sigma = branch.sigma[:, :, None, None, None]
         return -0.5 + 3.0 * (1.5 + 0.5) + sigma * branch.x
 
-    own, predictor = dreamt(together(grid, 4), each(mixed)), ClipPredictor(by_text, text, negative)
-    for plan in (guided, guidance.guided(together(grid, 4), guidance.conditions(3.0))):
+    own, predictor = dreamt(together(sigmas, 4), each(mixed)), ClipPredictor(by_text, text, negative)
+    for plan in (guided, guidance.guided(together(sigmas, 4), guidance.conditions(3.0))):
         torch.testing.assert_close(dreamt(plan, predictor), own, atol=1e-12, rtol=0)
-    assert (own - dreamt(together(grid, 4), ClipPredictor(by_text, text))).abs().max() > 0.1
+    assert (own - dreamt(together(sigmas, 4), ClipPredictor(by_text, text))).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_a_plan_that_clips_cannot_follow_is_refused(
     text = TextEmbedding(torch.zeros(1, 2, 3))
     predict = ClipPredictor(by_text, text, text if negative else None)
     with pytest.raises(UserError, match=sentence):
-        execute(make(levels("linear", 4, shift_by=1.0)), predict, KeyedNoise((3,), (2, 2, 2)))
+        execute(make(spaced_sigmas("linear", 4, shift_by=1.0)), predict, KeyedNoise((3,), (2, 2, 2)))
 
 
 def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:
@@ -183,7 +184,7 @@ def test_windows_that_agree_change_nothing() -> None:
         sizes.append(part.x.shape[1])
         return 2 * part.x
 
-    (v,) = Windowed(each(predict), 4, 2)([read])
+    (v,) = WindowedPredictor(each(predict), 4, 2)([read])
     assert torch.allclose(v, 2 * read.x, atol=1e-6)
     assert sizes == [4] * 5
 
@@ -202,7 +203,7 @@ def test_tiles_that_agree_change_nothing() -> None:
         return x.sin() + extra
 
     words = TextEmbedding(torch.zeros(2, 1, 1))
-    tiled = Tiled(velocity, (4, 5), (1, 2))
+    tiled = TiledVelocity(velocity, (4, 5), (1, 2))
     made = tiled(x, torch.ones(2), words, guidance=None, extra=extra)
     torch.testing.assert_close(made, x.sin() + extra, rtol=0, atol=1e-14)
     assert sizes == [(4, 5)] * 6
@@ -211,7 +212,7 @@ def test_tiles_that_agree_change_nothing() -> None:
 def test_tiles_blend_where_they_share() -> None:
     """Of two that disagree the answer goes from one to the other, evenly and about the middle."""
     calls = iter((0.0, 1.0))
-    tiled = Tiled(lambda x, *_, **__: torch.full_like(x, next(calls)), (1, 6), (0, 4))
+    tiled = TiledVelocity(lambda x, *_, **__: torch.full_like(x, next(calls)), (1, 6), (0, 4))
     made = tiled(
         torch.zeros(1, 1, 1, 1, 8),
         torch.ones(1),
@@ -236,11 +237,11 @@ def test_words_side_by_side_are_padded() -> None:
 
 def test_movie_gens_grid() -> None:
     """The figures of section 3.4.2: 25 of 1000 even steps, then 25 growing ones."""
-    clean = 1 - linear_quadratic(50)
+    clean = 1 - linear_quadratic_sigmas(50)
     assert clean[[1, 25, 26, 27, 28]].tolist() == pytest.approx([0.001, 0.025, 0.02752, 0.03308, 0.04168])
     assert clean[[0, 48, 49, 50]].tolist() == pytest.approx([0, 0.8521, 0.9245, 1], abs=1e-4)
-    assert levels("linear", 4, shift_by=7.0) == [1, 0.75, 0.5, 0.25, 0]
-    assert levels("shifted", 2, shift_by=3.0) == [1, 0.75, 0]
+    assert spaced_sigmas("linear", 4, shift_by=7.0) == [1, 0.75, 0.5, 0.25, 0]
+    assert spaced_sigmas("shifted", 2, shift_by=3.0) == [1, 0.75, 0]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from gaussian import FRAMES, LONG, error, grid
+from gaussian import FRAMES, LONG, error, sigmas
+from published_schedules import keyframes, resampled, rolling, trapezoid
 
-from dreamwalk.schedules.methods import keyframes, overlapped, recalled, resampled, rolling, trapezoid
+from dreamwalk.schedules.clip_plans import overlapped, recalled
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.staircase import staircase
 
@@ -15,15 +16,15 @@ Makes = Callable[[int], Plan]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda s: staircase(grid(s), FRAMES, lag=s),
-        lambda s: staircase(grid(s), FRAMES, lag=s, window=FRAMES),
-        lambda s: staircase(grid(s), FRAMES, lag=s // 3, mask="bidirectional", window=FRAMES),
-        lambda s: staircase(grid(s), FRAMES, lag=s, chunk=2, mask="block"),
-        lambda s: staircase(grid(s), 4, lag=s, chunk=2, history=2, mask="block"),
-        lambda s: rolling(grid(s), 1, lag=s // 2, history=4),
-        lambda s: trapezoid(grid(s), FRAMES, lag=s // 4),
-        lambda s: resampled(grid(s), 4, jump=s // 2, times=1, history=2),
-        lambda s: recalled(staircase(grid(s), 3, lag=s), [0, 1], at=3),
+        lambda s: staircase(sigmas(s), FRAMES, lag=s),
+        lambda s: staircase(sigmas(s), FRAMES, lag=s, window=FRAMES),
+        lambda s: staircase(sigmas(s), FRAMES, lag=s // 3, mask="bidirectional", window=FRAMES),
+        lambda s: staircase(sigmas(s), FRAMES, lag=s, chunk=2, mask="block"),
+        lambda s: staircase(sigmas(s), 4, lag=s, chunk=2, history=2, mask="block"),
+        lambda s: rolling(sigmas(s), 1, lag=s // 2, history=4),
+        lambda s: trapezoid(sigmas(s), FRAMES, lag=s // 4),
+        lambda s: resampled(sigmas(s), 4, jump=s // 2, times=1, history=2),
+        lambda s: recalled(staircase(sigmas(s), 3, lag=s), [0, 1], at=3),
     ],
 )
 def test_plans_that_name_no_approximation_are_exact(make: Makes) -> None:
@@ -35,18 +36,18 @@ def test_plans_that_name_no_approximation_are_exact(make: Makes) -> None:
 @pytest.mark.parametrize(
     ("make", "markov", "long"),
     [
-        (lambda s: staircase(grid(s), FRAMES, lag=s, window=1), 0.9, 0.5),
-        (lambda s: staircase(grid(s), FRAMES, lag=s, window=1, mask="bidirectional"), 0.9, 0.5),
-        (lambda s: staircase(grid(s), FRAMES, lag=s, window=2, mask="bidirectional"), 0, 0.138),
-        (lambda s: staircase(grid(s), FRAMES, lag=s // 2, window=2, mask="bidirectional"), 0.523, 0.219),
-        (lambda s: staircase(grid(s), FRAMES, lag=s, window=3, mask="bidirectional"), 0, 0.088),
-        (lambda s: staircase(grid(s), FRAMES, lag=s, window=2), 0, 0.138),
-        (lambda s: staircase(grid(s), FRAMES, lag=s, chunk=2, window=4, mask="block"), 0, 0.061),
-        (lambda s: rolling(grid(s), 4, lag=s // 2, history=1), 0, 0.097),
-        (lambda s: rolling(grid(s), 4, lag=s // 2), 0.505, 0.219),
-        (lambda s: overlapped(grid(s), FRAMES, clip=3, overlap=0, level=1), 0.9, 0.5),
-        (lambda s: keyframes(grid(s), 5, every=2), 0, 0.074),
-        (lambda s: staircase(grid(s), FRAMES, lag=s, history_sigma=0.4), 0.283, 0.157),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, window=1), 0.9, 0.5),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, window=1, mask="bidirectional"), 0.9, 0.5),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, window=2, mask="bidirectional"), 0, 0.138),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s // 2, window=2, mask="bidirectional"), 0.523, 0.219),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, window=3, mask="bidirectional"), 0, 0.088),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, window=2), 0, 0.138),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, chunk=2, window=4, mask="block"), 0, 0.061),
+        (lambda s: rolling(sigmas(s), 4, lag=s // 2, history=1), 0, 0.097),
+        (lambda s: rolling(sigmas(s), 4, lag=s // 2), 0.505, 0.219),
+        (lambda s: overlapped(sigmas(s), FRAMES, clip=3, overlap=0, level=1), 0.9, 0.5),
+        (lambda s: keyframes(sigmas(s), 5, every=2), 0, 0.074),
+        (lambda s: staircase(sigmas(s), FRAMES, lag=s, history_sigma=0.4), 0.283, 0.157),
     ],
 )
 def test_plans_that_forget_err_and_say_so(make: Makes, markov: float, long: float) -> None:

@@ -4,15 +4,17 @@ import pytest
 import torch
 
 from dreamwalk.layers import vp
-from dreamwalk.schedules.ddim import ddim_grid, ddim_timesteps
+from dreamwalk.schedules.ddim import ddim_sigmas, ddim_timesteps
 
 
 def test_euler_is_ddim() -> None:
     """For any network, here a fixed crooked function of sample and level."""
     y = torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    steps, grid = [*ddim_timesteps(10).tolist(), None], ddim_grid(10)
-    x = vp.to_flow(y, grid[0])
-    for (k, following), (now, then) in zip(itertools.pairwise(steps), itertools.pairwise(grid), strict=True):
+    steps, sigmas = [*ddim_timesteps(10).tolist(), None], ddim_sigmas(10)
+    x = vp.to_flow(y, sigmas[0])
+    for (k, following), (now, then) in zip(
+        itertools.pairwise(steps), itertools.pairwise(sigmas), strict=True
+    ):
         u, here = (3 * y + k).sin(), vp.abar()[k]
         there = torch.ones_like(here) if following is None else vp.abar()[following]
         clean, noise = here.sqrt() * y - (1 - here).sqrt() * u, (1 - here).sqrt() * y + here.sqrt() * u
@@ -25,7 +27,7 @@ def test_euler_is_ddim() -> None:
 def test_timesteps_of_ddim() -> None:
     assert ddim_timesteps(10).tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
     assert ddim_timesteps(16).tolist()[-4:] == [249, 186, 124, 61]
-    grid = ddim_grid(10)
-    assert len(grid) == 11 and grid[0].item() == pytest.approx(0.99945, abs=1e-5) and grid[-1] == 0
+    sigmas = ddim_sigmas(10)
+    assert len(sigmas) == 11 and sigmas[0].item() == pytest.approx(0.99945, abs=1e-5) and sigmas[-1] == 0
     with pytest.raises(ValueError, match="1 to 1000 steps, got 0"):
         ddim_timesteps(0)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_schedules import keyframes, rolling, trapezoid
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.methods import keyframes, recalled, rolling, trapezoid
+from dreamwalk.schedules.clip_plans import recalled
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
-from dreamwalk.schedules.sigmas import sigma_grid
-from dreamwalk.schedules.staircase import Schedule, named, staircase, stride
+from dreamwalk.schedules.sigmas import shifted_sigmas
+from dreamwalk.schedules.staircase import Schedule, named_schedule, staircase, stride
 from dreamwalk.systems.forcing import ForcingConfig
 
 
@@ -34,7 +35,7 @@ def test_every_staircase_is_legal(
     chunks = -(-frames // chunk)
     active = chunk * (chunks if lag == 0 else min(chunks, -(-steps // lag)))
     plan = staircase(
-        sigma_grid(steps).tolist(),
+        shifted_sigmas(steps).tolist(),
         frames,
         lag=lag,
         chunk=chunk,
@@ -67,10 +68,10 @@ def test_every_staircase_is_legal(
 )
 def test_impossible_staircases_are_refused(options: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        staircase(sigma_grid(4).tolist(), 6, **options)
+        staircase(shifted_sigmas(4).tolist(), 6, **options)
 
 
-LEGAL = staircase(sigma_grid(2).tolist(), 2, lag=2)
+LEGAL = staircase(shifted_sigmas(2).tolist(), 2, lag=2)
 FIRST = LEGAL.rows[0]
 assert isinstance(FIRST, Pass)
 HIDES = (Branch(input_sigma=((1, 1.0),)),)
@@ -150,7 +151,7 @@ def test_a_cache_knows_one_copy_of_a_frame() -> None:
     ],
 )
 def test_guides_give_legal_plans(guide: guidance.Guide, opinions: int) -> None:
-    plan = staircase(sigma_grid(3).tolist(), 3, lag=3, history=3, guide=guide)
+    plan = staircase(shifted_sigmas(3).tolist(), 3, lag=3, history=3, guide=guide)
     assert all(isinstance(row, Pass) and len(row.reads[0].branches) == opinions for row in plan.rows)
 
 
@@ -179,24 +180,24 @@ def test_a_plan_shows_itself() -> None:
 
 
 def test_a_window_that_slides_is_called_approximate() -> None:
-    grid = sigma_grid(2).tolist()
-    assert not staircase(grid, 4, lag=2).approximate
+    sigmas = shifted_sigmas(2).tolist()
+    assert not staircase(sigmas, 4, lag=2).approximate
     forgets = "frames under way do not see all that are finished"
     for mask in ("causal", "block", "bidirectional"):
         for window in (1, 2, 3, 4):
-            assert forgets in staircase(grid, 5, lag=2, window=window, mask=mask).approximate
-        assert not staircase(grid, 5, lag=2, window=5, mask=mask).approximate
-    assert any("live on" in reason for reason in staircase(grid, 5, lag=2, window=3).approximate)
-    assert forgets in rolling(grid, 3, history=1).approximate
+            assert forgets in staircase(sigmas, 5, lag=2, window=window, mask=mask).approximate
+        assert not staircase(sigmas, 5, lag=2, window=5, mask=mask).approximate
+    assert any("live on" in reason for reason in staircase(sigmas, 5, lag=2, window=3).approximate)
+    assert forgets in rolling(sigmas, 3, history=1).approximate
 
 
 @pytest.mark.parametrize(
     "guide", [guidance.history, guidance.conditions, lambda w: guidance.fractional(w, sigma=0.5)]
 )
 def test_guidance_is_no_longer_the_data(guide: Callable[[float], guidance.Guide]) -> None:
-    grid, reason = sigma_grid(2).tolist(), "guidance leads away from the data"
-    assert staircase(grid, 2, lag=2, history=1, guide=guide(1.5)).approximate == (reason,)
-    assert not staircase(grid, 2, lag=2, history=1, guide=guide(1.0)).approximate
+    sigmas, reason = shifted_sigmas(2).tolist(), "guidance leads away from the data"
+    assert staircase(sigmas, 2, lag=2, history=1, guide=guide(1.5)).approximate == (reason,)
+    assert not staircase(sigmas, 2, lag=2, history=1, guide=guide(1.0)).approximate
 
 
 @pytest.mark.parametrize(
@@ -206,9 +207,9 @@ def test_guidance_is_no_longer_the_data(guide: Callable[[float], guidance.Guide]
         (lambda: staircase([1, 0], 2, lag=None), "lag must be a whole number, got None"),
         (lambda: Schedule(4, "2", 1, 8), "lag must be a whole number, got '2'"),
         (lambda: Schedule(4, 4, 1, 8.5), "window must be a whole number, got 8.5"),
-        (lambda: stride([1, 0], lag=1, chunk=1.0), "chunk must be a whole number, got 1.0"),
-        (lambda: named("full", steps=None, window=8), "steps must be a whole number, got None"),
-        (lambda: sigma_grid(2.5), "steps must be a whole number, got 2.5"),
+        (lambda: stride(Schedule(1, 1, 1.0, 8), [1, 0]), "chunk must be a whole number, got 1.0"),
+        (lambda: named_schedule("full", steps=None, window=8), "steps must be a whole number, got None"),
+        (lambda: shifted_sigmas(2.5), "steps must be a whole number, got 2.5"),
         (lambda: trapezoid([1, 0], 2, lag=0.5), "the lag must be a whole number, got 0.5"),
         (lambda: rolling([1, 0], 2, window="2"), "window must be a whole number, got '2'"),
         (lambda: staircase([1, 0], 2, lag=1, mask="blok"), "no mask 'blok': known are causal, block, bi"),

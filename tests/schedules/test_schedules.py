@@ -1,19 +1,17 @@
 import itertools
 
-import pytest
 import torch
 
-from dreamwalk.schedules import flow
-from dreamwalk.schedules.flow import add_noise, logit_normal, shift, snr_weight
+from dreamwalk.schedules.flow import add_noise, logit_normal, shift
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.sigmas import shifted_sigmas
 
 
 def test_euler_on_the_true_velocity_reaches_the_data() -> None:
     x, eps = torch.randn(2, 5, dtype=torch.float64)
     now = eps.clone()
-    grid = sigma_grid(7, shift_by=3.0)
-    for here, there in itertools.pairwise(grid):
+    sigmas = shifted_sigmas(7, shift_by=3.0)
+    for here, there in itertools.pairwise(sigmas):
         now = now + (there - here) * (eps - x)
     torch.testing.assert_close(now, x)
 
@@ -25,10 +23,9 @@ def test_shift_keeps_the_ends_and_inverts() -> None:
     assert shift(sigma, 3.0)[-1] == 1
 
 
-def test_levels_and_weights_are_in_range() -> None:
+def test_logit_normal_draws_are_in_range() -> None:
     sigma = logit_normal(torch.randn(1000))
     assert 0 < sigma.min() < 0.2 < 0.8 < sigma.max() < 1
-    assert snr_weight(torch.tensor([0.0, 0.5, 1.0]), floor=0.5).tolist() == [4.0, 4.0, 1.0]
 
 
 def test_perturb_is_the_straight_path() -> None:
@@ -41,19 +38,3 @@ def test_a_rows_noise_depends_on_its_key_alone() -> None:
     alone = KeyedGenerator([(0, 5, 1)]).normal(3, 4)
     assert torch.equal(together[1:], alone)
     assert not torch.equal(together[0], together[1])
-
-
-def test_fused_snr_weight() -> None:
-    """By hand for one clip, and its limits: alone it is min-SNR, beside clean frames nearly the whole."""
-    sigma = torch.tensor([[0.25, 0.5, 1.0]], dtype=torch.float64)  # signal-to-noise ratios 9, 1, 0
-    share = [1.0, 0.2, 0.0]
-    running = [1.0, 0.9 * 1.0 + 0.1 * 0.2, 0.9 * 0.92 + 0.1 * 0.0]
-    left = flow.running_snr(sigma, most=5.0, decay=0.9)
-    torch.testing.assert_close(left, torch.tensor([running], dtype=torch.float64))
-    weight = flow.fused_snr_weight(sigma, left, most=5.0, decay=0.9)[0]
-    expected = [5 * (1 - (1 - 0.9 * h) * (1 - s)) for h, s in zip(running, share, strict=True)]
-    assert weight.tolist() == pytest.approx(expected)
-    alone = flow.fused_snr_weight(sigma, torch.zeros_like(sigma), most=5.0, decay=0.9)
-    assert alone[0].tolist() == pytest.approx([5.0, 1.0, 0.0])
-    beside_clean = flow.fused_snr_weight(sigma, torch.ones_like(sigma), most=5.0, decay=0.9)
-    assert beside_clean.min() == pytest.approx(4.5)

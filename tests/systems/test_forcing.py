@@ -11,14 +11,14 @@ from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.clip import batch
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import Mask, Pass
-from dreamwalk.schedules.sigmas import sigma_grid
+from dreamwalk.schedules.plans import MaskName, Pass
+from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import staircase
 from dreamwalk.systems import forcing
 from dreamwalk.systems.forcing import Forcing
 
 
-def system_of(mask: Mask, *, chunk: int = 2) -> Forcing:
+def system_of(mask: MaskName, *, chunk: int = 2) -> Forcing:
     torch.manual_seed(0)
     system = Forcing(replace(forcing.tiny(), mask=mask, chunk=chunk))
     for parameter in system.backbone.parameters():
@@ -36,7 +36,7 @@ def system_of(mask: Mask, *, chunk: int = 2) -> Forcing:
     ],
 )
 def test_a_clip_is_seen_in_training_as_in_a_walk(
-    mask: Mask, chunk: int, groups: list[int], monkeypatch: pytest.MonkeyPatch
+    mask: MaskName, chunk: int, groups: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, seen = system_of(mask, chunk=chunk), []
     forward = system.backbone.forward
@@ -49,7 +49,7 @@ def test_a_clip_is_seen_in_training_as_in_a_walk(
     system.loss(batch(list(Toy(clip_frames=6).clips(range(1)))), KeyedGenerator([(0,)]))
     wanted = torch.tensor(groups)
     assert torch.equal(seen[0], wanted[:, None] >= wanted)
-    plan = staircase(sigma_grid(2).tolist(), 5, lag=0, chunk=chunk, history=1, mask=mask)
+    plan = staircase(shifted_sigmas(2).tolist(), 5, lag=0, chunk=chunk, history=1, mask=mask)
     row = plan.rows[0]
     assert isinstance(row, Pass)
     planned = torch.tensor(row.reads[0].groups)

@@ -22,7 +22,7 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.training import logger as journal
-from dreamwalk.training.batches import gathered, open_data
+from dreamwalk.training.batches import DataToFit, open_data
 from dreamwalk.training.fit import fit
 from dreamwalk.training.flops import count_flops
 from dreamwalk.training.logger import Logger
@@ -190,7 +190,7 @@ def test_a_step_is_the_same_whether_flops_were_counted_or_not(
     equal(plain, counted, tolerance=0)
     row = json.loads((tmp_path / "counted" / "log.jsonl").read_text().splitlines()[-1])
     system, run = NextFrame(nextframe.tiny()), tiny(toy_data)
-    clip = gathered(run, open_data(run), range(1))  # type: ignore[arg-type]
+    clip = DataToFit(run, open_data(run)).large_batch()  # type: ignore[arg-type]
     generator = KeyedGenerator([(0, 0, row) for row in range(4)])
     flops = count_flops(system, lambda: system.loss(clip, generator)["loss"])
     assert row["mfu"] == pytest.approx(flops * row["frames_per_second"] / 16 / 1e12)

@@ -6,24 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gaussian import FRAMES, RHO, Basis, Oracle, alone, covariance, each, error, grid
+from gaussian import FRAMES, RHO, Basis, Oracle, alone, covariance, each, error, sigmas
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_schedules import keyframes, resampled, rolling, stitched, trapezoid
 from torch import Tensor
 from toy import toy_system
 
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.methods import (
-    keyframes,
-    overlapped,
-    recalled,
-    resampled,
-    rolling,
-    stitched,
-    trapezoid,
-)
+from dreamwalk.schedules.clip_plans import overlapped, recalled
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.staircase import staircase
 
@@ -48,7 +41,7 @@ def reads(plan: Plan) -> list[tuple[ForwardSpec, ...]]:
 @given(steps=st.integers(1, 8), frames=st.integers(1, 9), share=st.floats(0, 1))
 def test_a_trapezoid_is_symmetric_and_denoises_every_frame(steps: int, frames: int, share: float) -> None:
     lag = round(share * steps)
-    plan = trapezoid(grid(steps), frames, lag=lag)
+    plan = trapezoid(sigmas(steps), frames, lag=lag)
     assert moves(plan) == [steps] * frames and len(plan.rows) == steps + lag * ((frames - 1) // 2)
     for line in plan.levels:
         half = line[: (frames + 1) // 2]
@@ -68,7 +61,7 @@ def test_a_queue_lets_out_a_frame_every_few_rows(
     steps: int, frames: int, share: float, history: int, window: int
 ) -> None:
     lag = max(1, round(share * steps))
-    plan = rolling(grid(steps), frames, lag=lag, history=history, window=window)
+    plan = rolling(sigmas(steps), frames, lag=lag, history=history, window=window)
     width = -(-steps // lag)
     warm = tuple(lag * (p + 1) for p in range(width - 1))
     assert plan.levels[0][history:] == warm + (steps,) * frames
@@ -100,7 +93,7 @@ def test_a_queue_lets_out_a_frame_every_few_rows(
 def test_clips_that_overlap(steps: int, clip: int, overlap: int, clips: int, level: int, smooth: int) -> None:
     overlap, level, smooth = overlap % clip, 1 + level % steps, smooth % steps
     frames = clip + (clips - 1) * (clip - overlap)
-    plan = overlapped(grid(steps), frames, clip=clip, overlap=overlap, level=level, smooth=smooth)
+    plan = overlapped(sigmas(steps), frames, clip=clip, overlap=overlap, level=level, smooth=smooth)
     assert set(plan.frames) == set(range(frames)) and len(plan.frames) == clip * clips
     last = {frame: p for p, frame in enumerate(plan.frames)}
     drawn = {p for row in plan.rows if isinstance(row, Renoise) for p in row.slots if p not in row.sources}
@@ -119,7 +112,7 @@ def test_clips_that_overlap(steps: int, clip: int, overlap: int, clips: int, lev
 def test_stitched_windows_cover_all(steps: int, window: int, overlap: int, count: int) -> None:
     overlap %= window
     frames = window + (count - 1) * (window - overlap)
-    plan = stitched(grid(steps), frames, window=window, overlap=overlap)
+    plan = stitched(sigmas(steps), frames, window=window, overlap=overlap)
     assert moves(plan) == [steps] * frames and len(plan.rows) == steps
     assert all(len(row) == count for row in reads(plan))
     assert bool(plan.approximate) == (count > 1)
@@ -129,7 +122,7 @@ def test_stitched_windows_cover_all(steps: int, window: int, overlap: int, count
 @given(steps=st.integers(1, 6), every=st.integers(1, 4), gaps=st.integers(0, 3), known=st.integers(0, 4))
 def test_keyframes_come_first(steps: int, every: int, gaps: int, known: int) -> None:
     known %= gaps + 2
-    plan = keyframes(grid(steps), every * gaps + 1, every=every, known=known, key_sigma=0.02)
+    plan = keyframes(sigmas(steps), every * gaps + 1, every=every, known=known, key_sigma=0.02)
     keys = range(0, every * gaps + 1, every)
     assert moves(plan) == [0 if p in keys[:known] else steps for p in plan.frames]
     for line in plan.levels:
@@ -157,7 +150,7 @@ def test_resampling_goes_up_and_down(
 ) -> None:
     begin = jump * jumps
     steps = max(begin + above, jump + 1)
-    plan = resampled(grid(steps), frames, jump=jump, times=times, begin=begin, history=history)
+    plan = resampled(sigmas(steps), frames, jump=jump, times=times, begin=begin, history=history)
     ups = times * (begin // jump - (begin == steps))
     assert sum(isinstance(row, Renoise) for row in plan.rows) == ups
     assert moves(plan) == [0] * history + [begin + ups * jump] * frames
@@ -175,7 +168,7 @@ def test_recalled_frames_are_seen_by_all_and_see_each_other(
     memory: set[int], mask: str, lag: int, history: int
 ) -> None:
     guide = guidance.history(1.5)
-    walk = staircase(grid(4), 3, lag=lag, history=history, mask=mask, guide=guide)  # type: ignore[arg-type]
+    walk = staircase(sigmas(4), 3, lag=lag, history=history, mask=mask, guide=guide)  # type: ignore[arg-type]
     plan, count = recalled(walk, sorted(memory), at=10, sigma=0.02), len(memory)
     assert plan.frames == (*sorted(memory), *(10 + frame for frame in walk.frames))
     assert [line[count:] for line in plan.levels] == list(walk.levels)
@@ -190,7 +183,7 @@ def test_recalled_frames_are_seen_by_all_and_see_each_other(
 
 
 def test_recalling_keeps_what_a_plan_does_besides() -> None:
-    plan = recalled(overlapped(grid(2), 3, clip=2, overlap=1, level=1, smooth=1), [0, 2], at=4)
+    plan = recalled(overlapped(sigmas(2), 3, clip=2, overlap=1, level=1, smooth=1), [0, 2], at=4)
     assert plan.frames == (0, 2, 4, 5, 5, 6)
     assert [row.slots for row in plan.rows if isinstance(row, Renoise)] == [(4,), (2, 4, 5)]
     assert [row.slots for row in plan.rows if isinstance(row, Fuse)] == [(3, 4)]
@@ -205,7 +198,7 @@ def test_recalled_frames_are_computed_once() -> None:
     def script(frames: Sequence[int]) -> tuple[Tensor, None]:
         return system.actions(actions[:, list(frames)]), None
 
-    plan = recalled(staircase(grid(2), 3, lag=2, history=1), [2, 5, 7], at=12, sigma=0.05)
+    plan = recalled(staircase(sigmas(2), 3, lag=2, history=1), [2, 5, 7], at=12, sigma=0.05)
     given, noise = torch.randn(1, 4, 16, 4, 4), KeyedNoise((1,), (16, 4, 4))
     reader = CachedFramePredictor(system.backbone, script)
     with torch.inference_mode():
@@ -218,23 +211,26 @@ def test_recalled_frames_are_computed_once() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: trapezoid(grid(4), 4, lag=5), "the lag must lie between 0 and 4, got 5"),
-        (lambda: trapezoid(grid(4), 0, lag=1), "at least one step and one frame"),
-        (lambda: rolling(grid(4), 2, lag=0), "the lag must lie between 1 and 4, got 0"),
-        (lambda: rolling(grid(4), 2, window=1), "a window has two halves, so at least 2 frames, got 1"),
-        (lambda: overlapped(grid(4), 6, clip=3, overlap=3, level=2), "longer than their overlap"),
-        (lambda: overlapped(grid(4), 6, clip=4, overlap=1, level=2), "share 1 fill 4 or 7 frames, not 6"),
-        (lambda: overlapped(grid(4), 6, clip=4, overlap=2, level=5), "between 1 and 4, got 5"),
-        (lambda: overlapped(grid(4), 6, clip=4, overlap=2, level=2, smooth=4), "between 0 and 3, got 4"),
-        (lambda: stitched(grid(4), 3, window=4, overlap=1), "no longer than the 3 frames"),
-        (lambda: keyframes(grid(4), 6, every=2), "the last of 6 frames is no keyframe"),
-        (lambda: keyframes(grid(4), 5, every=2, known=4), "known keyframes must lie between 0 and 3, got 4"),
-        (lambda: recalled(staircase(grid(4), 2, lag=4), [3], at=3), "before frame 3"),
-        (lambda: recalled(staircase(grid(4), 2, lag=4), [1, 1], at=3), "named once, in order"),
-        (lambda: recalled(staircase(grid(4), 2, lag=4), [-1], at=3), "frames are counted from 0"),
-        (lambda: resampled(grid(4), 2, jump=3), "must divide the 4 levels"),
-        (lambda: resampled(grid(4), 2, jump=4), "smaller than the 4 steps"),
-        (lambda: resampled(grid(4), 2, jump=1, begin=5), "to begin at must lie between 1 and 4, got 5"),
+        (lambda: trapezoid(sigmas(4), 4, lag=5), "the lag must lie between 0 and 4, got 5"),
+        (lambda: trapezoid(sigmas(4), 0, lag=1), "at least one step and one frame"),
+        (lambda: rolling(sigmas(4), 2, lag=0), "the lag must lie between 1 and 4, got 0"),
+        (lambda: rolling(sigmas(4), 2, window=1), "a window has two halves, so at least 2 frames, got 1"),
+        (lambda: overlapped(sigmas(4), 6, clip=3, overlap=3, level=2), "longer than their overlap"),
+        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=1, level=2), "share 1 fill 4 or 7 frames, not 6"),
+        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=2, level=5), "between 1 and 4, got 5"),
+        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=2, level=2, smooth=4), "between 0 and 3, got 4"),
+        (lambda: stitched(sigmas(4), 3, window=4, overlap=1), "no longer than the 3 frames"),
+        (lambda: keyframes(sigmas(4), 6, every=2), "the last of 6 frames is no keyframe"),
+        (
+            lambda: keyframes(sigmas(4), 5, every=2, known=4),
+            "known keyframes must lie between 0 and 3, got 4",
+        ),
+        (lambda: recalled(staircase(sigmas(4), 2, lag=4), [3], at=3), "before frame 3"),
+        (lambda: recalled(staircase(sigmas(4), 2, lag=4), [1, 1], at=3), "named once, in order"),
+        (lambda: recalled(staircase(sigmas(4), 2, lag=4), [-1], at=3), "frames are counted from 0"),
+        (lambda: resampled(sigmas(4), 2, jump=3), "must divide the 4 levels"),
+        (lambda: resampled(sigmas(4), 2, jump=4), "smaller than the 4 steps"),
+        (lambda: resampled(sigmas(4), 2, jump=1, begin=5), "to begin at must lie between 1 and 4, got 5"),
     ],
 )
 def test_impossible_requests_are_refused(make: Callable[[], Plan], sentence: str) -> None:
@@ -245,20 +241,20 @@ def test_impossible_requests_are_refused(make: Callable[[], Plan], sentence: str
 @pytest.mark.parametrize(
     ("make", "bound"),
     [
-        (lambda s: trapezoid(grid(s), FRAMES, lag=s // 4), 0.045),
-        (lambda s: trapezoid(grid(s), FRAMES - 1, lag=s // 2), 0.045),
-        (lambda s: rolling(grid(s), 2, lag=s // 4, history=1), 0.011),
-        (lambda s: rolling(grid(s), 4, lag=s // 2, history=1), 0.027),
-        (lambda s: rolling(grid(s), 4, lag=s // 2, history=1, window=4), 0.027),
-        (lambda s: keyframes(grid(s), FRAMES, every=5), 0.045),
-        (lambda s: keyframes(grid(s), FRAMES - 1, every=2, known=1), 0.026),
-        (lambda s: keyframes(grid(s), FRAMES, every=5, known=2), 0.012),
-        (lambda s: stitched(grid(s), FRAMES, window=6, overlap=0), 0.05),
-        (lambda s: resampled(grid(s), FRAMES, jump=s // 2), 0.048),
-        (lambda s: resampled(grid(s), FRAMES - 1, jump=s // 2, times=2, history=1), 0.03),
-        (lambda s: resampled(grid(s), FRAMES, jump=s // 2, begin=s // 2), 0.02),
-        (lambda s: recalled(staircase(grid(s), 4, lag=s // 4, mask="bidirectional"), [0, 1], at=2), 0.026),
-        (lambda s: recalled(staircase(grid(s), 2, lag=s, history=1), [0, 1], at=3), 0.025),
+        (lambda s: trapezoid(sigmas(s), FRAMES, lag=s // 4), 0.045),
+        (lambda s: trapezoid(sigmas(s), FRAMES - 1, lag=s // 2), 0.045),
+        (lambda s: rolling(sigmas(s), 2, lag=s // 4, history=1), 0.011),
+        (lambda s: rolling(sigmas(s), 4, lag=s // 2, history=1), 0.027),
+        (lambda s: rolling(sigmas(s), 4, lag=s // 2, history=1, window=4), 0.027),
+        (lambda s: keyframes(sigmas(s), FRAMES, every=5), 0.045),
+        (lambda s: keyframes(sigmas(s), FRAMES - 1, every=2, known=1), 0.026),
+        (lambda s: keyframes(sigmas(s), FRAMES, every=5, known=2), 0.012),
+        (lambda s: stitched(sigmas(s), FRAMES, window=6, overlap=0), 0.05),
+        (lambda s: resampled(sigmas(s), FRAMES, jump=s // 2), 0.048),
+        (lambda s: resampled(sigmas(s), FRAMES - 1, jump=s // 2, times=2, history=1), 0.03),
+        (lambda s: resampled(sigmas(s), FRAMES, jump=s // 2, begin=s // 2), 0.02),
+        (lambda s: recalled(staircase(sigmas(s), 4, lag=s // 4, mask="bidirectional"), [0, 1], at=2), 0.026),
+        (lambda s: recalled(staircase(sigmas(s), 2, lag=s, history=1), [0, 1], at=3), 0.025),
     ],
 )
 def test_with_steps_the_error_vanishes(make: Makes, bound: float) -> None:
@@ -270,15 +266,15 @@ def test_with_steps_the_error_vanishes(make: Makes, bound: float) -> None:
 @pytest.mark.parametrize(
     ("make", "bias"),
     [
-        (lambda s: stitched(grid(s), FRAMES, window=5, overlap=4), 0.175),
-        (lambda s: stitched(grid(s), FRAMES, window=4, overlap=2), 0.333),
-        (lambda s: stitched(grid(s), FRAMES, window=2, overlap=1), 0.696),
-        (lambda s: stitched(grid(s), FRAMES, window=2, overlap=0), RHO),
-        (lambda s: overlapped(grid(s), FRAMES, clip=4, overlap=2, level=s // 8), 0.05),
-        (lambda s: overlapped(grid(s), FRAMES, clip=4, overlap=2, level=s // 2), 0.219),
-        (lambda s: overlapped(grid(s), FRAMES, clip=4, overlap=2, level=s // 2, smooth=s // 4), 0.189),
-        (lambda s: rolling(grid(s), 2, lag=s // 4, history=1, window=2), 0.21),
-        (lambda s: rolling(grid(s), 2, lag=s // 4, history=1, window=4), 0.036),
+        (lambda s: stitched(sigmas(s), FRAMES, window=5, overlap=4), 0.175),
+        (lambda s: stitched(sigmas(s), FRAMES, window=4, overlap=2), 0.333),
+        (lambda s: stitched(sigmas(s), FRAMES, window=2, overlap=1), 0.696),
+        (lambda s: stitched(sigmas(s), FRAMES, window=2, overlap=0), RHO),
+        (lambda s: overlapped(sigmas(s), FRAMES, clip=4, overlap=2, level=s // 8), 0.05),
+        (lambda s: overlapped(sigmas(s), FRAMES, clip=4, overlap=2, level=s // 2), 0.219),
+        (lambda s: overlapped(sigmas(s), FRAMES, clip=4, overlap=2, level=s // 2, smooth=s // 4), 0.189),
+        (lambda s: rolling(sigmas(s), 2, lag=s // 4, history=1, window=2), 0.21),
+        (lambda s: rolling(sigmas(s), 2, lag=s // 4, history=1, window=4), 0.036),
     ],
 )
 def test_what_does_not_see_all_errs_and_says_so(make: Makes, bias: float) -> None:
@@ -288,7 +284,7 @@ def test_what_does_not_see_all_errs_and_says_so(make: Makes, bias: float) -> Non
 
 def test_a_queue_that_forgets_what_has_left_loses_it() -> None:
     """Frames are right one by one, but hang together less; one frame of history is all that AR(1) needs."""
-    plan = rolling(grid(64), 5, lag=32)
+    plan = rolling(sigmas(64), 5, lag=32)
     assert covariance(plan).diag()[:5].tolist() == pytest.approx([1] * 5, abs=0.05)
     assert error(plan) == pytest.approx(0.528, abs=0.02)
 
@@ -296,13 +292,13 @@ def test_a_queue_that_forgets_what_has_left_loses_it() -> None:
 def test_strides_of_a_queue_join() -> None:
     """Two frames and then two more are four: the end of a walk is what the next is given."""
     noise = KeyedNoise((7,), (3,))
-    whole = rolling(grid(8), 4, lag=2, history=1)
+    whole = rolling(sigmas(8), 4, lag=2, history=1)
     start = torch.randn(1, sum(whole.given), 3, generator=torch.Generator().manual_seed(0))
 
     def predict(look: ModelInput) -> Tensor:
         return look.x.cumsum(1) / 3 + look.sigma[..., None]
 
-    half = rolling(grid(8), 2, lag=2, history=1)
+    half = rolling(sigmas(8), 2, lag=2, history=1)
     first = execute(half, each(predict), noise, given=start)
     second = execute(half, each(predict), lambda frame, use: noise(frame + 2, use), given=first[:, 2:])
     torch.testing.assert_close(
@@ -316,7 +312,7 @@ def test_frames_may_be_denoised_in_any_order(seed: int) -> None:
 
     def path(steps: int) -> Plan:
         rng, levels = random.Random(seed), [(steps,) * FRAMES]
-        rising = tuple(reversed(grid(steps)))
+        rising = tuple(reversed(sigmas(steps)))
         rows: list[Pass] = []
         while any(levels[-1]):
             noisy = [p for p in range(FRAMES) if levels[-1][p]]
@@ -333,26 +329,26 @@ def test_frames_may_be_denoised_in_any_order(seed: int) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        trapezoid(grid(6), 5, lag=2),
-        stitched(grid(6), 5, window=3, overlap=2),
-        keyframes(grid(6), 5, every=2),
-        staircase(grid(6), 5, lag=3, chunk=2),
+        trapezoid(sigmas(6), 5, lag=2),
+        stitched(sigmas(6), 5, window=3, overlap=2),
+        keyframes(sigmas(6), 5, every=2),
+        staircase(sigmas(6), 5, lag=3, chunk=2),
     ],
 )
 def test_frames_that_know_nothing_of_each_other_do_not_feel_the_method(plan: Plan) -> None:
     noise = KeyedNoise((1, 2, 3), (4,))
-    expected = execute(staircase(grid(6), 5, lag=0), alone, noise)
+    expected = execute(staircase(sigmas(6), 5, lag=0), alone, noise)
     torch.testing.assert_close(execute(plan, alone, noise), expected)
     torch.testing.assert_close(execute(plan, alone, KeyedNoise((2,), (4,))), expected[1:2])
 
 
 def test_what_is_known_comes_back_bit_for_bit() -> None:
     values = torch.randn(2, 3, 4)
-    plan = keyframes(grid(3), 3, every=1, known=3)
+    plan = keyframes(sigmas(3), 3, every=1, known=3)
     assert not plan.rows and torch.equal(execute(plan, alone, KeyedNoise((0, 1), (4,)), given=values), values)
     for plan in (
-        keyframes(grid(3), 5, every=2, known=3, key_sigma=0.1),
-        recalled(resampled(grid(4), 2, jump=2, history=1), [2, 5], at=9, sigma=0.1),
+        keyframes(sigmas(3), 5, every=2, known=3, key_sigma=0.1),
+        recalled(resampled(sigmas(4), 2, jump=2, history=1), [2, 5], at=9, sigma=0.1),
     ):
         dream = execute(plan, each(lambda branch: branch.x.sin()), KeyedNoise((0, 1), (4,)), given=values)
         assert torch.equal(dream[:, [p for p, known in enumerate(plan.given) if known]], values)
@@ -361,7 +357,7 @@ def test_what_is_known_comes_back_bit_for_bit() -> None:
 def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     """True of one deterministic step, and so of what guidance is asked for; from then on states differ."""
     branches = (Branch(1.7), Branch(-0.4, conditional=False), Branch(-0.3, input_sigma=((0, 1.0),)))
-    line = staircase(grid(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: branches)
+    line = staircase(sigmas(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: branches)
     levels = line.levels[1:3]
     row = line.rows[1]
     assert isinstance(row, Pass)
