@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig
 from dreamwalk.distributed import pick_device
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.published.hunyuan_weights import read_hunyuan
+from dreamwalk.published.hunyuan import read_hunyuan
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 

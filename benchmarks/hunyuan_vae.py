@@ -27,7 +27,8 @@ from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
-from dreamwalk.published.vae import public_name
+from dreamwalk.published.names import renamed
+from dreamwalk.published.vae import VAE_NAMES
 
 Coders = dict[str, Callable[[], Tensor]]
 
@@ -108,7 +109,7 @@ def coders(options: Options, way: Literal["encode", "decode"]) -> Coders:
     )
     theirs.use_framewise_encoding = theirs.use_framewise_decoding = False
     given = theirs.state_dict()
-    ours.load_state_dict({name: given[public_name(name)] for name in ours.state_dict()})
+    ours.load_state_dict({name: given[renamed(name, VAE_NAMES)] for name in ours.state_dict()})
     kind = torch.float16 if options.device == "cuda" else torch.float32
     for part in (ours, theirs):
         (part.half() if options.device == "cuda" else part).eval().to(options.device)

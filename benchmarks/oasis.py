@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.distributed import pick_device
 from dreamwalk.layers import vp
-from dreamwalk.published.oasis_weights import ACTIONS, public_name, public_shape
+from dreamwalk.published.names import renamed
+from dreamwalk.published.oasis import ACTIONS, OASIS_NAMES, public_shape
 from dreamwalk.rollout.realtime import EagerPass, Session, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_sigmas, ddim_timesteps
 
@@ -146,7 +147,9 @@ def public_network(folder: Path, backbone: STDiT, actions: nn.Module, device: to
     )
     named = nn.ModuleDict({"backbone": backbone, "actions": actions}).state_dict()
     weights = {
-        public_name(name): tensor.reshape(public_shape(name, tuple(tensor.shape), patch=config.patch))
+        renamed(name, OASIS_NAMES): tensor.reshape(
+            public_shape(name, tuple(tensor.shape), patch=config.patch)
+        )
         for name, tensor in named.items()
     }
     missing, unexpected = dit.load_state_dict(weights, strict=False)

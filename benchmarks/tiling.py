@@ -28,7 +28,8 @@ from torch import Tensor
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.tiles import Tiling, tiled_decode
 from dreamwalk.device.peak import decode_bytes
-from dreamwalk.published.vae import public_name, read_vae
+from dreamwalk.published.names import renamed
+from dreamwalk.published.vae import VAE_NAMES, read_vae
 from dreamwalk.weights import files
 
 SMALL = CausalVAEConfig(channels=4, widths=(16, 32, 32, 32), blocks=1, groups=8, scale=1.0)
@@ -129,7 +130,7 @@ def diffusers(codec: CausalVAE, options: Options) -> Any:
         layers_per_block=config.blocks,
         norm_num_groups=config.groups,
     ).eval()
-    theirs.load_state_dict({public_name(name): tensor for name, tensor in codec.state_dict().items()})
+    theirs.load_state_dict({renamed(name, VAE_NAMES): tensor for name, tensor in codec.state_dict().items()})
     theirs.use_framewise_decoding = "tiles" in str(options.way)
     if theirs.use_framewise_decoding:
         steps = [tile - overlap for tile, overlap in zip(options.tile, options.overlap, strict=True)]

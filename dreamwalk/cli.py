@@ -294,14 +294,13 @@ def import_weights(words: list[str]) -> None:
     name, rest = _named(words, "import", known)
     if name not in ("", *known):
         raise UserError(f"there are no published weights called '{name}'" + _suggest(name, known))
-    from dreamwalk.published import hunyuan
-    from dreamwalk.published import oasis as published
+    from dreamwalk.published import hunyuan, oasis
 
     prog = f"dreamwalk import {name or 'NAME'}"
     if name == "hunyuanvideo":
-        hunyuan.import_weights(_flags(hunyuan.ImportHunyuan, rest, prog=prog))
+        hunyuan.import_hunyuan(_flags(hunyuan.ImportHunyuan, rest, prog=prog))
     else:
-        published.import_weights(_flags(published.Import, rest, prog=prog))
+        oasis.import_oasis(_flags(oasis.ImportOasis, rest, prog=prog))
 
 
 def collect(words: list[str]) -> None:

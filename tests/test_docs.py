@@ -59,7 +59,7 @@ def test_flags_exist() -> None:
     from dreamwalk.evaluation.clips import Evaluate as EvaluateClips
     from dreamwalk.evaluation.examine import Evaluate
     from dreamwalk.published.hunyuan import ImportHunyuan
-    from dreamwalk.published.oasis import Import
+    from dreamwalk.published.oasis import ImportOasis
 
     kinds = {
         "play": cli.Play,
@@ -69,7 +69,7 @@ def test_flags_exist() -> None:
         "videos": CollectVideos,
         "game": CollectGame,
         "latents": CollectLatents,
-        "import": Import,
+        "import": ImportOasis,
     }
     for page, words in commands(whole=True):
         flags = words[2:]
@@ -77,7 +77,7 @@ def test_flags_exist() -> None:
             continue
         kind = kinds.get(words[1] if words[0] == "collect" else words[0], Train)
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
-        other = {Sample: SampleClip, Evaluate: EvaluateClips, Import: ImportHunyuan}
+        other = {Sample: SampleClip, Evaluate: EvaluateClips, ImportOasis: ImportHunyuan}
         kind = other.get(kind, kind) if of_clips else kind
         default = defaults(words[1]) if kind is Train else None
         try:

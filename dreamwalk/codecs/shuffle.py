@@ -6,7 +6,7 @@ and beside it by a shortcut that learns nothing: it averages channels, or repeat
 2410.10733). The same shortcut leads past the layers next to the latents. Norms are of each position and
 attention looks back, so no frame sees a later one: a stream is coded exactly, in space that grows by the
 attention's keys and values only. `hunyuan15()` has the published sizes (1,260,634,115 parameters);
-`published.hunyuan15_weights` reads what was published.
+`published.vae` reads the published weights.
 """
 
 from __future__ import annotations

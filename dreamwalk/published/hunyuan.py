@@ -1,12 +1,23 @@
 """The published HunyuanVideo as one weight file of the system `moviegen`: `dreamwalk import hunyuanvideo`.
 
-Its text encoders stay where they are, and the file names them. That of HunyuanVideo-I2V also looks at the
-first picture, of whose tokens every second is kept for latent concatenation and every fourth for token
-replacement (`image_embed_interleave` of diffusers' `HunyuanVideoImageToVideoPipeline`).
+    for text                     hunyuanvideo-community/HunyuanVideo, tencent/HunyuanVideo
+    images, latent_concat        hunyuanvideo-community/HunyuanVideo-I2V-33ch
+    images, token_replace        hunyuanvideo-community/HunyuanVideo-I2V, tencent/HunyuanVideo-I2V
+    1.5, text or images          hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and its kin
+
+Diffusers' layout is a folder with `config.json` and safetensors, perhaps in shards with an index. The
+authors' is one pickled file, which is not opened: as safetensors, under the same names, it is. Its sizes are
+read from its shapes, which do not tell token replacement from text alone.
+
+The text encoders stay where they are, and the file names them. That of HunyuanVideo-I2V also sees the first
+frame, of whose tokens every second is kept for latent concatenation and every fourth for token replacement
+(`image_embed_interleave` of diffusers' `HunyuanVideoImageToVideoPipeline`).
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +35,10 @@ from dreamwalk.conditions.hunyuan import HunyuanTextConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.patches import Extent
 from dreamwalk.published import hunyuan15
-from dreamwalk.published import hunyuan15_weights as weights15
-from dreamwalk.published.hunyuan_weights import read_hunyuan
-from dreamwalk.published.vae import read_vae
+from dreamwalk.published.names import BLOCKS, DIFFUSERS, TENCENT, Renamed, public_parts, shapes_of
+from dreamwalk.published.vae import MEND, read_vae, read_vae15
 from dreamwalk.systems.moviegen import MoviegenConfig
+from dreamwalk.validation import Count, assembled, mending, read_json, relative, required
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json, to_json
 
@@ -39,6 +50,14 @@ EVERY = {None: 0, "latent_concat": 2, "token_replace": 4}
 """Of the tokens of a picture it is told every so many-th."""
 PARTS = {"img_in.proj.weight": "transformer", "quant_conv.weight": "VAE"}
 """By which tensor its authors' files are told apart."""
+
+FIELDS: dict[str, Any] = {
+    "num_single_layers": Count,
+    "pooled_projection_dim": Count,
+    "guidance_embeds": bool,
+    "image_condition_type": Literal["latent_concat", "token_replace"] | None,
+}
+"""Of the config of the first HunyuanVideo's transformer, besides `hunyuan15.FIELDS`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class ImportHunyuan:
     """How its authors' file is shown a picture, which it does not say when it is `token_replace`."""
 
 
-def import_weights(order: ImportHunyuan) -> None:
+def import_hunyuan(order: ImportHunyuan) -> None:
     """Read the published files and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
     tensors, metadata = hunyuan_system(order.folder, words=order.words, image=order.image, dtype=order.dtype)
@@ -90,19 +109,19 @@ def hunyuan_system(
     tensors, about = read_hunyuan(transformer, axes=axes)
     backbone = from_json(ClipBackboneConfig, about["backbone"])
     if isinstance(backbone, MultiEncoderMMDiTConfig):
-        codec_tensors, second = weights15.read_vae(vae)
-        config = hunyuan15.published(folder, backbone, second, words=words, image=about["image"])
+        codec_tensors, second = read_vae15(vae)
+        config = hunyuan15.hunyuan15_config(folder, backbone, second, words=words, image=about["image"])
     else:
         image = about["image"] or image
         codec_tensors, first = read_vae(vae)
-        config = published(backbone, first, words=words or HUBS[image], image=image)
+        config = hunyuan_config(backbone, first, words=words or HUBS[image], image=image)
     config = replace(config, precision=dtype)
     named = _named("backbone", tensors, getattr(torch, dtype)) | _named("codec", codec_tensors, None)
     notes = {"trained": "by its authors: HunyuanVideo", "licence": "Tencent Hunyuan Community License"}
     return named, {"system": "moviegen", "config": to_json(config), "notes": notes}
 
 
-def published(
+def hunyuan_config(
     backbone: MMDiTConfig, codec: CausalVAEConfig, *, words: str, image: Image | None
 ) -> MoviegenConfig:
     """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for pictures.
@@ -146,3 +165,97 @@ def _parts(folder: Path) -> tuple[Path, Path]:
                 "diffusers has: download all of it, and convert what is a pickle"
             )
     return found["transformer"], found["VAE"]
+
+
+def read_hunyuan(
+    path: Path | str, *, axes: Extent = (16, 56, 56)
+) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+    """A published transformer as tensors of `MMDiT`, read one by one when asked for, and JSON-able metadata:
+    its config as `backbone`, and as `image` how it is shown one (None, `latent_concat`, `token_replace`).
+
+    `path` is diffusers' folder, or that of the whole pipeline, or their file as safetensors, of which `axes`
+    cannot be read. UserError with one sentence for what is missing, too much, pickled or of other sizes.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder = path / "transformer" if (path / "transformer").is_dir() else path
+        config, image = _diffusers_config(folder)
+        places, layout = _diffusers_places(folder), DIFFUSERS
+    else:
+        if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+            raise UserError(
+                f"'{path}' is a pickle, which can run code when loaded: convert it to safetensors, or take "
+                "the folder of diffusers"
+            )
+        with files.opened(path) as file:
+            places, layout = dict.fromkeys(file.keys(), path), TENCENT
+        config = _tencent_config(shapes_of(places), axes, source=f"'{path}'")
+        image = "latent_concat" if config.cond_channels else None
+    source = f"'{path}'"
+    wanted = files.on_meta(config.build, shapes_of(places), source=source).state_dict()
+    tensors = Renamed(
+        wanted, places, lambda name: public_parts(name, config, layout), source=source, layout="HunyuanVideo"
+    )
+    return tensors, {"source": "HunyuanVideo", "image": image, "backbone": to_json(config)}
+
+
+def _diffusers_places(folder: Path) -> dict[str, Path]:
+    """The file of every tensor: as the index says, or all in the only file."""
+    index = sorted(folder.glob("diffusion_pytorch_model*.safetensors.index.json"))
+    if index:
+        source, given = f"'{index[0]}'", read_json(index[0], mend=MEND)
+        with mending(MEND):
+            said = required({"weight_map": dict[str, str]}, given, source)
+            named = said["weight_map"].items()
+            return {name: folder / relative(file, f"{source}: {name}") for name, file in named}
+    single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    if not single:
+        raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")
+    with files.opened(single[0]) as file:
+        return dict.fromkeys(file.keys(), single[0])
+
+
+def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"'{folder}' lacks config.json: it is not a folder of diffusers")
+    given = read_json(path, dict[str, Any], mend=MEND)
+    known = "HunyuanVideoTransformer3DModel", hunyuan15.TRANSFORMER15
+    if given.get("_class_name") not in known:
+        raise UserError(f"'{path}' is of {given.get('_class_name')}, not of HunyuanVideo's transformer")
+    if given["_class_name"] == hunyuan15.TRANSFORMER15:
+        return hunyuan15.transformer_config(given, source=f"'{path}'")
+    with mending(MEND):
+        said = required(hunyuan15.FIELDS | FIELDS, {"image_condition_type": None} | given, f"'{path}'")
+        single, pooled = said["num_single_layers"], said["pooled_projection_dim"]
+        own = {"single_blocks": single, "pooled_dim": pooled, "guidance": said["guidance_embeds"]}
+        config = assembled(MMDiTConfig, hunyuan15.common_sizes(said) | own, f"'{path}'")
+        return config, said["image_condition_type"]
+
+
+def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, source: str) -> MMDiTConfig:
+    try:
+        width, inputs, *patch = shapes["img_in.proj.weight"]
+        channels = shapes["final_layer.linear.weight"][0] // math.prod(patch)
+        counts = (
+            len({match[0] for name in shapes if (match := re.match(rf"{blocks}\.\d+\.", name))})
+            for blocks in (re.escape(names[TENCENT]) for names in BLOCKS.values())
+        )
+        refine, dual, single = counts
+        return MMDiTConfig(
+            channels=channels,
+            cond_channels=inputs - channels,
+            width=width,
+            heads=width // shapes["single_blocks.0.q_norm.weight"][0],
+            double_blocks=dual,
+            single_blocks=single,
+            refiner_blocks=refine,
+            patch=(patch[0], patch[1], patch[2]),
+            text_dim=shapes["txt_in.input_embedder.weight"][1],
+            pooled_dim=shapes["vector_in.in_layer.weight"][1],
+            guidance="guidance_in.mlp.0.weight" in shapes,
+            axes=axes,
+            ratio=shapes["double_blocks.0.img_mlp.fc1.weight"][0] // width,
+        )
+    except (LookupError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{source} is not of the layout of HunyuanVideo ({error})") from None

@@ -1,4 +1,5 @@
-"""Names of the transformers of HunyuanVideo: ours, diffusers' and their authors'.
+"""Published tensors under our names, and the names of HunyuanVideo's transformers, which have two layouts:
+diffusers' and their authors'.
 
 What differs by more than a name:
 
@@ -11,42 +12,38 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiTConfig
+from dreamwalk.errors import UserError
+from dreamwalk.weights import files
 
 QKV = "attn.to_q attn.to_k attn.to_v"
+TEXT = "context_embedder.time_text_embed"
+CLIP = "time_text_embed"
 ROOT = {
     "embed.project": ("x_embedder.proj", "img_in.proj"),
     "refiner.embed": ("context_embedder.proj_in", "txt_in.input_embedder"),
-    "refiner.sigma.mlp.0": (
-        "context_embedder.time_text_embed.timestep_embedder.linear_1",
-        "txt_in.t_embedder.mlp.0",
-    ),
-    "refiner.sigma.mlp.2": (
-        "context_embedder.time_text_embed.timestep_embedder.linear_2",
-        "txt_in.t_embedder.mlp.2",
-    ),
-    "refiner.mean.0": (
-        "context_embedder.time_text_embed.text_embedder.linear_1",
-        "txt_in.c_embedder.linear_1",
-    ),
-    "refiner.mean.2": (
-        "context_embedder.time_text_embed.text_embedder.linear_2",
-        "txt_in.c_embedder.linear_2",
-    ),
-    "sigma.mlp.0": ("time_text_embed.timestep_embedder.linear_1", "time_in.mlp.0"),
-    "sigma.mlp.2": ("time_text_embed.timestep_embedder.linear_2", "time_in.mlp.2"),
-    "guidance.mlp.0": ("time_text_embed.guidance_embedder.linear_1", "guidance_in.mlp.0"),
-    "guidance.mlp.2": ("time_text_embed.guidance_embedder.linear_2", "guidance_in.mlp.2"),
-    "pooled.0": ("time_text_embed.text_embedder.linear_1", "vector_in.in_layer"),
-    "pooled.2": ("time_text_embed.text_embedder.linear_2", "vector_in.out_layer"),
+    "refiner.sigma.mlp.0": (f"{TEXT}.timestep_embedder.linear_1", "txt_in.t_embedder.mlp.0"),
+    "refiner.sigma.mlp.2": (f"{TEXT}.timestep_embedder.linear_2", "txt_in.t_embedder.mlp.2"),
+    "refiner.mean.0": (f"{TEXT}.text_embedder.linear_1", "txt_in.c_embedder.linear_1"),
+    "refiner.mean.2": (f"{TEXT}.text_embedder.linear_2", "txt_in.c_embedder.linear_2"),
+    "sigma.mlp.0": (f"{CLIP}.timestep_embedder.linear_1", "time_in.mlp.0"),
+    "sigma.mlp.2": (f"{CLIP}.timestep_embedder.linear_2", "time_in.mlp.2"),
+    "guidance.mlp.0": (f"{CLIP}.guidance_embedder.linear_1", "guidance_in.mlp.0"),
+    "guidance.mlp.2": (f"{CLIP}.guidance_embedder.linear_2", "guidance_in.mlp.2"),
+    "pooled.0": (f"{CLIP}.text_embedder.linear_1", "vector_in.in_layer"),
+    "pooled.2": (f"{CLIP}.text_embedder.linear_2", "vector_in.out_layer"),
     "modulation.project": ("norm_out.linear[d:] norm_out.linear[:d]", "final_layer.adaLN_modulation.1"),
     "head.project": ("proj_out", "final_layer.linear"),
 }
-KINDS = {
+MULTI_ENCODER = {
     "sigma.mlp.0": ("time_embed.timestep_embedder.linear_1",),
     "sigma.mlp.2": ("time_embed.timestep_embedder.linear_2",),
     "glyph.0": ("context_embedder_2.norm",),
@@ -69,7 +66,7 @@ REFINER = {
     "feedforward.2": ("ff.net.2", "mlp.fc2"),
     "modulation.project": ("norm_out.linear", "adaLN_modulation.1"),
 }
-DUAL = {
+DOUBLE = {
     "video.modulation.project": ("norm1.linear", "img_mod.linear"),
     "video.qkv": (QKV, "img_attn_qkv"),
     "video.norm": ("attn.norm_q attn.norm_k", "img_attn_q_norm img_attn_k_norm"),
@@ -95,7 +92,7 @@ SINGLE = {
 widths, and of a bias only rows are taken."""
 BLOCKS = {
     "refiner": ("context_embedder.token_refiner.refiner_blocks", "txt_in.individual_token_refiner.blocks"),
-    "dual": ("transformer_blocks", "double_blocks"),
+    "double": ("transformer_blocks", "double_blocks"),
     "single": ("single_transformer_blocks", "single_blocks"),
 }
 DIFFUSERS, TENCENT = 0, 1
@@ -106,8 +103,8 @@ class Part(NamedTuple):
     """A tensor of theirs, or rows and columns of it."""
 
     name: str
-    rows: slice
-    columns: slice
+    rows: slice = slice(None)
+    columns: slice = slice(None)
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns, if the tensor has this shape; a bias has one column."""
@@ -117,11 +114,75 @@ class Part(NamedTuple):
         return len(range(whole[0])[self.rows]), len(range(math.prod(whole[1:]))[self.columns])
 
 
+class Renamed(Mapping[str, Tensor]):
+    """Tensors under our names and in our shapes, each read from its file when asked for and not kept."""
+
+    def __init__(
+        self,
+        wanted: Mapping[str, Tensor],
+        places: Mapping[str, Path],
+        parts: Callable[[str], list[Part]],
+        *,
+        source: str,
+        layout: str,
+    ) -> None:
+        """`places`: the file of each of their tensors; `parts`: theirs of each of ours.
+
+        UserError for the first tensor of `source` that is missing, too much, or of another shape.
+        """
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+        self.parts, self.places = {name: parts(name) for name in wanted}, places
+        known = shapes_of(places)
+        for name, given in self.parts.items():
+            shape = self.shapes[name]
+            for part in given:
+                if part.name not in known:
+                    raise UserError(f"{source} lacks '{part.name}': it is not {layout}, or not all of it")
+            rows, columns = zip(*(part.shape(known[part.name]) for part in given), strict=True)
+            if sum(rows) != shape[0] or set(columns) != {math.prod(shape[1:])}:
+                raise UserError(
+                    f"{source} has '{given[0].name}' of shape {known[given[0].name]}, which does not make "
+                    f"'{name}' of {shape}: it is of other sizes than it says"
+                )
+        used = {part.name for given in self.parts.values() for part in given}
+        if unknown := sorted(set(known) - used):
+            raise UserError(f"{source} also has '{unknown[0]}', which {layout} has not")
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = []
+        for part in self.parts[name]:
+            with files.opened(self.places[part.name]) as file:
+                given = file.get_slice(part.name)
+                cut = (part.rows, part.columns)[: len(given.get_shape())]
+                found.append(given[cut] if cut else file.get_tensor(part.name))
+        return (found[0] if len(found) == 1 else torch.cat(found)).reshape(self.shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def shapes_of(places: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors by name, read from their files; a tensor that its file lacks is left out."""
+    given = {path: files.read_shapes(path) for path in set(places.values())}
+    return {name: given[path][name] for name, path in places.items() if name in given[path]}
+
+
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    """A name of ours in their words: `table` is applied from first to last, `{way}` by direction."""
+    way = "downsamplers" if name.startswith("encoder.") else "upsamplers"
+    for ours, theirs in table.items():
+        name = name.replace(ours, theirs.format(way=way))
+    return name
+
+
 def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
     """Where a tensor of ours is at diffusers' (layout 0) or theirs (1)."""
     layer, kind = name.rsplit(".", 1)
     table: Mapping[str, tuple[str, ...]] = (
-        ROOT | KINDS if isinstance(config, MultiEncoderMMDiTConfig) else ROOT
+        ROOT | MULTI_ENCODER if isinstance(config, MultiEncoderMMDiTConfig) else ROOT
     )
     prefix = ""
     if match := re.fullmatch(r"(refiner\.)?blocks\.(\d+)\.(.+)", layer):
@@ -129,7 +190,7 @@ def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
         if match[1]:
             table, group = REFINER, "refiner"
         elif index < config.double_blocks:
-            table, group = DUAL, "dual"
+            table, group = DOUBLE, "double"
         else:
             table, group, index = SINGLE, "single", index - config.double_blocks
         prefix = f"{BLOCKS[group][layout]}.{index}."

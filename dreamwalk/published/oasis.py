@@ -1,7 +1,29 @@
-"""Weights that others trained and published, as weight files of ours: `dreamwalk import NAME`."""
+"""The public weights of Oasis as one weight file of the system `forcing`: `dreamwalk import oasis`.
+
+Etched/oasis-500m has two files, `oasis500m.safetensors` and `vit-l-20.safetensors`. How their authors play
+them (github.com/etched-ai/open-oasis, generate.py):
+
+    frames       360x640, in [-1, 1] for the codec, 20 a second; one prompt frame, resized, is enough
+    actions      25 numbers, `ACTIONS`, those of MineRL: buttons 0 or 1; a camera turn of up to 20 degrees
+                 either way is divided by 20, cut to steps of 1/40. cameraX is the first of MineRL's pair, the
+                 pitch (positive looks down), cameraY the second, the yaw (positive looks right)
+    which frame  action i leads into frame i; the first frame of all has the action of zeros
+    embedding    a linear layer, `actions`; added to the embedding of the noise level
+    steps        10 of DDIM with eta 0: timesteps 999, 899, ..., 99, then clean (`schedules.ddim.ddim_sigmas`)
+    noise        normal, cut to +-20, which never happens; it is the VP sample of timestep 999, so multiply it
+                 by hypot(1 - sigma, sigma) of the first level (0.99945) for the flow sample
+    history      clean latents, neither noised nor scaled, labelled with timestep 14 (their "stabilization
+                 level" 15, less one): show them at sigma 0, so `history_sigma` is 0
+    window       32 frames with the new one: a cache of 31
+
+Their loop passes all 32 frames through the network at every step. Past frames are causal and always shown
+alike, so on a cache they pass once, and up to the 32nd frame the result is the same. From there on their loop
+forgets what frames of the window saw of frames before it, and the cache does not; positions are relative.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,27 +32,98 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
-from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
+from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
-from dreamwalk.codecs.vit import ViTCodecConfig, vit_l20
-from dreamwalk.images import Fit, fit, read_picture
-from dreamwalk.published import oasis_weights as oasis
+from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
+from dreamwalk.errors import UserError
+from dreamwalk.images import Fit, read_picture
+from dreamwalk.images import fit as resize
+from dreamwalk.published.names import Part, Renamed, renamed
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
+from dreamwalk.world import ActionSchema
 
 WINDOW = 32
 """Frames that the published network sees, the new one among them."""
 STEPS = 10
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: dict[torch.dtype, Precision] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+HOTBAR = tuple(f"hotbar.{slot}" for slot in range(1, 10))
+ACTIONS = (
+    "inventory",
+    "ESC",
+    *HOTBAR,
+    *("forward", "back", "left", "right", "cameraX", "cameraY", "jump", "sneak", "sprint"),
+    *("swapHands", "attack", "use", "pickItem", "drop"),
+)
+"""Of MineRL, in the order of the network's input."""
+PLAYED = {
+    "forward": "forward",
+    "back": "back",
+    "left": "left",
+    "right": "right",
+    "place": "use",
+    "jump": "jump",
+    "sneak": "sneak",
+    "sprint": "sprint",
+    "attack": "attack",
+    "drop": "drop",
+    "inventory": "inventory",
+    "swap": "swapHands",
+    "pick": "pickItem",
+    "escape": "ESC",
+    **{slot: slot for slot in HOTBAR},
+    "yaw": "cameraY",
+    "pitch": "cameraX",
+}
+"""Our names and theirs, in the order of `SCHEMA`."""
+SCHEMA = ActionSchema(buttons=tuple(PLAYED)[:-2], axes=("yaw", "pitch"), limits=(20.0, 20.0))
+FPS = 20.0
+PACE = 4.317 / FPS
+"""Blocks that a step of a walk covers (the game's walking speed); for the reckoning of poses only."""
+FIELD_OF_VIEW = 70.0
+"""Degrees from the top of a frame to its bottom, the game's default."""
+FILES = {"oasis500m.safetensors": ("backbone.", "actions."), "vit-l-20.safetensors": ("codec.",)}
+"""The two files, and which of our names each holds."""
+OASIS_NAMES = {
+    "actions.": "external_cond.",
+    "backbone.embed": "x_embedder.proj",
+    "backbone.sigma": "t_embedder",
+    "backbone.modulation.project": "final_layer.adaLN_modulation.1",
+    "backbone.head": "final_layer.linear",
+    "backbone.": "",
+    ".space.": ".s_",
+    ".time.": ".t_",
+    "_attention.qkv": "_attn.to_qkv",
+    "_attention.out": "_attn.to_out",
+    "_feedforward.0": "_mlp.fc1",
+    "_feedforward.2": "_mlp.fc2",
+    "_modulation.project": "_adaLN_modulation.1",
+    "codec.embed": "patch_embed.proj",
+    "codec.norm_encoder": "enc_norm",
+    "codec.moments": "quant_conv",
+    "codec.expand": "post_quant_conv",
+    "codec.norm_decoder": "dec_norm",
+    "codec.head": "predictor",
+    "codec.": "",
+    ".norm_attention": ".norm1",
+    ".norm_feedforward": ".norm2",
+    ".attention.qkv": ".attn.qkv",
+    ".attention.out": ".attn.proj",
+    ".feedforward.0": ".mlp.fc1",
+    ".feedforward.2": ".mlp.fc2",
+}
+"""Parts of our names and of theirs."""
+ROTARY = re.compile(r"(spatial_|temporal_|blocks\.\d+\.[st]_attn\.)rotary_emb\.freqs")
+"""Constants that their file repeats under any of these names; we compute them."""
 
 
 @dataclass(frozen=True)
-class Import:
+class ImportOasis:
     """Make one weight file of dreamwalk from files that others published, to play, sample or train on."""
 
     folder: tyro.conf.Positional[Path]
@@ -45,7 +138,7 @@ class Import:
     """Of the network, in the file and when it dreams; default: as published. The codec is in float32."""
 
 
-def import_weights(order: Import) -> None:
+def import_oasis(order: ImportOasis) -> None:
     """Read the two files of Oasis and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
     tensors, metadata = oasis_system(order.folder, starts=order.start, fit=order.fit, dtype=order.dtype)
@@ -72,22 +165,22 @@ def oasis_system(
     """Tensors and metadata of a weight file of the system `forcing`, played as its authors play Oasis.
 
     Sizes are the published ones, or those given, and so is the precision of the network. UserErrors as of
-    `published.oasis_weights.read_oasis`.
+    `read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    pictures = [picture(path, codec.size, fit) for path in starts] or [horizon(codec.size)]
-    tensors, about = oasis.read_oasis(folder, backbone=backbone, codec=codec)
+    pictures = [resize(read_picture(path), codec.size, fit) for path in starts] or [horizon(codec.size)]
+    tensors, about = read_oasis(folder, backbone=backbone, codec=codec)
     precision = dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
     own = getattr(torch, precision)
     tensors = {name: t if name.startswith("codec.") else t.to(own) for name, t in tensors.items()}
     linear = {
-        "mlp.0.weight": oasis.played(tensors.pop("actions.weight")),
+        "mlp.0.weight": played(tensors.pop("actions.weight")),
         "mlp.0.bias": tensors.pop("actions.bias"),
     }
     config = ForcingConfig(
         codec=codec,
         backbone=backbone,
-        actions=oasis.SCHEMA.size,
+        actions=SCHEMA.size,
         action_layers=1,
         steps=steps,
         spacing="ddim",
@@ -105,20 +198,15 @@ def _walkable(starts: np.ndarray) -> WorldSpec:
     """Every start stands at the origin, its eye 1.62 above the ground, and looks along x."""
     height, width = starts.shape[1:3]
     pose = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.62], [0, 0, 0, 1]], np.float32)
-    focal = height / 2 / np.tan(np.deg2rad(oasis.FIELD_OF_VIEW / 2))
+    focal = height / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW / 2))
     return WorldSpec(
-        actions=oasis.SCHEMA,
-        fps=oasis.FPS,
+        actions=SCHEMA,
+        fps=FPS,
         starts=starts,
         poses=np.stack([pose] * len(starts)),
         intrinsics=intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2),
-        pace=oasis.PACE,
+        pace=PACE,
     )
-
-
-def picture(path: Path, size: tuple[int, int], how: Fit = "letterbox") -> np.ndarray:
-    """A picture file as uint8 `(h, w, 3)`; UserError when it is none."""
-    return fit(read_picture(path), size, how)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:
@@ -127,3 +215,64 @@ def horizon(size: tuple[int, int]) -> np.ndarray:
     sky = np.array([198, 218, 255]) + height * np.array([-70, -45, 0])
     ground = np.array([124, 168, 92]) + height * np.array([40, 50, 30])
     return np.broadcast_to(np.where(height > 0, sky, ground), (*size, 3)).astype(np.uint8)
+
+
+def oasis_modules(backbone: STDiTConfig, codec: ViTCodecConfig) -> nn.ModuleDict:
+    """What the two files fill, named as in a system: `backbone`, `actions` and `codec`."""
+    actions = nn.Linear(len(ACTIONS), backbone.width)
+    return nn.ModuleDict({"backbone": STDiT(backbone), "actions": actions, "codec": ViTCodec(codec)})
+
+
+def public_shape(name: str, shape: tuple[int, ...], *, patch: int) -> tuple[int, ...]:
+    """Their shape of our tensor: patches go in through a convolution there, through the same matrix here."""
+    return (shape[0], shape[1] // patch**2, patch, patch) if name.endswith("embed.weight") else shape
+
+
+def played(weight: Tensor) -> Tensor:
+    """The linear layer `(d, 25)` of `ACTIONS` as one of `SCHEMA`: columns in its order, and as pitch is
+    positive upwards here, with that column's sign turned. Both divide degrees by 20."""
+    columns = weight[:, [ACTIONS.index(name) for name in PLAYED.values()]]
+    return torch.cat([columns[:, :-1], -columns[:, -1:]], dim=1)
+
+
+def read_oasis(
+    folder: Path | str, *, backbone: STDiTConfig | None = None, codec: ViTCodecConfig | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The two public files in `folder` as tensors of `oasis_modules`, and metadata with both configs.
+
+    Sizes are the published ones, or those given. UserError with one sentence for a file that is missing or
+    damaged, and for the first tensor that is missing, too much, or of another shape.
+    """
+    backbone, codec = backbone or oasis_500m(), codec or vit_l20()
+    with torch.device("meta"):
+        wanted = oasis_modules(backbone, codec).state_dict()
+    tensors: dict[str, Tensor] = {}
+    for file, prefixes in FILES.items():
+        path = Path(folder) / file
+        if not path.is_file():
+            raise UserError(
+                f"'{folder}' lacks {file}: download it there from huggingface.co/Etched/oasis-500m"
+            )
+        places = dict.fromkeys(_without_rotary(path, backbone), path)
+        mine = {name: tensor for name, tensor in wanted.items() if name.startswith(prefixes)}
+        tensors |= Renamed(mine, places, _public_parts, source=f"'{path}'", layout="Oasis")
+    configs = {"backbone": to_json(backbone), "codec": to_json(codec)}
+    return tensors, {"source": "Etched/oasis-500m", "actions": ACTIONS, **configs}
+
+
+def _public_parts(name: str) -> list[Part]:
+    return [Part(renamed(name, OASIS_NAMES))]
+
+
+def _without_rotary(path: Path, backbone: STDiTConfig) -> list[str]:
+    """All names but those of rotary frequencies, which must be the published ones."""
+    head = backbone.width // backbone.heads
+    space = torch.linspace(1, backbone.max_frequency / 2, head // 4) * torch.pi
+    time = 10_000.0 ** (-torch.arange(0, head, 2) / head)
+    given = files.read_tensors(path)
+    for name in filter(ROTARY.fullmatch, given):
+        expected = space if "spatial" in name or ".s_" in name else time
+        found = given[name].float()
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0.01):
+            raise UserError(f"'{path}' has other frequencies in '{name}' than Oasis was published with")
+    return [name for name in given if not ROTARY.fullmatch(name)]

@@ -1,36 +1,39 @@
-"""The public weights of HunyuanVideo's VAE, in the layout of diffusers.
+"""The public weights of HunyuanVideo's VAEs, in the layout of diffusers.
 
 That is `config.json` and `diffusion_pytorch_model.safetensors`, as in the folder `vae` of
-huggingface.co/hunyuanvideo-community/HunyuanVideo. Tensors have the same names in Tencent's own file.
+huggingface.co/hunyuanvideo-community/HunyuanVideo (whose tensors have the same names in Tencent's own file)
+and of huggingface.co/hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and its kin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
+from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan
+from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
+from dreamwalk.published.names import Part, Renamed, renamed
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shown
 from dreamwalk.weights import files
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", CausalVAEConfig, ShuffleVAEConfig)
 
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
-AGAIN = "download it again"
+MEND = "download it again"
 FILE = "diffusion_pytorch_model.safetensors"
-SIZES = {
+VAE_SIZES = {
     "latent_channels": "channels",
     "block_out_channels": "widths",
     "layers_per_block": "blocks",
-    "norm_num_groups": "groups",
     "scaling_factor": "scale",
+    "norm_num_groups": "groups",
 }
 """Their sizes and ours."""
-FIXED = {
+VAE_FIXED = {
     "_class_name": "AutoencoderKLHunyuanVideo",
     "in_channels": 3,
     "out_channels": 3,
@@ -39,8 +42,14 @@ FIXED = {
     "temporal_compression_ratio": 4,
     "mid_block_add_attention": True,
 }
-"""What we know only in one way."""
-WORDS = {
+"""Values of their config that cannot differ."""
+VAE15_FIXED = VAE_FIXED | {
+    "_class_name": "AutoencoderKLHunyuanVideo15",
+    "spatial_compression_ratio": 16,
+    "downsample_match_channel": True,
+    "upsample_match_channel": True,
+}
+VAE_NAMES = {
     "moments.": "quant_conv.",
     "expand.": "post_quant_conv.",
     "coder.first.": "coder.conv_in.",
@@ -57,23 +66,17 @@ WORDS = {
     ".skip.": ".conv_shortcut.conv.",
     ".resample.": ".{way}.0.conv.",
 }
-"""Our words and theirs, replaced from first to last, `{way}` by where a level leads to."""
+"""Parts of our names and of theirs."""
+VAE15_NAMES = VAE_NAMES | {
+    "coder.norm.": "coder.norm_out.",
+    ".middle.attention.norm.": ".mid_block.attentions.0.norm.",
+    ".middle.attention.out.": ".mid_block.attentions.0.proj_out.",
+    ".resample.": ".{way}.0.",
+    **{f".{norm}.weight": f".{norm}.gamma" for norm in ("norm1", "norm2", "norm", "norm_out")},
+}
 
 
-def public_name(name: str) -> str:
-    """`decoder.levels.0.blocks.1.norm1.weight` is `decoder.up_blocks.0.resnets.1.norm1.weight` to them."""
-    return renamed(name, WORDS)
-
-
-def renamed(name: str, words: Mapping[str, str]) -> str:
-    """A name of ours in their words."""
-    way = "downsamplers" if name.startswith("encoder.") else "upsamplers"
-    for ours, theirs in words.items():
-        name = name.replace(ours, theirs.format(way=way))
-    return name
-
-
-def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
+def read_vae(path: Path | str) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     """Tensors of a `CausalVAE` and its config, from a folder or from a file with `config.json` beside it.
 
     A file without one is of the published sizes. UserError with one sentence for a file that is missing or
@@ -84,56 +87,45 @@ def read_vae(path: Path | str) -> tuple[dict[str, Tensor], CausalVAEConfig]:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
-    beside = file.with_name("config.json")
-    config = read_config(beside) if beside.is_file() else hunyuan()
-    source, shapes = f"'{file}'", files.read_shapes(file)
-    wanted = files.on_meta(lambda: CausalVAE(config), shapes, source=source).state_dict()
-    return translated(files.read_tensors(file), wanted, name=public_name, source=source), config
+    beside, config = file.with_name("config.json"), hunyuan()
+    if beside.is_file():
+        widths = read_json(beside, dict[str, Any], mend=MEND).get("block_out_channels", (0,) * 4)
+        if isinstance(widths, list) and len(widths) != 4:
+            raise UserError(f"'{beside}' has {len(widths)} levels; only 4 can be read")
+        config = _read_config(CausalVAEConfig, beside, VAE_FIXED)
+    return _tensors(config, file, VAE_NAMES), config
 
 
-def read_config(path: Path | str) -> CausalVAEConfig:
-    """Our config from their `config.json`; UserError if it is damaged or of another network."""
-    widths = read_json(Path(path), dict[str, Any], mend=AGAIN).get("block_out_channels", (0,) * 4)
-    if isinstance(widths, list) and len(widths) != 4:
-        raise UserError(f"'{path}' has {len(widths)} levels; only 4 can be read")
-    return described(CausalVAEConfig, path, SIZES, fixed=FIXED)
+def read_vae15(path: Path | str) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig]:
+    """Tensors of a `ShuffleVAE` and its config, from the folder of HunyuanVideo-1.5; UserErrors as of
+    `read_vae`."""
+    path = Path(path)
+    for file in (path / "config.json", path / FILE):
+        if not file.is_file():
+            raise UserError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
+    config = _read_config(ShuffleVAEConfig, path / "config.json", VAE15_FIXED)
+    return _tensors(config, path / FILE, VAE15_NAMES), config
 
 
-def described(
-    kind: type[Config], path: Path | str, sizes: Mapping[str, str], *, fixed: Mapping[str, Any]
-) -> Config:
-    """Our config, of a `kind`, from what a `config.json` says of `sizes`.
-
-    UserError if it is damaged, or differs in what is known in one way only.
-    """
-    given = read_json(Path(path), dict[str, Any], mend=AGAIN)
+def _read_config(kind: type[Config], path: Path, fixed: Mapping[str, Any]) -> Config:
+    """Our config from theirs; UserError if it is damaged, or differs in what is `fixed`."""
+    given = read_json(path, dict[str, Any], mend=MEND)
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise UserError(f"'{path}' has {name} {shown(given[name])}; only {value!r} can be read")
-    source, hints = f"'{path}'", field_types(kind)  # type: ignore[arg-type]
-    known = {theirs: hints[ours] for theirs, ours in sizes.items() if theirs in given}
-    with mending(AGAIN):
+    source, hints = f"'{path}'", field_types(kind)
+    known = {theirs: hints[ours] for theirs, ours in VAE_SIZES.items() if theirs in given and ours in hints}
+    with mending(MEND):
         said = required(known, given, source)
-        return assembled(kind, {}, source, others={sizes[name]: value for name, value in said.items()})
+        return assembled(kind, {}, source, others={VAE_SIZES[name]: value for name, value in said.items()})
 
 
-def translated(
-    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, name: Callable[[str], str], source: str
-) -> dict[str, Tensor]:
-    """Tensors under our names and in our shapes, which may lack last axes of one; `name` gives theirs.
-
-    UserError for the first that is missing, too much, or of another shape.
-    """
-    tensors = {}
-    for ours, meta in wanted.items():
-        theirs, shape = name(ours), tuple(meta.shape)
-        if theirs not in given:
-            raise UserError(f"{source} lacks '{theirs}': it is not of the layout of HunyuanVideo's VAE")
-        found = tuple(given[theirs].shape)
-        if found != shape + (1,) * (len(found) - len(shape)):
-            raise UserError(f"{source} has '{theirs}' of shape {found}, not {shape}: it is of other sizes")
-        tensors[ours] = given[theirs].reshape(shape)
-    unknown = sorted(set(given) - {name(ours) for ours in wanted})
-    if unknown:
-        raise UserError(f"{source} also has '{unknown[0]}', which the layout of HunyuanVideo's VAE has not")
-    return tensors
+def _tensors(
+    config: CausalVAEConfig | ShuffleVAEConfig, file: Path, names: Mapping[str, str]
+) -> Mapping[str, Tensor]:
+    source, shapes = f"'{file}'", files.read_shapes(file)
+    wanted = files.on_meta(config.build, shapes, source=source).state_dict()
+    places = dict.fromkeys(shapes, file)
+    return Renamed(
+        wanted, places, lambda name: [Part(renamed(name, names))], source=source, layout="HunyuanVideo's VAE"
+    )

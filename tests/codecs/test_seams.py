@@ -13,7 +13,8 @@ with warnings.catch_warnings():
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.tiles import Tiling, tiled_decode, tiled_encode
-from dreamwalk.published.vae import public_name
+from dreamwalk.published.names import renamed
+from dreamwalk.published.vae import VAE_NAMES
 
 
 def pair(seed: int) -> tuple[CausalVAE, AutoencoderKLHunyuanVideo]:
@@ -26,7 +27,7 @@ def pair(seed: int) -> tuple[CausalVAE, AutoencoderKLHunyuanVideo]:
     theirs = AutoencoderKLHunyuanVideo(
         latent_channels=4, block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4
     )
-    theirs.load_state_dict({public_name(name): tensor for name, tensor in ours.state_dict().items()})
+    theirs.load_state_dict({renamed(name, VAE_NAMES): tensor for name, tensor in ours.state_dict().items()})
     theirs.enable_tiling(32, 32, 16, 24, 24, 12)
     return ours.eval(), theirs.eval()
 

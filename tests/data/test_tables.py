@@ -10,7 +10,7 @@ import pytest
 from dreamwalk.data import vpt
 from dreamwalk.data.tables import read_table
 from dreamwalk.errors import UserError
-from dreamwalk.published import oasis_weights as oasis
+from dreamwalk.published import oasis
 
 CASES = Path(__file__).parents[1] / "cases" / "actions"
 GOOD = [[0, -3.5], [1, 0], [0, 2.25]]

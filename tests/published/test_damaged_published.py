@@ -15,10 +15,9 @@ from diffusers import AutoencoderKLHunyuanVideo
 
 from dreamwalk.codecs.perceptual import FIRST, Perceptual
 from dreamwalk.errors import UserError
-from dreamwalk.published import hunyuan15 as defaults15
-from dreamwalk.published import hunyuan15_weights as hunyuan15
-from dreamwalk.published import vae as hunyuan_vae
-from dreamwalk.published.hunyuan_weights import read_hunyuan
+from dreamwalk.published.hunyuan import read_hunyuan
+from dreamwalk.published.hunyuan15 import hunyuan15_config
+from dreamwalk.published.vae import read_vae, read_vae15
 from dreamwalk.weights.vgg import read_perceptual
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts pages as Linux does")
@@ -33,12 +32,8 @@ def _vae() -> AutoencoderKLHunyuanVideo:
 PUBLISHED: dict[str, tuple[Any, Any, str]] = {
     "transformer": (lambda: tiny_hunyuan.published(None), read_hunyuan, "num_layers"),
     "transformer 1.5": (lambda: tiny_hunyuan15.published("t2v"), read_hunyuan, "num_layers"),
-    "vae": (_vae, hunyuan_vae.read_vae, "layers_per_block"),
-    "vae 1.5": (
-        lambda: tiny_hunyuan15.autoencoder((16, 16, 16, 16, 16)),
-        hunyuan15.read_vae,
-        "layers_per_block",
-    ),
+    "vae": (_vae, read_vae, "layers_per_block"),
+    "vae 1.5": (lambda: tiny_hunyuan15.autoencoder((16, 16, 16, 16, 16)), read_vae15, "layers_per_block"),
 }
 
 
@@ -83,7 +78,7 @@ def test_configs_beside_it(text: str, tmp_path: Path) -> None:
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(text)
     with pytest.raises(UserError, match=r"scheduler_config\.json'"):
-        defaults15.published(tmp_path, None, None, words="", image=None)  # type: ignore[arg-type]
+        hunyuan15_config(tmp_path, None, None, words="", image=None)  # type: ignore[arg-type]
 
 
 def test_widths_that_a_file_of_vgg_does_not_fill(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig, hunyuan_13b
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.published.hunyuan_weights import read_hunyuan
+from dreamwalk.published.hunyuan import read_hunyuan
 from dreamwalk.published.names import DIFFUSERS, TENCENT, public_parts
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiT, MultiEncoderMMDiTConfig, hunyuan_8b
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.published.hunyuan15_weights import transformer_config
-from dreamwalk.published.hunyuan_weights import read_hunyuan
+from dreamwalk.published.hunyuan import read_hunyuan
+from dreamwalk.published.hunyuan15 import transformer_config
 from dreamwalk.published.names import DIFFUSERS, public_parts
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json

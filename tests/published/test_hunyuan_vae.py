@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, hunyuan
-from dreamwalk.published.vae import FILE, public_name, read_vae
+from dreamwalk.published.names import renamed
+from dreamwalk.published.vae import FILE, VAE_NAMES, read_vae
 from dreamwalk.weights import files
 
 
@@ -61,7 +62,7 @@ def test_both_ways(ours: CausalVAE, theirs: AutoencoderKLHunyuanVideo, frames: i
 def test_names_and_shapes_of_the_published_size() -> None:
     with torch.device("meta"):
         ours, theirs = CausalVAE(hunyuan()).state_dict(), AutoencoderKLHunyuanVideo().state_dict()
-    translated = {public_name(name): tensor.shape for name, tensor in ours.items()}
+    translated = {renamed(name, VAE_NAMES): tensor.shape for name, tensor in ours.items()}
     assert len(translated) == len(ours)
     assert translated == {name: tensor.shape for name, tensor in theirs.items()}
 
@@ -78,7 +79,7 @@ def test_the_config_is_read(folder: Path) -> None:
     [
         (lambda t: t.pop("decoder.conv_out.conv.bias"), "lacks 'decoder.conv_out.conv.bias'"),
         (lambda t: t.update({"x.y": torch.zeros(1)}), "also has 'x.y'"),
-        (lambda t: t.update({"quant_conv.bias": torch.zeros(3)}), r"of shape \(3,\), not \(8,\)"),
+        (lambda t: t.update({"quant_conv.bias": torch.zeros(3)}), r"of shape \(3,\), .* of \(8,\)"),
     ],
 )
 def test_what_does_not_fit_is_named(

@@ -17,7 +17,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.codecs.vit import vit_tiny
 from dreamwalk.images import fit, read_picture
 from dreamwalk.published import oasis as published
-from dreamwalk.published.oasis_weights import ACTIONS, PLAYED, SCHEMA
+from dreamwalk.published.oasis import ACTIONS, PLAYED, SCHEMA
 from dreamwalk.rollout.execute import KeyedNoise, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.realtime import FramePass, Session

@@ -18,6 +18,8 @@ from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.execute import KeyedNoise, Update, euler, execute, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
+from dreamwalk.schedules.plans import MaskName
+from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import SCHEDULES, Schedule, attention_group, named_schedule, staircase
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.interactive import Interactive
