@@ -46,18 +46,6 @@ EXTRAS = {
     "wandb": "wandb",
 }
 """Packages that come only with a group of `pyproject.toml`, and its name."""
-SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --help tells its flags)
-
-  doom         walk in Doom and write what is seen
-  videos       cut your own videos, with files of actions beside them, into clips
-  game         play any gymnasium game with random keys and write what is seen
-  latents      encode a folder of captioned videos and pictures, to train on its latents
-  --check DIR  compare a folder of clips with its manifest, byte by byte
-
-  dreamwalk collect doom --level home --frames 40000 --out data/doom
-  dreamwalk collect videos --folder mine --fps 12 --out data/mine
-  dreamwalk collect game --id CartPole-v1 --clip-frames 8 --out data/cartpole
-"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -186,12 +174,12 @@ def play(words: list[str]) -> None:
     """`dreamwalk play NAME`: shipped weights, a weight file, a run folder, or `doom` for the game itself."""
     name, rest = _named(words, "play", ["nextframe.doom", "doom"])
     asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
-    from dreamwalk.commands.play import game_stage, open_stage
+    from dreamwalk.commands.play import game_app, open_app
     from dreamwalk.serve import serve
 
     if name != "doom":
         _check_shown(name, "play", "doom")
-    stage = game_stage(asked.level) if name == "doom" else open_stage(name, asked.device)
+    stage = game_app(asked.level) if name == "doom" else open_app(name, asked.device)
     serve(
         stage,
         host=asked.host,
@@ -304,15 +292,7 @@ def import_weights(words: list[str]) -> None:
 
 
 def collect(words: list[str]) -> None:
-    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`; flags of `latents` are in
-    `commands/collect_latents.py`."""
-    if words and words[0] in ("-h", "--help"):
-        print(SOURCES, end="")
-        return
-    if words[:1] == ["latents"]:
-        from dreamwalk.commands.collect_latents import CollectLatents, collect_latents
-
-        return collect_latents(_flags(CollectLatents, words[1:], prog="dreamwalk collect latents"))
-    from dreamwalk.data.collect import run_collect
+    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`."""
+    from dreamwalk.commands.collect import run_collect
 
     run_collect(words)

@@ -38,7 +38,7 @@ from dreamwalk.published import hunyuan15
 from dreamwalk.published.names import BLOCKS, DIFFUSERS, TENCENT, Renamed, public_parts, shapes_of
 from dreamwalk.published.vae import MEND, read_vae, read_vae15
 from dreamwalk.systems.moviegen import MoviegenConfig
-from dreamwalk.validation import Count, assembled, mending, read_json, relative, required
+from dreamwalk.validation import Count, assembled, mending, read_json, relative_path, required
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json, to_json
 
@@ -207,7 +207,7 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
         with mending(MEND):
             said = required({"weight_map": dict[str, str]}, given, source)
             named = said["weight_map"].items()
-            return {name: folder / relative(file, f"{source}: {name}") for name, file in named}
+            return {name: folder / relative_path(file, f"{source}: {name}") for name, file in named}
     single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not single:
         raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")

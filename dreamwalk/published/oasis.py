@@ -38,8 +38,7 @@ from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
 from dreamwalk.errors import UserError
-from dreamwalk.images import Fit, read_picture
-from dreamwalk.images import fit as resize
+from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.published.names import Part, Renamed, renamed
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems.forcing import ForcingConfig
@@ -168,7 +167,7 @@ def oasis_system(
     `read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    pictures = [resize(read_picture(path), codec.size, fit) for path in starts] or [horizon(codec.size)]
+    pictures = [fit_image(read_picture(path), codec.size, fit) for path in starts] or [horizon(codec.size)]
     tensors, about = read_oasis(folder, backbone=backbone, codec=codec)
     precision = dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
     own = getattr(torch, precision)

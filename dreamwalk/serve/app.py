@@ -1,4 +1,4 @@
-"""The web application: the page, the gallery, the films, one WebSocket per walk, and clips."""
+"""The web application: static page, thumbnails, recordings, one WebSocket per walk, clips, schedules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -19,16 +20,18 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve.access import Access, Doorkeeper, root_path
-from dreamwalk.serve.clips import Studio, parse_wish
-from dreamwalk.serve.connection import Connection, Hall
-from dreamwalk.serve.film import Shelf
+from dreamwalk.serve.access import Access, HostGuard, root_path
+from dreamwalk.serve.app_config import AppConfig
+from dreamwalk.serve.clip_queue import ClipQueue, parse_clip_request
+from dreamwalk.serve.connection import Connection, ServerState
 from dreamwalk.serve.frames import encode_picture
-from dreamwalk.serve.lobby import Lobby
-from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED
-from dreamwalk.serve.stage import Clips, Stage
-from dreamwalk.serve.watching import BOUNDARY, WATCHED, watched
+from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, MAX_START
+from dreamwalk.serve.recording_store import RecordingStore
+from dreamwalk.serve.schedule_stream import BOUNDARY, WATCHED, watched
+from dreamwalk.serve.session_queue import SessionQueue
+from dreamwalk.validation import MOST_STEPS
 
+ANY = Access()
 PAGE = Path(__file__).parent / "page"
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -49,143 +52,120 @@ class _Page(StaticFiles):
 
 
 def build_app(
-    stage: Stage,
-    *,
-    max_sessions: int = 8,
-    max_waiting: int = 32,
-    access: Access | None = None,
-    root: str = "",
+    config: AppConfig, *, max_sessions: int = 8, max_waiting: int = 32, access: Access = ANY, root: str = ""
 ) -> Starlette:
-    """The ASGI application that shows a stage; it may be mounted in another, which need not run its lifespan.
+    """The ASGI application of the page; it may be mounted in another, which need not run its lifespan.
 
-    `max_sessions` pages walk at once, and `max_waiting` further ones wait for their turn. `access` says by
-    which names the server may be reached and whose pages may use it (any name, and its own pages). `root` is
-    the path under which a proxy shows it. UserError when a number or the path makes no sense.
+    Args:
+        config: what is shown.
+        max_sessions: pages that walk at once.
+        max_waiting: further ones that wait for their turn.
+        access: host names of the server, and sites whose pages may use it; by default any, and its own.
+        root: the path under which a proxy shows it.
+
+    UserError when a number or the path makes no sense.
     """
     if max_sessions < 1:
         raise UserError(f"max_sessions must be at least 1, got {max_sessions}")
     if max_waiting < 0:
         raise UserError(f"max_waiting must be at least 0, got {max_waiting}")
-    access, root = access or Access(), root_path(root)
-    hall = Hall(stage, Lobby(max_sessions, queue=max_waiting), Shelf())
-    thumbnails = [encode_picture(start.thumbnail) for start in stage.starts]
+    root = root_path(root)
+    server = ServerState(config, SessionQueue(max_sessions, max_waiting=max_waiting), RecordingStore())
+    thumbnails = [encode_picture(start.thumbnail) for start in config.starts]
 
     async def about(request: Request) -> Response:
-        return JSONResponse(_about(stage, hall.lobby))
+        return JSONResponse(_about(config, server.queue))
 
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
             access.check_page(websocket)
-            if stage.dream is None and stage.game is None:
+            if config.dream is None and config.game is None:
                 raise UserError("there is nothing to walk in here: ask for a clip")
-            start, seed = _query(websocket, "start", 10_000), _query(websocket, "seed", MAX_SEED)
+            start, seed = _query(websocket, "start", MAX_START), _query(websocket, "seed", MAX_SEED)
         except UserError as error:
             await websocket.close(1008, str(error)[:120])
             return
-        await Connection(websocket, hall).run(start=start, seed=seed or 0)
+        await Connection(websocket, server).run(start=start, seed=seed or 0)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(hall.close)
+        await asyncio.to_thread(server.close)
 
     routes = [
         Route("/api/stage", about),
         Route("/starts/{index:int}.jpg", partial(_thumbnail, thumbnails)),
-        Route("/recordings/{name}", partial(_recording, hall.shelf)),
-        Route("/schedules/{name}", partial(_schedule, stage, Lobby(WATCHED), access)),
-        *_clip_routes(stage, access),
+        Route("/recordings/{name}", partial(_recording, server.store)),
+        Route("/schedules/{name}", partial(_schedule, config, SessionQueue(WATCHED), access)),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Doorkeeper, access, root)], lifespan=lifespan)
+    if config.clips:
+        make = partial(_clip, ClipQueue(config.clips), access)
+        routes.insert(0, Route("/clips", make, methods=["POST"]))
+    guard = [Middleware(HostGuard, access, root)]
+    return Starlette(
+        routes=routes, middleware=guard, exception_handlers={UserError: _refuse}, lifespan=lifespan
+    )
 
 
-def _clip_routes(stage: Stage, access: Access) -> list[Route]:
-    if stage.clips is None:
-        return []
-    return [Route("/clips", partial(_clip, Studio(stage.clips), access), methods=["POST"])]
+async def _refuse(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), 400)
 
 
 async def _thumbnail(thumbnails: list[bytes], request: Request) -> Response:
     index = request.path_params["index"]
     if index >= len(thumbnails):
-        return PlainTextResponse("there is no such start", 404)
+        raise HTTPException(404, "there is no such start")
     return Response(thumbnails[index], media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
 
 
-async def _recording(shelf: Shelf, request: Request) -> Response:
-    path = shelf.find(request.path_params["name"])
+async def _recording(store: RecordingStore, request: Request) -> Response:
+    path = store.find(request.path_params["name"])
     if path is None:
-        return PlainTextResponse("this film is not kept any more", 404)
+        raise HTTPException(404, "this film is not kept any more")
     kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
     return FileResponse(path, media_type=kind, filename=path.name)
 
 
-async def _schedule(stage: Stage, lobby: Lobby, access: Access, request: Request) -> Response:
-    """Pictures of a stroll on a schedule, row after row, for as long as they are watched."""
-    unfold = stage.schedules.get(request.path_params["name"])
+async def _schedule(config: AppConfig, queue: SessionQueue, access: Access, request: Request) -> Response:
+    """Pictures of a walk on a schedule, row after row, for as long as they are watched."""
+    unfold = config.schedules.get(request.path_params["name"])
     if unfold is None:
-        return PlainTextResponse("there is no such schedule", 404)
-    try:
-        access.check_page(request)
-        start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
-    except UserError as error:
-        return PlainTextResponse(str(error), 400)
-    if lobby.full:
-        return PlainTextResponse("many others watch a schedule: try again later", 503)
-    pictures = watched(partial(unfold, start or 0, seed or 0), lobby)
+        raise HTTPException(404, "there is no such schedule")
+    access.check_page(request)
+    start, seed = _query(request, "start", len(config.starts) - 1), _query(request, "seed", MAX_SEED)
+    if queue.full:
+        raise HTTPException(503, "many others watch a schedule: try again later")
+    pictures = watched(partial(unfold, start or 0, seed or 0), queue)
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 
-async def _clip(studio: Studio, access: Access, request: Request) -> Response:
+async def _clip(queue: ClipQueue, access: Access, request: Request) -> Response:
     """A clip under way, a line of JSON for whatever happens."""
+    access.check_page(request)
     body = b""
-    try:
-        access.check_page(request)
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_MESSAGE:
-                break
-        wish = await asyncio.to_thread(parse_wish, body, studio.clips)
-    except UserError as error:
-        return PlainTextResponse(str(error), 400)
-    return StreamingResponse(studio.events(wish), media_type="application/x-ndjson")
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_MESSAGE:
+            break
+    clip = await asyncio.to_thread(parse_clip_request, body, queue.clips)
+    return StreamingResponse(queue.events(clip), media_type="application/x-ndjson")
 
 
-def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
+def _about(config: AppConfig, queue: SessionQueue) -> dict[str, object]:
     """What the start screen shows."""
-    return {
-        "title": stage.title,
-        "dream": stage.dream is not None,
-        "game": stage.game is not None,
-        "clips": stage.clips and _offer(stage.clips),
-        "schedules": list(stage.schedules),
-        "starts": [start.name for start in stage.starts],
-        "notes": stage.notes,
-        "picture": stage.picture,
-        "unlearnt": stage.unlearnt,
-        "actions": stage.actions and asdict(stage.actions),
-        "sessions": lobby.taken,
-        "waiting": lobby.waiting,
-        "seats": lobby.seats,
-    }
-
-
-def _offer(clips: Clips) -> dict[str, object]:
-    """What the form of a wish needs to know."""
-    (height, width), examples = clips.size, list(clips.examples)
-    return {
-        "height": height,
-        "width": width,
-        "fps": clips.fps,
-        "steps": clips.steps,
-        "most_steps": clips.most_steps,
-        "longest": clips.longest,
-        "examples": examples,
-        "vocabulary": clips.vocabulary,
-    }
+    about = {name: getattr(config, name) for name in ("title", "notes", "picture", "unlearnt")}
+    about |= {"dream": config.dream is not None, "game": config.game is not None}
+    about |= {"schedules": list(config.schedules), "starts": [start.name for start in config.starts]}
+    about |= {"actions": config.actions and asdict(config.actions), "clips": None}
+    about |= {"sessions": queue.taken, "waiting": queue.waiting, "seats": queue.seats}
+    if clips := config.clips:
+        said = {name: getattr(clips, name) for name in ("fps", "steps", "longest", "examples", "vocabulary")}
+        about["clips"] = said | dict(zip(("height", "width"), clips.size, strict=True))
+        about["clips"] |= {"most_steps": MOST_STEPS}
+    return about
 
 
 def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:

@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from dreamwalk.errors import UserError
 from dreamwalk.serve.access import Access
 from dreamwalk.serve.app import build_app
-from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.app_config import AppConfig
 
 MAX_FRAME = 6 * 2**20
 """The longest WebSocket message that is let in at all, in bytes; it ends the connection."""
@@ -41,7 +42,7 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    stage: Stage,
+    config: AppConfig,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -58,13 +59,13 @@ def serve(
     UserError when the port is in use or the host is not this machine's.
     """
     app = build_app(
-        stage, max_sessions=max_sessions, max_waiting=max_waiting, access=Access.of(host, allowed), root=root
+        config, max_sessions=max_sessions, max_waiting=max_waiting, access=Access.of(host, allowed), root=root
     )
     listener = bind(host, port)
     url = address(host, listener.getsockname()[1])
 
     def ready() -> None:
-        print(f"{stage.title} is at {url}  (Ctrl-C ends it)", flush=True)
+        print(f"{config.title} is at {url}  (Ctrl-C ends it)", flush=True)
         if open_browser and _has_display():
             webbrowser.open(url)
 
@@ -80,16 +81,13 @@ def serve(
 def make_server(app: Starlette, *, ready: Callable[[], None] = lambda: None) -> Server:
     """A quiet server for what `build_app` gives, to be run with `run(sockets=[bind(host, port)])`; it calls
     `ready`."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=2,
-    )
-    return Server(config, ready)
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
+    sockets: dict[str, Any] = {
+        "proxy_headers": False,
+        "ws_max_size": MAX_FRAME,
+        "ws_per_message_deflate": False,
+    }
+    return Server(uvicorn.Config(app, **quiet, **sockets), ready)
 
 
 def bind(host: str, port: int) -> socket.socket:

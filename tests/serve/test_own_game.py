@@ -13,9 +13,9 @@ import pytest
 from tabs import Tab
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.game_walks import collect_game
+from dreamwalk.data.game_walks import GameWalks
 from dreamwalk.data.writing import write_clips
-from dreamwalk.serve import Stage
+from dreamwalk.serve import AppConfig
 from dreamwalk.world import ActionSchema
 
 pytestmark = pytest.mark.browser
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 class Filmed:
     """A source of clips with actions of their own names, as a folder of videos gives them."""
 
-    clip_frames, fps, size = 12, 12.0, (32, 32)
+    clip_frames, rate, size = 12, 12.0, (32, 32)
     schema = ActionSchema(("jump", "open_door"), ("steer",), (2.0,))
 
     def describe(self) -> dict[str, Any]:
@@ -38,9 +38,9 @@ class Filmed:
             yield Clip(video=video.transpose(0, 2, 3, 1), actions=actions)
 
 
-def dreamt(data: Path, out: Path) -> Stage:
+def dreamt(data: Path, out: Path) -> AppConfig:
     """What `dreamwalk play` shows of a dream of this data, with random weights."""
-    from dreamwalk.commands.play import open_stage
+    from dreamwalk.commands.play import open_app
     from dreamwalk.data.shards import Shards
     from dreamwalk.systems import nextframe
     from dreamwalk.training.world_spec import walkable
@@ -52,28 +52,29 @@ def dreamt(data: Path, out: Path) -> Stage:
     tensors, about = walkable(shards).pack()
     metadata = {"system": nextframe.NextFrame.name, "config": to_json(config), "walkable": about}
     files.save(out / "weights.safetensors", config.build().state_dict() | tensors, metadata=metadata)
-    return open_stage(str(out), "cpu")
+    return open_app(str(out), "cpu")
 
 
 @pytest.mark.parametrize("kind", ["videos", "discrete game", "continuous game"])
 def test_a_dream_of_ones_own_is_walked_in(
-    kind: str, tmp_path: Path, tab: Callable[..., Tab], serve_stage: Callable[..., str]
+    kind: str, tmp_path: Path, tab: Callable[..., Tab], serve_config: Callable[..., str]
 ) -> None:
     if kind == "videos":
         data = write_clips(Filmed(), 2, tmp_path / "data")
     else:
         game = {"discrete game": "CartPole-v1", "continuous game": "Pendulum-v1"}[kind]
-        data = collect_game(game, out=tmp_path / "data", frames=32, size=(32, 32), clip_frames=8)
-    stage = dreamt(Path(data), tmp_path / "dream")
-    assert stage.actions is not None and stage.game is None
-    walk = tab(address=serve_stage(stage)).begin()
+        walks = GameWalks(id=game, frames=32, size=(32, 32), clip_frames=8)
+        data = write_clips(walks, len(walks), tmp_path / "data")
+    config = dreamt(Path(data), tmp_path / "dream")
+    assert config.actions is not None and config.game is None
+    walk = tab(address=serve_config(config)).begin()
     assert walk.look("dreamwalk.app.hello.views") == ["dream"]
     about = walk.look("fetch('api/stage').then(answer => answer.text())")
     assert "Real game" not in about + walk.look("document.body.textContent")
     for action in walk.look("dreamwalk.bindings.actions.filter(action => action.kind !== 'command')"):
         key = walk.look(f"dreamwalk.bindings.on({json.dumps(action['id'])}, 'keys')[0]")
         walk.page.keyboard.down(key)
-        index = stage.actions.axes.index(action["name"]) if action["kind"] == "axis" else -1
+        index = config.actions.axes.index(action["name"]) if action["kind"] == "axis" else -1
         way = f"[{index}] * {1 if action.get('more') else -1} > 0"
         seen = f".axes{way}" if index >= 0 else f".held.includes({json.dumps(action['name'])})"
         walk.until(f"dreamwalk.view.newest{seen}")
