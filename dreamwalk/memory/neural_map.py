@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import CameraState, MemoryModel, Recollection, TokenSizes, require_poses
-from dreamwalk.memory.feature_grid import FeatureGrid, FloorConfig
-from dreamwalk.memory.pose_model import PoseModel
+from dreamwalk.memory.pose_model import FeatureGrid, FloorConfig, PoseModel
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Positive, Share
 

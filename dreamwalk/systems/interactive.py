@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, Literal, Self
 
@@ -218,9 +218,9 @@ class Interactive(System):
         timings: dict[str, float] | None = None,
     ) -> Tensor:
         """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
-        if self.codec.stride[0] > 1:
+        if self.actions.stride > 1:
             raise UserError(
-                f"this codec makes one latent of {self.codec.stride[0]} frames: dream on a schedule, "
+                f"this codec makes one latent of {self.actions.stride} frames: dream on a schedule, "
                 "with `dreamwalk sample NAME --schedule chunks`"
             )
         began = perf_counter()
@@ -303,9 +303,7 @@ class Interactive(System):
 
     def sigmas(self, steps: int) -> tuple[float, ...]:
         """Rising noise levels, from clean to noise, of `steps` denoising steps."""
-        ddim = self.config.spacing == "ddim"
-        sigmas = ddim_sigmas(steps) if ddim else shifted_sigmas(steps, shift_by=self.config.shift)
-        return tuple(reversed(sigmas.tolist()))
+        return _rising_sigmas(self.config.spacing, self.config.shift, steps)
 
     def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
@@ -352,3 +350,9 @@ class Interactive(System):
         steps = self.stream(first, clip.actions[:, 1:], schedule=self.schedule("next-frame"))
         latents = [self.encode(first.video), *finished_frames(steps, count - 1)]
         return self.codec.decode(torch.cat(latents, 1), len(clip)).clamp(-1, 1)
+
+
+@lru_cache(maxsize=64)
+def _rising_sigmas(spacing: str, shift: float, steps: int) -> tuple[float, ...]:
+    sigmas = ddim_sigmas(steps) if spacing == "ddim" else shifted_sigmas(steps, shift_by=shift)
+    return tuple(reversed(sigmas.tolist()))

@@ -87,49 +87,28 @@ class Run:
                 raise UserError(f"`{flag}` lies {wanted}, got {value}")
 
 
+MUON = OptimConfig(method="muon", lr=1.5e-3)
+FINE_TUNING = OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5)
+
+
 def autoencode_doom() -> Run:
     """The frame codec of the shipped dreams, on two CPU cores: about five minutes."""
-    return Run(
-        name="autoencode.doom",
-        system=autoencode.doom(),
-        data="data/doom",
-        frames=2,
-        batch=16,
-        steps=700,
-        optim=OptimConfig(lr=1e-3, weight_decay=0.0),
-        ema=0.995,
-    )
+    optim = OptimConfig(lr=1e-3, weight_decay=0.0)
+    return Run("autoencode.doom", autoencode.doom(), frames=2, batch=16, steps=700, optim=optim, ema=0.995)
 
 
 def autoencode_clips() -> Run:
     """The video codec of the shipped clips, on two CPU cores: about twenty minutes."""
-    return Run(
-        name="autoencode.clips",
-        system=autoencode.blocks(),
-        data="data/doom",
-        frames=17,
-        batch=4,
-        steps=1500,
-        optim=OptimConfig(lr=7e-4, weight_decay=0.0, warmup=50, decay=0.5),
-        ema=0.99,
-        save_every=100,
-    )
+    optim = OptimConfig(lr=7e-4, weight_decay=0.0, warmup=50, decay=0.5)
+    run = Run("autoencode.clips", autoencode.blocks(), frames=17, batch=4, steps=1500, optim=optim)
+    return replace(run, ema=0.99, save_every=100)
 
 
 def autoencode_hunyuan() -> Run:
     """A video codec of HunyuanVideo's layout, on two CPU cores: about fifteen minutes."""
-    return Run(
-        name="autoencode.hunyuan",
-        system=autoencode.hunyuan(),
-        data="data/doom",
-        frames=17,
-        batch=4,
-        steps=600,
-        optim=OptimConfig(lr=1e-3, weight_decay=0.0, warmup=20),
-        ema=0.98,
-        save_every=100,
-        preview_every=600,
-    )
+    optim = OptimConfig(lr=1e-3, weight_decay=0.0, warmup=20)
+    run = Run("autoencode.hunyuan", autoencode.hunyuan(), frames=17, batch=4, steps=600, optim=optim)
+    return replace(run, ema=0.98, save_every=100, preview_every=600)
 
 
 def autoencode_causal() -> Run:
@@ -139,178 +118,86 @@ def autoencode_causal() -> Run:
 
 def autoencode_image() -> Run:
     """An image codec for `autoencode.tae` to start from, which sees as many frames a step."""
-    return replace(
-        autoencode_hunyuan(), name="autoencode.image", system=autoencode.image(), frames=1, batch=16
-    )
+    run = replace(autoencode_hunyuan(), name="autoencode.image", system=autoencode.image())
+    return replace(run, frames=1, batch=16)
 
 
 def autoencode_tae() -> Run:
-    """A video codec of Movie Gen's layout, inflated from `autoencode.image`: one clip of two
-    latents a step. `--system.outliers 1e5` adds its outlier penalty."""
-    return replace(
-        autoencode_hunyuan(),
-        name="autoencode.tae",
-        system=autoencode.tae(),
-        start="runs/autoencode.image",
-        frames=16,
-        batch=1,
-    )
+    """A video codec of Movie Gen's layout, inflated from `autoencode.image`: one clip of two latents a step.
+    `--system.outliers 1e5` adds its outlier penalty."""
+    run = replace(autoencode_hunyuan(), name="autoencode.tae", system=autoencode.tae())
+    return replace(run, start="runs/autoencode.image", frames=16, batch=1)
 
 
 def nextframe_game() -> Run:
     """A dream of any game that was collected: about 75 minutes on two CPU cores."""
-    return Run(
-        name="nextframe.game",
-        system=nextframe.game(),
-        data="data/doom",
-        codec="autoencode.doom",
-        frames=8,
-        batch=8,
-        steps=1840,
-        optim=OptimConfig(method="muon", lr=1.5e-3),
-        ema=0.995,
-        save_every=100,
-        preview_every=200,
-    )
+    run = Run("nextframe.game", nextframe.game(), codec="autoencode.doom", steps=1840, optim=MUON)
+    return replace(run, ema=0.995, save_every=100, preview_every=200)
 
 
 def sketch_doom() -> Run:
     """The map and the pose model of the shipped dream, before its network: about seven minutes."""
-    return replace(
-        nextframe_game(),
-        name="sketch.doom",
-        system=replace(nextframe.doom(), memory_only=True),
-        batch=32,
-        steps=700,
-        optim=OptimConfig(lr=3e-3, warmup=30, decay=0.5),
-    )
+    optim, system = OptimConfig(lr=3e-3, warmup=30, decay=0.5), replace(nextframe.doom(), memory_only=True)
+    return replace(nextframe_game(), name="sketch.doom", system=system, batch=32, steps=700, optim=optim)
 
 
 def nextframe_doom() -> Run:
-    """The shipped dream, which knows its level by heart: an hour and a half; starts from `sketch.doom`."""
-    return replace(
-        nextframe_game(), name="nextframe.doom", system=nextframe.doom(), start="runs/sketch.doom", steps=3000
-    )
+    """The shipped dream, which knows its level: an hour and a half; starts from `sketch.doom`."""
+    run = replace(nextframe_game(), name="nextframe.doom", system=nextframe.doom(), steps=3000)
+    return replace(run, start="runs/sketch.doom")
 
 
 def forcing_rooms() -> Run:
-    """Diffusion Forcing on levels never seen twice; `--system.levels` chooses what it is compared with."""
-    return Run(
-        name="forcing.rooms",
-        system=forcing.rooms(),
-        data="data/rooms",
-        codec="autoencode.doom",
-        frames=12,
-        batch=8,
-        steps=1200,
-        optim=OptimConfig(method="muon", lr=1.5e-3),
-        ema=0.995,
-        save_every=200,
-        preview_every=1200,
-    )
+    """Diffusion Forcing on levels never seen twice; `--system.training` chooses what it is compared with."""
+    run = Run("forcing.rooms", forcing.rooms(), "data/rooms", "autoencode.doom", frames=12, steps=1200)
+    return replace(run, optim=MUON, ema=0.995, save_every=200, preview_every=1200)
 
 
 def forcing_doom() -> Run:
-    """The shipped dream that walks any schedule; starts from `nextframe.doom`."""
-    return replace(
-        forcing_rooms(),
-        name="forcing.doom",
-        system=forcing.doom(),
-        data="data/doom",
-        frames=8,
-        start="runs/nextframe.doom",
-        steps=1400,
-        optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
-    )
+    """The shipped dream for any schedule; starts from `nextframe.doom`."""
+    run = replace(forcing_rooms(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8)
+    return replace(run, start="runs/nextframe.doom", steps=1400, optim=FINE_TUNING)
 
 
 def moviegen_moment() -> Run:
     """The first stage of the shipped clips: two latents, of which the first is mostly given, so that a word
     like "left" is most of what is to be known. An hour on two CPU cores; needs `autoencode.clips`."""
-    return Run(
-        name="moviegen.moment",
-        system=replace(moviegen.doom(), training_shift=10.0, pictured=0.8),
-        data="data/doom",
-        codec="runs/autoencode.clips",
-        frames=3,
-        batch=32,
-        steps=3000,
-        optim=OptimConfig(method="muon", lr=1.5e-3, decay=0.1),
-        ema=0.995,
-        save_every=100,
-        preview_every=10_000,
-    )
+    system = replace(moviegen.doom(), training_shift=10.0, pictured=0.8)
+    run = Run("moviegen.moment", system, codec="runs/autoencode.clips", frames=3, batch=32, steps=3000)
+    optim = replace(MUON, decay=0.1)
+    return replace(run, optim=optim, ema=0.995, save_every=100, preview_every=10_000)
 
 
 def moviegen_short() -> Run:
     """The second stage, on half the frames of a clip: an hour; starts from `moviegen.moment`."""
-    return replace(
-        moviegen_moment(),
-        name="moviegen.short",
-        system=moviegen.doom(),
-        start="runs/moviegen.moment",
-        frames=17,
-        batch=8,
-    )
+    run = replace(moviegen_moment(), name="moviegen.short", system=moviegen.doom(), frames=17, batch=8)
+    return replace(run, start="runs/moviegen.moment")
 
 
 def moviegen_doom() -> Run:
-    """The shipped clips from words, another hour; starts from `moviegen.short`. The words are learnt by now,
-    so that more of its levels are those of detail."""
-    return replace(
-        moviegen_short(),
-        name="moviegen.doom",
-        system=replace(moviegen.doom(), training_shift=4.0),
-        start="runs/moviegen.short",
-        frames=33,
-        batch=6,
-        steps=1800,
-        optim=OptimConfig(method="muon", lr=1e-3, warmup=30, decay=0.5),
-    )
+    """The shipped clips from text, another hour; starts from `moviegen.short`. The words are learnt by now,
+    so that more of its noise levels are those of detail."""
+    system = replace(moviegen.doom(), training_shift=4.0)
+    run = replace(moviegen_short(), name="moviegen.doom", system=system, frames=33, batch=6, steps=1800)
+    return replace(run, start="runs/moviegen.short", optim=FINE_TUNING)
 
 
 def moviegen_larger() -> Run:
     """What makes the shipped clips twice as high and wide; needs clips of 192x256 and `moviegen.doom`."""
-    return replace(
-        moviegen_doom(),
-        name="moviegen.larger",
-        system=moviegen.upsampler(moviegen.doom()),
-        data="data/large",
-        codec="moviegen.doom",
-        start="moviegen.doom",
-        frames=9,
-    )
+    system = moviegen.upsampler(moviegen.doom())
+    run = replace(moviegen_doom(), name="moviegen.larger", system=system, data="data/large", frames=9)
+    return replace(run, codec="moviegen.doom", start="moviegen.doom")
 
 
 def inverse_doom() -> Run:
-    """The examiner of control, on two CPU cores: about three minutes."""
-    return Run(
-        name="inverse.doom",
-        system=inverse.doom(),
-        data="data/doom",
-        frames=4,
-        batch=16,
-        steps=700,
-        optim=OptimConfig(lr=1e-3),
-        ema=0.99,
-    )
+    """The inverse-dynamics model that reads actions, on two CPU cores: about three minutes."""
+    optim = OptimConfig(lr=1e-3)
+    return Run("inverse.doom", inverse.doom(), frames=4, batch=16, steps=700, optim=optim, ema=0.99)
 
 
-RUNS = {
-    "autoencode.doom": autoencode_doom,
-    "autoencode.clips": autoencode_clips,
-    "autoencode.hunyuan": autoencode_hunyuan,
-    "autoencode.causal": autoencode_causal,
-    "autoencode.image": autoencode_image,
-    "autoencode.tae": autoencode_tae,
-    "inverse.doom": inverse_doom,
-    "sketch.doom": sketch_doom,
-    "nextframe.doom": nextframe_doom,
-    "nextframe.game": nextframe_game,
-    "forcing.rooms": forcing_rooms,
-    "forcing.doom": forcing_doom,
-    "moviegen.moment": moviegen_moment,
-    "moviegen.short": moviegen_short,
-    "moviegen.doom": moviegen_doom,
-    "moviegen.larger": moviegen_larger,
-}
+_NAMED = (
+    autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
+    autoencode_tae, inverse_doom, sketch_doom, nextframe_doom, nextframe_game, forcing_rooms, forcing_doom,
+    moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger,
+)  # fmt: skip
+RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}
