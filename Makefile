@@ -51,13 +51,13 @@ $(VENV)/.developed: $(VENV)/.installed
 # model is trained far longer in that time. CPUs without bfloat16 arithmetic need twice the time.
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && echo card),card)
 FRAMES := 200000
-SKETCH := --steps 6000
+MAP := --steps 6000
 DREAM := --batch 128 --frames 16 --system.window 15 --steps 12000 --compile-blocks
 FORCING := --batch 128 --frames 16 --system.window 15 --steps 4000 --compile-blocks
 CLIPS := --batch 128 --steps 10000 --compile-blocks
 else
 FRAMES := 80000
-SKETCH := --precision bfloat16
+MAP := --precision bfloat16
 DREAM := --precision bfloat16
 FORCING := --precision bfloat16
 CLIPS := --precision bfloat16
@@ -68,7 +68,7 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk collect doom --level home --split test --frames 6400 --clip-frames 128 --out data/home-test --workers 2
 	$(BIN)/dreamwalk train autoencode.doom --data data/home-train
 	$(BIN)/dreamwalk train inverse.doom --data data/home-train
-	$(BIN)/dreamwalk train sketch.doom --data data/home-train --codec runs/autoencode.doom $(SKETCH)
+	$(BIN)/dreamwalk train nextframe.map --data data/home-train --codec runs/autoencode.doom $(MAP)
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train $(DREAM)
 	$(BIN)/dreamwalk train forcing.doom --data data/home-train $(FORCING)
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train

@@ -135,16 +135,16 @@ def nextframe_game() -> Run:
     return replace(run, ema=0.995, save_every=100, preview_every=200)
 
 
-def sketch_doom() -> Run:
+def nextframe_map() -> Run:
     """The map and the pose model of the shipped dream, before its network: about seven minutes."""
     optim, system = OptimConfig(lr=3e-3, warmup=30, decay=0.5), replace(nextframe.doom(), memory_only=True)
-    return replace(nextframe_game(), name="sketch.doom", system=system, batch=32, steps=700, optim=optim)
+    return replace(nextframe_game(), name="nextframe.map", system=system, batch=32, steps=700, optim=optim)
 
 
 def nextframe_doom() -> Run:
-    """The shipped dream, which knows its level: an hour and a half; starts from `sketch.doom`."""
+    """The shipped dream, which knows its level: an hour and a half; starts from `nextframe.map`."""
     run = replace(nextframe_game(), name="nextframe.doom", system=nextframe.doom(), steps=3000)
-    return replace(run, start="runs/sketch.doom")
+    return replace(run, start="runs/nextframe.map")
 
 
 def forcing_rooms() -> Run:
@@ -197,7 +197,7 @@ def inverse_doom() -> Run:
 
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
-    autoencode_tae, inverse_doom, sketch_doom, nextframe_doom, nextframe_game, forcing_rooms, forcing_doom,
+    autoencode_tae, inverse_doom, nextframe_map, nextframe_doom, nextframe_game, forcing_rooms, forcing_doom,
     moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger,
 )  # fmt: skip
 RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}
