@@ -13,7 +13,7 @@ height and width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -87,7 +87,19 @@ class FrameDiT(FrameBackbone):
         return cache.bias(self.config.tokens)
 
 
-def published(
+def tiny() -> FrameDiTConfig:
+    """For tests: 32x32 frames through an 8x codec of 16 channels."""
+    config = FrameDiTConfig(channels=16, grid=(4, 4), width=64, depth=2, heads=2, feedforward_multiple=32)
+    return replace(config, qk_norm=True, predicts="clean")
+
+
+def game(*, width: int = 256, heads: int = 4) -> FrameDiTConfig:
+    """96x128 frames through a 16x codec of 64 channels: 48 tokens a frame, real time on two CPU cores."""
+    config = FrameDiTConfig(64, (6, 8), width=width, depth=6, heads=heads, feedforward_multiple=64)
+    return replace(config, qk_norm=True, predicts="clean")
+
+
+def released(
     size: Literal["130M", "310M", "774M"], *, channels: int = 16, grid: tuple[int, int] = (14, 24)
 ) -> FrameDiTConfig:
     """The three sizes of Next-Frame Diffusion, for 224x384 frames through a 16x codec: 84 tokens a frame."""

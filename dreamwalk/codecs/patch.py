@@ -151,3 +151,8 @@ class PatchCodec(LinearCodec):
     def _patches(self, video: Tensor) -> Tensor:
         p = self.config.patch
         return rearrange(video, "b t c (h p) (w q) -> b t h w (c p q)", p=p, q=p)
+
+
+def tiny() -> PatchCodecConfig:
+    """For tests: 8x8 pixels to 16 channels."""
+    return PatchCodecConfig(channels=16, patch=8, widths=(16, 16))

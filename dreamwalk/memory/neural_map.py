@@ -51,6 +51,11 @@ class NeuralMapConfig(FloorConfig):
         return NeuralMapMemory(self, sizes)
 
 
+def home() -> NeuralMapConfig:
+    """Of the level `home`."""
+    return NeuralMapConfig(origin=(-32, -32), extent=(1152, 736))
+
+
 class NeuralMapMemory(MemoryModel):
     """A neural map and the pose model of its level."""
 
@@ -101,11 +106,7 @@ class NeuralMapMemory(MemoryModel):
 
 
 class NeuralMap(nn.Module):
-    """Poses and intrinsics to what is known of every token's surroundings.
-
-    It learns by sketching: latents are predicted from what is known alone, so that most of the level is known
-    before a transformer makes use of it.
-    """
+    """Poses and intrinsics to features of every token's surroundings."""
 
     def __init__(
         self, config: NeuralMapConfig, *, grid: tuple[int, int], stride: int, channels: int, width: int

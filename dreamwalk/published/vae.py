@@ -113,7 +113,7 @@ def _read_config(kind: type[Config], path: Path, fixed: Mapping[str, Any]) -> Co
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise UserError(f"'{path}' has {name} {shown(given[name])}; only {value!r} can be read")
-    source, hints = f"'{path}'", field_types(kind)
+    source, hints = f"'{path}'", field_types(kind)  # type: ignore[arg-type]
     known = {theirs: hints[ours] for theirs, ours in VAE_SIZES.items() if theirs in given and ours in hints}
     with mending(MEND):
         said = required(known, given, source)

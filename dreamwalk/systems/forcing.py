@@ -27,11 +27,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiTConfig
+from dreamwalk.backbones import framedit
 from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
+from dreamwalk.codecs import patch
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
-from dreamwalk.memory.neural_map import NeuralMapConfig
+from dreamwalk.memory.neural_map import home
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import MaskName, check_counts, check_mask
@@ -114,15 +115,8 @@ class Forcing(Interactive):
     def draw_sigmas(self, frames: int, generator: KeyedGenerator) -> Tensor:
         """Independent noise levels `(b, frames)`, some of a clean prefix, some pure noise."""
         config = self.config
-        pure, prefix = config.pure_noise_prob, config.clean_prefix_prob
-        return draw_sigmas(
-            generator,
-            frames,
-            config.shift,
-            density=config.density,
-            pure_noise_prob=pure,
-            clean_prefix_prob=prefix,
-        )
+        chances = {"pure_noise_prob": config.pure_noise_prob, "clean_prefix_prob": config.clean_prefix_prob}
+        return draw_sigmas(generator, frames, config.shift, density=config.density, **chances)
 
     def weighted_loss(
         self, x: Tensor, noisy: Tensor, v: Tensor, sigma: Tensor, snr: Tensor
@@ -158,41 +152,16 @@ class Forcing(Interactive):
 
 def tiny() -> ForcingConfig:
     """For tests: 32x32 frames, learns a clip by heart in seconds."""
-    codec = PatchCodecConfig(channels=16, patch=8, widths=(16, 16))
-    backbone = FrameDiTConfig(
-        channels=16,
-        grid=(4, 4),
-        width=64,
-        depth=2,
-        heads=2,
-        feedforward_multiple=32,
-        qk_norm=True,
-        predicts="clean",
-    )
-    return ForcingConfig(codec=codec, backbone=backbone, actions=7, pure_noise_prob=0.2, steps=4, window=8)
+    return ForcingConfig(patch.tiny(), framedit.tiny(), actions=7, pure_noise_prob=0.2, steps=4, window=8)
 
 
 def rooms() -> ForcingConfig:
     """For levels never seen: 96x128 frames, 48 tokens a frame, small enough to compare ideas on a laptop."""
-    backbone = FrameDiTConfig(
-        channels=64,
-        grid=(6, 8),
-        width=192,
-        depth=6,
-        heads=3,
-        feedforward_multiple=64,
-        qk_norm=True,
-        predicts="clean",
-    )
-    return ForcingConfig(
-        codec=PatchCodecConfig(channels=64), backbone=backbone, actions=7, pure_noise_prob=0.1, window=11
-    )
+    backbone = framedit.game(width=192, heads=3)
+    return ForcingConfig(PatchCodecConfig(channels=64), backbone, actions=7, pure_noise_prob=0.1, window=11)
 
 
 def doom() -> ForcingConfig:
-    """The shipped dream of the level `home`, known by heart: any schedule, in real time."""
-    backbone = replace(rooms().backbone, width=256, heads=4)
-    place = NeuralMapConfig(origin=(-32, -32), extent=(1152, 736))
-    return replace(
-        rooms(), backbone=backbone, memory=place, clean_prefix_prob=0.5, pure_noise_prob=0.25, window=7
-    )
+    """The shipped dream of the level `home`: any schedule, in real time."""
+    config = replace(rooms(), backbone=framedit.game(), memory=home(), window=7)
+    return replace(config, clean_prefix_prob=0.5, pure_noise_prob=0.25)

@@ -29,11 +29,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiTConfig, published
+from dreamwalk.backbones import framedit
 from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
+from dreamwalk.codecs import patch
 from dreamwalk.codecs.kl_autoencoder import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.memory.neural_map import NeuralMapConfig
+from dreamwalk.memory.neural_map import home
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.training import draw_sigmas, snr_weight, weighted_loss
@@ -127,59 +128,21 @@ class NextFrame(Interactive):
 
 def tiny() -> NextFrameConfig:
     """For tests: 32x32 frames, learns a clip by heart in seconds."""
-    codec = PatchCodecConfig(channels=16, patch=8, widths=(16, 16))
-    backbone = FrameDiTConfig(
-        channels=16,
-        grid=(4, 4),
-        width=64,
-        depth=2,
-        heads=2,
-        feedforward_multiple=32,
-        qk_norm=True,
-        predicts="clean",
-    )
-    return NextFrameConfig(
-        codec=codec,
-        backbone=backbone,
-        actions=7,
-        training="teacher_forcing",
-        pure_noise_prob=0.3,
-        steps=2,
-        window=8,
-    )
+    config = NextFrameConfig(patch.tiny(), framedit.tiny(), actions=7, steps=2, window=8)
+    return replace(config, training="teacher_forcing", pure_noise_prob=0.3)
 
 
 def game() -> NextFrameConfig:
     """A dream of any game: 96x128 frames, 48 tokens a frame, real time on two CPU cores."""
-    backbone = FrameDiTConfig(
-        channels=64,
-        grid=(6, 8),
-        width=256,
-        depth=6,
-        heads=4,
-        feedforward_multiple=64,
-        qk_norm=True,
-        predicts="clean",
-    )
-    return NextFrameConfig(
-        codec=PatchCodecConfig(channels=64),
-        backbone=backbone,
-        actions=7,
-        training="teacher_forcing",
-        pure_noise_prob=0.75,
-        self_generated_prob=0.6,
-        steps=1,
-        window=7,
-    )
+    config = NextFrameConfig(PatchCodecConfig(channels=64), framedit.game(), actions=7, steps=1, window=7)
+    return replace(config, training="teacher_forcing", pure_noise_prob=0.75, self_generated_prob=0.6)
 
 
 def doom() -> NextFrameConfig:
     """The shipped dream: the same, with a map of the level `home`."""
-    return replace(
-        game(), memory=NeuralMapConfig(origin=(-32, -32), extent=(1152, 736)), noisy_history_prob=0.25
-    )
+    return replace(game(), memory=home(), noisy_history_prob=0.25)
 
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:
     """The paper's three sizes on 224x384 frames through KL-16: 25 actions, 18 steps, 32 frames of history."""
-    return NextFrameConfig(codec=kl16(), backbone=published(size), actions=25, steps=18, window=32)
+    return NextFrameConfig(kl16(), framedit.released(size), actions=25, steps=18, window=32)
