@@ -170,7 +170,8 @@ def test_kept_frames_need_no_second_look(system: Forcing, clip: Clip, lag: int, 
 )
 def test_it_trains_on(system: Forcing, clip: Clip, training: str, mask: str) -> None:
     torch.manual_seed(0)
-    fresh = Forcing(replace(system.config, training=training, mask=mask, cond_dropout=0.0))  # type: ignore[arg-type]
+    kind = {"training": training, "mask": mask, "cond_dropout": 0.0}
+    fresh = Forcing(replace(system.config, **kind))  # type: ignore[arg-type]
     fresh.load_state_dict(system.state_dict())
     learned = [p for p in fresh.parameters() if p.requires_grad]
     optimizer, losses = torch.optim.AdamW(learned, lr=3e-3), []

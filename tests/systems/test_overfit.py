@@ -65,7 +65,8 @@ def test_inverse(clip: Clip) -> None:
 def test_nextframe(training: str, own: float, clip: Clip) -> None:
     """From the first frame and the actions the clip comes back, far better than the first frame stays."""
     torch.manual_seed(0)
-    system = NextFrame(replace(nextframe.tiny(), training=training, self_generated_prob=own))  # type: ignore[arg-type]
+    kind = {"training": training, "self_generated_prob": own}
+    system = NextFrame(replace(nextframe.tiny(), **kind))  # type: ignore[arg-type]
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
     losses = learn(system, clip, steps=350, lr=2e-3)
     assert sum(losses[-20:]) < sum(losses[:20]) / 2
