@@ -1,4 +1,4 @@
-"""The levels that DDIM visits on a VP schedule (arXiv 2010.02502), as levels of a flow."""
+"""The sigmas of DDIM on a VP schedule (arXiv 2010.02502), as sigmas of a flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ddim_timesteps(steps: int) -> Tensor:
 
 
 def ddim_sigmas(steps: int) -> Tensor:
-    """`steps + 1` levels for Euler's method, float64: those of `ddim_timesteps`, then 0.
+    """`steps + 1` sigmas for Euler's method, float64: those of `ddim_timesteps`, then 0.
 
     The first is 0.99945, not 1: the schedule never quite loses the data.
     """

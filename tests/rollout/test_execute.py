@@ -105,14 +105,14 @@ def test_all_known_is_returned_bit_for_bit() -> None:
     assert torch.equal(execute(plan, alone, KeyedNoise((0, 1), (3,)), given=given), given)
 
 
-def test_views_are_mixed_before_the_step() -> None:
+def test_branches_are_mixed_before_the_step() -> None:
     """Guidance with weights 1.5 and -0.5 on a linear model is a linear mix of velocities."""
     plan = staircase(sigmas(8), 1, lag=8, history=1, guide=guidance.history(1.5))
     seen: list[float] = []
 
-    def predict(look: ModelInput) -> Tensor:
-        seen.append(look.input_sigma[0])
-        return look.x + look.input_sigma[0]  # a velocity that tells the level of the history
+    def predict(branch: ModelInput) -> Tensor:
+        seen.append(branch.input_sigma[0])
+        return branch.x + branch.input_sigma[0]  # a velocity that tells the level of the history
 
     noise = KeyedNoise((3,), (1,))
     dreamt = execute(plan, each(predict), noise, given=torch.zeros(1, 1, 1))[0, 1, 0]
@@ -173,7 +173,7 @@ def test_clips_that_overlap_are_drawn_anew_and_fused() -> None:
         (0, 0, 0, 0),
     )
     rows = (Pass((a,)), Pass((b,)), Renoise((2,), (1,)), Pass((c,)), Pass((d,)), Fuse((1, 2)))
-    with pytest.raises(ValueError, match="slot 2 anew at a level that is not higher"):
+    with pytest.raises(ValueError, match="slot 2 to a level that is not higher"):
         Plan(one, (0, 1, 1, 2), (False,) * 4, (*levels[:3], (0, 0, 0, 2), *levels[4:]), rows)
     plan = Plan(one, (0, 1, 1, 2), (False,) * 4, levels, rows)
     dreamt = execute(plan, Oracle(), Basis())[..., 0]

@@ -295,8 +295,8 @@ def test_strides_of_a_queue_join() -> None:
     whole = rolling(sigmas(8), 4, lag=2, history=1)
     start = torch.randn(1, sum(whole.given), 3, generator=torch.Generator().manual_seed(0))
 
-    def predict(look: ModelInput) -> Tensor:
-        return look.x.cumsum(1) / 3 + look.sigma[..., None]
+    def predict(branch: ModelInput) -> Tensor:
+        return branch.x.cumsum(1) / 3 + branch.sigma[..., None]
 
     half = rolling(sigmas(8), 2, lag=2, history=1)
     first = execute(half, each(predict), noise, given=start)
@@ -354,7 +354,7 @@ def test_what_is_known_comes_back_bit_for_bit() -> None:
         assert torch.equal(dream[:, [p for p, known in enumerate(plan.given) if known]], values)
 
 
-def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
+def test_branches_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     """True of one deterministic step, and so of what guidance is asked for; from then on states differ."""
     branches = (Branch(1.7), Branch(-0.4, conditional=False), Branch(-0.3, input_sigma=((0, 1.0),)))
     line = staircase(sigmas(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: branches)
@@ -364,8 +364,8 @@ def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     plan = Plan(line.sigmas, line.frames, (True,) * 3, levels, (row,), open=True)
     basis, start = Basis(), torch.randn(24, 3, 1).double()
 
-    def predict(look: ModelInput) -> Tensor:
-        return Oracle().velocity(look) * (1.0 if look.conditional else 0.8)
+    def predict(branch: ModelInput) -> Tensor:
+        return Oracle().velocity(branch) * (1.0 if branch.conditional else 0.8)
 
     def step(branches: tuple[Branch, ...]) -> Tensor:
         one = replace(plan, rows=(Pass((replace(row.reads[0], branches=branches),)),))

@@ -94,11 +94,11 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
         ({"levels": (*LEGAL.levels[:2], (2, 2), *LEGAL.levels[3:])}, "noise rises in row 1 in slot 0"),
         (first_reads((1,), (1.0,), (0,)), "row 0 moves slot 0, which it does not read"),
         ({"rows": (replace(FIRST, commit=(0,)), *LEGAL.rows[1:])}, "row 0 commits slot 0, which must be"),
-        (first_reads((0,), (0.5,), (0,)), "so it must be shown as it is, at 1"),
+        (first_reads((0,), (0.5,), (0,)), "so its input sigma must be its own, 1"),
         (first_reads((1, 0), (1.0, 1.0), (0, 0)), "reads frames out of their order"),
         (first_reads((0, 0), (1.0, 1.0), (0, 0)), "reads a slot twice"),
         ({"rows": (*LEGAL.rows[:3], Fuse((0, 1)))}, "row 3 fuses slots, so no level may change"),
-        ({"rows": (*LEGAL.rows[:3], Renoise((1,), (0,)))}, "slot 1 from slot 0, which is another frame"),
+        ({"rows": (*LEGAL.rows[:3], Renoise((1,), (0,)))}, "slot 1 from slot 0, another frame"),
         ({"rows": (*LEGAL.rows[:3], Fuse((1,)))}, "row 3 fuses slots, so no level may change"),
         ({"rows": (*LEGAL.rows[:3], Renoise((1, 1), (0, 1)))}, "row 3 names a slot twice"),
         ({"rows": (*LEGAL.rows[:3], Renoise((2,), (2,)))}, "row 3 names a slot that is none of the 2"),
@@ -110,7 +110,7 @@ def first_reads(slots: tuple[int, ...], shown: tuple[float, ...], groups: tuple[
         ),
         (
             {"rows": (Pass((replace(FIRST.reads[0], branches=HIDES),)), *LEGAL.rows[1:])},
-            "row 0 says how to show slot 1, which that read does not hold",
+            "row 0 has an input sigma for slot 1, which its read does not hold",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_cache_knows_one_copy_of_a_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guide", "opinions"),
+    ("guide", "count"),
     [
         (guidance.conditions(2.0), 2),
         (guidance.history(1.5), 2),
@@ -150,9 +150,9 @@ def test_a_cache_knows_one_copy_of_a_frame() -> None:
         (guidance.temporal([(1, 0.5), (2, 0.5)]), 2),
     ],
 )
-def test_guides_give_legal_plans(guide: guidance.Guide, opinions: int) -> None:
+def test_guides_give_legal_plans(guide: guidance.Guide, count: int) -> None:
     plan = staircase(shifted_sigmas(3).tolist(), 3, lag=3, history=3, guide=guide)
-    assert all(isinstance(row, Pass) and len(row.reads[0].branches) == opinions for row in plan.rows)
+    assert all(isinstance(row, Pass) and len(row.reads[0].branches) == count for row in plan.rows)
 
 
 def test_temporal_guidance_hides_what_is_older() -> None:
