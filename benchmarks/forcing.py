@@ -25,7 +25,8 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.streaming import frames
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.staircase import Guide, Schedule, unguided
+from dreamwalk.schedules.guidance import Guide, unguided
+from dreamwalk.schedules.staircase import Schedule
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load
 

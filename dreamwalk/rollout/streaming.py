@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
+from dreamwalk.schedules.guidance import Guide, guided, unguided
 from dreamwalk.schedules.plans import Pass, Plan
-from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, stride, unguided
+from dreamwalk.schedules.staircase import HistorySigma, Schedule, stride
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,9 @@ def endless(
         first = total - known
         fresh = sum(frame not in committed for frame in range(first, total))
         plan = stride(
-            schedule,
-            grid,
-            history=known,
-            under_way=under_way,
-            fresh=fresh,
-            history_sigma=history_sigma,
-            guide=guide,
+            schedule, grid, history=known, under_way=under_way, fresh=fresh, history_sigma=history_sigma
         )
-        plan = replace(plan, frames=tuple(first + frame for frame in plan.frames))
+        plan = replace(guided(plan, guide), frames=tuple(first + frame for frame in plan.frames))
         state = begin(plan, noise, x)
         state.last_step = {plan.frames.index(frame): last for frame, last in moved.items()}
         for row in run(plan, state, predictor, noise, update=update):

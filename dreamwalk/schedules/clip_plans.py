@@ -63,20 +63,16 @@ class PlanDraft:
 
 def count_steps(sigmas: Sequence[float], frames: int, *, history: int = 0) -> int:
     """Steps of a plan; UserError without a step or a frame."""
-    plans.check_counts({"frames": frames, "history": history})
-    if len(sigmas) < 2 or frames < 1 or history < 0:
-        raise UserError("a plan needs at least one step and one frame, and no less than no history")
-    return len(sigmas) - 1
+    steps = len(sigmas) - 1
+    for name, value, low in (("steps", steps, 1), ("frames", frames, 1), ("history", history, 0)):
+        check_range(name, value, low)
+    return steps
 
 
 def overlapping_windows(frames: int, window: int, overlap: int) -> list[range]:
     """Windows of `window` frames, each sharing `overlap` with the one before, that end where frames end."""
-    plans.check_counts({"window": window, "overlap": overlap})
-    if not 0 <= overlap < window <= frames:
-        raise UserError(
-            f"windows must be longer than their overlap and no longer than the {frames} frames, "
-            f"got {window} with an overlap of {overlap}"
-        )
+    check_range("the window", window, 1, frames)
+    check_range("the overlap of windows", overlap, 0, window - 1)
     stride = window - overlap
     if rest := (frames - window) % stride:
         raise UserError(

@@ -16,7 +16,7 @@ clips that overlap, and known frames (keyframes, history, recalled ones) as colu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -35,18 +35,11 @@ def check_mask(mask: object) -> None:
         raise UserError(f"there is no mask '{mask}': known are {', '.join(get_args(MaskName))}")
 
 
-def check_counts(counts: Mapping[str, object]) -> None:
-    """UserError for the first that is not a whole number."""
-    for name, value in counts.items():
-        if not isinstance(value, Integral):
-            raise UserError(f"{name} must be a whole number, got {value!r}")
-
-
-def check_range(name: str, value: object, low: int, high: int) -> None:
-    """UserError unless it is a whole number from `low` to `high`."""
-    check_counts({name: value})
-    if not low <= value <= high:  # type: ignore[operator]
-        raise UserError(f"{name} must lie between {low} and {high}, got {value}")
+def check_range(name: str, value: object, low: int, high: int | None = None) -> None:
+    """UserError unless it is a whole number from `low` to `high`, or from `low` up."""
+    if not isinstance(value, Integral) or value < low or (high is not None and value > high):
+        end = "up" if high is None else f"to {high}"
+        raise UserError(f"{name} must be a whole number from {low} {end}, got {value!r:.40}")
 
 
 def check_sigma(what: str, sigma: object) -> None:

@@ -9,14 +9,12 @@ from torch import Tensor
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.flow import shift
-from dreamwalk.schedules.plans import check_counts
+from dreamwalk.schedules.plans import check_range
 
 
 def shifted_sigmas(steps: int, *, shift_by: float = 1.0) -> Tensor:
     """`steps + 1` even sigmas from 1 down to 0, float64, moved towards noise by `shift_by` (`flow.shift`)."""
-    check_counts({"steps": steps})
-    if steps < 1:
-        raise UserError(f"a frame needs at least one denoising step, got {steps}")
+    check_range("steps", steps, 1)
     return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift_by)
 
 
@@ -30,7 +28,7 @@ def linear_quadratic_sigmas(steps: int, *, emulated: int = 1000) -> Tensor:
 
     UserError for an odd or too small number of steps.
     """
-    check_counts({"steps": steps})
+    check_range("steps", steps, 1)
     if steps < 2 or steps % 2:
         raise UserError(f"a linear-quadratic spacing has an even number of steps: take {max(2, steps + 1)}")
     half, end = steps // 2, steps / 2 / emulated

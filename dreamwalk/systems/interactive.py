@@ -26,9 +26,10 @@ from dreamwalk.rollout.realtime import CameraState, EagerStep, Session, Step, co
 from dreamwalk.rollout.streaming import Moment, endless
 from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import shifted_sigmas
-from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, named_schedule, unguided
+from dreamwalk.schedules.staircase import HistorySigma, Schedule, named_schedule
 from dreamwalk.validation import Count, Positive, Share, Steps
 from dreamwalk.world import ActionSchema
 

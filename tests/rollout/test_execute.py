@@ -13,9 +13,10 @@ from dreamwalk.clip import batch
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Update, execute, heun, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
+from dreamwalk.schedules.guidance import Guide, guided, unguided
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.sigmas import shifted_sigmas
-from dreamwalk.schedules.staircase import Guide, staircase, unguided
+from dreamwalk.schedules.staircase import staircase
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_all_known_is_returned_bit_for_bit() -> None:
 
 def test_branches_are_mixed_before_the_step() -> None:
     """Guidance with weights 1.5 and -0.5 on a linear model is a linear mix of velocities."""
-    plan = staircase(sigmas(8), 1, lag=8, history=1, guide=guidance.history(1.5))
+    plan = guided(staircase(sigmas(8), 1, lag=8, history=1), guidance.history(1.5))
     seen: list[float] = []
 
     def predict(branch: ModelInput) -> Tensor:
@@ -131,14 +132,14 @@ def test_the_branches_of_a_read_are_asked_for_together(weight: float, asked: lis
         found.append(tuple(branch.conditional for branch in branches))
         return [branch.x for branch in branches]
 
-    plan = staircase(sigmas(1), 1, lag=1, guide=guidance.conditions(weight))
+    plan = guided(staircase(sigmas(1), 1, lag=1), guidance.conditions(weight))
     execute(plan, predictor, KeyedNoise((3,), (1,)))
     assert found == asked
 
 
 def test_history_guidance_of_one_is_no_guidance() -> None:
     plans = [
-        staircase(sigmas(8), 3, lag=8, history=2, guide=g)
+        guided(staircase(sigmas(8), 3, lag=8, history=2), g)
         for g in (guidance.history(1.0), lambda _: (Branch(),))
     ]
     given = torch.tensor([[[0.3], [-1.0]]]).double()
@@ -226,16 +227,9 @@ def test_cached_is_uncached_wherever_nothing_was_forgotten(
         return system.actions(actions[:, list(frames)]), None
 
     plan = staircase(
-        sigmas(3),
-        5,
-        lag=lag,
-        chunk=chunk,
-        history=2,
-        window=window,
-        history_sigma=0.05,
-        guide=guide,
-        mask="block",
+        sigmas(3), 5, lag=lag, chunk=chunk, history=2, window=window, history_sigma=0.05, mask="block"
     )
+    plan = guided(plan, guide)
     noise, reader = KeyedNoise((1, 2), (16, 4, 4)), CachedFramePredictor(system.backbone, script)
     given = torch.randn(2, 2, 16, 4, 4)
     with torch.inference_mode():
