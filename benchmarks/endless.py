@@ -1,4 +1,4 @@
-"""A walk of any length at constant memory: frames a second and resident memory along the way.
+"""An endless rollout at constant memory: frames a second and resident memory along the way.
 
     python benchmarks/endless.py forcing.doom --frames 10000 --schedule next-frame
 
@@ -24,7 +24,7 @@ from dreamwalk.systems.open import load
 
 @dataclass(frozen=True)
 class Options:
-    """What is walked, and how far."""
+    """Model, schedule and length."""
 
     model: tyro.conf.Positional[str] = "forcing.doom"
     frames: int = 10_000

@@ -25,7 +25,8 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules import guidance
-from dreamwalk.schedules.staircase import Guide, Schedule, unguided
+from dreamwalk.schedules.guidance import Guide, unguided
+from dreamwalk.schedules.staircase import Schedule
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load
 
@@ -43,7 +44,7 @@ HORIZONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 
 @dataclass(frozen=True)
 class Options:
-    """What is compared, on what."""
+    """Models, data and settings to compare."""
 
     table: tyro.conf.Positional[Literal["horizon", "lags", "guidance"]]
     models: tyro.conf.Positional[tuple[str, ...]]
@@ -87,8 +88,8 @@ def main(options: Options) -> None:
     )
     rows = [row(one, truth) for one in dreamt]
     for name, system, schedule in runs:
-        for told, guide in GUIDES.items() if options.table == "guidance" else [("", unguided)]:
-            dreamt.append(dream(name + told, system, schedule, clip, options, guide))
+        for label, guide in GUIDES.items() if options.table == "guidance" else [("", unguided)]:
+            dreamt.append(dream(name + label, system, schedule, clip, options, guide))
             rows.append(row(dreamt[-1], truth))
     print(f"{'sharpness of real frames':28}" + line(sharpness(truth).mean(0)))
     if options.json:
@@ -99,7 +100,7 @@ def main(options: Options) -> None:
 
 
 def schedules(options: Options, name: str, system: Interactive) -> list[tuple[str, Interactive, Schedule]]:
-    """What is walked with a model: its own schedule, or every lag."""
+    """The schedules of a model: its own, or every lag."""
     named = name.split(":")[1] if ":" in name else "full" if system.mask == "bidirectional" else "next-frame"
     schedule = system.schedule(named, steps=options.steps)
     if options.table != "lags":

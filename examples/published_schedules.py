@@ -17,7 +17,7 @@ import tyro
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.plots import plan_picture
 from dreamwalk.schedules.clip_plans import PlanDraft, count_steps, overlapping_windows
-from dreamwalk.schedules.plans import Plan, check_counts, check_range
+from dreamwalk.schedules.plans import Plan, check_range
 from dreamwalk.schedules.sigmas import shifted_sigmas
 
 
@@ -57,9 +57,9 @@ def rolling(
     """
     steps = count_steps(sigmas, frames, history=history)
     check_range("the lag", lag, 1, steps)
-    check_counts({"window": window})
-    if window == 1 or window < 0:
-        raise UserError(f"a window has two halves, so at least 2 frames, got {window}")
+    check_range("window", window, 0)
+    if window == 1:
+        raise UserError("a window has two halves, so at least 2 frames, got 1")
     waits = [lag * (p + 1) - steps for p in range(frames + -(-steps // lag) - 1)]
     levels = [0] * history + [min(steps, steps + wait) for wait in waits]
     draft = PlanDraft(sigmas, levels, clean_sigma=history_sigma)
@@ -95,8 +95,8 @@ def keyframes(
     one gap; all gaps are denoised at once.
     """
     steps = count_steps(sigmas, frames)
-    check_counts({"every": every})
-    if every < 1 or (frames - 1) % every:
+    check_range("every", every, 1)
+    if (frames - 1) % every:
         raise UserError(
             f"the last of {frames} frames is no keyframe: with one every {every}, take a multiple and 1"
         )
@@ -129,8 +129,9 @@ def resampled(
     steps = count_steps(sigmas, frames, history=history)
     top = steps if begin is None else begin
     check_range("the level to begin at", top, 1, steps)
-    check_counts({"jump": jump, "times": times})
-    if jump < 1 or top % jump or (jump == steps and times):
+    check_range("the jump", jump, 1)
+    check_range("times", times, 0)
+    if top % jump or (jump == steps and times):
         raise UserError(
             f"a jump must divide the {top} levels and be smaller than the {steps} steps, got {jump}"
         )

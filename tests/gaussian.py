@@ -26,13 +26,13 @@ class Oracle:
     def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
         return [self.velocity(branch) for branch in branches]
 
-    def velocity(self, look: ModelInput) -> Tensor:
+    def velocity(self, branch: ModelInput) -> Tensor:
         self.calls += 1
-        x, sigma, frames, visible = look.x, look.sigma, list(look.frames), look.visible
+        x, sigma, frames, visible = branch.x, branch.sigma, list(branch.frames), branch.visible
         levels, truth = sigma[0].double(), self.truth[frames][:, frames]
         velocity = torch.zeros_like(x)
-        for group in set(look.groups):  # its frames see the same
-            own = [i for i, g in enumerate(look.groups) if g == group]
+        for group in set(branch.groups):  # its frames see the same
+            own = [i for i, g in enumerate(branch.groups) if g == group]
             seen = visible[own[0]].nonzero()[:, 0]
             keep = 1 - levels[seen]
             noisy = keep[:, None] * keep[None] * truth[seen][:, seen] + torch.diag(levels[seen] ** 2)
@@ -97,5 +97,5 @@ alone = each(lambda branch: branch.x)
 
 
 def sigmas(steps: int) -> list[float]:
-    """Levels from noise to clean."""
+    """From noise to clean."""
     return shifted_sigmas(steps).tolist()

@@ -18,8 +18,9 @@ from dreamwalk.rollout.dream import Decode, Dream, WorldSpec, picture
 from dreamwalk.rollout.execute import UPDATES, Solver
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules import guidance
+from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import Plan
-from dreamwalk.schedules.staircase import Guide, Schedule, staircase, unguided
+from dreamwalk.schedules.staircase import Schedule, staircase
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.games import RandomKeys
@@ -197,7 +198,7 @@ def _tile(picture: np.ndarray, noise: float, bar: int) -> np.ndarray:
 def plan_of(asked: Sample, system: Interactive, steps: int | None, *, shown: int = 16) -> Plan:
     """The first frames of the schedule as one plan, to be drawn."""
     schedule = schedule_of(asked, system, steps)
-    return staircase(
+    plan = staircase(
         list(reversed(system.sigmas(schedule.steps))),
         shown,
         lag=schedule.lag or schedule.steps,
@@ -206,5 +207,5 @@ def plan_of(asked: Sample, system: Interactive, steps: int | None, *, shown: int
         window=schedule.window,
         history_sigma=system.shown_history,
         mask=schedule.mask,
-        guide=guide_of(asked),
     )
+    return guidance.guided(plan, guide_of(asked))

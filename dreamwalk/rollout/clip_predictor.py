@@ -1,4 +1,4 @@
-"""Predictors of whole clips, in windows of time and tiles of height and width where memory asks for it."""
+"""Predictors of whole clips, optionally in windows of time and in tiles of height and width."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class TiledVelocity:
     """`Velocity` that runs another on overlapping tiles of height and width and blends the results.
 
     MultiDiffusion (arXiv 2302.08113), with weights that fall towards the edges of a tile. Every tile gets the
-    whole text, and does not know where in the picture it lies.
+    whole text, and not its position in the picture.
     """
 
     velocity: Velocity

@@ -39,7 +39,7 @@ def heun(step: PlanStep) -> Tensor:
 def multistep(step: PlanStep) -> Tensor:
     """One pass a step, second order (Adams-Bashforth): the velocity is extrapolated from the step before.
 
-    Where a frame rests now or rested in the row before, that one does not tell how to go on: `heun`.
+    Where a frame rests now or rested in the row before, its last velocity is of another state: `heun`.
     """
     if step.rested:
         return heun(step)
@@ -134,8 +134,8 @@ def execute(
     """Run a plan: the final value of every slot, `(b, p, ...)`.
 
     `given` `(b, k, ...)` are the values of the plan's given slots, in order; UserError when there are more
-    or fewer. A frame's noise is `noise(frame, 0)`; it is shown noisier than it is by `noise(frame, 1)`,
-    always the same; later uses are for renoising.
+    or fewer. A frame begins as `noise(frame, 0)`; an input sigma above its own adds `noise(frame, 1)`, always
+    the same; later uses are for renoising.
     """
     state = begin(plan, noise, given)
     for _ in run(plan, state, predictor, noise, update=update):

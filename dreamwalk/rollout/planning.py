@@ -40,7 +40,7 @@ class RewardGuidance:
     """`Predictor` whose velocity follows the gradient of a reward; UserError for impossible numbers.
 
     With several `samples`, the first frame that moves follows the mean of gradients over futures: frames that
-    are later and noisier than it are drawn anew each time, half as far from noise as they are. The others
+    are later and noisier than it are renoised each time, half way to pure noise. The others
     keep the gradient of the rollout itself. A full sequence has no uncertain future, so it takes one sample.
     """
 

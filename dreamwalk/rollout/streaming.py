@@ -19,8 +19,9 @@ from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel, R
 from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor
 from dreamwalk.schedules.clip_plans import recalled
+from dreamwalk.schedules.guidance import Guide, guided, unguided
 from dreamwalk.schedules.plans import Pass, Plan
-from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, stride, unguided
+from dreamwalk.schedules.staircase import HistorySigma, Schedule, stride
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,9 @@ def stream(
         first = total - known
         fresh = sum(frame not in committed for frame in range(first, total))
         plan = stride(
-            schedule,
-            sigmas,
-            history=known,
-            under_way=under_way,
-            fresh=fresh,
-            history_sigma=history_sigma,
-            guide=guide,
+            schedule, sigmas, history=known, under_way=under_way, fresh=fresh, history_sigma=history_sigma
         )
-        plan = replace(plan, frames=tuple(first + frame for frame in plan.frames))
+        plan = replace(guided(plan, guide), frames=tuple(first + frame for frame in plan.frames))
         frames = memory.frames_for(plan.frames[-1], before=first) if memory else None
         if frames:
             plan = recalled(plan, frames.times, at=0, sigma=frames.sigma)

@@ -1,1 +1,1 @@
-"""Noise levels as data: the path between data and noise, matrices of levels, keyed randomness."""
+"""Noise schedules as data: the path between data and noise, plans, training levels, keyed noise."""

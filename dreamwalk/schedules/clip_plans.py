@@ -11,17 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.plans import (
-    ForwardSpec,
-    Fuse,
-    Pass,
-    Plan,
-    Renoise,
-    Row,
-    check_counts,
-    check_range,
-    check_sigma,
-)
+from dreamwalk.schedules import plans
+from dreamwalk.schedules.plans import ForwardSpec, Fuse, Pass, Plan, Renoise, Row, check_range
 
 
 @dataclass
@@ -38,7 +29,7 @@ class PlanDraft:
     rows: list[Row] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        check_sigma("the sigma of known frames", self.clean_sigma)
+        plans.check_sigma("the sigma of known frames", self.clean_sigma)
         self.sigmas = [float(sigma) for sigma in reversed(self.sigmas)]
         self.frames = tuple(self.frames or range(len(self.levels)))
         self.lines = [tuple(self.levels)]
@@ -72,20 +63,16 @@ class PlanDraft:
 
 def count_steps(sigmas: Sequence[float], frames: int, *, history: int = 0) -> int:
     """Steps of a plan; UserError without a step or a frame."""
-    check_counts({"frames": frames, "history": history})
-    if len(sigmas) < 2 or frames < 1 or history < 0:
-        raise UserError("a plan needs at least one step and one frame, and no less than no history")
-    return len(sigmas) - 1
+    steps = len(sigmas) - 1
+    for name, value, low in (("steps", steps, 1), ("frames", frames, 1), ("history", history, 0)):
+        check_range(name, value, low)
+    return steps
 
 
 def overlapping_windows(frames: int, window: int, overlap: int) -> list[range]:
     """Windows of `window` frames, each sharing `overlap` with the one before, that end where frames end."""
-    check_counts({"window": window, "overlap": overlap})
-    if not 0 <= overlap < window <= frames:
-        raise UserError(
-            f"windows must be longer than their overlap and no longer than the {frames} frames, "
-            f"got {window} with an overlap of {overlap}"
-        )
+    check_range("the window", window, 1, frames)
+    check_range("the overlap of windows", overlap, 0, window - 1)
     stride = window - overlap
     if rest := (frames - window) % stride:
         raise UserError(
@@ -152,7 +139,7 @@ def recalled(plan: Plan, memory: Sequence[int], *, at: int, sigma: float = 0.0) 
     of the rollout. They are given before all else, with input sigma `sigma`. They see only one another, so
     they are committed in the first pass.
     """
-    check_sigma("the sigma of recalled frames", sigma)
+    plans.check_sigma("the sigma of recalled frames", sigma)
     count, first = len(memory), at + min(plan.frames)
     if list(memory) != sorted(set(memory)) or any(frame >= first for frame in memory):
         raise UserError(f"recalled frames are named once, in order, before frame {first}, got {list(memory)}")

@@ -18,16 +18,16 @@ def expand_like(sigma: Tensor, x: Tensor) -> Tensor:
 
 
 def add_noise(x: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
-    """`x_sigma` for clean `x` and noise `eps` `(b, t, ...)` at levels `(b, t)`."""
+    """`x_sigma` for clean `x` and noise `eps` `(b, t, ...)` at `sigma` `(b, t)`."""
     sigma = expand_like(sigma, x)
     return (1 - sigma) * x + sigma * eps
 
 
 def renoise(x: Tensor, eps: Tensor, low: float, high: float) -> Tensor:
-    """`x` at level `low` taken to the higher level `high` with fresh noise, by the transition of the path:
+    """`x` at sigma `low` taken to the higher sigma `high` with fresh noise, by the transition of the path:
 
     x_high = a x_low + b eps, a = (1 - high) / (1 - low), b^2 = high^2 - (a low)^2, so that both the share of
-    the data and the variance of the noise are those of the level.
+    the data and the variance of the noise are those of `high`.
     """
     share = (1 - high) / (1 - low)
     return share * x + (high**2 - (share * low) ** 2) ** 0.5 * eps
@@ -51,10 +51,10 @@ def rescale(x_sigma: Tensor, sigma: Tensor, v: Tensor, v_cond: Tensor, *, share:
 
 
 def shift(sigma: Tensor, factor: float) -> Tensor:
-    """Move levels towards noise: `factor sigma / (1 + (factor - 1) sigma)` (SD3, arXiv 2403.03206, 5.3.2)."""
+    """Move sigmas towards noise: `factor sigma / (1 + (factor - 1) sigma)` (SD3, arXiv 2403.03206, 5.3.2)."""
     return factor * sigma / (1 + (factor - 1) * sigma)
 
 
 def logit_normal(normal: Tensor, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Levels whose logit is normal, from standard normal draws (SD3, section 3.1)."""
+    """Sigmas whose logit is normal, from standard normal draws (SD3, section 3.1)."""
     return torch.sigmoid(mean + std * normal)

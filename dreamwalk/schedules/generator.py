@@ -14,17 +14,14 @@ from torch import Tensor
 
 
 class KeyedGenerator:
-    """Draws for `b` rows. The same keys asked in the same order give the same numbers on every device."""
+    """Draws for `b` rows; the same keys and the same order of calls give the same numbers on every device."""
 
     def __init__(self, keys: Sequence[tuple[int, ...]], *, device: torch.device | str = "cpu") -> None:
         self.device = device
         self.generators = []
         for key in keys:
-            seed = int(
-                np.random.SeedSequence([abs(part) for part in key]).generate_state(1, np.uint64)[0]
-                >> np.uint64(1)
-            )
-            self.generators.append(torch.Generator().manual_seed(seed))
+            state = np.random.SeedSequence([abs(part) for part in key]).generate_state(1, np.uint64)
+            self.generators.append(torch.Generator().manual_seed(int(state[0] >> np.uint64(1))))
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal `(b, *shape)`."""

@@ -8,12 +8,18 @@ which is its input at that sigma in training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.plans import Branch, Pass, Plan, check_sigma
-from dreamwalk.schedules.staircase import Guide
+
+Guide = Callable[[tuple[int, ...]], tuple[Branch, ...]]
+
+
+def unguided(past: tuple[int, ...]) -> tuple[Branch, ...]:
+    """One branch."""
+    return (Branch(),)
 
 
 def guided(plan: Plan, guide: Guide) -> Plan:

@@ -1,11 +1,11 @@
-"""Plans as data: which frame is denoised when, what each pass reads, and at which level it is shown.
+"""Plans as data: when each frame is denoised, what each pass reads, and at which sigma.
 
-A plan is a matrix of noise levels over rows and slots, and one row of instructions between each two of its
-lines. A slot is a copy of a frame under way: mostly there is one per frame, two where clips overlap. Levels
-are indices into a grid of sigmas that rises from clean, 0, to pure noise, the last.
+A plan is a matrix of noise levels over rows and slots (the scheduling matrix of Diffusion Forcing), with one
+row of instructions between each two of its lines. A slot is a copy of a frame under way: mostly there is one
+per frame, two where clips overlap. Levels are indices into sigmas that rise from 0, clean, to pure noise.
 
     Pass       the backbone reads some slots and moves some of them down; it may commit finished ones
-    Renoise    slots are drawn at a higher level, from themselves, or from another slot of the same frame
+    Renoise    slots go up to a higher level, from themselves or from another slot of the same frame
     Fuse       copies of one frame, at equal level, become their mean
 
 One matrix serves all of these: full sequences, next frame, the pyramid of Diffusion Forcing (arXiv
@@ -16,7 +16,7 @@ clips that overlap, and known frames (keyframes, history, recalled ones) as colu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -26,7 +26,7 @@ from typing import Literal, get_args
 from dreamwalk.errors import UserError
 
 MaskName = Literal["causal", "block", "bidirectional"]
-"""Frames see those before them; those of their own chunk too; all."""
+"""A frame sees those before it; those of its chunk too; all."""
 
 
 def check_mask(mask: object) -> None:
@@ -35,18 +35,11 @@ def check_mask(mask: object) -> None:
         raise UserError(f"there is no mask '{mask}': known are {', '.join(get_args(MaskName))}")
 
 
-def check_counts(counts: Mapping[str, object]) -> None:
-    """UserError for the first that is not a whole number."""
-    for name, value in counts.items():
-        if not isinstance(value, Integral):
-            raise UserError(f"{name} must be a whole number, got {value!r}")
-
-
-def check_range(name: str, value: object, low: int, high: int) -> None:
-    """UserError unless it is a whole number from `low` to `high`."""
-    check_counts({name: value})
-    if not low <= value <= high:  # type: ignore[operator]
-        raise UserError(f"{name} must lie between {low} and {high}, got {value}")
+def check_range(name: str, value: object, low: int, high: int | None = None) -> None:
+    """UserError unless it is a whole number from `low` to `high`, or from `low` up."""
+    if not isinstance(value, Integral) or value < low or (high is not None and value > high):
+        end = "up" if high is None else f"to {high}"
+        raise UserError(f"{name} must be a whole number from {low} {end}, got {value!r:.40}")
 
 
 def check_sigma(what: str, sigma: object) -> None:
@@ -80,7 +73,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class ForwardSpec:
-    """What the backbone sees at once: slots in order, and how."""
+    """One forward pass of the backbone: slots in order, and their inputs."""
 
     slots: tuple[int, ...]
     input_sigma: tuple[float, ...]
@@ -89,6 +82,10 @@ class ForwardSpec:
     """Who sees whom: a slot sees the slots of its own group and of all smaller ones. One group is a
     bidirectional mask, a group per frame a causal one, a group per chunk a block-causal one."""
     branches: tuple[Branch, ...] = (Branch(),)
+
+    def visible(self, group: int) -> set[int]:
+        """The slots that a group sees."""
+        return {p for p, own in zip(self.slots, self.groups, strict=True) if own <= group}
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Renoise:
-    """Slots, and the slot that each is drawn from (itself, or another copy of its frame)."""
+    """Slots, and the source of each: itself, or another copy of its frame."""
 
     slots: tuple[int, ...]
     sources: tuple[int, ...]
@@ -131,7 +128,7 @@ class Plan:
     levels: tuple[tuple[int, ...], ...]
     rows: tuple[Row, ...]
     open: bool = False
-    """A part of a longer walk: it may end with frames under way."""
+    """A part of a longer rollout: it may end with frames under way."""
     approximate: tuple[str, ...] = field(init=False)
     """Why this plan, even with a perfect model, is not exact; empty when it is."""
 
@@ -151,7 +148,7 @@ class Plan:
         return tuple(tuple(p for p, old in enumerate(before) if after[p] < old) for before, after in lines)
 
     def marks(self, row: int) -> dict[int, str]:
-        """What a row does to slots besides moving them: `*` commits, `^` draws anew, `=` fuses."""
+        """What a row does to slots besides moving them: `*` commits, `^` renoises, `=` fuses."""
         kind = self.rows[row]
         slots = kind.commit if isinstance(kind, Pass) else kind.slots
         return dict.fromkeys(slots, {Pass: "*", Renoise: "^", Fuse: "="}[type(kind)])
@@ -187,7 +184,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def _check_commits(plan: Plan, changes: list[set[int]]) -> None:
-    """What is committed, and what it has seen, stays; and a cache knows one copy of a frame."""
+    """Committed slots and what they see stay as they are; a cache holds one copy of a frame."""
     seen: dict[int, int] = {}
     kept: dict[int, int] = {}
     for index, (row, changed) in enumerate(zip(plan.rows, changes, strict=True)):
@@ -197,7 +194,7 @@ def _check_commits(plan: Plan, changes: list[set[int]]) -> None:
         if not isinstance(row, Pass):
             continue
         for slot in row.commit:
-            seen |= dict.fromkeys(_seen(row, slot) - seen.keys(), slot)
+            seen |= dict.fromkeys(_visible(row, slot) - seen.keys(), slot)
             kept.setdefault(plan.frames[slot], slot)
         for slot in (p for read in row.reads for p in read.slots):
             if kept.get(plan.frames[slot], slot) != slot:
@@ -220,10 +217,10 @@ def _check_shapes(plan: Plan) -> None:
         raise UserError(f"levels are indices into the sigmas, 0 to {plan.steps}")
 
 
-def _seen(row: Pass, slot: int) -> set[int]:
+def _visible(row: Pass, slot: int) -> set[int]:
     """The slots that a slot sees in a row."""
-    homes = [(read, read.groups[read.slots.index(slot)]) for read in row.reads if slot in read.slots]
-    return {q for read, own in homes for q, g in zip(read.slots, read.groups, strict=True) if g <= own}
+    reads = [read for read in row.reads if slot in read.slots]
+    return {q for read in reads for q in read.visible(read.groups[read.slots.index(slot)])}
 
 
 def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
@@ -241,14 +238,12 @@ def _check_row(plan: Plan, index: int, row: Row) -> set[int]:
             return changed
         case Renoise():
             if len(row.slots) != len(row.sources) or changed - set(row.slots):
-                raise UserError(f"row {index} draws anew, so it names every slot that changes and its source")
+                raise UserError(f"row {index} renoises, so it names every slot that changes and its source")
             for slot, source in zip(row.slots, row.sources, strict=True):
                 if plan.frames[slot] != plan.frames[source]:
-                    raise UserError(
-                        f"row {index} draws slot {slot} from slot {source}, which is another frame"
-                    )
+                    raise UserError(f"row {index} renoises slot {slot} from slot {source}, another frame")
                 if after[slot] <= before[source]:
-                    raise UserError(f"row {index} draws slot {slot} anew at a level that is not higher")
+                    raise UserError(f"row {index} renoises slot {slot} to a level that is not higher")
         case Fuse():
             if changed:
                 raise UserError(f"row {index} fuses slots, so no level may change")
@@ -272,7 +267,7 @@ def _check_pass(plan: Plan, index: int, row: Pass, changed: set[int]) -> None:
         if not any(slot in read.slots for read in row.reads):
             raise UserError(f"row {index} moves slot {slot}, which it does not read")
     for slot in row.commit:
-        seen = _seen(row, slot)
+        seen = _visible(row, slot)
         if before[slot] or not seen:
             raise UserError(f"row {index} commits slot {slot}, which must be clean and read there")
         noisy = sorted(q for q in seen if before[q])
@@ -298,20 +293,20 @@ def _check_read(plan: Plan, index: int, read: ForwardSpec, changed: set[int]) ->
     overrides = [dict(branch.input_sigma) for branch in read.branches]
     strange = sorted({p for override in overrides for p in override} - set(read.slots))
     if strange:
-        raise UserError(f"row {index} says how to show slot {strange[0]}, which that read does not hold")
+        raise UserError(f"row {index} has an input sigma for slot {strange[0]}, which its read does not hold")
     for slot, sigma in zip(read.slots, read.input_sigma, strict=True):
         own = plan.sigmas[plan.levels[index][slot]]
-        shown = [override.get(slot, sigma) for override in overrides]
-        if slot in changed and any(value != own for value in shown):
-            raise UserError(f"row {index} moves slot {slot}, so it must be shown as it is, at {own:g}")
-        for value in shown:
+        inputs = [override.get(slot, sigma) for override in overrides]
+        if slot in changed and any(value != own for value in inputs):
+            raise UserError(f"row {index} moves slot {slot}, so its input sigma must be its own, {own:g}")
+        for value in inputs:
             check_sigma(f"the input sigma of slot {slot} in row {index}", value)
-        if any(value < own for value in shown):
-            raise UserError(f"row {index} shows slot {slot} cleaner than it is")
+        if any(value < own for value in inputs):
+            raise UserError(f"row {index} has an input sigma for slot {slot} below its own")
 
 
 def _approximations(plan: Plan) -> tuple[str, ...]:
-    """In which ways a plan asks more of a model than to know the data."""
+    """Why a plan is not exact with a perfect model."""
     found: list[str] = []
     seen_by: dict[int, set[int]] = {}
     for index, row in enumerate(plan.rows):
@@ -325,26 +320,23 @@ def _approximations(plan: Plan) -> tuple[str, ...]:
                 found.append("guidance leads away from the data")
             for p, group in zip(read.slots, read.groups, strict=True):
                 if p in row.commit:
-                    seen_by[p] = {q for q, g in zip(read.slots, read.groups, strict=True) if g <= group}
+                    seen_by[p] = read.visible(group)
                 if not seen_by.get(p, set()) <= set(read.slots):
                     found.append("frames that the window forgot live on in what committed frames saw of them")
     return tuple(dict.fromkeys(found))
 
 
 def _unseen(plan: Plan, index: int, read: ForwardSpec) -> Iterator[str]:
-    """What is known of the walk and the slots that a read moves are not shown, or not as it is.
+    """Frames that the slots that a read moves would have to see, and do not, or only with more noise.
 
-    Only a frame that sees a copy of every other one of which anything is known moves as the data do.
+    A step is exact for a frame that sees a copy of every other frame that is not pure noise.
     """
     levels, moving = plan.levels[index], set(plan.moving[index])
     known = {p for p, level in enumerate(levels) if level < plan.steps} | moving
+    sigma = dict(zip(read.slots, read.input_sigma, strict=True))
     for group in {g for p, g in zip(read.slots, read.groups, strict=True) if p in moving}:
-        seen = {
-            p: shown
-            for p, shown, g in zip(read.slots, read.input_sigma, read.groups, strict=True)
-            if g <= group
-        }
-        frames = {plan.frames[p] for p in seen}
+        visible = read.visible(group)
+        frames = {plan.frames[p] for p in visible}
         for p in known:
             if plan.frames[p] in frames:
                 continue
@@ -354,5 +346,5 @@ def _unseen(plan: Plan, index: int, read: ForwardSpec) -> Iterator[str]:
                 yield "noisy frames do not see the later ones that are under way with them"
             else:
                 yield "frames under way do not all see one another"
-        if any(sigma > plan.sigmas[levels[p]] for p, sigma in seen.items()):
+        if any(sigma[p] > plan.sigmas[levels[p]] for p in visible):
             yield "finished frames are shown noisier than they are"

@@ -7,25 +7,18 @@ part of an endless one that is run again and again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules import plans
-from dreamwalk.schedules.plans import Branch, ForwardSpec, MaskName, Pass, Plan, check_counts
+from dreamwalk.schedules.plans import ForwardSpec, MaskName, Pass, Plan, check_range
 
-Guide = Callable[[tuple[int, ...]], tuple[Branch, ...]]
-"""From the finished slots of a read to its branches (`schedules.guidance`)."""
 HistorySigma = float | Literal["alike"]
 """Input sigma of finished frames; `alike`: that of the noisiest frame in the same read, the only one that a
 model knows that was trained with one sigma a clip."""
-
-
-def unguided(past: tuple[int, ...]) -> tuple[Branch, ...]:
-    """One branch."""
-    return (Branch(),)
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         plans.check_mask(self.mask)
-        check_counts({"steps": self.steps, "window": self.window})
-        _sizes(self.steps, self.chunk, lag=self.lag, chunk=self.chunk, history=0)
+        check_range("window", self.window, 1)
+        _check_sizes(self.steps, self.lag, self.chunk)
         if self.window <= (least := self.under_way * self.chunk):
             raise UserError(
                 f"a window of {self.window} frames is too small for the {least} that are under way at once "
@@ -64,7 +57,8 @@ def named_schedule(name: str, *, steps: int, window: int, mask: MaskName = "caus
     after another. UserError for another name."""
     if name not in SCHEDULES:
         raise UserError(f"there is no schedule '{name}': known are {', '.join(SCHEDULES)}")
-    check_counts({"steps": steps, "window": window})
+    check_range("steps", steps, 1)
+    check_range("window", window, 1)
     together = max(1, min(4, window - 1))
     chunk = {"full": max(1, window // 2), "chunks": together}.get(name, 1)
     lag = -(-steps // together) if name == "pyramid" else steps
@@ -81,7 +75,6 @@ def staircase(
     window: int = 0,
     history_sigma: HistorySigma = 0.0,
     mask: MaskName = "causal",
-    guide: Guide = unguided,
 ) -> Plan:
     """The plan in which each chunk of `frames` new frames starts `lag` rows after the chunk before.
 
@@ -90,15 +83,18 @@ def staircase(
     frames have the input sigma `history_sigma`; `window` limits how many frames are read, with the new ones
     (0: all). UserError for what is impossible.
     """
-    check_counts({"window": window})
-    steps, chunks = _sizes(len(sigmas) - 1, frames, lag=lag, chunk=chunk, history=history)
+    steps = len(sigmas) - 1
+    _check_sizes(steps, lag, chunk)
+    check_range("frames", frames, 1)
+    check_range("window", window, 0)
+    chunks = -(-frames // chunk)
     active = chunks if lag == 0 else min(chunks, -(-steps // lag))
     if window and window < (least := active * chunk):
         raise UserError(
             f"a window of {window} frames is too small for the {least} that are under way at once"
         )
     done = [-lag * (p // chunk) for p in range(frames)]
-    reads = _Reads(history, chunk, history_sigma, mask, guide, window)
+    reads = _Reads(history, chunk, history_sigma, mask, window)
     return reads.plan(sigmas, done, steps + lag * (chunks - 1))
 
 
@@ -110,28 +106,24 @@ def stride(
     under_way: int = 0,
     fresh: int = 0,
     history_sigma: HistorySigma = 0.0,
-    guide: Guide = unguided,
 ) -> Plan:
     """One stride of an endless staircase: `under_way` chunks go on, a new one starts, `lag` rows pass.
 
     The last `fresh` of the `history` frames are not committed yet. The rest is as in `staircase`.
     """
     chunk, lag = schedule.chunk, schedule.lag
-    steps, _ = _sizes(len(sigmas) - 1, chunk, lag=lag, chunk=chunk, history=history)
+    steps = len(sigmas) - 1
+    _check_sizes(steps, lag, chunk)
     count = lag or steps
     done = [count * (under_way - p // chunk) for p in range(chunk * (under_way + 1))]
-    reads = _Reads(history, chunk, history_sigma, schedule.mask, guide)
+    reads = _Reads(history, chunk, history_sigma, schedule.mask)
     return reads.plan(sigmas, done, count, committed=history - fresh)
 
 
-def _sizes(steps: int, frames: int, *, lag: int, chunk: int, history: int) -> tuple[int, int]:
-    """Steps and chunks."""
-    check_counts({"lag": lag, "chunk": chunk, "frames": frames, "history": history})
-    if steps < 1 or frames < 1 or chunk < 1 or history < 0:
-        raise UserError("a plan needs at least one step, one frame and one frame a chunk")
-    if not 0 <= lag <= steps:
-        raise UserError(f"the lag must lie between 0 and the {steps} steps, got {lag}")
-    return steps, -(-frames // chunk)
+def _check_sizes(steps: int, lag: int, chunk: int) -> None:
+    check_range("steps", steps, 1)
+    check_range("the lag", lag, 0, steps)
+    check_range("chunk", chunk, 1)
 
 
 @dataclass(frozen=True)
@@ -142,11 +134,11 @@ class _Reads:
     chunk: int
     history_sigma: HistorySigma
     mask: MaskName
-    guide: Guide
     window: int = 0
 
     def __post_init__(self) -> None:
         plans.check_mask(self.mask)
+        check_range("history", self.history, 0)
         if self.history_sigma != "alike":
             plans.check_sigma("history_sigma", self.history_sigma)
 
@@ -174,8 +166,7 @@ class _Reads:
             past = rising[max(now[p] for p in slots)]
         sigma = tuple(rising[now[p]] if now[p] else past for p in slots)
         groups = (attention_group(p, self.history, chunk=self.chunk, mask=self.mask) for p in slots)
-        branches = self.guide(tuple(p for p in slots if not now[p]))
-        return ForwardSpec(tuple(slots), sigma, tuple(groups), branches)
+        return ForwardSpec(tuple(slots), sigma, tuple(groups))
 
 
 def attention_group(slot: int, history: int, *, chunk: int, mask: MaskName) -> int:

@@ -1,6 +1,6 @@
 """Noise levels in training, and loss weights for them.
 
-All draws come from a `KeyedGenerator`, in a fixed order, so a clip has the same levels in any batch.
+All draws come from a `KeyedGenerator`, in a fixed order, so a clip has the same sigmas in any batch.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def draw_sigmas(
 ) -> Tensor:
     """An independent sigma for every frame, `(b, frames)` (Diffusion Forcing, arXiv 2407.01392, algorithm 1).
 
-    Levels of a `density`, shifted towards noise, a share of them pure noise. `clean_prefix_prob` of the clips
-    begin with nearly clean frames up to a drawn one, as a rollout does. One sigma for a whole clip: draw one
-    and expand it.
+    They have a `density`, shifted towards noise; a share is pure noise, where every frame starts in sampling.
+    A share `clean_prefix_prob` of the clips begins with nearly clean frames up to a drawn one, as history is
+    in sampling. For one sigma a clip, draw one and expand it.
     """
     uniform = density == "uniform"
     drawn = generator.uniform(frames) if uniform else flow.logit_normal(generator.normal(frames))
@@ -86,10 +86,10 @@ class FusedSNR:
         return (self.before(sigma) + self.before(sigma.flip(1)).flip(1)) / 2
 
     def weight(self, sigma: Tensor, visible: Tensor) -> Tensor:
-        """Weight of a squared error of the clean prediction, beside frames of which `visible` is left.
+        """Weight of a squared error of the clean prediction, beside frames with the running ratio `visible`.
 
         `cap (1 - (1 - decay visible) (1 - share))`: min-SNR weighting (arXiv 2303.09556) when no other frame
-        is visible, and more for a noisy frame beside clean ones, which tell much about it.
+        is visible, and more for a noisy frame beside clean ones, from which it can be inferred.
         """
         return self.cap * (1 - (1 - self.decay * visible) * (1 - self._share(sigma)))
 

@@ -35,7 +35,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import home
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import MaskName, check_counts, check_mask
+from dreamwalk.schedules.plans import MaskName, check_mask, check_range
 from dreamwalk.schedules.staircase import HistorySigma, Schedule, attention_group
 from dreamwalk.schedules.training import Density, FusedSNR, draw_sigmas, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
@@ -68,9 +68,7 @@ class ForcingConfig(InteractiveConfig):
 
     def __post_init__(self) -> None:
         check_mask(self.mask)
-        check_counts({"chunk": self.chunk})
-        if self.chunk < 1:
-            raise UserError(f"a chunk has at least one frame, got {self.chunk}")
+        check_range("chunk", self.chunk, 1)
         if self.training == "teacher_forcing" and self.mask == "bidirectional":
             raise UserError(
                 "teacher forcing hides from a target what comes after it: take the mask `causal` or `block`"

@@ -34,9 +34,10 @@ from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_fra
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
 from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import shifted_sigmas
-from dreamwalk.schedules.staircase import Guide, HistorySigma, Schedule, named_schedule, unguided
+from dreamwalk.schedules.staircase import HistorySigma, Schedule, named_schedule
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import Count, Positive, Share, Steps
 from dreamwalk.weights import files

@@ -13,9 +13,10 @@ from dreamwalk.clip import batch
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Update, execute, heun, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
+from dreamwalk.schedules.guidance import Guide, guided, unguided
 from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 from dreamwalk.schedules.sigmas import shifted_sigmas
-from dreamwalk.schedules.staircase import Guide, staircase, unguided
+from dreamwalk.schedules.staircase import staircase
 
 
 @pytest.mark.parametrize(
@@ -105,14 +106,14 @@ def test_all_known_is_returned_bit_for_bit() -> None:
     assert torch.equal(execute(plan, alone, KeyedNoise((0, 1), (3,)), given=given), given)
 
 
-def test_views_are_mixed_before_the_step() -> None:
+def test_branches_are_mixed_before_the_step() -> None:
     """Guidance with weights 1.5 and -0.5 on a linear model is a linear mix of velocities."""
-    plan = staircase(sigmas(8), 1, lag=8, history=1, guide=guidance.history(1.5))
+    plan = guided(staircase(sigmas(8), 1, lag=8, history=1), guidance.history(1.5))
     seen: list[float] = []
 
-    def predict(look: ModelInput) -> Tensor:
-        seen.append(look.input_sigma[0])
-        return look.x + look.input_sigma[0]  # a velocity that tells the level of the history
+    def predict(branch: ModelInput) -> Tensor:
+        seen.append(branch.input_sigma[0])
+        return branch.x + branch.input_sigma[0]  # a velocity that tells the level of the history
 
     noise = KeyedNoise((3,), (1,))
     dreamt = execute(plan, each(predict), noise, given=torch.zeros(1, 1, 1))[0, 1, 0]
@@ -131,14 +132,14 @@ def test_the_branches_of_a_read_are_asked_for_together(weight: float, asked: lis
         found.append(tuple(branch.conditional for branch in branches))
         return [branch.x for branch in branches]
 
-    plan = staircase(sigmas(1), 1, lag=1, guide=guidance.conditions(weight))
+    plan = guided(staircase(sigmas(1), 1, lag=1), guidance.conditions(weight))
     execute(plan, predictor, KeyedNoise((3,), (1,)))
     assert found == asked
 
 
 def test_history_guidance_of_one_is_no_guidance() -> None:
     plans = [
-        staircase(sigmas(8), 3, lag=8, history=2, guide=g)
+        guided(staircase(sigmas(8), 3, lag=8, history=2), g)
         for g in (guidance.history(1.0), lambda _: (Branch(),))
     ]
     given = torch.tensor([[[0.3], [-1.0]]]).double()
@@ -173,7 +174,7 @@ def test_clips_that_overlap_are_drawn_anew_and_fused() -> None:
         (0, 0, 0, 0),
     )
     rows = (Pass((a,)), Pass((b,)), Renoise((2,), (1,)), Pass((c,)), Pass((d,)), Fuse((1, 2)))
-    with pytest.raises(ValueError, match="slot 2 anew at a level that is not higher"):
+    with pytest.raises(ValueError, match="slot 2 to a level that is not higher"):
         Plan(one, (0, 1, 1, 2), (False,) * 4, (*levels[:3], (0, 0, 0, 2), *levels[4:]), rows)
     plan = Plan(one, (0, 1, 1, 2), (False,) * 4, levels, rows)
     dreamt = execute(plan, Oracle(), Basis())[..., 0]
@@ -226,16 +227,9 @@ def test_cached_is_uncached_wherever_nothing_was_forgotten(
         return system.actions(actions[:, list(frames)]), None
 
     plan = staircase(
-        sigmas(3),
-        5,
-        lag=lag,
-        chunk=chunk,
-        history=2,
-        window=window,
-        history_sigma=0.05,
-        guide=guide,
-        mask="block",
+        sigmas(3), 5, lag=lag, chunk=chunk, history=2, window=window, history_sigma=0.05, mask="block"
     )
+    plan = guided(plan, guide)
     noise, reader = KeyedNoise((1, 2), (16, 4, 4)), CachedFramePredictor(system.backbone, script)
     given = torch.randn(2, 2, 16, 4, 4)
     with torch.inference_mode():

@@ -145,8 +145,8 @@ def test_named_schedules_fit_every_window(name: str, window: int, steps: int) ->
             "no schedule 'spiral': known are full, pyramid",
         ),
         (lambda: Schedule(4, 1, 2, 8), "a window of 8 frames is too small for the 8 that are under way"),
-        (lambda: Schedule(4, 5, 1, 8), "the lag must lie between 0 and the 4 steps, got 5"),
-        (lambda: Schedule(4, 4, 0, 8), "one frame a chunk"),
+        (lambda: Schedule(4, 5, 1, 8), "the lag must be a whole number from 0 to 4, got 5"),
+        (lambda: Schedule(4, 4, 0, 8), "chunk must be a whole number from 1 up, got 0"),
     ],
 )
 def test_impossible_schedules_are_refused(make: Callable, sentence: str) -> None:

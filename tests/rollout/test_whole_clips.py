@@ -126,7 +126,7 @@ def test_a_plan_guides_clips(window: int) -> None:
     """As if the velocity were mixed before it is asked."""
     text, negative = (TextEmbedding(torch.full((1, 2, 3), value).double()) for value in (1.5, -0.5))
     sigmas, noise = spaced_sigmas("linear", 4, shift_by=1.0), KeyedNoise((3,), (2, 2, 2))
-    guided = staircase(sigmas, 4, lag=0, mask="bidirectional", guide=guidance.conditions(3.0))
+    guided = guidance.guided(staircase(sigmas, 4, lag=0, mask="bidirectional"), guidance.conditions(3.0))
 
     def dreamt(plan: Plan, predict: Predictor) -> Tensor:
         predict = WindowedPredictor(predict, window, window // 2) if window else predict
@@ -149,7 +149,7 @@ def test_a_plan_guides_clips(window: int) -> None:
         (lambda g: staircase(g, 4, lag=4, chunk=2, mask="block"), True, "see one another"),
         (lambda g: keyframes(g, 5, every=2), True, r"and the plan reads \(0, 2, 4\)"),
         (
-            lambda g: staircase(g, 2, lag=0, mask="bidirectional", guide=guidance.conditions(2.0)),
+            lambda g: guidance.guided(together(g, 2), guidance.conditions(2.0)),
             False,
             "there is none: give `negative`",
         ),

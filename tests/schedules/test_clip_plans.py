@@ -168,7 +168,8 @@ def test_recalled_frames_are_seen_by_all_and_see_each_other(
     memory: set[int], mask: str, lag: int, history: int
 ) -> None:
     guide = guidance.history(1.5)
-    walk = staircase(sigmas(4), 3, lag=lag, history=history, mask=mask, guide=guide)  # type: ignore[arg-type]
+    walk = staircase(sigmas(4), 3, lag=lag, history=history, mask=mask)  # type: ignore[arg-type]
+    walk = guidance.guided(walk, guide)
     plan, count = recalled(walk, sorted(memory), at=10, sigma=0.02), len(memory)
     assert plan.frames == (*sorted(memory), *(10 + frame for frame in walk.frames))
     assert [line[count:] for line in plan.levels] == list(walk.levels)
@@ -211,26 +212,29 @@ def test_recalled_frames_are_computed_once() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: trapezoid(sigmas(4), 4, lag=5), "the lag must lie between 0 and 4, got 5"),
-        (lambda: trapezoid(sigmas(4), 0, lag=1), "at least one step and one frame"),
-        (lambda: rolling(sigmas(4), 2, lag=0), "the lag must lie between 1 and 4, got 0"),
+        (lambda: trapezoid(sigmas(4), 4, lag=5), "the lag must be a whole number from 0 to 4, got 5"),
+        (lambda: trapezoid(sigmas(4), 0, lag=1), "frames must be a whole number from 1 up, got 0"),
+        (lambda: rolling(sigmas(4), 2, lag=0), "the lag must be a whole number from 1 to 4, got 0"),
         (lambda: rolling(sigmas(4), 2, window=1), "a window has two halves, so at least 2 frames, got 1"),
-        (lambda: overlapped(sigmas(4), 6, clip=3, overlap=3, level=2), "longer than their overlap"),
+        (
+            lambda: overlapped(sigmas(4), 6, clip=3, overlap=3, level=2),
+            "overlap of windows must .* from 0 to 2, got 3",
+        ),
         (lambda: overlapped(sigmas(4), 6, clip=4, overlap=1, level=2), "share 1 fill 4 or 7 frames, not 6"),
-        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=2, level=5), "between 1 and 4, got 5"),
-        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=2, level=2, smooth=4), "between 0 and 3, got 4"),
-        (lambda: stitched(sigmas(4), 3, window=4, overlap=1), "no longer than the 3 frames"),
+        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=2, level=5), "from 1 to 4, got 5"),
+        (lambda: overlapped(sigmas(4), 6, clip=4, overlap=2, level=2, smooth=4), "from 0 to 3, got 4"),
+        (lambda: stitched(sigmas(4), 3, window=4, overlap=1), "the window must .* from 1 to 3, got 4"),
         (lambda: keyframes(sigmas(4), 6, every=2), "the last of 6 frames is no keyframe"),
         (
             lambda: keyframes(sigmas(4), 5, every=2, known=4),
-            "known keyframes must lie between 0 and 3, got 4",
+            "known keyframes must be a whole number from 0 to 3, got 4",
         ),
         (lambda: recalled(staircase(sigmas(4), 2, lag=4), [3], at=3), "before frame 3"),
         (lambda: recalled(staircase(sigmas(4), 2, lag=4), [1, 1], at=3), "named once, in order"),
         (lambda: recalled(staircase(sigmas(4), 2, lag=4), [-1], at=3), "frames are counted from 0"),
         (lambda: resampled(sigmas(4), 2, jump=3), "must divide the 4 levels"),
         (lambda: resampled(sigmas(4), 2, jump=4), "smaller than the 4 steps"),
-        (lambda: resampled(sigmas(4), 2, jump=1, begin=5), "to begin at must lie between 1 and 4, got 5"),
+        (lambda: resampled(sigmas(4), 2, jump=1, begin=5), "to begin at must .* from 1 to 4, got 5"),
     ],
 )
 def test_impossible_requests_are_refused(make: Callable[[], Plan], sentence: str) -> None:
@@ -295,8 +299,8 @@ def test_strides_of_a_queue_join() -> None:
     whole = rolling(sigmas(8), 4, lag=2, history=1)
     start = torch.randn(1, sum(whole.given), 3, generator=torch.Generator().manual_seed(0))
 
-    def predict(look: ModelInput) -> Tensor:
-        return look.x.cumsum(1) / 3 + look.sigma[..., None]
+    def predict(branch: ModelInput) -> Tensor:
+        return branch.x.cumsum(1) / 3 + branch.sigma[..., None]
 
     half = rolling(sigmas(8), 2, lag=2, history=1)
     first = execute(half, each(predict), noise, given=start)
@@ -354,18 +358,20 @@ def test_what_is_known_comes_back_bit_for_bit() -> None:
         assert torch.equal(dream[:, [p for p, known in enumerate(plan.given) if known]], values)
 
 
-def test_opinions_mixed_before_a_step_are_steps_mixed_after_it() -> None:
+def test_branches_mixed_before_a_step_are_steps_mixed_after_it() -> None:
     """True of one deterministic step, and so of what guidance is asked for; from then on states differ."""
     branches = (Branch(1.7), Branch(-0.4, conditional=False), Branch(-0.3, input_sigma=((0, 1.0),)))
-    line = staircase(sigmas(4), 2, lag=0, history=1, mask="bidirectional", guide=lambda past: branches)
+    line = guidance.guided(
+        staircase(sigmas(4), 2, lag=0, history=1, mask="bidirectional"), lambda past: branches
+    )
     levels = line.levels[1:3]
     row = line.rows[1]
     assert isinstance(row, Pass)
     plan = Plan(line.sigmas, line.frames, (True,) * 3, levels, (row,), open=True)
     basis, start = Basis(), torch.randn(24, 3, 1).double()
 
-    def predict(look: ModelInput) -> Tensor:
-        return Oracle().velocity(look) * (1.0 if look.conditional else 0.8)
+    def predict(branch: ModelInput) -> Tensor:
+        return Oracle().velocity(branch) * (1.0 if branch.conditional else 0.8)
 
     def step(branches: tuple[Branch, ...]) -> Tensor:
         one = replace(plan, rows=(Pass((replace(row.reads[0], branches=branches),)),))

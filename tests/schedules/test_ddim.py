@@ -29,5 +29,5 @@ def test_timesteps_of_ddim() -> None:
     assert ddim_timesteps(16).tolist()[-4:] == [249, 186, 124, 61]
     sigmas = ddim_sigmas(10)
     assert len(sigmas) == 11 and sigmas[0].item() == pytest.approx(0.99945, abs=1e-5) and sigmas[-1] == 0
-    with pytest.raises(ValueError, match="1 to 1000 steps, got 0"):
+    with pytest.raises(ValueError, match="DDIM must be a whole number from 1 to 1000, got 0"):
         ddim_timesteps(0)

@@ -91,7 +91,7 @@ def test_a_system_of_chunks_is_sampled_in_its_chunks() -> None:
 def test_masks_that_cannot_be_trained_are_refused() -> None:
     with pytest.raises(UserError, match="take the mask `causal` or `block`"):
         replace(forcing.tiny(), training="teacher_forcing", mask="bidirectional")
-    with pytest.raises(UserError, match="at least one frame, got 0"):
+    with pytest.raises(UserError, match="chunk must be a whole number from 1 up, got 0"):
         replace(forcing.tiny(), chunk=0)
     with pytest.raises(UserError, match="no mask 'blocks'"):
         replace(forcing.tiny(), mask="blocks")
