@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,10 +18,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
 
 from dreamwalk.errors import UserError
 
+T = TypeVar("T")
 LONGEST = 2**30
 """Bytes of a JSON file that is read."""
 
@@ -50,6 +54,27 @@ UNSAID: dict[Any, Range] = {int: Range(1), float: Range(0, 1e9)}
 """What holds for a number without a range: sizes and weights of losses are never negative."""
 
 
+TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "array": "a list",
+    "object": "an object",
+    "null": "nothing",
+}
+"""JSON's types by msgspec's names."""
+PHRASES = {
+    "Expected ": "must be ",
+    "Object missing required field": "lacks",
+    "Object contains unknown field": "has no field",
+    "Invalid enum value": "has no choice",
+    "Invalid value": "cannot be",
+    "Number out of range": "must be a smaller number",
+}
+"""How msgspec begins its sentences, and how we do."""
+
+
 def parse_json(text: str | bytes, where: str) -> Any:
     """JSON from a text; UserError that names `where` it stands."""
     try:
@@ -65,6 +90,36 @@ def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:
         if path.stat().st_size > LONGEST:
             raise UserError(f"'{path}' is larger than any file of its kind")
         return conform(kind, parse_json(path.read_bytes(), f"'{path}'"), f"in '{path}', the whole")
+
+
+def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes, where: str) -> T:
+    """JSON from a text as the type of a decoder; a UserError names the wrong field, or the line."""
+    try:
+        with described(where):
+            return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        parse_json(text, where)  # names the line
+        raise UserError(f"{where} is not valid JSON: {error}") from None
+
+
+@contextmanager
+def described(where: str) -> Iterator[None]:
+    """Around msgspec: what does not fit its type is a UserError, which names the field, or else `where`."""
+    try:
+        yield
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        reason, _, field = str(error).partition(" - at `$")
+        for theirs, ours in PHRASES.items():
+            reason = reason.replace(theirs, ours)
+        reason = re.sub(r"`[\w |]+`", lambda names: _types(names[0].strip("`")), reason, count=2)
+        raise UserError(f"{field.strip('.`') or where} {reason:.160}") from None
+
+
+def _types(names: str) -> str:
+    """What people call the types that msgspec names, such as `int | null`."""
+    return " or ".join(TYPES.get(name, f"'{name}'") for name in names.split(" | "))
 
 
 @contextmanager

@@ -56,7 +56,7 @@ REFUSED = {
     "no such level": (["play", "doom", "--level", "attic"], "unknown level 'attic'"),
     "no walk": ([*SAMPLE, "none.json", "--out", "o.mp4"], "no walk file at none.json"),
     "a walk that is text": ([*SAMPLE, "letter.txt", "--out", "o.mp4"], "the walk file is not valid JSON"),
-    "another kind of JSON": ([*SAMPLE, "list.json", "--out", "o.mp4"], "this is not a walk file"),
+    "another kind of JSON": ([*SAMPLE, "list.json", "--out", "o.mp4"], "the walk file must be an object, got a list"),
     "no folder for the film": ([*SAMPLE, "walk.json", "--out", "none/o.mp4"], "there is no folder 'none'"),
     "a film of another kind": ([*SAMPLE, "walk.json", "--out", "o.gif"], "name it 'o.mp4'"),
     "a seed below 0": ([*SAMPLE, "walk.json", "--out", "o.mp4", "--seed", "-1"], "a whole number from 0 up"),
@@ -94,7 +94,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00")
     moves = [DOOM_ACTIONS.action(["forward"], yaw=8.0), DOOM_ACTIONS.action()]
     actions = np.stack([DOOM_ACTIONS.pack(move) for move in moves])
-    write_walk("walk.json", Walk("toy", 7, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions))
+    names = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes}
+    write_walk("walk.json", Walk(system="toy", seed=7, actions=actions, **names))
     toy = toy_system()
     assert toy.walkable is not None
     tensors, about = toy.walkable.pack()

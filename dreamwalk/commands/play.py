@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Clips, Progress, Stage, Start, Wish
+from dreamwalk.serve import Clips, Progress, Stage, Start, WebClipRequest
 from dreamwalk.world import DOOM_ACTIONS, World
 
 PREVIEWS = 6
@@ -111,11 +111,11 @@ def _clip_stage(name: str, system: Any) -> Stage:
         return rearrange((video[0] + 1) * 127.5, "t c h w -> t h w c").round().byte().cpu().numpy()
 
     @torch.inference_mode()
-    def make(wish: Wish) -> Iterator[Progress]:
+    def make(asked: WebClipRequest) -> Iterator[Progress]:
         first = None
-        if wish.picture is not None:
-            first = rearrange(torch.from_numpy(wish.picture.copy()), "h w c -> 1 1 c h w").to(device)
-        order = ClipRequest((wish.prompt,), negative=wish.negative, seed=wish.seed, steps=wish.steps)
+        if asked.image is not None:
+            first = rearrange(torch.from_numpy(asked.image.copy()), "h w c -> 1 1 c h w").to(device)
+        order = ClipRequest((asked.prompt,), negative=asked.negative, seed=asked.seed, steps=asked.steps)
         for moment in unfold(system, order, first):
             step, steps, frames = moment.step, moment.steps, None
             if step == steps:

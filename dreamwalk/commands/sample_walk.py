@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -83,15 +84,17 @@ def walk_of(asked: Sample, walkable: WorldSpec) -> Walk:
         start = int(drawn) if asked.start is None else asked.start
         frames = 64 if asked.frames is None else asked.frames
         actions = stroll(walkable, start, frames - 1, seed=asked.seed or 0)
-        walk = Walk("", 0, schema.buttons, schema.axes, actions, {"start": start})
+        walk = Walk(seed=0, buttons=schema.buttons, axes=schema.axes, actions=actions, start={"start": start})
     walk.check(schema)
-    walk = replace(walk, actions=schema.canonical(walk.actions))
+    walk = msgspec.structs.replace(walk, actions=schema.canonical(walk.actions))
     if asked.frames is not None:
         held = np.repeat(walk.actions[-1:], max(0, asked.frames - 1 - len(walk)), axis=0)
-        walk = replace(walk, actions=np.concatenate([walk.actions, held])[: asked.frames - 1])
+        walk = msgspec.structs.replace(walk, actions=np.concatenate([walk.actions, held])[: asked.frames - 1])
     changes: dict[str, Any] = {"seed": asked.seed, "steps": asked.steps}
     changes["start"] = None if asked.start is None else {"start": asked.start}
-    return replace(walk, **{key: value for key, value in changes.items() if value is not None})
+    return msgspec.structs.replace(
+        walk, **{key: value for key, value in changes.items() if value is not None}
+    )
 
 
 def stroll(walkable: WorldSpec, start: int, frames: int, *, seed: int) -> np.ndarray:

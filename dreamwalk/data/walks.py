@@ -19,45 +19,76 @@ import base64
 import binascii
 import json
 import zlib
-from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
-from dreamwalk.validation import MOST_STEPS, parse_json
-
-if TYPE_CHECKING:
-    from dreamwalk.world import ActionSchema
+from dreamwalk.validation import MOST_STEPS, Range, Signed, conform, decode_json, described, required
+from dreamwalk.world import ActionSchema
 
 FORMAT = "dreamwalk.walk/1"
-KEYS = ("format", "system", "seed", "start", "steps", "fps", "buttons", "axes", "actions")
 MAX_ACTIONS = 100_000
 """The longest walk that is read, in steps: more than two hours at 12 frames a second."""
-MAX_SIDE = 4096
-"""The tallest and widest start picture, in pixels."""
+Pixels = Annotated[int, Range(1, 4096)]
+"""Height or width of a start picture."""
+Row = tuple[Signed, Signed, Signed, Signed]
+OPTIONS: dict[str, Any] = {
+    "start": Annotated[int, Range(0, 2**31 - 1)],
+    "pose": tuple[Signed, Signed, Signed],
+    "world_from_camera": tuple[Row, Row, Row, Row],
+}
+"""Options of `World.reset` that are checked; others are a game's own and stay as they are."""
+Vectors = Annotated[list[list[Annotated[float, Meta(ge=-1, le=1)]]], Meta(max_length=MAX_ACTIONS)]
 
 
-@dataclass(frozen=True)
-class Walk:
-    """One walk from its reset onwards; `actions[i]` leads into frame `i + 1`, frame 0 is what the reset
-    shows."""
+class Walk(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    eq=False,
+    forbid_unknown_fields=True,
+    tag_field="format",
+    tag=FORMAT,
+):
+    """One walk from its reset onwards: `actions[i]` leads into frame `i + 1`, frame 0 is that of the reset.
 
-    system: str
+    UserError when its fields do not go together.
+    """
+
+    system: str = ""
     """Name of what was walked in, such as `nextframe.doom`; a note, not checked."""
-    seed: int
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     buttons: tuple[str, ...]
     axes: tuple[str, ...]
     actions: np.ndarray
     """float32 `(t, len(buttons) + len(axes))`."""
-    start: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = {}
     """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`."""
-    steps: int = 0
+    steps: Annotated[int, Meta(ge=0, le=MOST_STEPS)] = 0
     """Denoising steps per frame; 0 where there is no such thing."""
-    fps: float = 10.0
+    fps: Annotated[float, Meta(gt=0, le=1000)] = 10.0
+
+    def __post_init__(self) -> None:
+        names = self.buttons + self.axes
+        if not len(self.actions):
+            msgspec.structs.force_setattr(self, "actions", np.zeros((0, len(names)), np.float32))
+        if len(set(names)) < len(names):
+            raise UserError("the walk names a button or an axis twice")
+        if self.actions.shape[1] != len(names):
+            raise UserError(f"actions must be vectors of {len(names)} numbers, got {self.actions.shape[1]}")
+        if not np.isin(self.actions[:, : len(self.buttons)], (0.0, 1.0)).all():
+            raise UserError("actions has a button that is neither 0 nor 1")
+        for name in OPTIONS.keys() & self.start:
+            conform(OPTIONS[name], self.start[name], name)
+        if not isinstance(self.start.get("image", np.zeros(0)), np.ndarray):
+            start = {**self.start, "image": _unpack_image(self.start["image"])}
+            msgspec.structs.force_setattr(self, "start", start)
 
     def __len__(self) -> int:
         """Steps walked."""
@@ -71,6 +102,18 @@ class Walk:
                 f"this walk's actions are {', '.join(theirs) or 'none'} and this world knows "
                 f"{', '.join(ours)}: replay it where it was recorded ({self.system})"
             )
+
+
+def read_actions(kind: type, value: Any) -> np.ndarray:
+    """Decode the `np.ndarray` of a `Walk` for msgspec: float32 `(t, a)` from lists; UserError for others."""
+    with described("actions"):
+        vectors = msgspec.convert(value, Vectors)
+    if len(set(map(len, vectors))) > 1:
+        raise UserError("actions must be vectors of one length")
+    return np.asarray(vectors, np.float32)
+
+
+_DECODER = msgspec.json.Decoder(Walk, dec_hook=read_actions)
 
 
 def check_steps(steps: int) -> None:
@@ -97,48 +140,16 @@ def read_walk(path: str | Path) -> Walk:
 
 def dump_walk(walk: Walk) -> str:
     """The JSON text of a walk, with every float in the fewest digits that give the same float32 back."""
-    start = {name: _dump_option(value) for name, value in walk.start.items()}
-    content = {
-        "format": FORMAT,
-        "system": walk.system,
-        "seed": walk.seed,
-        "start": start,
-        "steps": walk.steps,
-        "fps": walk.fps,
-        "buttons": list(walk.buttons),
-        "axes": list(walk.axes),
-    }
-    head = json.dumps(content, indent=1, allow_nan=False)
+    content = {"format": FORMAT, "system": walk.system, "seed": walk.seed, "start": walk.start}
+    content |= {"steps": walk.steps, "fps": walk.fps, "buttons": walk.buttons, "axes": walk.axes}
+    head = json.dumps(content, indent=1, allow_nan=False, default=_pack_image)
     rows = ",\n  ".join(json.dumps([_short(value) for value in row]) for row in walk.actions)
     return f'{head[:-2]},\n "actions": [\n  {rows}\n ]\n}}\n'
 
 
-def parse_walk(source: str | dict[str, Any]) -> Walk:
-    """A walk from JSON text, or from what JSON gave; UserError with one sentence when it is not one."""
-    content = parse_json(source, "the walk file") if isinstance(source, str) else source
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f'this is not a walk file: it lacks "format": "{FORMAT}"')
-    if unknown := [key for key in content if key not in KEYS]:
-        raise UserError(f"the walk file has an unknown key '{unknown[0]:.40}': known are {', '.join(KEYS)}")
-    buttons, axes = _names(content, "buttons"), _names(content, "axes")
-    if len(set(buttons + axes)) != len(buttons + axes):
-        raise UserError("the walk file names a button or an axis twice")
-    start = content.get("start", {})
-    if not isinstance(start, dict):
-        raise UserError("the walk file's start must be an object of options")
-    system = content.get("system", "")
-    if not isinstance(system, str):
-        raise UserError("the walk file's system must be a text")
-    return Walk(
-        system=system,
-        seed=_whole(content, "seed", 0, 2**63 - 1),
-        start={name: _parse_option(name, value) for name, value in start.items()},
-        steps=_whole(content, "steps", 0, MOST_STEPS),
-        fps=_rate(content.get("fps")),
-        buttons=buttons,
-        axes=axes,
-        actions=_actions(content.get("actions"), buttons, axes),
-    )
+def parse_walk(text: str | bytes) -> Walk:
+    """A walk from JSON text; UserError with one sentence when it is not one."""
+    return decode_json(_DECODER, text, "the walk file")
 
 
 def _short(value: np.float32) -> float | int:
@@ -146,85 +157,21 @@ def _short(value: np.float32) -> float | int:
     return int(number) if number.is_integer() else number
 
 
-def _dump_option(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
-        raise UserError(f"a start picture is uint8 (h, w, 3), got {value.dtype} {value.shape}")
-    rgb = base64.b64encode(zlib.compress(np.ascontiguousarray(value).tobytes(), 9)).decode("ascii")
-    return {"height": value.shape[0], "width": value.shape[1], "rgb": rgb}
+def _pack_image(image: Any) -> dict[str, Any]:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
+        raise UserError(f"a start picture is uint8 (h, w, 3), got {getattr(image, 'dtype', type(image))}")
+    rgb = base64.b64encode(zlib.compress(np.ascontiguousarray(image).tobytes(), 9)).decode("ascii")
+    return {"height": image.shape[0], "width": image.shape[1], "rgb": rgb}
 
 
-def _parse_option(name: str, value: Any) -> Any:
-    """An option of `World.reset`; those that no world here knows are a game's own and stay as they are."""
-    if name == "image":
-        return _parse_image(value)
-    if name == "start":
-        return _whole({"start": value}, "start", 0, 2**31 - 1)
-    if name == "pose" and not _numbers(value, 3):
-        raise UserError(f"the walk file's pose must be x, y and heading, three numbers, got {value!r:.40}")
-    if name == "world_from_camera" and not (
-        isinstance(value, list) and len(value) == 4 and all(_numbers(row, 4) for row in value)
-    ):
-        raise UserError(f"the walk file's world_from_camera must be 4x4 numbers, got {value!r:.40}")
-    return value
-
-
-def _numbers(value: Any, count: int) -> bool:
-    """Whether this is a list of so many numbers, neither infinite nor too large for float32."""
-    return isinstance(value, list) and len(value) == count and all(_is_number(v, 1e30) for v in value)
-
-
-def _parse_image(value: Any) -> np.ndarray:
-    if not isinstance(value, dict) or not isinstance(value.get("rgb"), str):
-        raise UserError("the walk file's start picture needs height, width and rgb")
-    height, width = _whole(value, "height", 1, MAX_SIDE), _whole(value, "width", 1, MAX_SIDE)
+def _unpack_image(value: Any) -> np.ndarray:
+    kinds = {"height": Pixels, "width": Pixels, "rgb": str}
+    height, width, rgb = required(kinds, value, "the walk's start picture").values()
     size = height * width * 3
-    unpack = zlib.decompressobj()
     try:
-        raw = unpack.decompress(base64.b64decode(value["rgb"], validate=True), size + 1)
+        raw = zlib.decompressobj().decompress(base64.b64decode(rgb, validate=True), size + 1)
     except (binascii.Error, zlib.error, ValueError):
-        raise UserError("the walk file's start picture cannot be unpacked") from None
+        raise UserError("the walk's start picture cannot be unpacked") from None
     if len(raw) != size:
-        raise UserError(f"the walk file's start picture does not have {height} x {width} pixels")
+        raise UserError(f"the walk's start picture does not have {height} x {width} pixels")
     return np.frombuffer(raw, np.uint8).reshape(height, width, 3).copy()
-
-
-def _names(content: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = content.get(key)
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise UserError(f"the walk file's {key} must be a list of names")
-    return tuple(value)
-
-
-def _whole(content: dict[str, Any], key: str, low: int, high: int) -> int:
-    value = content.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UserError(
-            f"the walk file's {key} must be a whole number from {low} to {high}, got {value!r:.40}"
-        )
-    return value
-
-
-def _rate(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1000:
-        raise UserError(f"the walk file's fps must be a number from 0 to 1000, got {value!r:.40}")
-    return float(value)
-
-
-def _actions(value: Any, buttons: tuple[str, ...], axes: tuple[str, ...]) -> np.ndarray:
-    size = len(buttons) + len(axes)
-    if not isinstance(value, list) or len(value) > MAX_ACTIONS:
-        raise UserError(f"the walk file's actions must be a list of at most {MAX_ACTIONS} vectors")
-    for index, row in enumerate(value):
-        if not isinstance(row, list) or len(row) != size or not all(_is_number(number, 1) for number in row):
-            raise UserError(f"action {index} of the walk file must be {size} numbers from -1 to 1")
-    actions = np.asarray(value, np.float32).reshape(-1, size)
-    wrong = np.flatnonzero(~np.isin(actions[:, : len(buttons)], (0.0, 1.0)).all(axis=1))
-    if wrong.size:
-        raise UserError(f"action {wrong[0]} of the walk file has a button that is neither 0 nor 1")
-    return actions
-
-
-def _is_number(value: Any, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most

@@ -20,14 +20,15 @@ from starlette.websockets import WebSocket
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve.access import Access, Doorkeeper, root_path
-from dreamwalk.serve.clips import Studio, parse_wish
+from dreamwalk.serve.clips import Studio, parse_clip_request
 from dreamwalk.serve.connection import Connection, Hall
 from dreamwalk.serve.film import Shelf
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Lobby
-from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED
+from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, MAX_START
 from dreamwalk.serve.stage import Clips, Stage
 from dreamwalk.serve.watching import BOUNDARY, WATCHED, watched
+from dreamwalk.validation import MOST_STEPS
 
 PAGE = Path(__file__).parent / "page"
 _POLICY = (
@@ -79,7 +80,7 @@ def build_app(
             access.check_page(websocket)
             if stage.dream is None and stage.game is None:
                 raise UserError("there is nothing to walk in here: ask for a clip")
-            start, seed = _query(websocket, "start", 10_000), _query(websocket, "seed", MAX_SEED)
+            start, seed = _query(websocket, "start", MAX_START), _query(websocket, "seed", MAX_SEED)
         except UserError as error:
             await websocket.close(1008, str(error)[:120])
             return
@@ -148,10 +149,10 @@ async def _clip(studio: Studio, access: Access, request: Request) -> Response:
             body += piece
             if len(body) > MAX_MESSAGE:
                 break
-        wish = await asyncio.to_thread(parse_wish, body, studio.clips)
+        clip = await asyncio.to_thread(parse_clip_request, body, studio.clips)
     except UserError as error:
         return PlainTextResponse(str(error), 400)
-    return StreamingResponse(studio.events(wish), media_type="application/x-ndjson")
+    return StreamingResponse(studio.events(clip), media_type="application/x-ndjson")
 
 
 def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
@@ -174,14 +175,14 @@ def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
 
 
 def _offer(clips: Clips) -> dict[str, object]:
-    """What the form of a wish needs to know."""
+    """What the form of a clip request needs to know."""
     (height, width), examples = clips.size, list(clips.examples)
     return {
         "height": height,
         "width": width,
         "fps": clips.fps,
         "steps": clips.steps,
-        "most_steps": clips.most_steps,
+        "most_steps": MOST_STEPS,
         "longest": clips.longest,
         "examples": examples,
         "vocabulary": clips.vocabulary,

@@ -1,4 +1,4 @@
-"""Clips from words over HTTP: `POST /clips` with a wish in JSON answers with one JSON object a line.
+"""Clips from words over HTTP: `POST /clips` with a request in JSON answers with one JSON object a line.
 
     prompt    text                                negative  text to be guided away from
     seed      whole number                        steps     denoising steps
@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -39,53 +40,46 @@ from dreamwalk.serve.film import Film
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.lobby import Full, Lobby
 from dreamwalk.serve.player import sentence
-from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, read_picture, read_whole
-from dreamwalk.serve.stage import Clips, Wish
+from dreamwalk.serve.protocol import MAX_MESSAGE, read_array
+from dreamwalk.serve.stage import Clips, WebClipRequest
 from dreamwalk.temporary import TemporaryFolder
+from dreamwalk.validation import decode_json
 
 Event = dict[str, Any]
+Post = Callable[[Event | None], None]
 log = logging.getLogger(__name__)
 
 
-def parse_wish(text: bytes, clips: Clips) -> Wish:
-    """What a page asks for; UserError with one sentence when it cannot be had."""
-    if len(text) > MAX_MESSAGE:
-        raise UserError(f"that wish is too long: at most {MAX_MESSAGE // 2**20} MB are read")
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UserError("that wish is not valid JSON") from None
-    if not isinstance(content, dict):
-        raise UserError('a wish is a JSON object with a "prompt"')
-    prompt = _text(content, "prompt", clips)
+_DECODER = msgspec.json.Decoder(WebClipRequest, dec_hook=read_array)
+
+
+def parse_clip_request(body: bytes, clips: Clips) -> WebClipRequest:
+    """What a page asks for, with all that it left out; UserError with one sentence when it cannot be had."""
+    if len(body) > MAX_MESSAGE:
+        raise UserError(f"that request is too long: at most {MAX_MESSAGE // 2**20} MB are read")
+    request = decode_json(_DECODER, body, "that request")
+    prompt = _checked(request.prompt, "prompt", clips)
     if not prompt:
         raise UserError("prompt is empty: say what the clip shows")
-    image = content.get("image")
-    return Wish(
-        prompt,
-        negative=_text(content, "negative", clips),
-        seed=read_whole(content, "seed", MAX_SEED, 0),
-        steps=read_whole(content, "steps", clips.most_steps, clips.steps, low=1),
-        picture=None if image is None else fit(read_picture(image), clips.size),
+    return msgspec.structs.replace(
+        request,
+        prompt=prompt,
+        negative=_checked(request.negative, "negative", clips),
+        steps=request.steps or clips.steps,
+        image=None if request.image is None else fit(request.image, clips.size),
     )
 
 
-def _text(content: dict[str, Any], key: str, clips: Clips) -> str:
-    value = content.get(key, "")
-    if not isinstance(value, str):
-        raise UserError(f"{key} must be text, got {value!r:.40}")
-    words = " ".join(value.split())
+def _checked(text: str, field: str, clips: Clips) -> str:
+    """A text with single spaces; UserError where it is too long or cannot be read."""
+    text = " ".join(text.split())
+    if clips.longest is not None and (size := len(text.encode())) > clips.longest:
+        raise UserError(f"{field} has {size} bytes and at most {clips.longest} are read: shorten it")
     try:
-        size = len(words.encode())
-    except UnicodeEncodeError:
-        raise UserError(f"{key} must be text: it holds half a character") from None
-    if clips.longest is not None and size > clips.longest:
-        raise UserError(f"{key} has {size} bytes and at most {clips.longest} are read: shorten it")
-    try:
-        clips.check(words)
+        clips.check(text)
     except UserError as error:
-        raise UserError(f"{key}: {error}") from None
-    return words
+        raise UserError(f"{field}: {error}") from None
+    return text
 
 
 class Studio:
@@ -94,17 +88,17 @@ class Studio:
     def __init__(self, clips: Clips) -> None:
         self.clips, self._lobby = clips, Lobby(1, queue=16)
 
-    async def events(self, wish: Wish) -> AsyncIterator[bytes]:
+    async def events(self, request: WebClipRequest) -> AsyncIterator[bytes]:
         """The lines of an answer. Closing it gives the place up."""
         said: asyncio.Queue[Event | None] = asyncio.Queue()
-        turn = asyncio.create_task(self._turn(wish, said))
+        turn = asyncio.create_task(self._turn(request, said))
         try:
             while (event := await said.get()) is not None:
                 yield json.dumps(event).encode() + b"\n"
         finally:
             turn.cancel()
 
-    async def _turn(self, wish: Wish, said: asyncio.Queue[Event | None]) -> None:
+    async def _turn(self, request: WebClipRequest, said: asyncio.Queue[Event | None]) -> None:
         """Wait for the one seat; the thread that makes the clip keeps it until it has come to its end."""
         loop, gone = asyncio.get_running_loop(), threading.Event()
 
@@ -114,7 +108,7 @@ class Studio:
 
         try:
             await self._lobby.enter(lambda place: said.put_nowait({"type": "queued", "position": place}))
-            make = partial(_make, self.clips, wish, post=post, gone=gone)
+            make = partial(_make, self.clips, request, post=post, gone=gone)
             self._lobby.work(make, name="dreamwalk-clip")
             await loop.create_future()  # until `events` has said all, or nobody listens any more
         except Full:
@@ -124,13 +118,15 @@ class Studio:
             gone.set()
 
 
-def _make(clips: Clips, wish: Wish, *, post: Callable[[Event | None], None], gone: threading.Event) -> None:
+def _make(
+    clips: Clips, request: WebClipRequest, *, post: Callable[[Event | None], None], gone: threading.Event
+) -> None:
     """Make one clip and post what happens, None last; stop at the next step when the page is gone."""
     began = time.monotonic()
     try:
-        post({"type": "progress", "step": 0, "steps": wish.steps, "left": None, "pictures": []})
+        post({"type": "progress", "step": 0, "steps": request.steps, "left": None, "pictures": []})
         film: np.ndarray | None = None
-        for progress in clips.make(wish):
+        for progress in clips.make(request):
             if gone.is_set():
                 return
             whole = progress.step == progress.steps
@@ -149,7 +145,7 @@ def _make(clips: Clips, wish: Wish, *, post: Callable[[Event | None], None], gon
             )
         if film is None:
             raise UserError("the clip ended before its last step")
-        post(_done(film, clips.fps) | {"seconds": round(time.monotonic() - began, 1), "seed": wish.seed})
+        post(_done(film, clips.fps) | {"seconds": round(time.monotonic() - began, 1), "seed": request.seed})
     except Exception as error:
         if not isinstance(error, UserError):
             log.exception("a clip failed")

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from dreamwalk.data.walks import MOST_STEPS, Walk
+from dreamwalk.data.walks import Walk
 from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
 from dreamwalk.serve.controls import Controls
 from dreamwalk.serve.film import Film, Shelf
-from dreamwalk.serve.protocol import Command, Pace, Pause, Record, Replay, Reset, Step, Steps, View
+from dreamwalk.serve.protocol import Command, NextFrame, Pace, Pause, Record, Replay, Reset, SetSteps, View
 from dreamwalk.serve.scene import Scene, Shot
 from dreamwalk.serve.stage import Stage
+from dreamwalk.validation import MOST_STEPS
 
 Post = Callable[[str, Any], None]
 """Hands `(kind, content)` to the connection, from any thread, without waiting.
@@ -81,9 +82,9 @@ class Player:
                 self._show(self._scene.look(view))
             case Pause(paused):
                 self.paused = paused or self.state != "ready"
-            case Step():
+            case NextFrame():
                 self.paused, self.single = True, min(self.single + 1, MAX_SINGLE)
-            case Steps(steps):
+            case SetSteps(steps):
                 self._scene.steps = steps
             case Pace(unlocked):
                 self.unlocked = unlocked

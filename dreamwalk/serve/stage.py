@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from dreamwalk.data.walks import MOST_STEPS
 from dreamwalk.errors import UserError
+from dreamwalk.serve.protocol import Picture, Seed, Steps
 from dreamwalk.world import ActionSchema, World
 
 
@@ -29,17 +30,17 @@ class Start:
             raise UserError(f"the thumbnail of '{self.name}' must be uint8 (h, w, 3), got {thumbnail.shape}")
 
 
-@dataclass(frozen=True)
-class Wish:
-    """A clip that someone asks for."""
+class WebClipRequest(msgspec.Struct, frozen=True):
+    """A clip that a page asks for."""
 
-    prompt: str
+    prompt: str = ""
     negative: str = ""
     """What the clip should not show."""
-    seed: int = 0
-    steps: int = 1
-    picture: np.ndarray | None = None
-    """uint8 `(h, w, 3)` of the clip's size: its first frame."""
+    seed: Seed = 0
+    steps: Steps | None = None
+    """Denoising steps; None: as many as `Clips.steps`."""
+    image: Picture | None = None
+    """Its first frame, uint8 `(h, w, 3)`, of any size until `parse_clip_request` has cut it."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,13 @@ class Progress:
 class Clips:
     """What makes clips from words."""
 
-    make: Callable[[Wish], Iterator[Progress]]
-    """Called in a thread, for one wish at a time; it is dropped between two steps when nobody waits."""
+    make: Callable[[WebClipRequest], Iterator[Progress]]
+    """Called in a thread, for one request at a time; it is dropped between two steps when nobody waits."""
     size: tuple[int, int]
     """Height and width in pixels."""
     fps: float
     steps: int
     """Denoising steps unless asked for otherwise."""
-    most_steps: int = MOST_STEPS
     longest: int | None = 192
     """Bytes of a prompt, at most; None where they are not what is counted."""
     check: Callable[[str], None] = lambda text: None

@@ -36,7 +36,7 @@ from dreamwalk.conditions.text_encoders import (
 )
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.serve.clips import parse_wish
+from dreamwalk.serve.clips import parse_clip_request
 from dreamwalk.systems.moviegen import Moviegen, tiny
 
 TEXTS = ["walk", "turn left right left", "", "a brick hall"]
@@ -157,11 +157,11 @@ def test_the_page_counts_as_the_encoder_does(folder: Path) -> None:
     clips = _clip_stage("published", system).clips
     assert clips is not None and clips.longest is None
     long = {"prompt": f"walk {'a' * 400} brick hall", "steps": 1}
-    made = list(clips.make(parse_wish(json.dumps(long).encode(), clips)))
+    made = list(clips.make(parse_clip_request(json.dumps(long).encode(), clips)))
     assert made[-1].frames is not None and len(made[-1].frames) == 5
     for key in ("prompt", "negative"):
         with pytest.raises(UserError, match=f"{key}: a text has 31 tokens and this encoder reads 6"):
-            parse_wish(json.dumps(long | {key: "walk " * 30}).encode(), clips)
+            parse_clip_request(json.dumps(long | {key: "walk " * 30}).encode(), clips)
 
 
 def test_letters_are_those_in_quotes(folder: Path) -> None:

@@ -163,6 +163,7 @@ def test_a_film_has_its_frames(system: Interactive) -> None:
 def test_a_walk_is_cut_or_goes_on(system: Interactive) -> None:
     """Without a file it is what somebody did who began there, and then about."""
     strolls = np.random.default_rng(0).random((2, 6, 7), np.float32)
+    strolls[..., :5] = strolls[..., :5] > 0.5
     walkable = replace(system.walkable, strolls=strolls)  # type: ignore[type-var]
     walk = walk_of(Sample(Path("o.mp4"), frames=5, start=1), walkable)
     assert walk.start == {"start": 1} and np.array_equal(walk.actions, strolls[1, :4])
@@ -181,7 +182,7 @@ def test_what_is_not_learnt_changes_no_film() -> None:
     vectors[:, 5] = 0.5
     for unlearnt, actions in (((), vectors), (("yaw",), vectors), ((), 0 * vectors)):
         system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
-        walk = Walk("", 0, DOOM_ACTIONS.buttons, DOOM_ACTIONS.axes, actions)
+        walk = Walk(seed=0, buttons=DOOM_ACTIONS.buttons, axes=DOOM_ACTIONS.axes, actions=actions)
         films.append(np.stack(list(film(system, start, walk, asked, decode=system.codec.decode))))
     assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,7 +53,7 @@ def test_a_recorded_walk_replays_to_the_same_frames(make_stage: Make, visit: Vis
     assert list(content) == names.split()
     assert (content["format"], content["system"], content["seed"]) == ("dreamwalk.walk/1", "room.test", 11)
     assert (content["steps"], content["fps"], len(content["actions"])) == (2, 30.0, 12)
-    assert parse_walk(content).actions.shape == (12, 7)
+    assert parse_walk(json.dumps(content)).actions.shape == (12, 7)
 
     other = visit(stage)
     other.send("pace", unlocked=True)

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from tabs import Tab
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Clips, Progress, Stage, Wish, build_app
+from dreamwalk.serve import Clips, Progress, Stage, WebClipRequest, build_app
 
 SIZE = (48, 64)
 
@@ -32,27 +32,29 @@ class Maker:
     """Clips of one grey, the seed: five frames that begin with the picture; `go` lets each step happen."""
 
     def __init__(self, pause: float = 0.0) -> None:
-        self.wishes: list[Wish] = []
+        self.requests: list[WebClipRequest] = []
         self.pause, self.steps_done, self.ended = pause, 0, 0
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, wish: Wish) -> Iterator[Progress]:
-        self.wishes.append(wish)
+    def __call__(self, request: WebClipRequest) -> Iterator[Progress]:
+        self.requests.append(request)
         try:
-            if wish.prompt == "refuse":
+            if request.prompt == "refuse":
                 raise UserError("there is no such dream")
-            if wish.prompt == "break":
+            if request.prompt == "break":
                 raise RuntimeError("out of paint")
-            for step in range(1, wish.steps + 1):
+            for step in range(1, request.steps + 1):
                 assert self.go.wait(10)
                 time.sleep(self.pause)
                 self.steps_done += 1
-                count = 5 if step == wish.steps else 2
-                frames = np.full((count, *SIZE, 3), wish.seed % 256, np.uint8)
-                if wish.picture is not None:
-                    frames[0] = wish.picture
-                yield Progress(step, wish.steps, frames if step % 2 == 0 or step == wish.steps else None)
+                count = 5 if step == request.steps else 2
+                frames = np.full((count, *SIZE, 3), request.seed % 256, np.uint8)
+                if request.image is not None:
+                    frames[0] = request.image
+                yield Progress(
+                    step, request.steps, frames if step % 2 == 0 or step == request.steps else None
+                )
         finally:
             self.ended += 1
 
@@ -64,8 +66,8 @@ def stage_of(maker: Maker) -> Stage:
     return Stage("clips.test", starts=thumbnails(), clips=clips)
 
 
-def ask(client: TestClient, **wish: Any) -> list[dict[str, Any]]:
-    answer = client.post("/clips", json=wish)
+def ask(client: TestClient, **request: Any) -> list[dict[str, Any]]:
+    answer = client.post("/clips", json=request)
     assert answer.status_code == 200, answer.text
     return [json.loads(line) for line in answer.text.splitlines()]
 
@@ -91,7 +93,7 @@ def client(maker: Maker) -> Iterator[TestClient]:
         yield client
 
 
-def test_a_wish_becomes_a_film(client: TestClient, maker: Maker) -> None:
+def test_a_request_becomes_a_film(client: TestClient, maker: Maker) -> None:
     events = ask(client, prompt="  a red\n hall ", seed=90, steps=3)
     assert [event["type"] for event in events] == ["progress"] * 4 + ["done"]
     assert [(event["step"], len(event["pictures"])) for event in events[:-1]] == [
@@ -103,7 +105,7 @@ def test_a_wish_becomes_a_film(client: TestClient, maker: Maker) -> None:
     assert events[0]["left"] is None and events[3]["left"] == 0
     shown = Image.open(io.BytesIO(data_of(events[2]["pictures"][0])))
     assert (shown.format, shown.size) == ("JPEG", SIZE[::-1])
-    assert maker.wishes == [Wish("a red hall", seed=90, steps=3)]
+    assert maker.requests == [WebClipRequest("a red hall", seed=90, steps=3)]
     done = events[-1]
     with av.open(io.BytesIO(data_of(done["film"])), "r") as film:
         assert float(film.streams.video[0].average_rate or 0) == 10.0
@@ -114,9 +116,9 @@ def test_a_wish_becomes_a_film(client: TestClient, maker: Maker) -> None:
 
 def test_defaults_and_a_first_picture_cut_to_size(client: TestClient, maker: Maker) -> None:
     ask(client, prompt="walk", image=some_picture((300, 100)))
-    wish = maker.wishes[0]
-    assert (wish.steps, wish.seed, wish.negative) == (4, 0, "")
-    assert wish.picture is not None and wish.picture.shape == (*SIZE, 3)
+    request = maker.requests[0]
+    assert (request.steps, request.seed, request.negative) == (4, 0, "")
+    assert request.image is not None and request.image.shape == (*SIZE, 3)
     offer = client.get("/api/stage").json()["clips"]
     assert (offer["height"], offer["width"], offer["longest"], offer["steps"]) == (*SIZE, 40, 4)
     assert offer["examples"] == ["a red hall", "a green hall"]
@@ -126,18 +128,18 @@ def test_defaults_and_a_first_picture_cut_to_size(client: TestClient, maker: Mak
     ("body", "sentence"),
     [
         (b"", "not valid JSON"),
-        (b"[" * 100_000, "not valid JSON"),
+        (b"[" * 100_000, "must be an object"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"[]", "is a JSON object"),
+        (b"[]", "must be an object"),
         (b"{}", "prompt is empty"),
         (b'{"prompt": " \\n"}', "prompt is empty"),
-        (b'{"prompt": 3}', "prompt must be text"),
-        (b'{"prompt": "\\ud800"}', "half a character"),
+        (b'{"prompt": 3}', "prompt must be a text"),
+        (b'{"prompt": "\\ud800"}', "not valid JSON"),
         (json.dumps({"prompt": "ä" * 21}).encode(), "prompt has 42 bytes and at most 40"),
-        (b'{"prompt": "a", "negative": ["b"]}', "negative must be text"),
+        (b'{"prompt": "a", "negative": ["b"]}', "negative must be a text"),
         (b'{"prompt": "a", "negative": "a b c d e f g h i j k l m"}', "negative: 13 words are too many"),
-        (b'{"prompt": "a", "steps": 0}', "steps must be a whole number from 1 to 64"),
-        (b'{"prompt": "a", "steps": 65}', "steps must be a whole number from 1 to 64"),
+        (b'{"prompt": "a", "steps": 0}', "steps must be a whole number >= 1"),
+        (b'{"prompt": "a", "steps": 65}', "steps must be a whole number <= 64"),
         (b'{"prompt": "a", "steps": true}', "steps must be a whole number"),
         (b'{"prompt": "a", "seed": -1}', "seed must be a whole number"),
         (b'{"prompt": "a", "seed": 1.5}', "seed must be a whole number"),
@@ -151,7 +153,7 @@ def test_what_makes_no_sense_gets_one_sentence(
 ) -> None:
     answer = client.post("/clips", content=body)
     assert answer.status_code == 400 and sentence in answer.text and "\n" not in answer.text
-    assert not maker.wishes
+    assert not maker.requests
 
 
 def test_other_sites_and_other_stages_are_refused(client: TestClient, make_stage: Callable) -> None:
@@ -170,9 +172,9 @@ def test_what_fails_is_said_and_the_next_one_is_made(client: TestClient) -> None
     assert ask(client, prompt="a")[-1]["type"] == "done"
 
 
-def opened(address: str, **wish: Any) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+def opened(address: str, **request: Any) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
-    connection.request("POST", "/clips", json.dumps({"prompt": "a"} | wish))
+    connection.request("POST", "/clips", json.dumps({"prompt": "a"} | request))
     return connection, connection.getresponse()
 
 
@@ -208,7 +210,7 @@ def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[...,
     while events[-1]["type"] != "done":
         events.append(event_of(three))
     third.close()
-    assert [wish.seed for wish in maker.wishes] == [1, 3]
+    assert [request.seed for request in maker.requests] == [1, 3]
     wait_for(lambda: maker.ended == 2)
     assert maker.steps_done < 50, "the clip that nobody waits for is not made to its end"
 
@@ -229,12 +231,12 @@ def test_a_real_system_makes_clips(tmp_path: Path) -> None:
     stage = open_stage(str(tmp_path), "cpu")
     assert stage.dream is None and stage.clips is not None and stage.clips.size == config.size
     picture = np.full((*config.size, 3), 200, np.uint8)
-    wish = Wish("turn left", seed=3, steps=5, picture=picture)
-    seen = list(stage.clips.make(wish))
+    request = WebClipRequest("turn left", seed=3, steps=5, image=picture)
+    seen = list(stage.clips.make(request))
     assert [(moment.step, moment.steps) for moment in seen] == [(k, 5) for k in range(1, 6)]
     assert all(moment.frames is not None and moment.frames.shape[0] == 5 for moment in seen)
     film = load(tmp_path).sample("turn left", seed=3, video=torch.full((1, 1, 3, 32, 32), 200).byte())
-    whole = [m.frames for m in stage.clips.make(Wish("turn left", seed=3, steps=3, picture=picture))]
+    whole = [m.frames for m in stage.clips.make(WebClipRequest("turn left", seed=3, steps=3, image=picture))]
     assert np.abs(film[0].numpy().astype(int) - whole[-1]).max() <= 1
 
 
@@ -264,7 +266,7 @@ def test_the_page_dreams_a_clip(
     page.page.keyboard.press("Escape")
     page.until("dreamwalk.studio.under === null")
     wait_for(lambda: maker.ended == 2)
-    follow = maker.wishes[-1].picture
+    follow = maker.requests[-1].image
     assert follow is not None and (follow == 120).all(), "it goes on from the last frame, to the pixel"
     Image.new("RGB", (400, 100), (250, 10, 10)).save(tmp_path / "red.png")
     page.page.set_input_files("#pick-picture", tmp_path / "red.png")
