@@ -46,18 +46,6 @@ EXTRAS = {
     "wandb": "wandb",
 }
 """Packages that come only with a group of `pyproject.toml`, and its name."""
-SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --help tells its flags)
-
-  doom         walk in Doom and write what is seen
-  videos       cut your own videos, with files of actions beside them, into clips
-  game         play any gymnasium game with random keys and write what is seen
-  latents      encode a folder of captioned videos and pictures, to train on its latents
-  --check DIR  compare a folder of clips with its manifest, byte by byte
-
-  dreamwalk collect doom --level home --frames 40000 --out data/doom
-  dreamwalk collect videos --folder mine --fps 12 --out data/mine
-  dreamwalk collect game --id CartPole-v1 --clip-frames 8 --out data/cartpole
-"""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -305,15 +293,7 @@ def import_weights(words: list[str]) -> None:
 
 
 def collect(words: list[str]) -> None:
-    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`; flags of `latents` are in
-    `commands/collect_latents.py`."""
-    if words and words[0] in ("-h", "--help"):
-        print(SOURCES, end="")
-        return
-    if words[:1] == ["latents"]:
-        from dreamwalk.commands.collect_latents import CollectLatents, collect_latents
-
-        return collect_latents(_flags(CollectLatents, words[1:], prog="dreamwalk collect latents"))
-    from dreamwalk.data.collect import run_collect
+    """`dreamwalk collect doom --level home --frames N --out DIR`, or `--check DIR`."""
+    from dreamwalk.commands.collect import run_collect
 
     run_collect(words)

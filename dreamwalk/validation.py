@@ -95,7 +95,7 @@ def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:
 def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes, where: str) -> T:
     """JSON from a text as the type of a decoder; a UserError names the wrong field, or the line."""
     try:
-        with described(where):
+        with field_errors(where):
             return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         parse_json(text, where)  # names the line
@@ -103,7 +103,7 @@ def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes, where: str)
 
 
 @contextmanager
-def described(where: str) -> Iterator[None]:
+def field_errors(where: str) -> Iterator[None]:
     """Around msgspec: what does not fit its type is a UserError, which names the field, or else `where`."""
     try:
         yield

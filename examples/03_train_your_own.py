@@ -9,7 +9,8 @@ from pathlib import Path
 import tyro
 
 import dreamwalk
-from dreamwalk.data.game_walks import collect_game
+from dreamwalk.data.game_walks import GameWalks
+from dreamwalk.data.writing import write_clips
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.training.fit import fit
@@ -28,7 +29,8 @@ class Options:
 
 def main(options: Options) -> None:
     data = options.out / "data"
-    collect_game(options.game, out=data, frames=options.frames, clip_frames=8, size=(32, 32))
+    walks = GameWalks(id=options.game, frames=options.frames, clip_frames=8, size=(32, 32))
+    write_clips(walks, len(walks), data)
     tiny = nextframe.tiny()  # how many actions and how large a frame: `fit` reads that from the data
     codec = Run(
         "autoencode.mine", AutoencodeConfig(codec=tiny.codec), str(data),

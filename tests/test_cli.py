@@ -56,7 +56,7 @@ REFUSED = {
     "no such level": (["play", "doom", "--level", "attic"], "unknown level 'attic'"),
     "no walk": ([*SAMPLE, "none.json", "--out", "o.mp4"], "no walk file at none.json"),
     "a walk that is text": ([*SAMPLE, "letter.txt", "--out", "o.mp4"], "the walk file is not valid JSON"),
-    "another kind of JSON": ([*SAMPLE, "list.json", "--out", "o.mp4"], "the walk file must be an object, got a list"),
+    "another kind of JSON": ([*SAMPLE, "list.json", "--out", "o.mp4"], "must be an object, got a list"),
     "no folder for the film": ([*SAMPLE, "walk.json", "--out", "none/o.mp4"], "there is no folder 'none'"),
     "a film of another kind": ([*SAMPLE, "walk.json", "--out", "o.gif"], "name it 'o.mp4'"),
     "a seed below 0": ([*SAMPLE, "walk.json", "--out", "o.mp4", "--seed", "-1"], "a whole number from 0 up"),

@@ -51,37 +51,30 @@ def test_commands_exist() -> None:
 def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
     from dreamwalk import cli
-    from dreamwalk.commands.collect_latents import CollectLatents
+    from dreamwalk.commands.collect import parse_flags
     from dreamwalk.commands.sample_clip import SampleClip
     from dreamwalk.commands.sample_walk import Sample
     from dreamwalk.commands.train import Train, defaults
-    from dreamwalk.data.collect import CollectDoom, CollectGame, CollectVideos
     from dreamwalk.evaluation.clips import Evaluate as EvaluateClips
     from dreamwalk.evaluation.examine import Evaluate
     from dreamwalk.published.hunyuan import ImportHunyuan
     from dreamwalk.published.oasis import Import
 
-    kinds = {
-        "play": cli.Play,
-        "sample": Sample,
-        "evaluate": Evaluate,
-        "doom": CollectDoom,
-        "videos": CollectVideos,
-        "game": CollectGame,
-        "latents": CollectLatents,
-        "import": Import,
-    }
+    kinds = {"play": cli.Play, "sample": Sample, "evaluate": Evaluate, "import": Import}
     for page, words in commands(whole=True):
         flags = words[2:]
         if words[1:2] == ["--check"]:
             continue
-        kind = kinds.get(words[1] if words[0] == "collect" else words[0], Train)
+        kind = kinds.get(words[0], Train)
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
         other = {Sample: SampleClip, Evaluate: EvaluateClips, Import: ImportHunyuan}
         kind = other.get(kind, kind) if of_clips else kind
-        default = defaults(words[1]) if kind is Train else None
+        default = defaults(words[1]) if words[0] == "train" else None
         try:
-            cli._flags(kind, flags, prog=page, default=default)
+            if words[0] == "collect":
+                parse_flags(words[1], flags)
+            else:
+                cli._flags(kind, flags, prog=page, default=default)
         except SystemExit:
             pytest.fail(f"{page}: dreamwalk {' '.join(words)}")
 

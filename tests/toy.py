@@ -48,7 +48,7 @@ class Toy:
 
     clip_frames: int = 12
     side: int = 32
-    fps: float = 10.0
+    rate: float = 10.0
     schema: ActionSchema = DOOM_ACTIONS
     posed: bool = True
 

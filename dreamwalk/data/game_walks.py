@@ -5,58 +5,83 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.writing import write_clips
+from dreamwalk.data.writing import Walks
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.games import Game, RandomKeys
-from dreamwalk.worlds.levels import SPLITS
 
 Policy = Callable[[np.ndarray, dict[str, Any], np.random.Generator], np.ndarray]
 """From a frame, its info and a source of chance to an action vector `(a,)`."""
 ATTEMPTS = 20
 
 
-@dataclass(frozen=True)
-class GameWalks:
-    """Play of a game as a source of clips; `collect_game` makes it."""
+@dataclass(frozen=True, kw_only=True)
+class GameWalks(Walks):
+    """Play any gymnasium game with random keys and write what is seen."""
 
-    make: str | Callable[[], gymnasium.Env]
-    schema: ActionSchema
-    fps: float
-    size: tuple[int, int]
-    repeat: int
-    policy: Policy | None
-    skip: int
-    split: str
-    seed: int
-    clip_frames: int
-    fit: Fit
+    id: str = ""
+    """Name of the game, such as CartPole-v1, or with the package that registers it: ale_py:ALE/Pong-v5."""
+    make: Callable[[], gymnasium.Env] | None = None
+    """In Python, a function that makes the game; it has a name of its module if several workers play."""
+    policy: Policy | None = None
+    """In Python, who plays."""
+    fit: Fit = "letterbox"
+    """What becomes of frames of another shape: whole between bars, stretched, or cut about the middle."""
+    repeat: int = 1
+    """Steps of the game per step here."""
+    skip: int = 0
+    """Clips begin up to so many steps into an episode."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.skip < 0:
+            raise UserError(f"skip is at least 0, got skip={self.skip}")
+        if bool(self.id) == bool(self.make) or not callable(self.make or int):
+            raise UserError("give a game's name, such as --id CartPole-v1, or a function that makes it")
+
+    @cached_property
+    def _shown(self) -> tuple[ActionSchema, float]:
+        """What the game says of itself, asked once. UserError for games that `Game` cannot wrap."""
+        with closing(self._open()) as game:
+            game.reset(seed=self.seed)  # shows what its frames are
+            return game.actions, game.fps
+
+    @property
+    def schema(self) -> ActionSchema:
+        return self._shown[0]
+
+    @property
+    def rate(self) -> float:
+        return self._shown[1]
 
     def describe(self) -> dict[str, Any]:
-        name = self.make if isinstance(self.make, str) else getattr(self.make, "__name__", "game")
+        name = self.id or getattr(self.make, "__name__", "game")
         policy = getattr(self.policy, "__name__", "policy") if self.policy else "random keys"
         walks = {"split": self.split, "seed": self.seed, "policy": policy, "skip": self.skip, "fit": self.fit}
         return {"world": "game", "level": name, **walks}
 
     def clips(self, indices: range) -> Iterator[Clip]:
-        env = self.make if isinstance(self.make, str) else self.make()
-        with closing(Game(env, size=self.size, repeat=self.repeat, fit=self.fit)) as game:
+        with closing(self._open()) as game:
             for index in indices:
                 yield self._play(game, index)
+
+    def _open(self) -> Game:
+        env = self.make() if self.make else self.id
+        return Game(env, size=self.size, repeat=self.repeat, fit=self.fit)
 
     def _play(self, game: Game, index: int) -> Clip:
         """The first of some episodes of this index that lasts long enough."""
         longest = 0
         for attempt in range(ATTEMPTS):
-            random = np.random.default_rng((self.seed, SPLITS.index(self.split), index, attempt))
+            random = self.random(index, attempt)
             policy = self.policy or RandomKeys(self.schema)
             frame, info = game.reset(seed=int(random.integers(1 << 31)))
             frames, vectors = [frame], [np.zeros(self.schema.size, np.float32)]
@@ -73,40 +98,3 @@ class GameWalks:
             longest = max(longest, len(frames) - skip)
         advice = f"add `--clip-frames {longest}`" if longest > 1 else "add a smaller `--skip`"
         raise UserError(f"{ATTEMPTS} episodes in a row ended before {self.clip_frames} frames: {advice}")
-
-
-def collect_game(
-    make: str | Callable[[], gymnasium.Env],
-    *,
-    out: str | Path,
-    frames: int = 40_000,
-    policy: Policy | None = None,
-    size: tuple[int, int] = (96, 128),
-    clip_frames: int = 64,
-    repeat: int = 1,
-    skip: int = 0,
-    split: str = "train",
-    seed: int = 0,
-    workers: int = 1,
-    fit: Fit = "letterbox",
-) -> Path:
-    """Play a game and write at least `frames` frames as clips into the folder `out`, which is returned.
-
-    `make` is a gymnasium id or a function that makes the game (a module's own function when `workers` > 1).
-    A clip begins up to `skip` steps into an episode. UserError for games that `Game` cannot wrap, before
-    anything is written, and for numbers that make no clips.
-    """
-    if split not in SPLITS:
-        raise UserError(f"unknown split '{split}': known are {', '.join(SPLITS)}")
-    if frames < 1 or workers < 1 or clip_frames < 2 or skip < 0:
-        raise UserError(
-            f"frames and workers are at least 1, clip_frames 2 and skip 0, got frames={frames}, "
-            f"workers={workers}, clip_frames={clip_frames}, skip={skip}"
-        )
-    if not isinstance(make, str) and not callable(make):
-        raise UserError(f"give a game's name or a function that makes it, not a {type(make).__name__}")
-    with closing(Game(make if isinstance(make, str) else make(), size=size, repeat=repeat)) as game:
-        game.reset(seed=seed)  # shows what its frames are
-        schema, fps = game.actions, game.fps
-    walks = GameWalks(make, schema, fps, size, repeat, policy, skip, split, seed, clip_frames, fit)
-    return write_clips(walks, -(-frames // clip_frames), out, workers=workers)

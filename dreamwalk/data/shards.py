@@ -262,6 +262,26 @@ def decode_clip(
     )
 
 
+def find_faults(path: str | Path) -> list[tuple[str, str]]:
+    """Compare a folder with its manifest byte by byte: (file, what is wrong) for each fault; [] if none."""
+    folder = Path(path)
+    faults: list[tuple[str, str]] = []
+    for shard in read_manifest(folder)["shards"]:
+        file = folder / shard["file"]
+        if not file.is_file():
+            faults.append((shard["file"], "missing"))
+            continue
+        data = file.read_bytes()
+        for number, clip in enumerate(shard["clips"]):
+            part = data[clip["offset"] : clip["offset"] + clip["size"]]
+            if len(part) < clip["size"]:
+                faults.append((shard["file"], f"cut short: ends inside its clip {number}"))
+                break
+            if hashlib.sha256(part).hexdigest() != clip["sha256"]:
+                faults.append((shard["file"], f"clip {number} has changed bytes"))
+    return faults
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a folder, its `SAID` and `SOURCE` checked; UserError when there is none, another
     version wrote it, it is damaged, or a shard that it names is not in the folder."""

@@ -16,59 +16,104 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.decoding import SAME_RATE, VIDEOS, VideoFacts, check_fps, each, listed, probe, read_frames
 from dreamwalk.data.tables import Table, read_schema, read_table, read_text
-from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit
 from dreamwalk.world import ActionSchema
+from dreamwalk.worlds.levels import Split
 
 ACTIONS = (".csv", ".tsv", ".jsonl", ".npy")
 Said = list[tuple[str, str]]
 """Names of files, and what is to be told of each."""
 
 
-@dataclass(frozen=True, eq=False)
-class VideoFolder:
-    """Videos as a source of clips, cut end to end; `open_folder` makes it.
+class Contents(NamedTuple):
+    """What can be used of a folder of videos, and what is to be told of the rest."""
 
-    Where several frames of a video become one, buttons held in any of them are held, and axes add up.
-    """
-
-    path: Path
     files: dict[str, np.ndarray]
-    """For each video the frame of it that is shown at each tick of `fps`, int32 `(ticks,)`."""
+    """For each video the frame of it that is shown at each tick of `rate`, int32 `(ticks,)`."""
     schema: ActionSchema
-    fps: float
-    size: tuple[int, int]
-    clip_frames: int
-    split: str
-    fit: Fit
+    rate: float
     left_out: Said
     notes: Said
 
+
+@dataclass(frozen=True)
+class VideoFolder:
+    """Cut your own videos, with files of actions beside them, into clips.
+
+    Clips lie end to end. Where several frames of a video become one, buttons held in any of them are held,
+    and axes add up.
+    """
+
+    folder: Path
+    """Folder with the videos; docs/data.md says what the files of actions look like."""
+    fps: float | None = None
+    """Choose so many frames a second, by their time; all are kept if left out."""
+    split: Split = "train"
+    clip_frames: int = 64
+    size: tuple[int, int] = (96, 128)
+    """Height and width of the frames."""
+    fit: Fit = "letterbox"
+    """What becomes of frames of another shape: whole between bars, stretched, or cut about the middle."""
+
+    def __post_init__(self) -> None:
+        check_fps(self.fps)
+        if self.clip_frames < 1 or min(self.size) < 1:
+            given = f"{self.clip_frames} of {self.size}"
+            raise UserError(f"clips have 1 frame and frames 1 pixel at least, got {given}")
+
+    @cached_property
+    def contents(self) -> Contents:
+        """The videos and their actions, read once. UserError when nothing can be used, or `fps` is needed."""
+        folder, file = self.folder, self.folder / "schema.json"
+        written = read_schema(file) if file.exists() else None
+        found, left_out = _usable(folder, written, self.fps)
+        rate = self.fps or _one_rate(folder, found)
+        # limits are those of a row, and so many rows are added up to one action
+        rows = math.ceil(max(look.facts.rate for look in found) / rate * (1 - SAME_RATE))
+        schema, notes = _schema(found, written, f"'{file}'")
+        limits = tuple(limit * rows for limit in schema.limits)
+        ranges = tuple((low * rows, high * rows) for low, high in schema.ranges)
+        schema = replace(schema, limits=limits, ranges=ranges)
+        notes += [(look.file.name, note) for look in found for note in look.notes]
+        files = {look.file.name: look.facts.picks(rate).astype(np.int32) for look in found}
+        if max(map(len, files.values())) < self.clip_frames:
+            mend = "choose a smaller clip_frames (--clip-frames)"
+            raise UserError(f"no video in '{folder}' has {self.clip_frames} frames: {mend}")
+        return Contents(files, schema, rate, left_out, notes)
+
+    @property
+    def schema(self) -> ActionSchema:
+        return self.contents.schema
+
+    @property
+    def rate(self) -> float:
+        return self.contents.rate
+
     def describe(self) -> dict[str, Any]:
-        videos = {name: len(picks) for name, picks in self.files.items()}
-        place = {"world": "videos", "level": self.path.name, "split": self.split}
+        videos = {name: len(picks) for name, picks in self.contents.files.items()}
+        place = {"world": "videos", "level": self.folder.name, "split": self.split}
         return {**place, "fit": self.fit, "videos": videos}
 
     def report(self) -> str:
         """What is taken, and what is left out and why, in a few lines."""
-        lengths, schema = [len(picks) for picks in self.files.values()], self.schema
+        lengths, schema = [len(picks) for picks in self.contents.files.values()], self.schema
         axes = [f"{name} (up to {limit:g})" for name, limit in zip(schema.axes, schema.limits, strict=True)]
-        lines = [f"{len(lengths)} videos, {sum(lengths)} frames at {self.fps:g} a second: {len(self)} clips"]
+        lines = [f"{len(lengths)} videos, {sum(lengths)} frames at {self.rate:g} a second: {len(self)} clips"]
         if schema.size:
             lines += [f"buttons: {', '.join(schema.buttons) or 'none'}; axes: {', '.join(axes) or 'none'}"]
-        lines += [f"left out: {line}" for line in listed(self.left_out)]
-        lines += [f"note: {line}" for line in listed(self.notes)]
+        lines += [f"left out: {line}" for line in listed(self.contents.left_out)]
+        lines += [f"note: {line}" for line in listed(self.contents.notes)]
         rests = [length % self.clip_frames for length in lengths if length % self.clip_frames]
         if rests:
             ends = f"{sum(rests)} frames at the end of {len(rests)} videos"
@@ -77,12 +122,13 @@ class VideoFolder:
 
     def __len__(self) -> int:
         """Whole clips in all the videos."""
-        return sum(len(picks) // self.clip_frames for picks in self.files.values())
+        return sum(len(picks) // self.clip_frames for picks in self.contents.files.values())
 
     def clips(self, indices: range) -> Iterator[Clip]:
-        places = [(n, k) for n, picks in self.files.items() for k in range(len(picks) // self.clip_frames)]
+        files, length = self.contents.files, self.clip_frames
+        places = [(name, k) for name, picks in files.items() for k in range(len(picks) // length)]
         for name, group in groupby([places[index] for index in indices], lambda place: place[0]):
-            yield from self._cut(self.path / name, self.files[name], [number for _, number in group])
+            yield from self._cut(self.folder / name, files[name], [number for _, number in group])
 
     def _cut(self, video: Path, picks: np.ndarray, numbers: list[int]) -> Iterator[Clip]:
         """Clips of one video, by their number in it, in order."""
@@ -98,64 +144,6 @@ class VideoFolder:
             if table:
                 actions = _vectors(table, self.schema, picks, span)
             yield Clip(video=np.stack(kept), actions=actions, caption=words)
-
-
-def open_folder(
-    path: str | Path,
-    *,
-    size: tuple[int, int] = (96, 128),
-    fps: float | None = None,
-    clip_frames: int = 64,
-    split: str = "train",
-    fit: Fit = "letterbox",
-) -> VideoFolder:
-    """Read a folder of videos and actions. `fps` is the frame rate of the clips, for which frames are chosen
-    by their time (default: all are kept); `fit` says what becomes of frames of another shape.
-
-    What cannot be used is left out. UserError when nothing remains, and when `fps` is needed.
-    """
-    check_fps(fps)
-    if clip_frames < 1 or min(size) < 1:
-        raise UserError(f"clips have 1 frame and frames 1 pixel at least, got {clip_frames} of {size}")
-    folder = Path(path)
-    file = folder / "schema.json"
-    written = read_schema(file) if file.exists() else None
-    found, left_out = _usable(folder, written, fps)
-    rate = fps or _one_rate(folder, found)
-    # limits are those of a row, and so many rows are added up to one action
-    rows = math.ceil(max(look.facts.rate for look in found) / rate * (1 - SAME_RATE))
-    schema, notes = _schema(found, written, f"'{file}'")
-    limits = tuple(limit * rows for limit in schema.limits)
-    ranges = tuple((low * rows, high * rows) for low, high in schema.ranges)
-    schema = replace(schema, limits=limits, ranges=ranges)
-    notes += [(look.file.name, note) for look in found for note in look.notes]
-    files = {look.file.name: look.facts.picks(rate).astype(np.int32) for look in found}
-    source = VideoFolder(folder, files, schema, rate, size, clip_frames, split, fit, left_out, notes)
-    if len(source) == 0:
-        raise UserError(
-            f"no video in '{folder}' has {clip_frames} frames: choose a smaller clip_frames (--clip-frames)"
-        )
-    return source
-
-
-def collect_videos(
-    path: str | Path,
-    *,
-    out: str | Path,
-    size: tuple[int, int] = (96, 128),
-    fps: float | None = None,
-    clip_frames: int = 64,
-    split: str = "train",
-    fit: Fit = "letterbox",
-    workers: int = 1,
-) -> Path:
-    """Cut a folder of videos with actions into clips, written into the folder `out`, which is returned.
-
-    Prints what is taken and what is left out before it begins.
-    """
-    source = open_folder(path, size=size, fps=fps, clip_frames=clip_frames, split=split, fit=fit)
-    print(source.report())
-    return write_clips(source, len(source), out, workers=workers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from msgspec import Meta
 
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
-from dreamwalk.validation import MOST_STEPS, Range, Signed, conform, decode_json, described, required
+from dreamwalk.validation import MOST_STEPS, Range, Signed, conform, decode_json, field_errors, required
 from dreamwalk.world import ActionSchema
 
 FORMAT = "dreamwalk.walk/1"
@@ -106,7 +106,7 @@ class Walk(
 
 def read_actions(kind: type, value: Any) -> np.ndarray:
     """Decode the `np.ndarray` of a `Walk` for msgspec: float32 `(t, a)` from lists; UserError for others."""
-    with described("actions"):
+    with field_errors("actions"):
         vectors = msgspec.convert(value, Vectors)
     if len(set(map(len, vectors))) > 1:
         raise UserError("actions must be vectors of one length")

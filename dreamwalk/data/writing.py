@@ -22,6 +22,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -31,6 +32,7 @@ from dreamwalk.data import shards
 from dreamwalk.data.shards import FORMAT, MANIFEST, VERSION, Entry
 from dreamwalk.errors import TOO_FULL, UserError, writing
 from dreamwalk.world import ActionSchema
+from dreamwalk.worlds.levels import SPLITS, Split
 
 CLIPS_PER_SHARD = 32
 
@@ -41,7 +43,9 @@ class Source(Protocol):
     @property
     def clip_frames(self) -> int: ...
     @property
-    def fps(self) -> float: ...
+    def rate(self) -> float:
+        """Frames per second."""
+
     @property
     def size(self) -> tuple[int, int]: ...
     @property
@@ -54,15 +58,44 @@ class Source(Protocol):
         """The clips of these indices, in order, each a pure function of its index."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Walks:
+    """What sources of walks in a world share: clip `i` is a pure function of the fields and of `i`."""
+
+    split: Split = "train"
+    frames: int = 40_000
+    seed: int = 0
+    clip_frames: int = 64
+    size: tuple[int, int] = (96, 128)
+    """Height and width of the frames."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise UserError(f"unknown split '{self.split}': known are {', '.join(SPLITS)}")
+        if self.frames < 1 or self.clip_frames < 2:
+            given = f"frames={self.frames}, clip_frames={self.clip_frames}"
+            raise UserError(f"there is at least 1 of frames, and a clip has at least 2 frames, got {given}")
+
+    def __len__(self) -> int:
+        """Clips with at least `frames` frames in all."""
+        return -(-self.frames // self.clip_frames)
+
+    def random(self, *numbers: int) -> np.random.Generator:
+        """The source of chance of a clip."""
+        return np.random.default_rng((self.seed, SPLITS.index(self.split), *numbers))
+
+
 def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1) -> Path:
     """Write clips `0 .. clips` of a source into the folder `out`, or what is missing of them; returns it.
 
     UserError when `out` holds clips of something else, or when the disk is full.
     """
     folder = Path(out)
+    if workers < 1:
+        raise UserError(f"workers are at least 1, got workers={workers}")
+    header = _header(source)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    header = _header(source)
     finished = _finished(folder, header, clips)
     _write_manifest(folder, header, finished)
     numbers = range(-(-clips // CLIPS_PER_SHARD))
@@ -99,7 +132,7 @@ def _header(source: Source) -> dict[str, Any]:
         "version": VERSION,
         **source.describe(),
         "schema": asdict(source.schema),
-        "fps": source.fps,
+        "fps": source.rate,
         "size": source.size,
         "clip_frames": source.clip_frames,
         "depth_scale": shards.DEPTH_SCALE,
@@ -235,7 +268,7 @@ def _write_shard(
     try:
         samples = []
         for index, clip in zip(indices, source.clips(indices), strict=True):
-            samples.append((index, shards.encode_clip(clip, source.fps)))
+            samples.append((index, shards.encode_clip(clip, source.rate)))
             tick()
         shards.write_shard(partial, samples)
         entries = shards.index_shard(partial)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Literal, get_args
 
 from dreamwalk.errors import UserError
 from dreamwalk.worlds.procedural import procedural
 from dreamwalk.worlds.scenery import LANDMARKS, PLAYER_START, SKY, Door, Level, Room, actors, pack_level
 from dreamwalk.worlds.udmf import Cell, Panel, Thing, write_wad
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 CLIPS_PER_LEVEL = 8
 """Clips walked in a procedural level before the next one."""
 MAPS = {f"MAP{k:02}" for k in range(1, 33)} | {f"E{e}M{m}" for e in range(1, 5) for m in range(1, 10)}

@@ -6,23 +6,32 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dreamwalk.data import shards
-from dreamwalk.data.collect import check, collect
+from dreamwalk.data.doom_walks import DoomWalks
 from dreamwalk.data.h264 import decode_video, encode_video
-from dreamwalk.data.shards import Shards
+from dreamwalk.data.shards import Shards, find_faults
+from dreamwalk.data.writing import write_clips
 
 CLIPS = 70
 SMALL = {"level": "home", "split": "test", "frames": CLIPS * 6, "seed": 3, "clip_frames": 6, "size": (48, 64)}
 SCRIPT = f"""
-from dreamwalk.data.collect import collect
+from dreamwalk.data.doom_walks import DoomWalks
+from dreamwalk.data.writing import write_clips
 if __name__ == "__main__":
     import sys
-    collect(out=sys.argv[1], workers=int(sys.argv[2]), **{SMALL!r})
+    source = DoomWalks(**{SMALL!r})
+    write_clips(source, len(source), sys.argv[1], workers=int(sys.argv[2]))
 """
+
+
+def collect(*, out: Path, workers: int = 1, **flags: Any) -> Path:
+    source = DoomWalks(**flags)
+    return write_clips(source, len(source), out, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +139,7 @@ def test_killed_and_resumed(folder: Path, tmp_path: Path, workers: int) -> None:
         raise AssertionError("workers, engines or their files are left")
     before = Shards(out)
     assert len(before) < CLIPS
-    assert check(out) == []
+    assert find_faults(out) == []
     (out / ".000002.tar.1.partial").write_bytes(b"half of a shard")
     assert contents(collect(out=out, **SMALL)) == contents(folder)
 
@@ -182,7 +191,7 @@ def test_other_settings_need_another_folder(folder: Path, tmp_path: Path) -> Non
 
 
 def test_check_finds_what_is_broken(folder: Path, tmp_path: Path) -> None:
-    assert check(folder) == []
+    assert find_faults(folder) == []
     out = copy(folder, tmp_path / "broken")
     data = bytearray((out / "000000.tar").read_bytes())
     entry = json.loads((out / "manifest.json").read_text())["shards"][0]["clips"][7]
@@ -190,7 +199,7 @@ def test_check_finds_what_is_broken(folder: Path, tmp_path: Path) -> None:
     (out / "000000.tar").write_bytes(data)
     (out / "000001.tar").write_bytes((out / "000001.tar").read_bytes()[:-40_000])
     (out / "000002.tar").unlink()
-    faults = check(out)
+    faults = find_faults(out)
     assert [name for name, _ in faults] == ["000000.tar", "000001.tar", "000002.tar"]
     assert faults[0][1] == "clip 7 has changed bytes"
     assert faults[1][1].startswith("cut short")
@@ -223,7 +232,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         collect(out=tmp_path, **{**SMALL, "frames": 40 * 6})
     assert len(Shards(tmp_path)) == 32
-    assert check(tmp_path) == []
+    assert find_faults(tmp_path) == []
     assert sorted(contents(tmp_path)) == ["000000.tar", "manifest.json"]
 
 

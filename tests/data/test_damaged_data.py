@@ -17,10 +17,9 @@ from damage import GONE, Verdicts, bounded_memory, changed, damaged
 from toy import Toy
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.collect import check
 from dreamwalk.data.folders import Bucket, open_captioned
 from dreamwalk.data.latents import HEADER, INDEX, Latents, cached_latents
-from dreamwalk.data.shards import MANIFEST, Shards
+from dreamwalk.data.shards import MANIFEST, Shards, find_faults
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 
@@ -56,7 +55,7 @@ def read_all(folder: Path) -> None:
         assert clip.video.shape == (FRAMES, SIDE, SIDE, 3) and clip.actions.shape == (FRAMES, ACTIONS)
         assert data.window(index, 1, 2).video.shape == (2, SIDE, SIDE, 3)
         assert data.walked(index)[1].shape == (FRAMES, ACTIONS)
-    check(folder)
+    find_faults(folder)
 
 
 def test_every_field_of_a_manifest(folder: Path) -> None:
@@ -87,7 +86,7 @@ def test_a_shard_lies_in_its_folder(folder: Path, tmp_path: Path) -> None:
     manifest = manifest_of(folder)
     for wrong in (f"../{TAR}", str(tmp_path / TAR), f"x/../../{TAR}", "", "..", "a\0b"):
         (folder / MANIFEST).write_text(json.dumps(changed(manifest, ("shards", 0, "file"), wrong)))
-        for read in (Shards, check):
+        for read in (Shards, find_faults):
             with pytest.raises(UserError, match="a shard's file must be a path within its own folder, got"):
                 read(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest))

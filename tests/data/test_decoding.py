@@ -13,7 +13,7 @@ from PIL import Image
 from dreamwalk.data.decoding import VideoFacts, probe, read_frames
 from dreamwalk.data.folders import Bucket, open_captioned
 from dreamwalk.data.h264 import REPEATABLE, VideoWriter
-from dreamwalk.data.videos import open_folder
+from dreamwalk.data.videos import VideoFolder
 from dreamwalk.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases" / "videos"
@@ -170,15 +170,15 @@ def test_a_folder_of_all_of_them(tmp_path: Path) -> None:
     for file in CASES.iterdir():
         shutil.copy(file, tmp_path)
         (tmp_path / f"{file.stem}.txt").write_text(f"what {file.stem} shows")
-    source = open_folder(tmp_path, clip_frames=8, size=(180, 320))
-    odd = {name: len(picks) for name, picks in source.files.items() if len(picks) != 100}
+    source = VideoFolder(tmp_path, clip_frames=8, size=(180, 320))
+    odd = {name: len(picks) for name, picks in source.contents.files.items() if len(picks) != 100}
     assert odd == {"damaged.mkv": 38, "editlist.mp4": 55}
     report = source.report()
     assert "left out: sound.mp4: has no picture (sound only): take it away" in report
     assert "note: damaged.mkv: damaged after 1.3 s (it is 3.3 s long), its first 38 frames are used" in report
     assert "not used: 45 frames at the end of 10 videos do not fill a clip of 8" in report
-    names = list(source.files)
-    first = sum(len(source.files[name]) // 8 for name in names[: names.index("editlist.mp4")])
+    names = list(source.contents.files)
+    first = sum(len(source.contents.files[name]) // 8 for name in names[: names.index("editlist.mp4")])
     clips = list(source.clips(range(first, first + 6)))
     assert [clip.caption for clip in clips] == ["what editlist shows"] * 6
     levels = np.concatenate([bars(clip.video) for clip in clips])

@@ -11,7 +11,8 @@ from dreamwalk.data.folders import Bucket, buckets, open_captioned
 from dreamwalk.data.h264 import encode_video
 from dreamwalk.data.latents import Latents, cached_latents
 from dreamwalk.data.shards import Shards
-from dreamwalk.data.videos import collect_videos, open_folder
+from dreamwalk.data.videos import VideoFolder
+from dreamwalk.data.writing import write_clips
 
 WIDE, TALL, STILL = Bucket(5, 16, 32), Bucket(5, 32, 16), Bucket(1, 32, 32)
 SIZES = (WIDE, TALL, STILL)
@@ -204,12 +205,13 @@ def test_captioned_videos_without_actions_become_shards(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     write(mine / "a.mp4", 9, (16, 32), "grey")
     write(mine / "b.mp4", 5, (16, 32), "greyer")
-    data = Shards(collect_videos(mine, out=tmp_path / "out", size=(16, 16), clip_frames=4, fit="cut"))
+    source = VideoFolder(mine, size=(16, 16), clip_frames=4, fit="cut")
+    data = Shards(write_clips(source, len(source), tmp_path / "out"))
     assert [data.clip(k).caption for k in range(len(data))] == ["grey", "grey", "greyer"]
     assert data.schema.size == 0
     assert data.clip(1).actions.shape == (4, 0)
     assert abs(data.clip(1).video.mean((1, 2, 3)) - 10 * np.arange(4, 8)).max() < 3
     (mine / "b.actions.csv").write_text("jump\n" + "1\n" * 5)
-    source = open_folder(mine, clip_frames=4)
-    assert list(source.files) == ["b.mp4"]
+    source = VideoFolder(mine, clip_frames=4)
+    assert list(source.contents.files) == ["b.mp4"]
     assert "left out: a.mp4: it needs one file of actions beside it" in source.report()

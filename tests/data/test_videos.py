@@ -8,10 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from dreamwalk.data.collect import run_collect
+from dreamwalk.commands.collect import run_collect
 from dreamwalk.data.shards import Shards
-from dreamwalk.data.videos import collect_videos, open_folder
+from dreamwalk.data.videos import VideoFolder
 from dreamwalk.data.vpt import SCHEMA
+from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.images import fit
 
@@ -33,6 +34,11 @@ SCHEMAS = {
     "{}": "must name one button or axis at least",
     '{"buttons": ["leap"]}': "names leap, the actions of 'a.mp4' jump, yaw",
 }
+
+
+def collected(out: Path, folder: Path, **flags: Any) -> Path:
+    source = VideoFolder(folder, **flags)
+    return write_clips(source, len(source), out)
 
 
 def vpt_row(keys: Any = (), buttons: Any = (), *, new: Any = (), **more: Any) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_frame_has_its_action(folder: Path, tmp_path: Path) -> None:
-    data = Shards(collect_videos(folder, out=tmp_path / "out", size=(24, 32), clip_frames=10, fit="cut"))
+    data = Shards(collected(tmp_path / "out", folder, size=(24, 32), clip_frames=10, fit="cut"))
     assert (len(data), data.fps) == (4, 20)
     assert data.schema.buttons == ("jump",)
     assert data.schema.axes == ("yaw",)
@@ -91,9 +97,7 @@ def test_every_frame_has_its_action(folder: Path, tmp_path: Path) -> None:
 
 
 def test_thinned_frames_add_their_actions_up(folder: Path, tmp_path: Path) -> None:
-    data = Shards(
-        collect_videos(folder, out=tmp_path / "out", size=(24, 32), clip_frames=4, fps=10, fit="cut")
-    )
+    data = Shards(collected(tmp_path / "out", folder, size=(24, 32), clip_frames=4, fps=10, fit="cut"))
     assert (data.fps, data.schema.limits) == (10, (48,))
     clip = data.clip(0)
     assert abs(clip.video.mean((1, 2, 3)) - 10 * np.arange(4)).max() < 3
@@ -105,9 +109,9 @@ def test_arrays_need_a_schema(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 12)
     np.save(tmp_path / "a.actions.npy", np.stack([np.arange(12) % 2, np.arange(12)], 1))
     with pytest.raises(ValueError, match=r"schema\.json must say which column is what"):
-        open_folder(tmp_path, clip_frames=4)
+        len(VideoFolder(tmp_path, clip_frames=4))
     (tmp_path / "schema.json").write_text('{"buttons": ["fire"], "axes": ["turn"], "limits": [20]}')
-    source = open_folder(tmp_path, clip_frames=4, size=(24, 32))
+    source = VideoFolder(tmp_path, clip_frames=4, size=(24, 32))
     clips = list(source.clips(range(1, 3)))
     assert clips[1].actions[:, 0].tolist() == [0, 1, 0, 1]
     assert np.allclose(clips[1].actions[:, 1], np.arange(8, 12) / 20)
@@ -115,14 +119,14 @@ def test_arrays_need_a_schema(tmp_path: Path) -> None:
 
 def test_mistakes_in_the_folder(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no videos"):
-        open_folder(tmp_path / "nothing")
+        len(VideoFolder(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="has 64 frames: choose a smaller clip_frames"):
-        open_folder(folder)
+        len(VideoFolder(folder))
     for fps in (0, -5, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="--fps is above 0"):
-            open_folder(folder, fps=fps, clip_frames=5)
+            len(VideoFolder(folder, fps=fps, clip_frames=5))
     with pytest.raises(ValueError, match="clips have 1 frame and frames 1 pixel at least, got 0"):
-        open_folder(folder, clip_frames=0)
+        len(VideoFolder(folder, clip_frames=0))
 
 
 def write_bad(folder: Path, why: str) -> None:
@@ -152,14 +156,14 @@ def write_bad(folder: Path, why: str) -> None:
 )
 def test_one_bad_file_is_left_out_and_named(folder: Path, why: str, said: str) -> None:
     write_bad(folder, why)
-    source = open_folder(folder, clip_frames=10)
-    assert list(source.files) == ["b.webm"]
+    source = VideoFolder(folder, clip_frames=10)
+    assert list(source.contents.files) == ["b.webm"]
     assert len(list(source.clips(range(len(source))))) == 2
-    assert f"left out: a.mp4: {dict(source.left_out)['a.mp4']}" in source.report()
-    assert said in dict(source.left_out)["a.mp4"]
+    assert f"left out: a.mp4: {dict(source.contents.left_out)['a.mp4']}" in source.report()
+    assert said in dict(source.contents.left_out)["a.mp4"]
     (folder / "b.webm").unlink()
     with pytest.raises(ValueError, match=r"nothing in '.*' can be used: a\.mp4: .*" + re.escape(said)):
-        open_folder(folder, clip_frames=10)
+        len(VideoFolder(folder, clip_frames=10))
 
 
 def test_what_is_not_used_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,9 +180,9 @@ def test_a_schema_says_which_of_its_fields_is_wrong(folder: Path) -> None:
     for text, said in SCHEMAS.items():
         (folder / "schema.json").write_text(text)
         with pytest.raises(UserError, match=r"schema\.json'.*" + said):
-            open_folder(folder, clip_frames=5)
+            len(VideoFolder(folder, clip_frames=5))
     (folder / "schema.json").write_text('{"buttons": ["jump"], "axes": ["yaw", "pitch"], "limits": [40, 5]}')
-    source = open_folder(folder, clip_frames=5)
+    source = VideoFolder(folder, clip_frames=5)
     assert source.schema.limits == (40, 5)
     assert "note: a.mp4, b.webm: its actions have no pitch, which is 0 then" in source.report()
 
@@ -188,17 +192,17 @@ def test_videos_of_several_rates_are_made_one(tmp_path: Path) -> None:
         write_video(tmp_path / f"{name}.mp4", 24, rate=rate)
         write_csv(tmp_path / f"{name}.actions.csv", 24)
     with pytest.raises(ValueError, match=r"different frame rates \(a\.mp4 30, b\.mp4 60\): .* --fps 30"):
-        open_folder(tmp_path, clip_frames=6)
-    source = open_folder(tmp_path, clip_frames=6, fps=15, fit="cut")
-    assert (len(source), source.fps) == (3, 15)
+        len(VideoFolder(tmp_path, clip_frames=6))
+    source = VideoFolder(tmp_path, clip_frames=6, fps=15, fit="cut")
+    assert (len(source), source.rate) == (3, 15)
     assert source.schema.limits == (23 * 4,)
     clips = list(source.clips(range(3)))
     assert abs(clips[1].video.mean((1, 2, 3)) - 10 * np.arange(6, 12)).max() < 3
     assert abs(clips[2].video.mean((1, 2, 3)) - 20 * np.arange(6)).max() < 3
     assert clips[2].actions[:, 1] * 92 == pytest.approx([0, 1 + 2 + 3 + 4, 26, 42, 58, 74], abs=1e-4)
     assert clips[1].actions[0, 1] * 92 == pytest.approx(11 + 12, abs=1e-4)
-    slow = open_folder(tmp_path, clip_frames=6, fps=40)
-    assert list(slow.files) == ["b.mp4"]
+    slow = VideoFolder(tmp_path, clip_frames=6, fps=40)
+    assert list(slow.contents.files) == ["b.mp4"]
     assert "left out: a.mp4: 30 frames a second are fewer than --fps 40" in slow.report()
 
 
@@ -214,14 +218,14 @@ def test_a_variable_frame_rate_is_made_even_and_actions_stay_with_their_frames(t
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     (tmp_path / "a.actions.csv").write_text("yaw\n" + "\n".join(str(tick) for tick in shown))
-    source = open_folder(tmp_path, clip_frames=30, size=(64, 64))
+    source = VideoFolder(tmp_path, clip_frames=30, size=(64, 64))
     assert "a variable frame rate" in source.report()
     (clip,) = source.clips(range(1))
     ticks = np.array([*range(10), *[9] * 10, *range(20, 30)])
     assert abs(clip.video.mean((1, 2, 3)) - 8 * ticks).max() < 3
     yaw = [tick if tick in shown else 0 for tick in range(30)]
     assert clip.actions[:, 0] * 29 == pytest.approx(yaw, abs=1e-4)
-    (half,) = open_folder(tmp_path, clip_frames=15, fps=10, size=(64, 64)).clips(range(1))
+    (half,) = VideoFolder(tmp_path, clip_frames=15, fps=10, size=(64, 64)).clips(range(1))
     assert abs(half.video.mean((1, 2, 3)) - 8 * ticks[::2]).max() < 3
     assert half.actions.sum() * 58 == pytest.approx(sum(shown) - 29, abs=1e-3)
 
@@ -231,7 +235,7 @@ def test_vpt_recordings_are_taken(tmp_path: Path) -> None:
     rows = [vpt_row(["w"] * (k == 3), dx=k, dy=-2) for k in range(27)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (tmp_path / "a-options.json").write_text("{}")
-    source = open_folder(tmp_path, clip_frames=10)
+    source = VideoFolder(tmp_path, clip_frames=10)
     assert source.schema == SCHEMA
     assert "27 rows of actions and 25 frames: the first 25 are used" in source.report()
     clip = next(source.clips(range(1)))
@@ -269,8 +273,8 @@ def test_what_does_not_fit_is_letterboxed_stretched_or_cut() -> None:
 
 
 def test_videos_are_kept_whole_unless_asked(folder: Path) -> None:
-    whole = next(open_folder(folder, clip_frames=10, size=(24, 32)).clips(range(1))).video
+    whole = next(VideoFolder(folder, clip_frames=10, size=(24, 32)).clips(range(1))).video
     assert whole[0, :4].max() == whole[0, 20:].max() == 0
     assert whole[0, 6:18, 0].min() > 240
-    stretched = next(open_folder(folder, clip_frames=10, size=(24, 32), fit="stretch").clips(range(1))).video
+    stretched = next(VideoFolder(folder, clip_frames=10, size=(24, 32), fit="stretch").clips(range(1))).video
     assert stretched[0, :, 0].min() > 240

@@ -13,7 +13,7 @@ import pytest
 from tabs import Tab
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.game_walks import collect_game
+from dreamwalk.data.game_walks import GameWalks
 from dreamwalk.data.writing import write_clips
 from dreamwalk.serve import Stage
 from dreamwalk.world import ActionSchema
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 class Filmed:
     """A source of clips with actions of their own names, as a folder of videos gives them."""
 
-    clip_frames, fps, size = 12, 12.0, (32, 32)
+    clip_frames, rate, size = 12, 12.0, (32, 32)
     schema = ActionSchema(("jump", "open_door"), ("steer",), (2.0,))
 
     def describe(self) -> dict[str, Any]:
@@ -64,7 +64,8 @@ def test_a_dream_of_ones_own_is_walked_in(
         data = write_clips(Filmed(), 2, tmp_path / "data")
     else:
         game = {"discrete game": "CartPole-v1", "continuous game": "Pendulum-v1"}[kind]
-        data = collect_game(game, out=tmp_path / "data", frames=32, size=(32, 32), clip_frames=8)
+        walks = GameWalks(id=game, frames=32, size=(32, 32), clip_frames=8)
+        data = write_clips(walks, len(walks), tmp_path / "data")
     stage = dreamt(Path(data), tmp_path / "dream")
     assert stage.actions is not None and stage.game is None
     walk = tab(address=serve_stage(stage)).begin()

@@ -19,7 +19,7 @@ from toy import Toy, with_map
 
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.commands.sample_walk import Sample, walk_of
-from dreamwalk.data.game_walks import collect_game
+from dreamwalk.data.game_walks import GameWalks
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.videos import read_frames
 from dreamwalk.data.writing import write_clips
@@ -261,7 +261,8 @@ def test_any_game_is_collected_trained_on_and_walked_in(kind: str, tmp_path: Pat
     def make() -> Push:
         return Push(GAMES[kind], pixels=True)
 
-    data = collect_game(make, out=tmp_path / "data", frames=96, clip_frames=12, size=(32, 40))
+    walks = GameWalks(make=make, frames=96, clip_frames=12, size=(32, 40))
+    data = write_clips(walks, len(walks), tmp_path / "data")
     system = load(fit(tiny(data, steps=2), tmp_path / "run"))
     assert system.config.backbone.grid == (4, 5)
     world = system.world(seed=0)

@@ -1,0 +1,70 @@
+"""Walks in Doom as a source of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from dreamwalk.clip import Clip
+from dreamwalk.data.captions import caption, placed_in
+from dreamwalk.data.writing import Walks
+from dreamwalk.world import DOOM_ACTIONS
+from dreamwalk.worlds import walkers
+from dreamwalk.worlds.doom import Doom
+from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for
+
+TICS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoomWalks(Walks):
+    """Walk in Doom and write what is seen."""
+
+    level: str = "home"
+    """home, procedural (a new level every 8 clips), or a shipped map such as map:MAP01."""
+    rate, schema = 35 / TICS, DOOM_ACTIONS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        level_for(self.level, split=self.split, seed=self.seed, number=0)
+
+    def describe(self) -> dict[str, Any]:
+        return {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
+
+    def clips(self, indices: range) -> Iterator[Clip]:
+        for number, group in groupby(indices, lambda index: index // CLIPS_PER_LEVEL):
+            level = level_for(self.level, split=self.split, seed=self.seed, number=number)
+            with closing(Doom(level, size=self.size, tics=TICS)) as world:
+                for index in group:
+                    yield self.walk(world, index)
+
+    def walk(self, world: Doom, index: int) -> Clip:
+        """Clip `index`, walked in a world that is on its level."""
+        random = self.random(index)
+        mix = walkers.mix_for(world.level)
+        kind = walkers.draw(mix, random)
+        walker = walkers.walk(kind, world.level, random=random, pitch=mix.pitch)
+        next(walker)
+        frame, info = world.reset(seed=int(random.integers(1 << 31)))
+        frames, infos, actions = [frame], [info], [np.zeros(self.schema.size, np.float32)]
+        for _ in range(self.clip_frames - 1):
+            move = walker.send(info)
+            action = self.schema.action(move.held, yaw=move.yaw, pitch=move.pitch)
+            frame, _, _, _, info = world.step(action)
+            frames.append(frame)
+            infos.append(info)
+            actions.append(self.schema.pack(action))
+        poses = np.stack([info["world_from_camera"] for info in infos])
+        return Clip(
+            video=np.stack(frames),
+            actions=np.stack(actions),
+            world_from_camera=poses,
+            intrinsics=np.stack([info["intrinsics"] for info in infos]),
+            depth=np.stack([info["depth"] for info in infos]),
+            caption=caption(world.level, poses, placed=placed_in(np.stack(actions), self.schema), seed=index),
+        )
