@@ -174,12 +174,12 @@ def play(words: list[str]) -> None:
     """`dreamwalk play NAME`: shipped weights, a weight file, a run folder, or `doom` for the game itself."""
     name, rest = _named(words, "play", ["nextframe.doom", "doom"])
     asked = _flags(Play, rest, prog=f"dreamwalk play {name or 'NAME'}")
-    from dreamwalk.commands.play import game_stage, open_stage
+    from dreamwalk.commands.play import game_app, open_app
     from dreamwalk.serve import serve
 
     if name != "doom":
         _check_shown(name, "play", "doom")
-    stage = game_stage(asked.level) if name == "doom" else open_stage(name, asked.device)
+    stage = game_app(asked.level) if name == "doom" else open_app(name, asked.device)
     serve(
         stage,
         host=asked.host,

@@ -25,7 +25,7 @@ def read_picture(path: Path) -> np.ndarray:
         raise UserError(f"'{path}' is not a picture that can be read") from None
 
 
-def fit(picture: np.ndarray, size: tuple[int, int], how: Fit = "letterbox") -> np.ndarray:
+def fit_image(picture: np.ndarray, size: tuple[int, int], how: Fit = "letterbox") -> np.ndarray:
     """A uint8 picture (h, w, 3) scaled to `size` (h, w), as `how` says where its shape is another one."""
     height, width = size
     old_height, old_width = picture.shape[:2]

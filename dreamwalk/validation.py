@@ -131,7 +131,7 @@ def mending(mend: str) -> Iterator[None]:
         raise UserError(f"{error}: {mend}") from error.__cause__
 
 
-def relative(value: Any, where: str) -> str:
+def relative_path(value: Any, where: str) -> str:
     """A path below the folder of the file that names it, as it is written; UserError for any other."""
     name = conform(str, value, where)
     path = Path(name)
@@ -142,7 +142,7 @@ def relative(value: Any, where: str) -> str:
 
 def require_inside(folder: Path, value: Any, where: str) -> Path:
     """The path of a file that a file in `folder` names; UserError unless it lies there, links followed."""
-    path = folder / relative(value, where)
+    path = folder / relative_path(value, where)
     if not (found := path.resolve()).is_relative_to(folder.resolve()):
         raise UserError(f"{where} leads out of '{folder}', to '{found}': put the file itself there")
     return path

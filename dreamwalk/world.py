@@ -217,9 +217,3 @@ class DiscreteActions(gymnasium.ActionWrapper, gymnasium.utils.RecordConstructor
     def get_action_meanings(self) -> list[str]:
         """What each number does, as `ActionSchema.words` has it."""
         return [self.schema.words(vector) for vector in self.vectors]
-
-
-DOOM_ACTIONS = ActionSchema(
-    buttons=("forward", "back", "left", "right", "place"), axes=("yaw", "pitch"), limits=(30.0, 15.0)
-)
-"""`left` and `right` step sideways; `place` puts an object in front of the player, and it stays."""

@@ -16,7 +16,7 @@ from dreamwalk.cli import EXTRAS, main
 from dreamwalk.data.walks import Walk, write_walk
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
-from dreamwalk.world import DOOM_ACTIONS
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ["sample", "nextframe.doom", "--actions"]

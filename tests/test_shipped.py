@@ -8,12 +8,12 @@ import torch
 
 import dreamwalk
 from dreamwalk.clip import Clip
-from dreamwalk.commands.play import open_stage
+from dreamwalk.commands.play import open_app
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.streaming import frames
 from dreamwalk.schedules.staircase import NAMED
-from dreamwalk.serve.scene import Scene
+from dreamwalk.serve.world_pair import WorldPair
 from dreamwalk.systems.clip_generator import ClipRequest
 from dreamwalk.systems.open import PRETRAINED, locate, shipped
 from dreamwalk.weights import files
@@ -52,8 +52,8 @@ def test_all_weights_that_ship_open_and_travel() -> None:
 
 
 def test_every_start_of_the_page_opens_dream_and_game(world: Dream) -> None:
-    stage = open_stage("nextframe.doom", "cpu")
-    scene = Scene(replace(stage, dream=lambda: world))
+    stage = open_app("nextframe.doom", "cpu")
+    scene = WorldPair(replace(stage, dream=lambda: world))
     for start in stage.starts:
         scene.begin(7, start.options)
         scene.advance(np.zeros(world.actions.size, np.float32))

@@ -9,10 +9,10 @@ from starlette.testclient import TestClient
 from toy import Toy, toy_system, with_map
 
 from dreamwalk.cli import main
-from dreamwalk.commands.play import open_stage
+from dreamwalk.commands.play import open_app
 from dreamwalk.data.writing import write_clips
 from dreamwalk.serve.app import build_app
-from dreamwalk.serve.scene import Scene
+from dreamwalk.serve.world_pair import WorldPair
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import AutoencodeConfig
 from dreamwalk.training.fit import fit
@@ -46,22 +46,22 @@ def saved(folder: Path, config: nextframe.NextFrameConfig | None = None, **walka
 def test_only_a_dream_of_a_level_of_doom_has_a_real_game(
     world: str, level: str, game: bool, tmp_path: Path
 ) -> None:
-    stage = open_stage(str(saved(tmp_path, world=world, level=level)), "cpu")
+    stage = open_app(str(saved(tmp_path, world=world, level=level)), "cpu")
     assert (stage.game is not None) == game
     with TestClient(build_app(stage)) as client:
         assert client.get("/api/stage").json()["game"] == game
     if not game:
-        scene = Scene(stage)
+        scene = WorldPair(stage)
         assert scene.views == ("dream",)
         scene.begin(1, stage.starts[0].options)
         assert scene.advance(np.zeros(7, np.float32)).pictures[0].shape == (32, 32, 3)
 
 
 def test_a_stage_says_what_is_not_learnt_and_what_becomes_of_a_picture(tmp_path: Path) -> None:
-    plain = open_stage(str(saved(tmp_path)), "cpu")
+    plain = open_app(str(saved(tmp_path)), "cpu")
     assert (plain.unlearnt, plain.picture) == ((), "")
     known = saved(tmp_path, with_map(nextframe.tiny()), world="doom", level="home", unlearnt=("place",))
-    stage = open_stage(str(known), "cpu")
+    stage = open_app(str(known), "cpu")
     with TestClient(build_app(stage)) as client:
         told = client.get("/api/stage").json()
         assert told["unlearnt"] == ["place"] and "knows one level by heart, 'home'" in told["picture"]
@@ -85,9 +85,9 @@ def test_a_dream_trained_on_a_game_of_ones_own_is_walked_sampled_and_examined(
     short = {"data": str(data), "frames": 4, "batch": 2, "steps": 2}
     fit(Run("autoencode.mine", AutoencodeConfig(codec=tiny.codec), **short), tmp_path / "codec")
     fit(Run("nextframe.mine", tiny, codec=str(tmp_path / "codec"), **short), tmp_path / "run")
-    stage = open_stage(str(tmp_path / "run"), "cpu")
+    stage = open_app(str(tmp_path / "run"), "cpu")
     assert stage.game is None and stage.unlearnt == ("jump", "duck"), "nobody jumps in these clips"
-    scene = Scene(stage)
+    scene = WorldPair(stage)
     scene.begin(1, stage.starts[0].options)
     assert scene.advance(np.array([1, 0], np.float32)).pictures[0].shape == (32, 32, 3)
     main(["sample", str(tmp_path / "run"), "--frames", "4", "--out", str(tmp_path / "walk.mp4")])

@@ -16,8 +16,8 @@ from toy import toy_system
 from dreamwalk.clip import Clip
 from dreamwalk.serve.player import _used
 from dreamwalk.systems import nextframe
-from dreamwalk.world import DOOM_ACTIONS, ActionSchema, World
-from dreamwalk.worlds.doom import Doom
+from dreamwalk.world import ActionSchema, World
+from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.games import Game
 from dreamwalk.worlds.recording import Recording
 

@@ -14,7 +14,8 @@ from dreamwalk.memory.neural_map import NeuralMapConfig
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame, NextFrameConfig
-from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+from dreamwalk.world import ActionSchema
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 
 
 def panorama(heading: float, *, side: int = 32) -> np.ndarray:

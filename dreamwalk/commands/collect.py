@@ -125,7 +125,7 @@ def run_collect(words: list[str]) -> None:
 def parse_flags(kind: str, flags: list[str]) -> Any:
     """The flags of a kind of source, without what only Python can say."""
     source = KINDS.get(kind, CollectLatents)
-    asked = Collect[source] if kind in KINDS else source
+    asked: Any = Collect[source] if kind in KINDS else source  # type: ignore[valid-type]
     given = {"prog": f"dreamwalk collect {kind}", "description": source.__doc__}
     return tyro.cli(asked, args=flags, config=(tyro.conf.SuppressFixed,), **given)
 

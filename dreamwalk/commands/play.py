@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Clips, Progress, Stage, Start, WebClipRequest
-from dreamwalk.world import DOOM_ACTIONS, World
+from dreamwalk.serve import AppConfig, Clips, GalleryStart, Progress, WebClipRequest
+from dreamwalk.world import World
 
 PREVIEWS = 6
 """How often a clip under way is shown."""
@@ -33,7 +33,7 @@ EXAMPLES = (
 )
 
 
-def game_stage(level: str) -> Stage:
+def game_app(level: str) -> AppConfig:
     """The game alone, with its gallery of poses."""
     from dreamwalk.worlds.doom import Doom
 
@@ -41,11 +41,12 @@ def game_stage(level: str) -> Stage:
         count = max(1, len(world.level.starts))
         options: list[dict[str, Any]] = [{"start": k} for k in range(count)] if world.level.starts else [{}]
         starts = [
-            Start(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o) for k, o in enumerate(options)
+            GalleryStart(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o)
+            for k, o in enumerate(options)
         ]
         actions = world.actions
     about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
-    return Stage(
+    return AppConfig(
         title=game_title(level), game=lambda: Doom(level), starts=starts, notes=about, actions=actions
     )
 
@@ -55,7 +56,7 @@ def game_title(level: str) -> str:
     return f"doom: {level}"
 
 
-def open_stage(name: str, device: str | None = None) -> Stage:
+def open_app(name: str, device: str | None = None) -> AppConfig:
     """What the weights called `name` can show; UserError when they are of a system that shows nothing."""
     from dreamwalk.distributed import pick_device
     from dreamwalk.systems.moviegen import Moviegen
@@ -63,13 +64,13 @@ def open_stage(name: str, device: str | None = None) -> Stage:
 
     system = load(name).to(pick_device(device))
     if isinstance(system, Moviegen):
-        return _clip_stage(name, system)
+        return _clip_app(name, system)
     if not hasattr(system, "world"):
         raise UserError(f"'{name}' is of the system {system.name}, which cannot be walked in")
-    return _dream_stage(name, system)
+    return _dream_app(name, system)
 
 
-def _dream_stage(name: str, system: Any) -> Stage:
+def _dream_app(name: str, system: Any) -> AppConfig:
     """A dream, with the game that it dreams of as its shadow where there is one."""
     print("preparing the dream ...", flush=True)
     system.world(seed=0)  # compiles before anyone waits for it
@@ -78,11 +79,11 @@ def _dream_stage(name: str, system: Any) -> Stage:
     for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
         heading = math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
         place = [float(pose[0, 3]), float(pose[1, 3]), heading]
-        starts.append(Start(f"start {k + 1}", picture, {"start": k, "pose": place}))
+        starts.append(GalleryStart(f"start {k + 1}", picture, {"start": k, "pose": place}))
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
     picture = DISSOLVES.format(walkable.level) if system.config.map else ""
-    return Stage(
+    return AppConfig(
         title=name,
         dream=lambda: system.world(),
         game=_shadow(walkable),
@@ -96,7 +97,7 @@ def _dream_stage(name: str, system: Any) -> Stage:
     )
 
 
-def _clip_stage(name: str, system: Any) -> Stage:
+def _clip_app(name: str, system: Any) -> AppConfig:
     """Clips from words, and the pictures of the weight file to begin them with."""
     import torch
     from einops import rearrange
@@ -126,7 +127,7 @@ def _clip_stage(name: str, system: Any) -> Stage:
 
     walkable, about = system.walkable, system.about or {}
     pictures = [] if walkable is None else list(walkable.starts)
-    starts = [Start(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
+    starts = [GalleryStart(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
     notes = {"what": "A neural network dreams a whole clip from words, all of its frames at once."}
     bytes_read = config.letters.longest if isinstance(config.letters, ByteEncoderConfig) else None
     clips = Clips(
@@ -139,7 +140,7 @@ def _clip_stage(name: str, system: Any) -> Stage:
         examples=EXAMPLES,
         vocabulary=_vocabulary(walkable),
     )
-    return Stage(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
+    return AppConfig(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
 
 
 def _vocabulary(walkable: Any) -> dict[str, tuple[str, ...]]:
@@ -169,8 +170,8 @@ def _shadow(walkable: Any) -> Callable[[], World] | None:
 
     Other games are left out: opening one by a name in a weight file could run code.
     """
-    if walkable.world != "doom" or walkable.level in ("", "procedural") or walkable.actions != DOOM_ACTIONS:
+    if walkable.world != "doom" or walkable.level in ("", "procedural"):
         return None
-    from dreamwalk.worlds.doom import Doom
+    from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 
-    return lambda: Doom(walkable.level)
+    return (lambda: Doom(walkable.level)) if walkable.actions == DOOM_ACTIONS else None

@@ -17,7 +17,7 @@ from dreamwalk.data.decoding import probe, read_frames
 from dreamwalk.data.film import check_film, write_film
 from dreamwalk.device.offload import Offloading
 from dreamwalk.errors import UserError
-from dreamwalk.images import Fit, fit, read_picture
+from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.progress import followed
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.schedules.sigmas import Spacing
@@ -148,7 +148,7 @@ def given(asked: SampleClip, system: Any) -> np.ndarray | None:
         pictures = [read_picture(path) for path in asked.image]
         for path, picture in zip(asked.image, pictures, strict=True):
             _same_size(path, picture.shape[:2], size, asked.fit)
-        return np.stack([fit(picture, size, asked.fit or "cut") for picture in pictures])
+        return np.stack([fit_image(picture, size, asked.fit or "cut") for picture in pictures])
     if asked.video is None:
         return None
     facts = probe(asked.video)

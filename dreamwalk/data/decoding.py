@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from dreamwalk.errors import UserError
-from dreamwalk.images import Fit, fit
+from dreamwalk.images import Fit, fit_image
 
 CAMERAS = (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob")
 SCREENS = (".mkv", ".webm", ".flv", ".f4v", ".ts", ".wmv", ".asf", ".ogv", ".gif")
@@ -113,7 +113,7 @@ def read_frames(
                     at, frame = next(frames)
                     picture = None
                 if picture is None:
-                    picture = fit(_upright(frame, stream), size, how)
+                    picture = fit_image(_upright(frame, stream), size, how)
                 yield picture
         except (StopIteration, _Damaged):
             return

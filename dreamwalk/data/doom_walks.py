@@ -13,9 +13,8 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.writing import Walks
-from dreamwalk.world import DOOM_ACTIONS
 from dreamwalk.worlds import walkers
-from dreamwalk.worlds.doom import Doom
+from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for
 
 TICS = 3
@@ -47,7 +46,7 @@ class DoomWalks(Walks):
         """Clip `index`, walked in a world that is on its level."""
         random = self.random(index)
         mix = walkers.mix_for(world.level)
-        kind = walkers.draw(mix, random)
+        kind = walkers.draw_kind(mix, random)
         walker = walkers.walk(kind, world.level, random=random, pitch=mix.pitch)
         next(walker)
         frame, info = world.reset(seed=int(random.integers(1 << 31)))

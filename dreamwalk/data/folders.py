@@ -27,7 +27,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.decoding import VIDEOS, check_fps, each, listed, probe, read_frames
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
-from dreamwalk.images import Fit, fit, read_picture
+from dreamwalk.images import Fit, fit_image, read_picture
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SHAPES = (9 / 16, 3 / 4, 1.0, 4 / 3, 16 / 9)
@@ -204,7 +204,7 @@ def _cut(path: Path, pieces: list[Piece], how: Fit) -> Iterator[tuple[Piece, np.
     """Each piece of one file with its frames uint8 `(t, h, w, 3)`."""
     size = pieces[0].bucket[1:]
     if path.suffix.lower() in PICTURES:
-        yield pieces[0], np.stack([fit(read_picture(path), size, how)])
+        yield pieces[0], np.stack([fit_image(read_picture(path), size, how)])
         return
     reading = read_frames(path, [pick for piece in pieces for pick in piece.picks], size=size, how=how)
     for piece in pieces:

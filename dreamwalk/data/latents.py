@@ -31,7 +31,7 @@ MEND = "delete it and let `cached_latents` make it again"
 
 
 @dataclass(frozen=True)
-class Entry:
+class LatentsEntry:
     """What the index says of a clip."""
 
     file: str
@@ -55,7 +55,7 @@ class Latents:
         index = self.path / INDEX
         if not index.exists():
             raise UserError(f"'{index}' is missing: let `cached_latents` into '{path}' run to its end")
-        self._entries: tuple[Entry, ...] = read_json(index, tuple[Entry, ...], mend=AGAIN)
+        self._entries: tuple[LatentsEntry, ...] = read_json(index, tuple[LatentsEntry, ...], mend=AGAIN)
         self.codec = _header(self.path)["codec"]
         """The `fingerprint` of the codec."""
         self.buckets: dict[tuple[int, ...], list[int]] = {}

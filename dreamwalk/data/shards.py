@@ -50,7 +50,7 @@ HEADER = 1024
 
 
 @dataclass(frozen=True)
-class Entry:
+class ClipEntry:
     """Where a clip lies in its shard: bytes `offset .. offset + size`."""
 
     offset: Bytes
@@ -64,7 +64,7 @@ class Shard:
     """A file of clips, in the folder of the manifest."""
 
     file: str
-    clips: tuple[Entry, ...]
+    clips: tuple[ClipEntry, ...]
 
 
 SAID: dict[str, Any] = {
@@ -115,7 +115,7 @@ def write_shard(path: Path, samples: list[tuple[int, dict[str, bytes]]]) -> None
         writer.close()
 
 
-def index_shard(path: Path) -> list[Entry]:
+def index_shard(path: Path) -> list[ClipEntry]:
     """What is in a shard, by reading it through."""
     data = path.read_bytes()
     spans: OrderedDict[str, list[tarfile.TarInfo]] = OrderedDict()
@@ -129,7 +129,7 @@ def index_shard(path: Path) -> list[Entry]:
             size = last.offset_data + -(-last.size // 512) * 512 - start
             part = data[start : start + size]
             frames = len(_load_npy(_read_members(part)["actions.npy"]))
-            entries.append(Entry(start, size, frames, hashlib.sha256(part).hexdigest()))
+            entries.append(ClipEntry(start, size, frames, hashlib.sha256(part).hexdigest()))
     except DAMAGE as error:
         raise UserError(
             f"'{path}' is not a whole tar file ({brief(error)}): delete it and collect again"
@@ -211,7 +211,7 @@ class Shards:
             raise UserError(f"clip {index} in '{path}' is not what the manifest says: {mend}")
         return data
 
-    def _entry(self, index: int) -> tuple[str, Entry]:
+    def _entry(self, index: int) -> tuple[str, ClipEntry]:
         if not 0 <= index < len(self._entries):
             raise IndexError(f"clip {index} of {len(self._entries)} in '{self.path}'")
         return self._entries[index]

@@ -127,7 +127,7 @@ def _read_objects(file: Path) -> Table:
     if not rows:
         raise UserError(f"'{file}' is empty: it should have one object per frame, a line each")
     if vpt.is_vpt(rows[0][1]):
-        values, notes = vpt.read(rows, file)
+        values, notes = vpt.read_vpt(rows, file)
         return Table(vpt.SCHEMA.buttons + vpt.SCHEMA.axes, values, vpt.SCHEMA, notes)
     stripped = [(k, {name.strip(): value for name, value in row.items()}) for k, row in rows]
     names = list(dict.fromkeys(name for _, row in stripped for name in row))

@@ -29,7 +29,7 @@ from rich.text import Text
 
 from dreamwalk.clip import Clip
 from dreamwalk.data import shards
-from dreamwalk.data.shards import FORMAT, MANIFEST, VERSION, Entry
+from dreamwalk.data.shards import FORMAT, MANIFEST, VERSION, ClipEntry
 from dreamwalk.errors import TOO_FULL, UserError, writing
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import SPLITS, Split
@@ -140,9 +140,9 @@ def _header(source: Source) -> dict[str, Any]:
     return json.loads(json.dumps(header))
 
 
-def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, list[Entry]]:
+def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, list[ClipEntry]]:
     """The shards that are there already, with their clips; half-written files are removed."""
-    entries: dict[int, list[Entry]] = {}
+    entries: dict[int, list[ClipEntry]] = {}
     if (folder / MANIFEST).exists():
         manifest = shards.read_manifest(folder)
         known = {shard.file: list(shard.clips) for shard in shards.said_in(manifest, folder)["shards"]}
@@ -169,7 +169,7 @@ def _name(number: int) -> str:
     return f"{number:06d}.tar"
 
 
-def _write_manifest(folder: Path, header: dict[str, Any], finished: dict[int, list[Entry]]) -> None:
+def _write_manifest(folder: Path, header: dict[str, Any], finished: dict[int, list[ClipEntry]]) -> None:
     listed = [{"file": _name(k), "clips": [asdict(e) for e in finished[k]]} for k in sorted(finished)]
     text = json.dumps({**header, "shards": listed}, indent=1) + "\n"
     _replace(folder / MANIFEST, text.encode())
@@ -187,7 +187,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _run(
     source: Source, folder: Path, todo: list[tuple[int, range]], workers: int, show: _Show
-) -> Iterator[tuple[int, list[Entry]]]:
+) -> Iterator[tuple[int, list[ClipEntry]]]:
     """Make the shards that are to do, in this process or in several, as they are finished."""
     if workers == 1 or len(todo) < 2:
         for number, indices in todo:
@@ -199,7 +199,7 @@ def _run(
     with ProcessPoolExecutor(
         workers, mp_context=several, initializer=_start_worker, initargs=(signs,)
     ) as pool:
-        waiting: dict[Future[list[Entry]], int] = {
+        waiting: dict[Future[list[ClipEntry]], int] = {
             pool.submit(_work, source, folder, number, indices): number for number, indices in todo
         }
         try:
@@ -250,7 +250,7 @@ def _end_with(parent: int, stop: c_byte) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _work(source: Source, folder: Path, number: int, indices: range) -> list[Entry]:
+def _work(source: Source, folder: Path, number: int, indices: range) -> list[ClipEntry]:
     def tick() -> None:
         assert _signs is not None
         signs, own = _signs
@@ -261,7 +261,7 @@ def _work(source: Source, folder: Path, number: int, indices: range) -> list[Ent
 
 def _write_shard(
     source: Source, folder: Path, number: int, indices: range, tick: Callable[[], None]
-) -> list[Entry]:
+) -> list[ClipEntry]:
     """Make one shard; `tick` is called after each clip."""
     path = folder / _name(number)
     partial = folder / f".{path.name}.{os.getpid()}.partial"

@@ -28,7 +28,7 @@ from dreamwalk.layers.patches import Extent
 from dreamwalk.published import hunyuan15_weights as hunyuan15
 from dreamwalk.published.names import BLOCKS, DIFFUSERS, TENCENT, public_parts
 from dreamwalk.published.vae import AGAIN
-from dreamwalk.validation import Count, assembled, mending, read_json, relative, required
+from dreamwalk.validation import Count, assembled, mending, read_json, relative_path, required
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -130,7 +130,7 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
         with mending(AGAIN):
             said = required({"weight_map": dict[str, str]}, given, source)
             named = said["weight_map"].items()
-            return {name: folder / relative(file, f"{source}: {name}") for name, file in named}
+            return {name: folder / relative_path(file, f"{source}: {name}") for name, file in named}
     single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not single:
         raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")

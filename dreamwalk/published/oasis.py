@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamwalk.backbones.stdit import STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodecConfig, vit_l20
-from dreamwalk.images import Fit, fit, read_picture
+from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.published import oasis_weights as oasis
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems.forcing import ForcingConfig
@@ -118,7 +118,7 @@ def _walkable(starts: np.ndarray) -> WorldSpec:
 
 def picture(path: Path, size: tuple[int, int], how: Fit = "letterbox") -> np.ndarray:
     """A picture file as uint8 `(h, w, 3)`; UserError when it is none."""
-    return fit(read_picture(path), size, how)
+    return fit_image(read_picture(path), size, how)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:

@@ -20,14 +20,14 @@ from starlette.websockets import WebSocket
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve.access import Access, Doorkeeper, root_path
-from dreamwalk.serve.clips import Studio, parse_clip_request
-from dreamwalk.serve.connection import Connection, Hall
-from dreamwalk.serve.film import Shelf
+from dreamwalk.serve.app_config import AppConfig, Clips
+from dreamwalk.serve.clip_queue import ClipQueue, parse_clip_request
+from dreamwalk.serve.connection import Connection, ServerState
 from dreamwalk.serve.frames import encode_picture
-from dreamwalk.serve.lobby import Lobby
 from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, MAX_START
-from dreamwalk.serve.stage import Clips, Stage
-from dreamwalk.serve.watching import BOUNDARY, WATCHED, watched
+from dreamwalk.serve.recording_store import RecordingStore
+from dreamwalk.serve.schedule_stream import BOUNDARY, WATCHED, watched
+from dreamwalk.serve.session_queue import SessionQueue
 from dreamwalk.validation import MOST_STEPS
 
 PAGE = Path(__file__).parent / "page"
@@ -50,7 +50,7 @@ class _Page(StaticFiles):
 
 
 def build_app(
-    stage: Stage,
+    config: AppConfig,
     *,
     max_sessions: int = 8,
     max_waiting: int = 32,
@@ -68,45 +68,45 @@ def build_app(
     if max_waiting < 0:
         raise UserError(f"max_waiting must be at least 0, got {max_waiting}")
     access, root = access or Access(), root_path(root)
-    hall = Hall(stage, Lobby(max_sessions, queue=max_waiting), Shelf())
-    thumbnails = [encode_picture(start.thumbnail) for start in stage.starts]
+    server = ServerState(config, SessionQueue(max_sessions, queue=max_waiting), RecordingStore())
+    thumbnails = [encode_picture(start.thumbnail) for start in config.starts]
 
     async def about(request: Request) -> Response:
-        return JSONResponse(_about(stage, hall.lobby))
+        return JSONResponse(_about(config, server.queue))
 
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
             access.check_page(websocket)
-            if stage.dream is None and stage.game is None:
+            if config.dream is None and config.game is None:
                 raise UserError("there is nothing to walk in here: ask for a clip")
             start, seed = _query(websocket, "start", MAX_START), _query(websocket, "seed", MAX_SEED)
         except UserError as error:
             await websocket.close(1008, str(error)[:120])
             return
-        await Connection(websocket, hall).run(start=start, seed=seed or 0)
+        await Connection(websocket, server).run(start=start, seed=seed or 0)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(hall.close)
+        await asyncio.to_thread(server.close)
 
     routes = [
         Route("/api/stage", about),
         Route("/starts/{index:int}.jpg", partial(_thumbnail, thumbnails)),
-        Route("/recordings/{name}", partial(_recording, hall.shelf)),
-        Route("/schedules/{name}", partial(_schedule, stage, Lobby(WATCHED), access)),
-        *_clip_routes(stage, access),
+        Route("/recordings/{name}", partial(_recording, server.store)),
+        Route("/schedules/{name}", partial(_schedule, config, SessionQueue(WATCHED), access)),
+        *_clip_routes(config, access),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Doorkeeper, access, root)], lifespan=lifespan)
 
 
-def _clip_routes(stage: Stage, access: Access) -> list[Route]:
-    if stage.clips is None:
+def _clip_routes(config: AppConfig, access: Access) -> list[Route]:
+    if config.clips is None:
         return []
-    return [Route("/clips", partial(_clip, Studio(stage.clips), access), methods=["POST"])]
+    return [Route("/clips", partial(_clip, ClipQueue(config.clips), access), methods=["POST"])]
 
 
 async def _thumbnail(thumbnails: list[bytes], request: Request) -> Response:
@@ -116,31 +116,31 @@ async def _thumbnail(thumbnails: list[bytes], request: Request) -> Response:
     return Response(thumbnails[index], media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
 
 
-async def _recording(shelf: Shelf, request: Request) -> Response:
-    path = shelf.find(request.path_params["name"])
+async def _recording(store: RecordingStore, request: Request) -> Response:
+    path = store.find(request.path_params["name"])
     if path is None:
         return PlainTextResponse("this film is not kept any more", 404)
     kind = "video/mp4" if path.suffix == ".mp4" else "application/json"
     return FileResponse(path, media_type=kind, filename=path.name)
 
 
-async def _schedule(stage: Stage, lobby: Lobby, access: Access, request: Request) -> Response:
+async def _schedule(config: AppConfig, queue: SessionQueue, access: Access, request: Request) -> Response:
     """Pictures of a stroll on a schedule, row after row, for as long as they are watched."""
-    unfold = stage.schedules.get(request.path_params["name"])
+    unfold = config.schedules.get(request.path_params["name"])
     if unfold is None:
         return PlainTextResponse("there is no such schedule", 404)
     try:
         access.check_page(request)
-        start, seed = _query(request, "start", len(stage.starts) - 1), _query(request, "seed", MAX_SEED)
+        start, seed = _query(request, "start", len(config.starts) - 1), _query(request, "seed", MAX_SEED)
     except UserError as error:
         return PlainTextResponse(str(error), 400)
-    if lobby.full:
+    if queue.full:
         return PlainTextResponse("many others watch a schedule: try again later", 503)
-    pictures = watched(partial(unfold, start or 0, seed or 0), lobby)
+    pictures = watched(partial(unfold, start or 0, seed or 0), queue)
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 
-async def _clip(studio: Studio, access: Access, request: Request) -> Response:
+async def _clip(clip_queue: ClipQueue, access: Access, request: Request) -> Response:
     """A clip under way, a line of JSON for whatever happens."""
     body = b""
     try:
@@ -149,28 +149,28 @@ async def _clip(studio: Studio, access: Access, request: Request) -> Response:
             body += piece
             if len(body) > MAX_MESSAGE:
                 break
-        clip = await asyncio.to_thread(parse_clip_request, body, studio.clips)
+        clip = await asyncio.to_thread(parse_clip_request, body, clip_queue.clips)
     except UserError as error:
         return PlainTextResponse(str(error), 400)
-    return StreamingResponse(studio.events(clip), media_type="application/x-ndjson")
+    return StreamingResponse(clip_queue.events(clip), media_type="application/x-ndjson")
 
 
-def _about(stage: Stage, lobby: Lobby) -> dict[str, object]:
+def _about(config: AppConfig, queue: SessionQueue) -> dict[str, object]:
     """What the start screen shows."""
     return {
-        "title": stage.title,
-        "dream": stage.dream is not None,
-        "game": stage.game is not None,
-        "clips": stage.clips and _offer(stage.clips),
-        "schedules": list(stage.schedules),
-        "starts": [start.name for start in stage.starts],
-        "notes": stage.notes,
-        "picture": stage.picture,
-        "unlearnt": stage.unlearnt,
-        "actions": stage.actions and asdict(stage.actions),
-        "sessions": lobby.taken,
-        "waiting": lobby.waiting,
-        "seats": lobby.seats,
+        "title": config.title,
+        "dream": config.dream is not None,
+        "game": config.game is not None,
+        "clips": config.clips and _offer(config.clips),
+        "schedules": list(config.schedules),
+        "starts": [start.name for start in config.starts],
+        "notes": config.notes,
+        "picture": config.picture,
+        "unlearnt": config.unlearnt,
+        "actions": config.actions and asdict(config.actions),
+        "sessions": queue.taken,
+        "waiting": queue.waiting,
+        "seats": queue.seats,
     }
 
 

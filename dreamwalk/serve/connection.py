@@ -17,11 +17,11 @@ import anyio
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve.film import Shelf
-from dreamwalk.serve.lobby import Full, Lobby
+from dreamwalk.serve.app_config import AppConfig
 from dreamwalk.serve.protocol import MAX_MESSAGE, Ack, Message, Ping, parse
-from dreamwalk.serve.session import Session
-from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.recording_store import RecordingStore
+from dreamwalk.serve.session import WalkSession
+from dreamwalk.serve.session_queue import Full, SessionQueue
 
 MESSAGES_PER_SECOND = 200
 BURST = 400
@@ -41,33 +41,33 @@ STOPPING = 2.0
 log = logging.getLogger(__name__)
 
 
-class Hall:
+class ServerState:
     """What the connections of one server share: the stage, the seats, the films, and the walks under way."""
 
-    def __init__(self, stage: Stage, lobby: Lobby, shelf: Shelf) -> None:
-        self.stage, self.lobby, self.shelf = stage, lobby, shelf
-        self._walks: dict[Session, threading.Thread] = {}
+    def __init__(self, config: AppConfig, queue: SessionQueue, store: RecordingStore) -> None:
+        self.config, self.queue, self.store = config, queue, store
+        self._walks: dict[WalkSession, threading.Thread] = {}
         # whoever mounts the application does not run its lifespan: at the latest Python closes it at its exit
-        self.close = weakref.finalize(self, _close, self._walks, shelf)
+        self.close = weakref.finalize(self, _close, self._walks, store)
         """End all sessions, wait a moment for their threads, and delete the films."""
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: WalkSession) -> None:
         """Let a session run in a thread that holds a seat until its worlds are closed."""
         for ended in [walk for walk, thread in self._walks.items() if not thread.is_alive()]:
             del self._walks[ended]
-        self._walks[session] = self.lobby.work(session.run, name="dreamwalk-session")
+        self._walks[session] = self.queue.work(session.run, name="dreamwalk-session")
 
 
-def _close(walks: dict[Session, threading.Thread], shelf: Shelf) -> None:
+def _close(walks: dict[WalkSession, threading.Thread], store: RecordingStore) -> None:
     for session in list(walks):
         session.stop()
     end = time.monotonic() + STOPPING
     for thread in list(walks.values()):
         thread.join(max(0.0, end - time.monotonic()))
-    shelf.close()
+    store.close()
 
 
-class Goodbye(Exception):
+class CloseConnection(Exception):
     """Close the connection with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -117,22 +117,22 @@ class Outbox:
 class Connection:
     """One page, from its first message to its last."""
 
-    def __init__(self, websocket: WebSocket, hall: Hall) -> None:
-        self._socket, self._hall, self._lobby = websocket, hall, hall.lobby
+    def __init__(self, websocket: WebSocket, server: ServerState) -> None:
+        self._socket, self._server, self._queue = websocket, server, server.queue
         self._outbox = Outbox()
-        self._session: Session | None = None
+        self._session: WalkSession | None = None
         self._heard = time.monotonic()
         self._allowance, self._counted = float(BURST), time.monotonic()
 
     async def run(self, *, start: int | None, seed: int) -> None:
         """Serve the page until it leaves or has to go; its seat is free again when its worlds are closed."""
-        goodbyes: list[Goodbye] = []
+        closings: list[CloseConnection] = []
 
         async def work(job: Callable[[], Awaitable[None]]) -> None:
             try:
                 await job()
-            except Goodbye as goodbye:
-                goodbyes.append(goodbye)
+            except CloseConnection as closing:
+                closings.append(closing)
             except (WebSocketDisconnect, RuntimeError, OSError):
                 log.debug("a page has left", exc_info=True)
             finally:
@@ -141,8 +141,8 @@ class Connection:
         async with anyio.create_task_group() as group:
             for job in (self._read, self._write, partial(self._walk, start, seed)):
                 group.start_soon(work, job)
-        for goodbye in goodbyes[:1]:
-            await self._close(goodbye.code, goodbye.reason)
+        for closing in closings[:1]:
+            await self._close(closing.code, closing.reason)
 
     async def _read(self) -> None:
         while True:
@@ -166,7 +166,9 @@ class Connection:
         self._allowance = min(self._allowance + earned, float(BURST)) - 1.0 - min(size / LARGE, 128.0)
         self._counted = now
         if self._allowance < 0:
-            raise Goodbye(1008, f"too many messages: at most {MESSAGES_PER_SECOND} a second are taken")
+            raise CloseConnection(
+                1008, f"too many messages: at most {MESSAGES_PER_SECOND} a second are taken"
+            )
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Ping):
@@ -187,31 +189,31 @@ class Connection:
 
     async def _walk(self, start: int | None, seed: int) -> None:
         """Wait for a seat, walk, and watch over who is asleep."""
-        hall = self._hall
-        session = Session(hall.stage, self._outbox.post, hall.shelf, start=start, seed=seed)
+        server = self._server
+        session = WalkSession(server.config, self._outbox.post, server.store, start=start, seed=seed)
         try:
-            await self._lobby.enter(self._in_queue)
-            hall.begin(session)
+            await self._queue.enter(self._in_queue)
+            server.begin(session)
             self._session = session
             while not self._outbox.over.done():
                 await asyncio.wait([self._outbox.over], timeout=1.0)
                 self._watch(session)
-            raise Goodbye(1011, self._outbox.over.result())
+            raise CloseConnection(1011, self._outbox.over.result())
         except Full:
             reason = "everyone is walking and the queue is full: try again in a few minutes"
-            raise Goodbye(1013, reason) from None
+            raise CloseConnection(1013, reason) from None
         finally:
             session.stop()
 
-    def _watch(self, session: Session) -> None:
+    def _watch(self, session: WalkSession) -> None:
         now = time.monotonic()
         if now - self._heard > SILENCE:
-            raise Goodbye(4002, "the page fell silent")
-        if self._lobby.waiting and now - session.touched > IDLE:
-            raise Goodbye(4001, "you were away and someone was waiting to walk: come back any time")
+            raise CloseConnection(4002, "the page fell silent")
+        if self._queue.waiting and now - session.touched > IDLE:
+            raise CloseConnection(4001, "you were away and someone was waiting to walk: come back any time")
 
     def _in_queue(self, position: int) -> None:
-        self._outbox.post("queue", {"position": position, "seats": self._lobby.seats})
+        self._outbox.post("queue", {"position": position, "seats": self._queue.seats})
 
     async def _close(self, code: int, reason: str) -> None:
         if self._socket.application_state is not WebSocketState.CONNECTED:

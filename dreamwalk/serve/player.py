@@ -12,11 +12,11 @@ import numpy as np
 from dreamwalk.data.walks import Walk
 from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
+from dreamwalk.serve.app_config import AppConfig
 from dreamwalk.serve.controls import Controls
-from dreamwalk.serve.film import Film, Shelf
 from dreamwalk.serve.protocol import Command, NextFrame, Pace, Pause, Record, Replay, Reset, SetSteps, View
-from dreamwalk.serve.scene import Scene, Shot
-from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.recording_store import Film, RecordingStore
+from dreamwalk.serve.world_pair import Frame, WorldPair
 from dreamwalk.validation import MOST_STEPS
 
 Post = Callable[[str, Any], None]
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class Player:
     """One walk over a scene. Belongs to one thread, but for `controls`, which any thread may update."""
 
-    def __init__(self, stage: Stage, scene: Scene, shelf: Shelf, post: Post) -> None:
-        self.controls = Controls(scene.schema)
+    def __init__(self, config: AppConfig, worlds: WorldPair, store: RecordingStore, post: Post) -> None:
+        self.controls = Controls(worlds.schema)
         self.state = "ready"
         """ready, ended (the world said so) or stopped (the world failed)."""
         self.paused = False
@@ -41,8 +41,8 @@ class Player:
         self.single = 0
         """Frames still to be made although the walk is paused."""
         self.serial = 0
-        self._stage, self._scene, self._shelf, self._post = stage, scene, shelf, post
-        self._seed, self._start, self._options = 0, None if not stage.starts else 0, self.options(None)
+        self._config, self._worlds, self._store, self._post = config, worlds, store, post
+        self._seed, self._start, self._options = 0, None if not config.starts else 0, self.options(None)
         self._film: Film | None = None
         self._walk: Walk | None = None
         self._frame = self._seq = 0
@@ -51,11 +51,11 @@ class Player:
     @property
     def fps(self) -> float:
         """Frames per second that the world was made for."""
-        return self._scene.fps
+        return self._worlds.fps
 
     def options(self, start: int | None) -> dict[str, Any]:
         """Reset options of a place in the gallery; None is the first. UserError where there is none."""
-        starts = self._stage.starts
+        starts = self._config.starts
         if start is None:
             return starts[0].options if starts else {}
         if start >= len(starts):
@@ -64,11 +64,11 @@ class Player:
 
     def hello(self) -> dict[str, Any]:
         """What the page has to know about this world before its first frame."""
-        schema, (height, width) = self._scene.schema, self._scene.size
+        schema, (height, width) = self._worlds.schema, self._worlds.size
         names = {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits}
-        rest = {"title": self._stage.title, "fps": self._scene.fps, "width": width, "height": height}
-        rest |= {"views": self._scene.views, "steps": self._scene.steps, "most_steps": MOST_STEPS}
-        return names | rest | {"unlearnt": self._stage.unlearnt}
+        rest = {"title": self._config.title, "fps": self._worlds.fps, "width": width, "height": height}
+        rest |= {"views": self._worlds.views, "steps": self._worlds.steps, "most_steps": MOST_STEPS}
+        return names | rest | {"unlearnt": self._config.unlearnt}
 
     def apply(self, command: Command) -> None:
         """Do what was asked for. UserError with one sentence when it makes no sense now; worlds may raise
@@ -77,15 +77,15 @@ class Player:
             case Reset(seed, start, image):
                 self._reset(seed, start, image)
             case View(view):
-                if self._scene.sleeps(view):
+                if self._worlds.sleeps(view):
                     self.status("Opening the real game")
-                self._show(self._scene.look(view))
+                self._show(self._worlds.look(view))
             case Pause(paused):
                 self.paused = paused or self.state != "ready"
             case NextFrame():
                 self.paused, self.single = True, min(self.single + 1, MAX_SINGLE)
             case SetSteps(steps):
-                self._scene.steps = steps
+                self._worlds.steps = steps
             case Pace(unlocked):
                 self.unlocked = unlocked
             case Record(on):
@@ -101,26 +101,26 @@ class Player:
             vector, self._seq = self.controls.drain()
         else:
             vector = self._walk.actions[self._frame]
-        shot = self._scene.advance(vector)
+        frame = self._worlds.advance(vector)
         self._frame += 1
         finished = self._walk is not None and self._frame >= len(self._walk)
         if finished:
             self._walk = None
-        if shot.ended:
+        if frame.ended:
             self.state, self.paused = "ended", True
-        self._show(shot, vector)
-        if shot.ended:
+        self._show(frame, vector)
+        if frame.ended:
             self.status("This episode is over. Press R to begin again.")
         elif finished:
             self.controls.clear()
             self.status("The walk is over. From here on it is yours.")
-        self._scene.settle()
+        self._worlds.settle()
 
     def fail(self, error: Exception) -> None:
         """Tell the page about an error; a world that cannot go on is stopped until the next reset."""
         if not isinstance(error, UserError):
             log.exception("a world failed", exc_info=error)
-        if not self._scene.live:
+        if not self._worlds.live:
             self.state, self.paused, self.single, self._walk = "stopped", True, 0, None
         self._post("error", {"message": sentence(error)})
         self.status()
@@ -132,11 +132,11 @@ class Player:
             "state": self.state,
             "paused": self.paused,
             "unlocked": self.unlocked,
-            "view": self._scene.view,
+            "view": self._worlds.view,
             "seed": self._seed,
             "start": self._start,
-            "aligned": self._scene.aligned,
-            "steps": self._scene.steps,
+            "aligned": self._worlds.aligned,
+            "steps": self._worlds.steps,
             "recording": self._film is not None,
             "replay": None if walk is None else len(walk),
             "message": message,
@@ -148,7 +148,7 @@ class Player:
         if self._film:
             self._film.drop()
             self._film = None
-        self._scene.close()
+        self._worlds.close()
 
     def _reset(self, seed: int | None, start: int | None, image: np.ndarray | None) -> None:
         if image is not None:
@@ -160,23 +160,23 @@ class Player:
         self._begin(self._seed if seed is None else seed, options, place)
 
     def _begin(self, seed: int, options: dict[str, Any], start: int | None, walk: Walk | None = None) -> None:
-        shot = self._scene.begin(seed, options)
+        frame = self._worlds.begin(seed, options)
         self._seed, self._options, self._start = seed, options, start
         self._walk, self._frame, self.single = walk, 0, 0
         self.controls.clear()
         self.paused = self.paused and self.state == "ready" and walk is None
         self.state = "ready"
-        self._show(shot)
+        self._show(frame)
 
     def _replay(self, walk: Walk | None) -> None:
         if walk is None:
             self._walk = None
             self.controls.clear()
             return
-        walk.check(self._scene.schema)
-        if walk.steps and self._scene.steps is not None:
-            self._scene.steps = walk.steps
-        same = (k for k, start in enumerate(self._stage.starts) if start.options == walk.start)
+        walk.check(self._worlds.schema)
+        if walk.steps and self._worlds.steps is not None:
+            self._worlds.steps = walk.steps
+        same = (k for k, start in enumerate(self._config.starts) if start.options == walk.start)
         place = None if "image" in walk.start else next(same, None)
         self._begin(walk.seed, walk.start, place, walk if len(walk) else None)
 
@@ -184,9 +184,9 @@ class Player:
         if not on:
             self._keep_film()
         elif self._film is None:
-            pictures = self._scene.pictures
-            path = self._shelf.new(self._scene.title, self._seed)
-            self._film = Film(path, fps=self._scene.fps, pictures=pictures)
+            pictures = self._worlds.pictures
+            path = self._store.new(self._worlds.title, self._seed)
+            self._film = Film(path, fps=self._worlds.fps, pictures=pictures)
             self._film.add(pictures)
 
     def _keep_film(self) -> None:
@@ -194,39 +194,39 @@ class Player:
         if film is None:
             return
         film.finish()
-        walk, exact = self._scene.walk()
-        video, actions = self._shelf.put(film.path, walk)
+        walk, exact = self._worlds.walk()
+        video, actions = self._store.put(film.path, walk)
         content = {"mp4": f"recordings/{video}", "walk": f"recordings/{actions}", "exact": exact}
         content |= {"frames": film.frames, "seconds": round(film.frames / film.fps, 2), "steps": len(walk)}
         self._post("recorded", content)
 
-    def _show(self, shot: Shot, vector: np.ndarray | None = None) -> None:
+    def _show(self, frame: Frame, vector: np.ndarray | None = None) -> None:
         """Encode and post what is shown, and film it."""
         began = time.perf_counter()
-        pictures = [frames.encode_picture(picture) for picture in shot.pictures]
+        pictures = [frames.encode_picture(picture) for picture in frame.pictures]
         now = time.perf_counter()
         self.serial += 1
         note = frames.FrameNote(
             serial=self.serial,
             frame=self._frame,
-            view=self._scene.view,
+            view=self._worlds.view,
             seq=self._seq,
             flags=self._flags(),
-            model_ms=sum(shot.stages.values()),
+            model_ms=sum(frame.stages.values()),
             encode_ms=(now - began) * 1e3,
             period_ms=(now - self._last) * 1e3 if self._last else 0.0,
-            stages=shot.stages,
-            **_used(self._scene, vector),
+            stages=frame.stages,
+            **_used(self._worlds, vector),
         )
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))
         if self._film and vector is not None:
-            self._add_to_film(shot)
+            self._add_to_film(frame)
 
-    def _add_to_film(self, shot: Shot) -> None:
+    def _add_to_film(self, frame: Frame) -> None:
         assert self._film
         try:
-            self._film.add(shot.pictures)
+            self._film.add(frame.pictures)
         except (OSError, UserError) as error:
             self._film.drop()
             self._film = None
@@ -241,12 +241,12 @@ class Player:
         return flags | (frames.PAUSED if self.paused else 0)
 
 
-def _used(scene: Scene, vector: np.ndarray | None) -> dict[str, Any]:
+def _used(worlds: WorldPair, vector: np.ndarray | None) -> dict[str, Any]:
     """The buttons and axes of an action as the frame's header carries them."""
     if vector is None:
         return {}
-    action = scene.schema.unpack(vector)
-    held = [name for name, on in zip(scene.schema.buttons, action.get("buttons", ()), strict=True) if on]
+    action = worlds.schema.unpack(vector)
+    held = [name for name, on in zip(worlds.schema.buttons, action.get("buttons", ()), strict=True) if on]
     return {"held": tuple(held), "axes": tuple(float(a) for a in action.get("axes", ()))}
 
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from dreamwalk.errors import UserError
 from dreamwalk.serve.access import Access
 from dreamwalk.serve.app import build_app
-from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.app_config import AppConfig
 
 MAX_FRAME = 6 * 2**20
 """The longest WebSocket message that is let in at all, in bytes; it ends the connection."""
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    stage: Stage,
+    config: AppConfig,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -58,13 +58,13 @@ def serve(
     UserError when the port is in use or the host is not this machine's.
     """
     app = build_app(
-        stage, max_sessions=max_sessions, max_waiting=max_waiting, access=Access.of(host, allowed), root=root
+        config, max_sessions=max_sessions, max_waiting=max_waiting, access=Access.of(host, allowed), root=root
     )
     listener = bind(host, port)
     url = address(host, listener.getsockname()[1])
 
     def ready() -> None:
-        print(f"{stage.title} is at {url}  (Ctrl-C ends it)", flush=True)
+        print(f"{config.title} is at {url}  (Ctrl-C ends it)", flush=True)
         if open_browser and _has_display():
             webbrowser.open(url)
 

@@ -13,11 +13,11 @@ import time
 from collections import deque
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve.film import Shelf
+from dreamwalk.serve.app_config import AppConfig
 from dreamwalk.serve.player import Player, Post, log, sentence
 from dreamwalk.serve.protocol import Command, Input, Reset
-from dreamwalk.serve.scene import Scene
-from dreamwalk.serve.stage import Stage
+from dreamwalk.serve.recording_store import RecordingStore
+from dreamwalk.serve.world_pair import WorldPair
 
 _OPENING = threading.Lock()
 """Worlds are opened one after another; those whose page has left before their turn are not opened at all."""
@@ -26,13 +26,13 @@ WINDOW = 2
 MAX_COMMANDS = 64
 
 
-class Session:
+class WalkSession:
     """One walk. Everything public may be called from any thread and returns at once, `run` apart."""
 
     def __init__(
-        self, stage: Stage, post: Post, shelf: Shelf, *, start: int | None = None, seed: int = 0
+        self, config: AppConfig, post: Post, store: RecordingStore, *, start: int | None = None, seed: int = 0
     ) -> None:
-        self._stage, self._post, self._shelf = stage, post, shelf
+        self._config, self._post, self._store = config, post, store
         self._player: Player | None = None
         self._changed = threading.Condition()
         self._commands: deque[Command] = deque([Reset(seed, start)])
@@ -104,19 +104,19 @@ class Session:
         try:
             if self._stopping:
                 return None
-            scene = Scene(self._stage, gone=lambda: self._stopping)
+            worlds = WorldPair(self._config, gone=lambda: self._stopping)
         finally:
             _OPENING.release()
         try:
-            player = Player(self._stage, scene, self._shelf, self._post)
+            player = Player(self._config, worlds, self._store, self._post)
             self._post("status", {"state": "warming", "message": "Warming up"})
             first = self._commands[0]
             assert isinstance(first, Reset)
             began = time.perf_counter()
-            scene.warm(first.seed or 0, player.options(first.start))
+            worlds.warm(first.seed or 0, player.options(first.start))
             warm_ms = round((time.perf_counter() - began) * 1e3, 1)
         except BaseException:
-            scene.close()
+            worlds.close()
             raise
         self._post("hello", player.hello() | {"warm_ms": warm_ms})
         self._player = player

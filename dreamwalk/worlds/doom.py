@@ -25,10 +25,14 @@ from vizdoom import Button, GameVariable
 from dreamwalk.cameras import camera_rays, intrinsics_matrix
 from dreamwalk.errors import UserError
 from dreamwalk.temporary import TemporaryFolder
-from dreamwalk.world import DOOM_ACTIONS, Action, World, known_render_mode
+from dreamwalk.world import Action, ActionSchema, World, known_render_mode
 from dreamwalk.worlds.levels import level_named
 from dreamwalk.worlds.scenery import PLACED, PLACED_CLASS, Level
 
+DOOM_ACTIONS = ActionSchema(
+    buttons=("forward", "back", "left", "right", "place"), axes=("yaw", "pitch"), limits=(30.0, 15.0)
+)
+"""`left` and `right` step sideways; `place` puts an object in front of the player, and it stays."""
 WIDTH, HEIGHT = 640, 480
 DEPTH_STEP, DEPTH_OFFSET = 7.159, 14.5
 SKY_LEVEL = 255

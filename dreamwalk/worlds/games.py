@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from dreamwalk.errors import UserError
-from dreamwalk.images import Fit, fit
+from dreamwalk.images import Fit, fit_image
 from dreamwalk.world import Action, ActionSchema, World
 from dreamwalk.worlds.game_actions import meanings, translate
 
@@ -106,7 +106,7 @@ class Game(World):
 
     def _show(self, observation: Any) -> tuple[np.ndarray, dict[str, Any]]:
         picture = observation if self._pixels else self.env.render()
-        self._frame = fit(as_frame(picture), self.size, self.fit)
+        self._frame = fit_image(as_frame(picture), self.size, self.fit)
         return self._frame.copy(), dict(self._info)
 
 

@@ -6,13 +6,15 @@ Headings are in degrees as Doom counts them: 0 is east, 90 is north. Lengths are
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from PIL import Image
 
-from dreamwalk.worlds.udmf import Cell, Panel, Thing, write_png, write_textmap, write_wad
+from dreamwalk.worlds.udmf import Cell, Panel, Thing, write_textmap, write_wad
 
 SKY = "F_SKY1"
 PLAYER_START = 1
@@ -114,7 +116,9 @@ def sky() -> bytes:
     image = blue * (1 - white) + 255 * white
     sun = np.hypot((x - 0.25) * 1024, (y - 0.6) * 128) < 12
     image[sun] = (255, 235, 60)
-    return write_png(image.astype(np.uint8))
+    file = io.BytesIO()
+    Image.fromarray(image.astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 def pack_level(cells: list[Cell], things: list[Thing], *, panels: Sequence[Panel] = ()) -> bytes:

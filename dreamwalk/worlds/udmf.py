@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import itertools
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 
 @dataclass(frozen=True)
@@ -63,19 +60,6 @@ def write_wad(lumps: Sequence[tuple[str, bytes]]) -> bytes:
         body += data
         offset += len(data)
     return struct.pack("<4sii", b"PWAD", len(lumps), offset) + body + directory
-
-
-def write_png(image: np.ndarray) -> bytes:
-    """A PNG file of a uint8 (h, w, 3) image."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width, _ = image.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in image)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows, 9)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], *, panels: Sequence[Panel] = ()) -> bytes:

@@ -64,7 +64,7 @@ def mix_for(level: Level) -> Mix:
     return HOME if level.name == "home" else WILD if level.doors else MAP
 
 
-def draw(mix: Mix, random: np.random.Generator) -> str:
+def draw_kind(mix: Mix, random: np.random.Generator) -> str:
     """The name of a kind of walk, drawn by its share."""
     names, shares = zip(*mix.shares, strict=True)
     return names[random.choice(len(names), p=np.array(shares) / sum(shares))]

@@ -11,7 +11,7 @@ import transformers
 from tiny_encoders import write_encoders
 from torch import Tensor
 
-from dreamwalk.commands.play import _clip_stage
+from dreamwalk.commands.play import _clip_app
 from dreamwalk.conditions.hunyuan import (
     CROP,
     TEMPLATE,
@@ -36,7 +36,7 @@ from dreamwalk.conditions.text_encoders import (
 )
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.serve.clips import parse_clip_request
+from dreamwalk.serve.clip_queue import parse_clip_request
 from dreamwalk.systems.moviegen import Moviegen, tiny
 
 TEXTS = ["walk", "turn left right left", "", "a brick hall"]
@@ -154,7 +154,7 @@ def test_the_page_counts_as_the_encoder_does(folder: Path) -> None:
     system.letters.__dict__["encoder"] = Split(
         opened(replace(llama(folder), longest=6)), opened(clip(folder))
     )
-    clips = _clip_stage("published", system).clips
+    clips = _clip_app("published", system).clips
     assert clips is not None and clips.longest is None
     long = {"prompt": f"walk {'a' * 400} brick hall", "steps": 1}
     made = list(clips.make(parse_clip_request(json.dumps(long).encode(), clips)))

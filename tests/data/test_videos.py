@@ -14,7 +14,7 @@ from dreamwalk.data.videos import VideoFolder
 from dreamwalk.data.vpt import SCHEMA
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
-from dreamwalk.images import fit
+from dreamwalk.images import fit_image
 
 SCHEMAS = {
     "{": "is not valid JSON: .* line 1 column 2",
@@ -261,15 +261,15 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_what_does_not_fit_is_letterboxed_stretched_or_cut() -> None:
     picture = np.full((50, 100, 3), 100, np.uint8)
     picture[:, :20] = 255
-    assert fit(picture, (25, 25), "cut").shape == (25, 25, 3)
-    assert fit(picture, (25, 25), "cut").max() == 100
-    whole = fit(picture, (24, 24))
+    assert fit_image(picture, (25, 25), "cut").shape == (25, 25, 3)
+    assert fit_image(picture, (25, 25), "cut").max() == 100
+    whole = fit_image(picture, (24, 24))
     assert whole[:6].max() == whole[18:].max() == 0
     assert (whole[6:18, 0] == 255).all() and (whole[6:18, -1] == 100).all()
-    assert (fit(picture.transpose(1, 0, 2), (24, 24)) == whole.transpose(1, 0, 2)).all()
-    stretched = fit(picture, (25, 25), "stretch")
+    assert (fit_image(picture.transpose(1, 0, 2), (24, 24)) == whole.transpose(1, 0, 2)).all()
+    stretched = fit_image(picture, (25, 25), "stretch")
     assert (stretched[:, 0] == 255).all() and (stretched[:, -1] == 100).all()
-    assert np.array_equal(fit(picture, (50, 100)), picture)
+    assert np.array_equal(fit_image(picture, (50, 100)), picture)
 
 
 def test_videos_are_kept_whole_unless_asked(folder: Path) -> None:

@@ -21,7 +21,8 @@ from dreamwalk.systems.autoencode import Autoencode
 from dreamwalk.systems.autoencode import doom as autoencode_doom
 from dreamwalk.systems.inverse import Inverse, InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
-from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+from dreamwalk.world import ActionSchema
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 from dreamwalk.worlds.scenery import Level
 
 

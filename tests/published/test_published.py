@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.vit import vit_tiny
-from dreamwalk.images import fit, read_picture
+from dreamwalk.images import fit_image, read_picture
 from dreamwalk.published import oasis as published
 from dreamwalk.published.oasis_weights import ACTIONS, PLAYED, SCHEMA
 from dreamwalk.rollout.execute import KeyedNoise, execute
@@ -181,7 +181,7 @@ def test_starts_are_kept_whole_in_a_frame(tmp_path: Path) -> None:
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 40:56] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    fitted = fit(read_picture(tmp_path / "wide.png"), (16, 24))
+    fitted = fit_image(read_picture(tmp_path / "wide.png"), (16, 24))
     assert fitted.shape == (16, 24, 3) and fitted[5:11, 11:13].min() > 250
     assert not fitted[:4].any() and not fitted[12:].any() and not fitted[:, 0].any()
     assert published.horizon((16, 24)).shape == (16, 24, 3)

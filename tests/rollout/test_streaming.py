@@ -23,7 +23,8 @@ from dreamwalk.schedules.sigmas import sigma_grid
 from dreamwalk.schedules.staircase import NAMED, Schedule, group, named, staircase
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.interactive import Interactive, Script
-from dreamwalk.world import DOOM_ACTIONS, ActionSchema
+from dreamwalk.world import ActionSchema
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 
 GRID = sigma_grid(4).tolist()
 

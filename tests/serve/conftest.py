@@ -12,12 +12,12 @@ from rooms import ACTIONS, Imagined, Room, Visitor, thumbnails
 from starlette.testclient import TestClient
 from tabs import Tab
 
-from dreamwalk.serve import Stage, Start, build_app
+from dreamwalk.serve import AppConfig, GalleryStart, build_app
 from dreamwalk.serve.server import bind, make_server
 
 
 @pytest.fixture(scope="session")
-def starts() -> list[Start]:
+def starts() -> list[GalleryStart]:
     return thumbnails()
 
 
@@ -28,15 +28,15 @@ def opened() -> list[Room]:
 
 
 @pytest.fixture
-def make_stage(starts: list[Start], opened: list[Room]) -> Callable[..., Stage]:
+def make_config(starts: list[GalleryStart], opened: list[Room]) -> Callable[..., AppConfig]:
     """A stage of a dream and a game, both made with the given settings; `only` leaves the other one out."""
 
-    def make(only: str = "", game: dict[str, Any] | None = None, **settings: Any) -> Stage:
+    def make(only: str = "", game: dict[str, Any] | None = None, **settings: Any) -> AppConfig:
         def open_world(kind: type[Room], options: dict[str, Any]) -> Room:
             opened.append(kind(**options))
             return opened[-1]
 
-        return Stage(
+        return AppConfig(
             title="room.test",
             dream=None if only == "game" else lambda: open_world(Imagined, settings),
             game=None if only == "dream" else lambda: open_world(Room, settings if game is None else game),
@@ -49,15 +49,17 @@ def make_stage(starts: list[Start], opened: list[Room]) -> Callable[..., Stage]:
 
 @pytest.fixture
 def visit() -> Iterator[Callable[..., Visitor]]:
-    """`visit(stage)` opens the page of a stage; later calls with the same stage come to the same server."""
+    """`visit(config)` opens the page of a stage; later calls with the same stage come to the same server."""
     with contextlib.ExitStack() as stack:
         clients: dict[int, TestClient] = {}
 
-        def connect(stage: Stage, *, query: str = "", max_sessions: int = 8, headers: Any = None) -> Visitor:
-            if id(stage) not in clients:
-                app = build_app(stage, max_sessions=max_sessions)
-                clients[id(stage)] = stack.enter_context(TestClient(app))
-            client = clients[id(stage)]
+        def connect(
+            config: AppConfig, *, query: str = "", max_sessions: int = 8, headers: Any = None
+        ) -> Visitor:
+            if id(config) not in clients:
+                app = build_app(config, max_sessions=max_sessions)
+                clients[id(config)] = stack.enter_context(TestClient(app))
+            client = clients[id(config)]
             socket = stack.enter_context(
                 client.websocket_connect(f"/walk{query}", headers=dict(headers or {}))
             )
@@ -79,13 +81,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def serve_stage() -> Iterator[Callable[..., str]]:
-    """`serve_stage(stage)` serves it on a free port, in a thread, and gives its address."""
+def serve_config() -> Iterator[Callable[..., str]]:
+    """`serve_config(config)` serves it on a free port, in a thread, and gives its address."""
     running = []
 
-    def start(stage: Stage, **settings: Any) -> str:
+    def start(config: AppConfig, **settings: Any) -> str:
         listener, up = bind("127.0.0.1", 0), threading.Event()
-        server = make_server(build_app(stage, **settings), ready=up.set)
+        server = make_server(build_app(config, **settings), ready=up.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         running.append((server, thread))
@@ -100,11 +102,11 @@ def serve_stage() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="module")
-def address(serve_stage: Callable[..., str], starts: list[Start]) -> str:
+def address(serve_config: Callable[..., str], starts: list[GalleryStart]) -> str:
     notes, says = {"What": "A room that is cast ray by ray."}, "It melts within seconds."
     worlds = (lambda: Imagined(fps=20), lambda: Room(fps=20))
-    stage = Stage("room.test", *worlds, starts, notes, actions=ACTIONS, picture=says)
-    return serve_stage(stage, max_sessions=4)
+    config = AppConfig("room.test", *worlds, starts, notes, actions=ACTIONS, picture=says)
+    return serve_config(config, max_sessions=4)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Start
+from dreamwalk.serve import GalleryStart
 from dreamwalk.serve.frames import FrameNote, unpack_frame
 from dreamwalk.world import Action, ActionSchema, World
 
@@ -140,11 +140,12 @@ class Imagined(Room):
         return np.clip(super()._look()[..., [2, 0, 1]].astype(int) + noise, 0, 255).astype(np.uint8)
 
 
-def thumbnails() -> list[Start]:
+def thumbnails() -> list[GalleryStart]:
     room = Room()
     names = ["Terracotta", "The blue wall", "Amber", "Moss"]
     return [
-        Start(name, room.reset(seed=0, options={"start": k})[0], {"start": k}) for k, name in enumerate(names)
+        GalleryStart(name, room.reset(seed=0, options={"start": k})[0], {"start": k})
+        for k, name in enumerate(names)
     ]
 
 

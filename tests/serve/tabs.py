@@ -49,7 +49,7 @@ class Tab:
         self.page.keyboard.type(text)
 
     def begin(self, start: int = 0, seed: int = 0) -> Tab:
-        self.type("#gate-seed", str(seed))
+        self.type("#start-seed", str(seed))
         self.page.locator(".start").nth(start).click()
         self.until("dreamwalk.app.hello && dreamwalk.view.newest && dreamwalk.app.status.state === 'ready'")
         return self

@@ -24,10 +24,10 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Stage, build_app
+from dreamwalk.serve import AppConfig, build_app
 from dreamwalk.serve.access import Access, root_path
 
-Make = Callable[..., Stage]
+Make = Callable[..., AppConfig]
 MACHINE = socket.gethostname().lower()
 
 
@@ -108,11 +108,11 @@ SITE = "https://dreams.example"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "dreams.example"], ids=["Host rewritten", "Host kept"])
-def test_behind_a_proxy(make_stage: Make, serve_stage: Callable[..., str], host: str) -> None:
-    plain = serve_stage(make_stage(), access=Access.of("127.0.0.1"))
+def test_behind_a_proxy(make_config: Make, serve_config: Callable[..., str], host: str) -> None:
+    plain = serve_config(make_config(), access=Access.of("127.0.0.1"))
     refused = walks(plain, host=host, origin=SITE)
     assert refused.startswith(("403", "1008: pages of other sites"))
-    known = serve_stage(make_stage(), access=Access.of("127.0.0.1", ["dreams.example"]))
+    known = serve_config(make_config(), access=Access.of("127.0.0.1", ["dreams.example"]))
     assert ask(known, host=host)[0] == 200
     assert walks(known, host=host, origin=SITE) == "status"
     assert "pages of other sites" in walks(known, host=host, origin="https://evil.example")
@@ -122,8 +122,8 @@ def test_behind_a_proxy(make_stage: Make, serve_stage: Callable[..., str], host:
 
 
 @pytest.mark.parametrize("path", ["/dream", ""], ids=["path kept", "path cut"])
-def test_under_a_path_of_a_proxy(make_stage: Make, serve_stage: Callable[..., str], path: str) -> None:
-    address = serve_stage(make_stage(), root="/dream/", access=Access.of("127.0.0.1"))
+def test_under_a_path_of_a_proxy(make_config: Make, serve_config: Callable[..., str], path: str) -> None:
+    address = serve_config(make_config(), root="/dream/", access=Access.of("127.0.0.1"))
     assert b"<!doctype html>" in ask(address, f"{path}/")[2].lower()
     assert ask(address, f"{path}/main.js")[0] == 200
     assert json.loads(ask(address, f"{path}/api/stage")[2])["title"] == "room.test"
@@ -141,11 +141,11 @@ from rooms import Imagined, Visitor
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
-from dreamwalk.serve import Stage, build_app
+from dreamwalk.serve import AppConfig, build_app
 class Told(Imagined):
     def close(self):
         print("closed", flush=True)
-outer = Starlette(routes=[Mount("/dream", build_app(Stage("room.test", dream=Told)))])
+outer = Starlette(routes=[Mount("/dream", build_app(AppConfig("room.test", dream=Told)))])
 client = TestClient(outer)
 assert client.get("/dream/api/stage").json()["title"] == "room.test"
 with client.websocket_connect("/dream/walk") as socket:
@@ -167,7 +167,7 @@ with client.websocket_connect("/dream/walk") as socket:
 WATCH = b"GET /schedules/full HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def scheduled(stage: Stage, pause: Callable[[], object]) -> tuple[Stage, list[int]]:
+def scheduled(config: AppConfig, pause: Callable[[], object]) -> tuple[AppConfig, list[int]]:
     """The stage with a schedule that pauses before every picture, and the pictures that were begun."""
     begun: list[int] = []
 
@@ -177,15 +177,15 @@ def scheduled(stage: Stage, pause: Callable[[], object]) -> tuple[Stage, list[in
             pause()
             yield np.full((8, 16, 3), k, np.uint8)
 
-    return replace(stage, schedules={"full": unfold}), begun
+    return replace(config, schedules={"full": unfold}), begun
 
 
 def test_schedules_that_nobody_watches_any_more_keep_nobody_waiting(
-    make_stage: Make, serve_stage: Callable[..., str]
+    make_config: Make, serve_config: Callable[..., str]
 ) -> None:
     go = threading.Event()
-    stage, begun = scheduled(make_stage(), lambda: go.wait(60))
-    address = serve_stage(stage)
+    config, begun = scheduled(make_config(), lambda: go.wait(60))
+    address = serve_config(config)
     port = port_of(address)
     with contextlib.ExitStack() as stack:
         for _ in range(45):
@@ -218,23 +218,23 @@ def test_schedules_that_nobody_watches_any_more_keep_nobody_waiting(
         ({"origin": "null"}, False),
     ],
 )
-def test_only_its_own_page_shows_schedules(make_stage: Make, headers: dict[str, str], welcome: bool) -> None:
-    stage = replace(
-        make_stage(), schedules={"one": lambda start, seed: iter([np.zeros((8, 16, 3), np.uint8)])}
+def test_only_its_own_page_shows_schedules(make_config: Make, headers: dict[str, str], welcome: bool) -> None:
+    config = replace(
+        make_config(), schedules={"one": lambda start, seed: iter([np.zeros((8, 16, 3), np.uint8)])}
     )
-    answer = TestClient(build_app(stage)).get("/schedules/one", headers=headers)
+    answer = TestClient(build_app(config)).get("/schedules/one", headers=headers)
     assert answer.status_code == (200 if welcome else 400)
     assert welcome or "pages of other sites" in answer.text
 
 
-def test_a_seat_is_free_when_its_work_has_ended(make_stage: Make, serve_stage: Callable[..., str]) -> None:
+def test_a_seat_is_free_when_its_work_has_ended(make_config: Make, serve_config: Callable[..., str]) -> None:
     go, opened = threading.Event(), []
 
     def open_dream() -> Imagined:
         opened.append(go.wait(60))
         return Imagined()
 
-    address = serve_stage(replace(make_stage(), dream=open_dream, game=None), max_sessions=3)
+    address = serve_config(replace(make_config(), dream=open_dream, game=None), max_sessions=3)
     seats = lambda: json.loads(ask(address, "/api/stage")[2])["sessions"]
     where = address.replace("http", "ws") + "walk"
     with connect(where), connect(where), connect(where):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from rooms import ACTIONS, Imagined, Room
 from tabs import Tab
-from test_wishes import Maker, stage_of
+from test_clip_requests import Maker, config_of
 
-from dreamwalk.serve import Stage, Start
+from dreamwalk.serve import AppConfig, GalleryStart
 from dreamwalk.serve.app import PAGE
 
 pytestmark = pytest.mark.browser
@@ -46,26 +46,26 @@ def faults(tab: Tab, where: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stage(starts: list[Start]) -> Stage:
+def config(starts: list[GalleryStart]) -> AppConfig:
     def rows(start: int, seed: int) -> Any:
         yield np.zeros((80, 400, 3), np.uint8)
 
     notes = {"What": "A room that is cast ray by ray."}
     schedules = dict.fromkeys(("full", "pyramid", "chunks", "next-frame"), rows)
     worlds = (lambda: Imagined(fps=20), lambda: Room(fps=20))
-    return Stage(
+    return AppConfig(
         "room.test", *worlds, starts, notes, actions=ACTIONS, schedules=schedules, unlearnt=("place",)
     )
 
 
 @pytest.mark.parametrize("size", list(SIZES))
 def test_walks_have_no_serious_faults(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], stage: Stage, size: str
+    tab: Callable[..., Tab], serve_config: Callable[..., str], config: AppConfig, size: str
 ) -> None:
-    walk = tab(address=serve_stage(stage), bypass_csp=True, **SIZES[size])
+    walk = tab(address=serve_config(config), bypass_csp=True, **SIZES[size])
     found = faults(walk, "start screen")
     for name in ("about", "help", "schedules"):
-        walk.page.click(f'#gate [data-do="{name}"]')
+        walk.page.click(f'#start-screen [data-do="{name}"]')
         walk.page.locator(f"#{name}").wait_for()
         found += faults(walk, name)
         walk.page.keyboard.press("Escape")
@@ -91,10 +91,10 @@ def test_walks_have_no_serious_faults(
 
 @pytest.mark.parametrize("size", list(SIZES))
 def test_clips_have_no_serious_faults(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], size: str
+    tab: Callable[..., Tab], serve_config: Callable[..., str], size: str
 ) -> None:
     maker = Maker()
-    page = tab(address=serve_stage(stage_of(maker)), ready="#prompt", bypass_csp=True, **SIZES[size])
+    page = tab(address=serve_config(config_of(maker)), ready="#prompt", bypass_csp=True, **SIZES[size])
     found = faults(page, "form")
     page.type("#prompt", "a red hall and a pizza, as large as")
     page.page.click("#vocabulary summary")
@@ -102,9 +102,9 @@ def test_clips_have_no_serious_faults(
     maker.go.clear()
     page.page.focus("#prompt")
     page.page.keyboard.press("Enter")
-    page.until("dreamwalk.studio.under !== null")
+    page.until("dreamwalk.clipForm.under !== null")
     found += faults(page, "dreaming")
     maker.go.set()
-    page.until("dreamwalk.studio.film")
+    page.until("dreamwalk.clipForm.film")
     found += faults(page, "done")
     assert found == []

@@ -13,9 +13,9 @@ import pytest
 from rooms import Room, Visitor, some_picture
 
 from dreamwalk.data.walks import parse_walk
-from dreamwalk.serve import Stage
+from dreamwalk.serve import AppConfig
 
-Make = Callable[..., Stage]
+Make = Callable[..., AppConfig]
 Visit = Callable[..., Visitor]
 
 
@@ -34,9 +34,9 @@ def walked(visitor: Visitor, count: int) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("start", ["gallery", "picture"])
-def test_a_recorded_walk_replays_to_the_same_frames(make_stage: Make, visit: Visit, start: str) -> None:
-    stage = make_stage()
-    visitor = visit(stage)
+def test_a_recorded_walk_replays_to_the_same_frames(make_config: Make, visit: Visit, start: str) -> None:
+    config = make_config()
+    visitor = visit(config)
     visitor.asleep()
     visitor.send("steps", steps=2)
     visitor.send("reset", seed=11, **({"start": 2} if start == "gallery" else {"image": some_picture()}))
@@ -55,7 +55,7 @@ def test_a_recorded_walk_replays_to_the_same_frames(make_stage: Make, visit: Vis
     assert (content["steps"], content["fps"], len(content["actions"])) == (2, 30.0, 12)
     assert parse_walk(json.dumps(content)).actions.shape == (12, 7)
 
-    other = visit(stage)
+    other = visit(config)
     other.send("pace", unlocked=True)
     other.until("status", unlocked=True)
     other.send("replay", walk=content)
@@ -68,9 +68,9 @@ def test_a_recorded_walk_replays_to_the_same_frames(make_stage: Make, visit: Vis
     ("view", "name"), [("dream", "room.test"), ("game", "room: real"), ("both", "room.test")]
 )
 def test_a_recording_bears_the_name_of_what_it_shows(
-    make_stage: Make, visit: Visit, view: str, name: str
+    make_config: Make, visit: Visit, view: str, name: str
 ) -> None:
-    visitor = visit(replace(make_stage(), game_title="room: real"))
+    visitor = visit(replace(make_config(), game_title="room: real"))
     visitor.asleep()
     visitor.send("view", view=view)
     visitor.until("status", view=view)
@@ -82,8 +82,8 @@ def test_a_recording_bears_the_name_of_what_it_shows(
     assert visitor.client.get("/" + film["walk"]).json()["system"] == name
 
 
-def test_films_are_mp4_at_the_worlds_pace(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage())
+def test_films_are_mp4_at_the_worlds_pace(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config())
     visitor.asleep()
     visitor.send("record", on=True)
     visitor.step(3)
@@ -107,8 +107,8 @@ def test_films_are_mp4_at_the_worlds_pace(make_stage: Make, visit: Visit) -> Non
     assert visitor.client.get("/recordings/..%2f..%2fsecrets.json").status_code == 404
 
 
-def test_a_change_of_steps_on_the_way_is_confessed(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage())
+def test_a_change_of_steps_on_the_way_is_confessed(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config())
     visitor.asleep()
     visitor.step(2)
     visitor.send("steps", steps=1)
@@ -118,8 +118,8 @@ def test_a_change_of_steps_on_the_way_is_confessed(make_stage: Make, visit: Visi
     assert visitor.until("recorded")["exact"] is False
 
 
-def test_taking_over_a_replay(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage())
+def test_taking_over_a_replay(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config())
     visitor.until("hello")
     content = {
         "format": "dreamwalk.walk/1",

@@ -14,9 +14,9 @@ from odd import ODD, Odd
 from rooms import ACTIONS as ACTIONS_OF_ROOMS
 from rooms import Imagined, Room
 from tabs import Tab
-from test_wishes import Maker, stage_of, wait_for
+from test_clip_requests import Maker, config_of, wait_for
 
-from dreamwalk.serve import Stage, Start
+from dreamwalk.serve import AppConfig, GalleryStart
 from dreamwalk.serve.app import PAGE
 from dreamwalk.world import ActionSchema
 
@@ -41,9 +41,9 @@ UNSEEN = """all => all.filter(button => {
 class Home:
     """A stage of one odd dream without a game, and the worlds that it has opened."""
 
-    def __init__(self, serve_stage: Callable[..., str], starts: list[Start]) -> None:
+    def __init__(self, serve_config: Callable[..., str], starts: list[GalleryStart]) -> None:
         self.worlds: list[Odd] = []
-        self.address = serve_stage(Stage("odd.game", dream=self._open, starts=starts, actions=ODD))
+        self.address = serve_config(AppConfig("odd.game", dream=self._open, starts=starts, actions=ODD))
 
     def _open(self) -> Odd:
         self.worlds.append(Odd())
@@ -66,8 +66,8 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(serve_stage: Callable[..., str], starts: list[Start]) -> Home:
-    return Home(serve_stage, starts)
+def home(serve_config: Callable[..., str], starts: list[GalleryStart]) -> Home:
+    return Home(serve_config, starts)
 
 
 def told(action: str) -> tuple[str, float]:
@@ -187,7 +187,7 @@ def test_what_has_no_game_offers_none(tab: Callable[..., Tab], home: Home) -> No
     walk = tab(address=home.address)
     about = walk.look("fetch('api/stage').then(answer => answer.json())")
     assert about["game"] is False and not re.search(r"real|both", json.dumps(about), re.IGNORECASE)
-    walk.page.click('#gate [data-do="about"]')
+    walk.page.click('#start-screen [data-do="about"]')
     walk.page.keyboard.press("Escape")
     walk.begin()
     assert not {"command:toggle", "command:both", "command:fewer", "command:more"} & set(listed(walk))
@@ -249,17 +249,17 @@ def test_a_game_pad_reaches_everything(tab: Callable[..., Tab], home: Home) -> N
 
 
 def test_more_buttons_than_a_keyboard_has(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+    tab: Callable[..., Tab], serve_config: Callable[..., str], starts: list[GalleryStart]
 ) -> None:
     schema = ActionSchema(tuple(f"choice_{k}" for k in range(150)))
-    page = tab(address=serve_stage(Stage("wide.game", dream=Odd, starts=starts, actions=schema)))
+    page = tab(address=serve_config(AppConfig("wide.game", dream=Odd, starts=starts, actions=schema)))
     lines = listed(page)
     keys = [key for caps in lines.values() for key in caps]
     assert len(lines) >= 150 and all(lines.values()) and len(keys) == len(set(keys))
 
 
 def test_tab_reaches_all_of_every_screen(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], address: str
+    tab: Callable[..., Tab], serve_config: Callable[..., str], address: str
 ) -> None:
     walk = tab(viewport={"width": 1280, "height": 800})
     assert reached(walk) == []
@@ -271,7 +271,7 @@ def test_tab_reaches_all_of_every_screen(
     walk.until("dreamwalk.panel.isOpen")
     assert reached(walk) == []
     page = tab(
-        address=serve_stage(stage_of(Maker())), ready="#prompt", viewport={"width": 1280, "height": 800}
+        address=serve_config(config_of(Maker())), ready="#prompt", viewport={"width": 1280, "height": 800}
     )
     page.page.keyboard.type("a red hall")
     assert reached(page) == []
@@ -279,9 +279,9 @@ def test_tab_reaches_all_of_every_screen(
 
 def test_keys_alone_begin_walk_set_and_leave(tab: Callable[..., Tab]) -> None:
     walk = tab()
-    walk.type("#gate-seed", "4711")
+    walk.type("#start-seed", "4711")
     walk.page.keyboard.press("Tab")
-    assert walk.look("document.activeElement.id") == "gate-dice"
+    assert walk.look("document.activeElement.id") == "start-dice"
     walk.look("document.activeElement.blur()")
     walk.page.keyboard.press("Enter")
     walk.until("dreamwalk.app.status.state === 'ready' && dreamwalk.view.newest")
@@ -306,7 +306,7 @@ def test_keys_alone_begin_walk_set_and_leave(tab: Callable[..., Tab]) -> None:
     walk.until("!dreamwalk.panel.isOpen")
     assert walk.look("document.body.dataset.screen") == "walk", "the first Escape closes the settings"
     walk.page.keyboard.press("Escape")
-    walk.until("document.body.dataset.screen === 'gate'")
+    walk.until("document.body.dataset.screen === 'start'")
     walk.until("document.activeElement.id === 'enter'")
     walk.page.keyboard.press("Enter")
     walk.until("document.body.dataset.screen === 'walk' && dreamwalk.app.hello")
@@ -344,7 +344,7 @@ def test_no_handler_swallows_a_key_by_what_it_gives_back() -> None:
 
 
 def test_what_a_dream_has_not_learnt_is_grey_and_says_so(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+    tab: Callable[..., Tab], serve_config: Callable[..., str], starts: list[GalleryStart]
 ) -> None:
     worlds: list[Room] = []
 
@@ -353,8 +353,8 @@ def test_what_a_dream_has_not_learnt_is_grey_and_says_so(
         return worlds[-1]
 
     pair = (lambda: opened(Imagined), lambda: opened(Room))
-    stage = Stage("room.test", *pair, starts, actions=ACTIONS_OF_ROOMS, unlearnt=("place", "pitch"))
-    walk = tab(address=serve_stage(stage))
+    config = AppConfig("room.test", *pair, starts, actions=ACTIONS_OF_ROOMS, unlearnt=("place", "pitch"))
+    walk = tab(address=serve_config(config))
     walk.page.keyboard.press("?")
     assert "not learnt it yet; the real game has it" in walk.page.locator(".unlearnt").first.inner_text()
     assert walk.page.locator("#help .unlearnt").count() == 3, "the button, and both ways of the axis"

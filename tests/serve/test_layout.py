@@ -11,7 +11,7 @@ from odd import ODD, Odd
 from rooms import Imagined, Room
 from tabs import Tab
 
-from dreamwalk.serve import Stage, Start
+from dreamwalk.serve import AppConfig, GalleryStart
 
 pytestmark = pytest.mark.browser
 FINGERS: dict[str, Any] = {"has_touch": True, "is_mobile": True}
@@ -67,9 +67,9 @@ def test_numbers_and_keys_never_cover_a_picture(tab: Callable[..., Tab], size: t
 
 
 def test_many_keys_never_cover_a_picture(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+    tab: Callable[..., Tab], serve_config: Callable[..., str], starts: list[GalleryStart]
 ) -> None:
-    home = serve_stage(Stage("odd.game", dream=lambda: Odd(20), starts=starts, actions=ODD))
+    home = serve_config(AppConfig("odd.game", dream=lambda: Odd(20), starts=starts, actions=ODD))
     for size in ((1280, 800), (1024, 768), (390, 844)):
         walk = tab(
             address=home, viewport={"width": size[0], "height": size[1]}, **(FINGERS if size[0] < 500 else {})
@@ -99,15 +99,15 @@ def test_the_row_of_numbers_stands_still_on_a_phone(tab: Callable[..., Tab]) -> 
 
 
 def test_schedules_lie_on_nothing_on_a_phone(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+    tab: Callable[..., Tab], serve_config: Callable[..., str], starts: list[GalleryStart]
 ) -> None:
     def rows(start: int, seed: int) -> Any:
         yield np.zeros((80, 400, 3), np.uint8)
 
     schedules = dict.fromkeys(("full", "pyramid", "chunks", "next-frame"), rows)
-    home = serve_stage(Stage("room.test", Imagined, Room, starts, schedules=schedules))
+    home = serve_config(AppConfig("room.test", Imagined, Room, starts, schedules=schedules))
     page = tab(address=home, viewport={"width": 390, "height": 844}, **FINGERS)
-    page.page.locator('#gate [data-do="schedules"]').tap()
+    page.page.locator('#start-screen [data-do="schedules"]').tap()
     page.page.locator("#schedules .strip").wait_for()
     parts = "#schedules .segments button, #schedules p, #schedules .strip"
     boxes = page.page.locator(parts).evaluate_all(BOXES)

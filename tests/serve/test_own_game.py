@@ -15,7 +15,7 @@ from tabs import Tab
 from dreamwalk.clip import Clip
 from dreamwalk.data.game_walks import GameWalks
 from dreamwalk.data.writing import write_clips
-from dreamwalk.serve import Stage
+from dreamwalk.serve import AppConfig
 from dreamwalk.world import ActionSchema
 
 pytestmark = pytest.mark.browser
@@ -38,9 +38,9 @@ class Filmed:
             yield Clip(video=video.transpose(0, 2, 3, 1), actions=actions)
 
 
-def dreamt(data: Path, out: Path) -> Stage:
+def dreamt(data: Path, out: Path) -> AppConfig:
     """What `dreamwalk play` shows of a dream of this data, with random weights."""
-    from dreamwalk.commands.play import open_stage
+    from dreamwalk.commands.play import open_app
     from dreamwalk.data.shards import Shards
     from dreamwalk.systems import nextframe
     from dreamwalk.systems.open import build
@@ -53,12 +53,12 @@ def dreamt(data: Path, out: Path) -> Stage:
     tensors, about = walkable(shards).pack()
     metadata = {"system": nextframe.NextFrame.name, "config": to_json(config), "walkable": about}
     files.save(out / "weights.safetensors", build(config).state_dict() | tensors, metadata=metadata)
-    return open_stage(str(out), "cpu")
+    return open_app(str(out), "cpu")
 
 
 @pytest.mark.parametrize("kind", ["videos", "discrete game", "continuous game"])
 def test_a_dream_of_ones_own_is_walked_in(
-    kind: str, tmp_path: Path, tab: Callable[..., Tab], serve_stage: Callable[..., str]
+    kind: str, tmp_path: Path, tab: Callable[..., Tab], serve_config: Callable[..., str]
 ) -> None:
     if kind == "videos":
         data = write_clips(Filmed(), 2, tmp_path / "data")
@@ -66,16 +66,16 @@ def test_a_dream_of_ones_own_is_walked_in(
         game = {"discrete game": "CartPole-v1", "continuous game": "Pendulum-v1"}[kind]
         walks = GameWalks(id=game, frames=32, size=(32, 32), clip_frames=8)
         data = write_clips(walks, len(walks), tmp_path / "data")
-    stage = dreamt(Path(data), tmp_path / "dream")
-    assert stage.actions is not None and stage.game is None
-    walk = tab(address=serve_stage(stage)).begin()
+    config = dreamt(Path(data), tmp_path / "dream")
+    assert config.actions is not None and config.game is None
+    walk = tab(address=serve_config(config)).begin()
     assert walk.look("dreamwalk.app.hello.views") == ["dream"]
     about = walk.look("fetch('api/stage').then(answer => answer.text())")
     assert "Real game" not in about + walk.look("document.body.textContent")
     for action in walk.look("dreamwalk.bindings.actions.filter(action => action.kind !== 'command')"):
         key = walk.look(f"dreamwalk.bindings.on({json.dumps(action['id'])}, 'keys')[0]")
         walk.page.keyboard.down(key)
-        index = stage.actions.axes.index(action["name"]) if action["kind"] == "axis" else -1
+        index = config.actions.axes.index(action["name"]) if action["kind"] == "axis" else -1
         way = f"[{index}] * {1 if action.get('more') else -1} > 0"
         seen = f".axes{way}" if index >= 0 else f".held.includes({json.dumps(action['name'])})"
         walk.until(f"dreamwalk.view.newest{seen}")

@@ -14,7 +14,7 @@ from PIL import Image
 from rooms import WIDTH, Room, shift
 from tabs import Tab
 
-from dreamwalk.serve import Stage, Start
+from dreamwalk.serve import AppConfig, GalleryStart
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +25,7 @@ def test_the_start_screen_shows_places_and_words(tab: Callable[..., Tab]) -> Non
     assert page.locator("h1").inner_text() == "Walk into a dream"
     assert page.locator(".start span").all_inner_texts() == ["Terracotta", "The blue wall", "Amber", "Moss"]
     assert page.locator(".start img").first.evaluate("image => image.naturalWidth") == WIDTH
-    page.click('#gate [data-do="about"]')
+    page.click('#start-screen [data-do="about"]')
     assert "A room that is cast ray by ray." in page.locator("#about").inner_text()
     page.keyboard.press("Escape")
     page.keyboard.press("?")
@@ -203,7 +203,7 @@ def test_two_browsers_walk_on_their_own_and_a_closed_tab_is_free(tab: Callable[.
     first.until(f"{about}.then(count => count === 1)")
     first.page.go_back()
     first.until(f"{about}.then(count => count === 0)")
-    assert first.look("document.body.dataset.screen") == "gate"
+    assert first.look("document.body.dataset.screen") == "start"
 
 
 @pytest.mark.parametrize("size", [(390, 844), (844, 390)], ids=["upright", "sideways"])
@@ -246,12 +246,12 @@ def test_thumbs_walk_and_look(tab: Callable[..., Tab], size: tuple[int, int]) ->
 
 
 def test_waiting_in_line_and_waking_up(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], starts: list[Start]
+    tab: Callable[..., Tab], serve_config: Callable[..., str], starts: list[GalleryStart]
 ) -> None:
-    small = serve_stage(Stage("doom.test", None, lambda: Room(fps=20), starts), max_sessions=1)
+    small = serve_config(AppConfig("doom.test", None, lambda: Room(fps=20), starts), max_sessions=1)
     first = tab(address=small)
     assert first.page.locator("h1").inner_text() == "Walk the real game"
-    assert not first.page.locator('#gate [data-do="picture"]').is_visible()
+    assert not first.page.locator('#start-screen [data-do="picture"]').is_visible()
     first.begin()
     assert first.page.locator("#views button").count() == 0
     second = tab(address=small)

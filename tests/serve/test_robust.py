@@ -17,11 +17,11 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Stage, Start, build_app, serve
+from dreamwalk.serve import AppConfig, GalleryStart, build_app, serve
 from dreamwalk.serve import connection as connections
 from dreamwalk.serve.server import address, bind, make_server
 
-Make = Callable[..., Stage]
+Make = Callable[..., AppConfig]
 Visit = Callable[..., Visitor]
 
 
@@ -50,9 +50,9 @@ def reason(visitor: Visitor) -> tuple[int, str]:
     ids=["json", "type", "nan", "button", "ack", "huge", "binary"],
 )
 def test_nonsense_is_answered_and_life_goes_on(
-    make_stage: Make, visit: Visit, text: Any, sentence: str
+    make_config: Make, visit: Visit, text: Any, sentence: str
 ) -> None:
-    visitor = visit(make_stage())
+    visitor = visit(make_config())
     visitor.frame(1)
     if isinstance(text, bytes):
         visitor.socket.send_bytes(text)
@@ -63,8 +63,8 @@ def test_nonsense_is_answered_and_life_goes_on(
     assert visitor.frame(now + 3)
 
 
-def test_a_flood_is_stopped_with_a_reason(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage())
+def test_a_flood_is_stopped_with_a_reason(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config())
     visitor.frame(0)
     for k in range(1500):
         try:
@@ -74,8 +74,8 @@ def test_a_flood_is_stopped_with_a_reason(make_stage: Make, visit: Visit) -> Non
     assert reason(visitor) == (1008, "too many messages: at most 200 a second are taken")
 
 
-def test_a_burst_is_not_a_flood(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage(fps=1000))
+def test_a_burst_is_not_a_flood(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config(fps=1000))
     visitor.frame(0)
     for k in range(150):
         visitor.send("input", seq=k)
@@ -84,17 +84,17 @@ def test_a_burst_is_not_a_flood(make_stage: Make, visit: Visit) -> None:
     assert visitor.frame(600), "acknowledging every frame is no flood, however many there are"
 
 
-def test_commands_do_not_pile_up(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage(cost=0.3))
+def test_commands_do_not_pile_up(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config(cost=0.3))
     visitor.frame(0)
     for _ in range(150):
         visitor.send("step")
     assert visitor.until("error")["message"] == "too many commands are waiting: this one was dropped"
 
 
-def test_a_world_that_breaks_stops_only_its_own_walk(make_stage: Make, visit: Visit) -> None:
-    stage = make_stage(game={}, breaks_after=6)
-    broken, other = visit(stage), visit(make_stage())
+def test_a_world_that_breaks_stops_only_its_own_walk(make_config: Make, visit: Visit) -> None:
+    config = make_config(game={}, breaks_after=6)
+    broken, other = visit(config), visit(make_config())
     message = broken.until("error")["message"]
     assert message == "the world failed with RuntimeError: the room has collapsed"
     status = broken.until("status", state="stopped")
@@ -107,8 +107,8 @@ def test_a_world_that_breaks_stops_only_its_own_walk(make_stage: Make, visit: Vi
     assert broken.frame(3)
 
 
-def test_a_shadow_that_breaks_leaves_the_dream_alone(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage(game={"breaks_after": 4}))
+def test_a_shadow_that_breaks_leaves_the_dream_alone(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config(game={"breaks_after": 4}))
     visitor.asleep()
     for view in ("both", "dream"):
         visitor.send("view", view=view)
@@ -121,8 +121,8 @@ def test_a_shadow_that_breaks_leaves_the_dream_alone(make_stage: Make, visit: Vi
     assert visitor.until("error")["message"] == "the real game is over: press R to begin again"
 
 
-def test_an_episode_that_ends_waits_for_a_reset(make_stage: Make, visit: Visit) -> None:
-    visitor = visit(make_stage(only="game", ends_after=5))
+def test_an_episode_that_ends_waits_for_a_reset(make_config: Make, visit: Visit) -> None:
+    visitor = visit(make_config(only="game", ends_after=5))
     status = visitor.until("status", state="ended")
     assert status["paused"] and "Press R" in status["message"]
     visitor.send("reset")
@@ -130,11 +130,11 @@ def test_an_episode_that_ends_waits_for_a_reset(make_stage: Make, visit: Visit) 
     assert visitor.frame(2)
 
 
-def test_a_world_that_does_not_open_says_why(starts: list[Start], visit: Visit) -> None:
+def test_a_world_that_does_not_open_says_why(starts: list[GalleryStart], visit: Visit) -> None:
     def closed() -> Any:
         raise UserError("the level 'attic' is not there")
 
-    visitor = visit(Stage(title="attic", game=closed, starts=starts))
+    visitor = visit(AppConfig(title="attic", game=closed, starts=starts))
     assert visitor.until("error")["message"] == "the level 'attic' is not there"
     assert reason(visitor) == (1011, "the level 'attic' is not there")
 
@@ -148,10 +148,10 @@ def settled(condition: Callable[[], bool]) -> bool:
 
 
 def test_each_page_walks_in_its_own_worlds_and_leaves_them(
-    make_stage: Make, visit: Visit, opened: list[Room]
+    make_config: Make, visit: Visit, opened: list[Room]
 ) -> None:
-    stage = make_stage()
-    first, second = visit(stage), visit(stage)
+    config = make_config()
+    first, second = visit(config), visit(config)
     first.asleep()
     second.asleep()
     first.send("input", seq=1, held=["forward"])
@@ -162,19 +162,19 @@ def test_each_page_walks_in_its_own_worlds_and_leaves_them(
         visitor.send("view", view="both")
         visitor.until("status", view="both")
     assert len(opened) == 4 and len(set(map(id, opened))) == 4
-    stage_now = lambda: first.client.get("/api/stage").json()
-    assert stage_now()["sessions"] == 2
+    about_now = lambda: first.client.get("/api/stage").json()
+    assert about_now()["sessions"] == 2
     first.socket.close()
-    assert settled(lambda: stage_now()["sessions"] == 1)
+    assert settled(lambda: about_now()["sessions"] == 1)
     assert settled(lambda: sum(world.closed for world in opened) == 2)
     assert second.step()
 
 
-def test_whoever_comes_when_all_walk_waits_in_line(make_stage: Make, visit: Visit) -> None:
-    stage = make_stage()
-    first = visit(stage, max_sessions=1)
+def test_whoever_comes_when_all_walk_waits_in_line(make_config: Make, visit: Visit) -> None:
+    config = make_config()
+    first = visit(config, max_sessions=1)
     first.frame(0)
-    second, third = visit(stage), visit(stage)
+    second, third = visit(config), visit(config)
     assert second.until("queue") == {"position": 1, "seats": 1}
     assert third.until("queue")["position"] == 2
     second.send("ping", t=3)
@@ -186,30 +186,30 @@ def test_whoever_comes_when_all_walk_waits_in_line(make_stage: Make, visit: Visi
     assert settled(lambda: first.client.get("/api/stage").json()["waiting"] == 0)
 
 
-def test_a_queue_has_an_end(make_stage: Make, visit: Visit) -> None:
-    stage = make_stage()
-    visitors = [visit(stage, max_sessions=1) for _ in range(33)]
+def test_a_queue_has_an_end(make_config: Make, visit: Visit) -> None:
+    config = make_config()
+    visitors = [visit(config, max_sessions=1) for _ in range(33)]
     visitors[-1].until("queue", position=32)
-    code, why = reason(visit(stage))
+    code, why = reason(visit(config))
     assert code == 1013 and "try again in a few minutes" in why
 
 
-def test_whoever_sleeps_makes_room(make_stage: Make, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_sleeps_makes_room(make_config: Make, visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "IDLE", 0.1)
-    stage = make_stage()
-    sleeper = visit(stage, max_sessions=1)
+    config = make_config()
+    sleeper = visit(config, max_sessions=1)
     sleeper.frame(0)
-    second = visit(stage)
+    second = visit(config)
     assert second.until("queue")
     assert reason(sleeper)[0] == 4001
     assert second.frame(0)
 
 
 def test_pages_that_fall_silent_are_let_go(
-    make_stage: Make, visit: Visit, monkeypatch: pytest.MonkeyPatch
+    make_config: Make, visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "SILENCE", 0.1)
-    assert reason(visit(make_stage()))[0] == 4002
+    assert reason(visit(make_config()))[0] == 4002
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_pages_that_fall_silent_are_let_go(
     ],
 )
 def test_only_its_own_page_may_walk(
-    make_stage: Make, visit: Visit, headers: dict[str, str], welcome: bool
+    make_config: Make, visit: Visit, headers: dict[str, str], welcome: bool
 ) -> None:
-    visitor = visit(make_stage(), headers=headers)
+    visitor = visit(make_config(), headers=headers)
     if welcome:
         assert visitor.frame(0)
     else:
@@ -234,18 +234,18 @@ def test_only_its_own_page_may_walk(
 
 
 @pytest.mark.parametrize("query", ["?start=x", "?seed=-1", "?seed=99999999999", "?start=%C2%B2"])
-def test_wrong_addresses_are_refused(make_stage: Make, visit: Visit, query: str) -> None:
-    assert "must be a whole number" in reason(visit(make_stage(), query=query))[1]
+def test_wrong_addresses_are_refused(make_config: Make, visit: Visit, query: str) -> None:
+    assert "must be a whole number" in reason(visit(make_config(), query=query))[1]
 
 
-def test_stages_without_anything_are_refused(make_stage: Make) -> None:
+def test_stages_without_anything_are_refused(make_config: Make) -> None:
     with pytest.raises(ValueError, match="needs a dream, a game or clips"):
-        Stage(title="nothing")
+        AppConfig(title="nothing")
     with pytest.raises(ValueError, match="max_sessions must be at least 1"):
-        build_app(make_stage(), max_sessions=0)
+        build_app(make_config(), max_sessions=0)
 
 
-def test_a_port_in_use_is_named_with_its_mend(make_stage: Make) -> None:
+def test_a_port_in_use_is_named_with_its_mend(make_config: Make) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -253,18 +253,18 @@ def test_a_port_in_use_is_named_with_its_mend(make_stage: Make) -> None:
         with pytest.raises(
             ValueError, match=f"port {port} is in use on 127.0.0.1: choose another with --port"
         ):
-            serve(make_stage(), port=port)
+            serve(make_config(), port=port)
     with pytest.raises(ValueError, match="a port is a number from 0 to 65535"):
-        serve(make_stage(), port=70_000)
+        serve(make_config(), port=70_000)
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1|is not an address"):
-        serve(make_stage(), host="203.0.113.1", port=8000)
+        serve(make_config(), host="203.0.113.1", port=8000)
 
 
-def test_a_server_says_where_it_is_and_stops_clean(make_stage: Make, opened: list[Room]) -> None:
+def test_a_server_says_where_it_is_and_stops_clean(make_config: Make, opened: list[Room]) -> None:
     listener = bind("127.0.0.1", 0)
     assert address("0.0.0.0", 80) == "http://127.0.0.1:80/" and address("::1", 80) == "http://[::1]:80/"
     said = threading.Event()
-    server = make_server(build_app(make_stage()), ready=said.set)
+    server = make_server(build_app(make_config()), ready=said.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     assert said.wait(10)
@@ -278,12 +278,12 @@ def test_a_server_says_where_it_is_and_stops_clean(make_stage: Make, opened: lis
     assert not thread.is_alive() and all(world.closed for world in opened)
 
 
-def test_a_schedule_is_watched_picture_by_picture(make_stage: Make) -> None:
+def test_a_schedule_is_watched_picture_by_picture(make_config: Make) -> None:
     def unfold(start: int, seed: int) -> Iterator[np.ndarray]:
         yield from (np.full((8, 16, 3), 40 * k + start + seed, np.uint8) for k in range(3))
 
-    stage = replace(make_stage(), schedules={"pyramid": unfold})
-    with TestClient(build_app(stage)) as client:
+    config = replace(make_config(), schedules={"pyramid": unfold})
+    with TestClient(build_app(config)) as client:
         assert client.get("/api/stage").json()["schedules"] == ["pyramid"]
         answer = client.get("/schedules/pyramid?start=1&seed=2")
         assert answer.headers["content-type"].startswith("multipart/x-mixed-replace; boundary=")

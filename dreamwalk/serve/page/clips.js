@@ -1,6 +1,6 @@
-// Clips from words: the wish, the clip getting clearer, and what one does with it.
+// Clips from words: the request, the clip getting clearer, and what one does with it.
 
-import { drawSeed, readSeed } from "./gate.js";
+import { drawSeed, readSeed } from "./start-screen.js";
 import { pickPicture } from "./pictures.js";
 import { element, toast } from "./words.js";
 
@@ -9,7 +9,7 @@ const bytes = (words) => new TextEncoder().encode(words.trim()).length;
 const wordsOf = (phrase) => phrase.toLowerCase().match(/[\p{L}\p{M}\p{N}]+/gu) ?? [];
 const seconds = (left) => (left < 90 ? `${Math.ceil(left)} s left` : `${Math.round(left / 60)} min left`);
 
-export class Studio {
+export class ClipForm {
   constructor() {
     this.offer = null;
     this.image = null; // data URL of the first picture, in the clip's size
@@ -19,12 +19,12 @@ export class Studio {
     this.prompt = find("prompt");
     this.canvas = find("clip-canvas");
     this.video = find("clip-video");
-    find("wish").addEventListener("submit", (event) => {
+    find("clip-request").addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.under) this.cancel();
       else this.dream();
     });
-    find("wish").addEventListener("keydown", (event) => {
+    find("clip-request").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.isComposing || !event.target.matches("input, textarea")) return;
       event.preventDefault();
       if (!this.under) this.dream();
@@ -33,11 +33,11 @@ export class Studio {
       if (event.key === "Escape" && this.under && !document.querySelector("dialog[open]")) this.cancel();
     });
     this.prompt.addEventListener("input", () => this.count());
-    find("wish-dice").addEventListener("click", () => (find("wish-seed").value = drawSeed()));
+    find("request-dice").addEventListener("click", () => (find("request-seed").value = drawSeed()));
     find("own-picture").addEventListener("click", pickPicture);
     find("no-picture").addEventListener("click", () => this.begin(null));
     find("once-more").addEventListener("click", () => {
-      find("wish-seed").value = drawSeed();
+      find("request-seed").value = drawSeed();
       this.dream();
     });
     find("go-on").addEventListener("click", () => {
@@ -49,15 +49,15 @@ export class Studio {
   /** The form of a stage that makes clips. */
   show({ clips, starts }) {
     this.offer = clips;
-    find("studio").hidden = false;
+    find("clip-form").hidden = false;
     document.querySelectorAll(".hero, .shelf").forEach((part) => (part.hidden = true));
     document.querySelectorAll('[data-do="replay"], [data-do="help"], [data-do="picture"]').forEach((part) => (part.hidden = true));
     document.documentElement.style.setProperty("--clip", clips.width / clips.height);
-    find("wish").before(find("kicker"), find("headline"), find("lead"));
+    find("clip-request").before(find("kicker"), find("headline"), find("lead"));
     find("headline").innerHTML = "Say a <em>dream</em>";
     find("lead").textContent = "A neural network imagines a whole clip from your words, all of its frames at once, out of noise.";
-    find("wish-seed").value = drawSeed();
-    Object.assign(find("wish-steps"), { value: clips.steps, max: clips.most_steps });
+    find("request-seed").value = drawSeed();
+    Object.assign(find("request-steps"), { value: clips.steps, max: clips.most_steps });
     find("examples").replaceChildren(...clips.examples.map((words) => {
       const chip = element("button", { words });
       chip.type = "button";
@@ -143,14 +143,14 @@ export class Studio {
   count() {
     const size = bytes(this.prompt.value);
     const most = this.offer?.longest ?? Infinity;
-    find("wish-room").textContent = size > most * 0.75 ? `${size} / ${most}` : "";
-    find("wish-room").classList.toggle("over", size > most);
+    find("request-room").textContent = size > most * 0.75 ? `${size} / ${most}` : "";
+    find("request-room").classList.toggle("over", size > most);
     this.mark();
     find("dream").disabled = !this.under && (size === 0 || size > most);
   }
 
   state(name) {
-    find("studio").dataset.state = name;
+    find("clip-form").dataset.state = name;
     const on = { dreaming: name === "dreaming", done: name === "done" };
     find("clip-empty").hidden = name !== "idle";
     this.canvas.hidden = name === "idle" || on.done;
@@ -169,9 +169,9 @@ export class Studio {
     const prompt = this.prompt.value.trim();
     if (!prompt || this.under || find("dream").disabled) return;
     const under = (this.under = new AbortController());
-    const steps = Math.max(1, Math.min(this.offer.most_steps, Number.parseInt(find("wish-steps").value, 10) || this.offer.steps));
-    const seed = readSeed(find("wish-seed").value);
-    [find("wish-seed").value, find("wish-steps").value] = [seed, steps];
+    const steps = Math.max(1, Math.min(this.offer.most_steps, Number.parseInt(find("request-steps").value, 10) || this.offer.steps));
+    const seed = readSeed(find("request-seed").value);
+    [find("request-seed").value, find("request-steps").value] = [seed, steps];
     this.film = null;
     this.video.pause();
     this.quarter = 0;
@@ -209,7 +209,7 @@ export class Studio {
   }
 
   progress(done, words) {
-    find("studio").style.setProperty("--done", done);
+    find("clip-form").style.setProperty("--done", done);
     find("clip-bar").ariaValueNow = Math.round(100 * done);
     find("clip-step").textContent = words;
   }
@@ -246,9 +246,9 @@ export class Studio {
   }
 }
 
-/** The events of a wish, as they come. */
-async function* asked(wish, signal) {
-  const answer = await fetch("clips", { method: "POST", body: JSON.stringify(wish), signal }).catch((error) => {
+/** The events of a request, as they come. */
+async function* asked(request, signal) {
+  const answer = await fetch("clips", { method: "POST", body: JSON.stringify(request), signal }).catch((error) => {
     throw signal.aborted ? error : new Error("This page cannot reach its server: is it still running?");
   });
   if (!answer.ok) throw new Error(await answer.text());

@@ -1,8 +1,8 @@
 // The page: from the start screen into a walk and back.
 
 import { Bindings, sign } from "./bindings.js";
-import { Studio } from "./clips.js";
-import { Gate } from "./gate.js";
+import { ClipForm } from "./clips.js";
+import { StartScreen } from "./start-screen.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
 import { listenToKeys, listenToMouse } from "./keyboard.js";
@@ -24,11 +24,11 @@ const input = new Input(send);
 const bindings = new Bindings();
 const view = new View();
 const hud = new Hud(bindings);
-const gate = new Gate({ begin });
-const studio = new Studio();
+const startScreen = new StartScreen({ begin });
+const clipForm = new ClipForm();
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, bindings, view, hud, panel, studio }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, bindings, view, hud, panel, clipForm }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
 const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
@@ -37,12 +37,12 @@ const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector(
 function begin({ start = null, seed = 0, first = null }) {
   Object.assign(app, { hello: null, status: {}, first, begun: { start, seed, first } });
   if (!inWalk()) history.pushState({ walk: true }, "");
-  find("gate").inert = true;
+  find("start-screen").inert = true;
   find("walk").inert = false;
   body.dataset.screen = "walk";
   find("walk").hidden = false;
   find("where").textContent = app.stage.title;
-  view.poster(gate.images[start ?? 0]);
+  view.poster(startScreen.images[start ?? 0]);
   view.veil(app.stage.dream ? "Falling asleep" : "Opening the game");
   find("hint").textContent = "";
   scrollTo(0, 0);
@@ -61,21 +61,21 @@ function leave() {
   input.enabled = false;
   document.exitPointerLock?.();
   panel.toggle(false);
-  find("gate").inert = false;
+  find("start-screen").inert = false;
   find("walk").inert = true;
-  body.dataset.screen = "gate";
+  body.dataset.screen = "start";
   body.dataset.view = app.stage.dream ? "dream" : "game";
   body.classList.remove("bare-picture");
   setTimeout(() => inWalk() || (find("walk").hidden = true), 500);
   setTimeout(() => find("enter").focus({ preventScroll: true }), 50); // when it can be seen again
-  loadStage().then((stage) => gate.crowd(stage)).catch(() => {});
+  loadStage().then((stage) => startScreen.crowd(stage)).catch(() => {});
 }
 
 const COMMANDS = {
   leave: () => history.state?.walk ? history.back() : leave(),
   help: () => app.stage.clips || showKeys(bindings, { unlearnt: app.hello ? unlearnt() : app.stage?.unlearnt, game: app.stage?.game }),
   about: () => showAbout(app.stage),
-  schedules: () => showSchedules(app.stage, { start: gate.chosen ?? 0, seed: gate.number }),
+  schedules: () => showSchedules(app.stage, { start: startScreen.chosen ?? 0, seed: startScreen.number }),
   picture: pickPicture,
   replay: pickWalk,
   panel: () => panel.toggle(),
@@ -274,14 +274,14 @@ listenToFiles({
 });
 
 function deliver(message) {
-  if (app.stage.clips) return wished(message);
-  if (!send(message)) begin({ start: app.stage.starts.length ? 0 : null, seed: gate.number, first: message });
+  if (app.stage.clips) return requested(message);
+  if (!send(message)) begin({ start: app.stage.starts.length ? 0 : null, seed: startScreen.number, first: message });
   if (message.image && app.stage.picture) toast(app.stage.picture, { seconds: 9 });
 }
 
 /** A file for a clip: its first picture. */
-function wished({ image }) {
-  if (image) studio.begin(image);
+function requested({ image }) {
+  if (image) clipForm.begin(image);
   else toast("That file is not a picture.", { error: true });
 }
 
@@ -291,10 +291,10 @@ async function loadStage() {
 
 loadStage().then((stage) => {
   app.stage = stage;
-  gate.show(stage);
+  startScreen.show(stage);
   const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
   const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
   if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null }) });
-  if (stage.clips) studio.show(stage);
+  if (stage.clips) clipForm.show(stage);
   panel.gallery(stage.starts);
 }).catch(() => toast("This page cannot reach its server: is it still running?", { error: true, seconds: 3600 }));

@@ -1,6 +1,6 @@
 // Settings: where, which seed, how many steps, how fast, what to record and what to replay.
 
-import { drawSeed, readSeed } from "./gate.js";
+import { drawSeed, readSeed } from "./start-screen.js";
 
 const icon = (name) => `<svg><use href="#i-${name}"/></svg>`;
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import numpy as np
 
 from dreamwalk.serve.frames import encode_picture
-from dreamwalk.serve.lobby import Full, Lobby
+from dreamwalk.serve.session_queue import Full, SessionQueue
 
 log = logging.getLogger(__name__)
 BOUNDARY = "picture"
@@ -22,7 +22,7 @@ WATCHED = 2
 """How many are watched at once; further ones wait in a queue."""
 
 
-async def watched(begin: Callable[[], Iterator[np.ndarray]], lobby: Lobby) -> AsyncIterator[bytes]:
+async def watched(begin: Callable[[], Iterator[np.ndarray]], queue: SessionQueue) -> AsyncIterator[bytes]:
     """uint8 pictures `(h, w, 3)` as parts of a `multipart/x-mixed-replace` response, at a watchable pace.
 
     Each is made in a thread when it is asked for. The seat in the lobby is given back when the last one that
@@ -30,7 +30,7 @@ async def watched(begin: Callable[[], Iterator[np.ndarray]], lobby: Lobby) -> As
     """
     loop, pictures, making = asyncio.get_running_loop(), _begun(begin), None
     try:
-        await lobby.enter()
+        await queue.enter()
     except Full:
         return
     try:
@@ -43,14 +43,14 @@ async def watched(begin: Callable[[], Iterator[np.ndarray]], lobby: Lobby) -> As
             await asyncio.sleep(max(0.0, PERIOD - (time.monotonic() - began)))
     finally:
         if making is None or making.done():
-            lobby.leave()
+            queue.leave()
         else:
-            making.add_done_callback(lambda made: _last(made, lobby))
+            making.add_done_callback(lambda made: _last(made, queue))
 
 
-def _last(made: asyncio.Future[bytes | None], lobby: Lobby) -> None:
+def _last(made: asyncio.Future[bytes | None], queue: SessionQueue) -> None:
     """A picture that nobody waited for any more is made, or has failed."""
-    lobby.leave()
+    queue.leave()
     if not made.cancelled() and made.exception():
         log.error("a schedule failed", exc_info=made.exception())
 

@@ -23,7 +23,7 @@ from starlette.testclient import TestClient
 from tabs import Tab
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import Clips, Progress, Stage, WebClipRequest, build_app
+from dreamwalk.serve import AppConfig, Clips, Progress, WebClipRequest, build_app
 
 SIZE = (48, 64)
 
@@ -59,11 +59,11 @@ class Maker:
             self.ended += 1
 
 
-def stage_of(maker: Maker) -> Stage:
+def config_of(maker: Maker) -> AppConfig:
     words = {"Walls": ("red", "green metal", "hall"), "Between them": ("a", "and", "put down")}
     said = {"longest": 40, "check": few, "examples": ("a red hall", "a green hall"), "vocabulary": words}
     clips = Clips(maker, size=SIZE, fps=10.0, steps=4, **said)
-    return Stage("clips.test", starts=thumbnails(), clips=clips)
+    return AppConfig("clips.test", starts=thumbnails(), clips=clips)
 
 
 def ask(client: TestClient, **request: Any) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def maker() -> Maker:
 
 @pytest.fixture
 def client(maker: Maker) -> Iterator[TestClient]:
-    with TestClient(build_app(stage_of(maker))) as client:
+    with TestClient(build_app(config_of(maker))) as client:
         yield client
 
 
@@ -156,14 +156,14 @@ def test_what_makes_no_sense_gets_one_sentence(
     assert not maker.requests
 
 
-def test_other_sites_and_other_stages_are_refused(client: TestClient, make_stage: Callable) -> None:
+def test_other_sites_and_other_stages_are_refused(client: TestClient, make_config: Callable) -> None:
     answer = client.post("/clips", json={"prompt": "a"}, headers={"origin": "http://evil.example"})
     assert answer.status_code == 400 and "other sites" in answer.text
-    with TestClient(build_app(make_stage())) as walks:
+    with TestClient(build_app(make_config())) as walks:
         assert walks.post("/clips", json={"prompt": "a"}).status_code in (404, 405)
         assert walks.get("/api/stage").json()["clips"] is None
     with pytest.raises(ValueError, match="nothing to show"):
-        Stage("empty")
+        AppConfig("empty")
 
 
 def test_what_fails_is_said_and_the_next_one_is_made(client: TestClient) -> None:
@@ -189,10 +189,10 @@ def wait_for(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[..., str]) -> None:
+def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_config: Callable[..., str]) -> None:
     maker = Maker(pause=0.01)
     maker.go.clear()
-    address = serve_stage(stage_of(maker))
+    address = serve_config(config_of(maker))
     first, one = opened(address, steps=64, seed=1)
     assert event_of(one)["step"] == 0
     second, two = opened(address, seed=2)
@@ -218,7 +218,7 @@ def test_one_clip_at_a_time_and_who_leaves_makes_room(serve_stage: Callable[...,
 def test_a_real_system_makes_clips(tmp_path: Path) -> None:
     import torch
 
-    from dreamwalk.commands.play import open_stage
+    from dreamwalk.commands.play import open_app
     from dreamwalk.systems.moviegen import tiny
     from dreamwalk.systems.open import build, load
     from dreamwalk.weights import files
@@ -228,30 +228,30 @@ def test_a_real_system_makes_clips(tmp_path: Path) -> None:
     system, config = build(tiny()), tiny()
     metadata = {"system": "moviegen", "config": to_json(config)}
     files.save(tmp_path / "weights.safetensors", system.state_dict(), metadata=metadata)
-    stage = open_stage(str(tmp_path), "cpu")
-    assert stage.dream is None and stage.clips is not None and stage.clips.size == config.size
+    page = open_app(str(tmp_path), "cpu")
+    assert page.dream is None and page.clips is not None and page.clips.size == config.size
     picture = np.full((*config.size, 3), 200, np.uint8)
     request = WebClipRequest("turn left", seed=3, steps=5, image=picture)
-    seen = list(stage.clips.make(request))
+    seen = list(page.clips.make(request))
     assert [(moment.step, moment.steps) for moment in seen] == [(k, 5) for k in range(1, 6)]
     assert all(moment.frames is not None and moment.frames.shape[0] == 5 for moment in seen)
     film = load(tmp_path).sample("turn left", seed=3, video=torch.full((1, 1, 3, 32, 32), 200).byte())
-    whole = [m.frames for m in stage.clips.make(WebClipRequest("turn left", seed=3, steps=3, image=picture))]
+    whole = [m.frames for m in page.clips.make(WebClipRequest("turn left", seed=3, steps=3, image=picture))]
     assert np.abs(film[0].numpy().astype(int) - whole[-1]).max() <= 1
 
 
 @pytest.mark.browser
 def test_the_page_dreams_a_clip(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str], tmp_path: Path
+    tab: Callable[..., Tab], serve_config: Callable[..., str], tmp_path: Path
 ) -> None:
     maker = Maker(pause=0.03)
-    page = tab(address=serve_stage(stage_of(maker)), ready="#prompt")
-    done, state = "Number(document.querySelector('#clip-bar').ariaValueNow)", "dreamwalk.studio.film"
+    page = tab(address=serve_config(config_of(maker)), ready="#prompt")
+    done, state = "Number(document.querySelector('#clip-bar').ariaValueNow)", "dreamwalk.clipForm.film"
     assert page.page.locator("h1:visible").inner_text() == "Say a dream"
     assert page.page.locator("#dream").is_disabled()
     page.page.click("#examples button:has-text('a green hall')")
-    page.type("#wish-seed", "120")
-    page.type("#wish-steps", "20")
+    page.type("#request-seed", "120")
+    page.type("#request-steps", "20")
     page.page.keyboard.press("Enter")
     page.until(f"{done} > 20 && {done} < 90")
     assert "step" in page.page.locator("#clip-step").inner_text()
@@ -262,24 +262,24 @@ def test_the_page_dreams_a_clip(
         page.page.click("#clip-save")
     assert download.value.suggested_filename == "a-green-hall-seed120.mp4"
     page.page.click("#go-on")
-    page.until("dreamwalk.studio.under !== null")
+    page.until("dreamwalk.clipForm.under !== null")
     page.page.keyboard.press("Escape")
-    page.until("dreamwalk.studio.under === null")
+    page.until("dreamwalk.clipForm.under === null")
     wait_for(lambda: maker.ended == 2)
     follow = maker.requests[-1].image
     assert follow is not None and (follow == 120).all(), "it goes on from the last frame, to the pixel"
     Image.new("RGB", (400, 100), (250, 10, 10)).save(tmp_path / "red.png")
     page.page.set_input_files("#pick-picture", tmp_path / "red.png")
-    page.until("dreamwalk.studio.image?.startsWith('data:image/png')")
+    page.until("dreamwalk.clipForm.image?.startsWith('data:image/png')")
     page.type("#prompt", "x" * 41)
     assert page.page.locator("#dream").is_disabled()
 
 
 @pytest.mark.browser
 def test_words_that_the_model_never_saw_are_marked(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str]
+    tab: Callable[..., Tab], serve_config: Callable[..., str]
 ) -> None:
-    page = tab(address=serve_stage(stage_of(Maker())), ready="#prompt")
+    page = tab(address=serve_config(config_of(Maker())), ready="#prompt")
     page.page.keyboard.type("A red pizza, and a Hall. Put a cat")
     assert page.page.locator("#marks mark").all_inner_texts() == ["pizza", "cat"]
     assert page.page.locator("#strange").inner_text().startswith("It was never shown pizza and cat,")
@@ -301,19 +301,19 @@ def test_words_that_the_model_never_saw_are_marked(
 
 @pytest.mark.browser
 def test_a_model_of_any_words_has_no_strange_ones(
-    tab: Callable[..., Tab], serve_stage: Callable[..., str]
+    tab: Callable[..., Tab], serve_config: Callable[..., str]
 ) -> None:
-    clips = replace(stage_of(Maker()).clips, vocabulary={})  # type: ignore[type-var]
-    page = tab(address=serve_stage(Stage("any.words", clips=clips)), ready="#prompt")
+    clips = replace(config_of(Maker()).clips, vocabulary={})  # type: ignore[type-var]
+    page = tab(address=serve_config(AppConfig("any.words", clips=clips)), ready="#prompt")
     page.page.keyboard.type("a cat surfing on a pizza")
     assert page.page.locator("#marks mark").count() == 0 and page.page.locator("#strange").is_hidden()
     assert page.page.locator("#vocabulary").is_hidden()
 
 
 def test_the_shipped_clips_tell_their_words() -> None:
-    from dreamwalk.commands.play import open_stage
+    from dreamwalk.commands.play import open_app
 
-    clips = open_stage("moviegen.doom", "cpu").clips
+    clips = open_app("moviegen.doom", "cpu").clips
     assert clips is not None
     known = {word for phrases in clips.vocabulary.values() for phrase in phrases for word in phrase.split()}
     assert {"walk", "marble", "torch", "brick", "backwards"} <= known

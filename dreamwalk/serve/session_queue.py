@@ -12,7 +12,7 @@ class Full(Exception):
     """Every seat is taken and the queue is full."""
 
 
-class Lobby:
+class SessionQueue:
     """Seats for sessions, first come, first served. Belongs to one event loop."""
 
     def __init__(self, seats: int, *, queue: int = 32) -> None:

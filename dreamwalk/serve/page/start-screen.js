@@ -10,7 +10,7 @@ export function readSeed(words) {
   return Number.isFinite(number) ? Math.min(number, MOST_SEED) : 0;
 }
 
-export class Gate {
+export class StartScreen {
   constructor({ begin }) {
     const find = (id) => document.getElementById(id);
     this.begin = begin;
@@ -18,9 +18,9 @@ export class Gate {
     this.front = 0;
     this.chosen = 0;
     this.images = [];
-    this.seed = find("gate-seed");
+    this.seed = find("start-seed");
     this.seed.value = drawSeed();
-    find("gate-dice").addEventListener("click", () => (this.seed.value = drawSeed()));
+    find("start-dice").addEventListener("click", () => (this.seed.value = drawSeed()));
     find("enter").addEventListener("click", () => this.go(this.images.length ? this.chosen : null));
     const strip = find("starts");
     find("earlier").addEventListener("click", () => strip.scrollBy({ left: -strip.clientWidth * 0.7 }));
@@ -101,7 +101,7 @@ export class Gate {
 
   /** Nobody touches anything: let the backdrop move on. */
   wander() {
-    const idle = performance.now() - this.touched > 6000 && document.body.dataset.screen === "gate";
+    const idle = performance.now() - this.touched > 6000 && document.body.dataset.screen === "start";
     if (idle && this.images.length > 1 && !document.hidden) this.choose((this.chosen + 1) % this.images.length);
   }
 

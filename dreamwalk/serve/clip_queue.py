@@ -35,13 +35,13 @@ import numpy as np
 from PIL import Image
 
 from dreamwalk.errors import UserError
-from dreamwalk.images import fit
-from dreamwalk.serve.film import Film
+from dreamwalk.images import fit_image
+from dreamwalk.serve.app_config import Clips, WebClipRequest
 from dreamwalk.serve.frames import encode_picture
-from dreamwalk.serve.lobby import Full, Lobby
 from dreamwalk.serve.player import sentence
 from dreamwalk.serve.protocol import MAX_MESSAGE, read_array
-from dreamwalk.serve.stage import Clips, WebClipRequest
+from dreamwalk.serve.recording_store import Film
+from dreamwalk.serve.session_queue import Full, SessionQueue
 from dreamwalk.temporary import TemporaryFolder
 from dreamwalk.validation import decode_json
 
@@ -66,7 +66,7 @@ def parse_clip_request(body: bytes, clips: Clips) -> WebClipRequest:
         prompt=prompt,
         negative=_checked(request.negative, "negative", clips),
         steps=request.steps or clips.steps,
-        image=None if request.image is None else fit(request.image, clips.size),
+        image=None if request.image is None else fit_image(request.image, clips.size),
     )
 
 
@@ -82,11 +82,11 @@ def _checked(text: str, field: str, clips: Clips) -> str:
     return text
 
 
-class Studio:
+class ClipQueue:
     """Makes the clips of one server, one at a time; the others wait in line."""
 
     def __init__(self, clips: Clips) -> None:
-        self.clips, self._lobby = clips, Lobby(1, queue=16)
+        self.clips, self._queue = clips, SessionQueue(1, queue=16)
 
     async def events(self, request: WebClipRequest) -> AsyncIterator[bytes]:
         """The lines of an answer. Closing it gives the place up."""
@@ -107,9 +107,9 @@ class Studio:
                 loop.call_soon_threadsafe(said.put_nowait, event)
 
         try:
-            await self._lobby.enter(lambda place: said.put_nowait({"type": "queued", "position": place}))
+            await self._queue.enter(lambda place: said.put_nowait({"type": "queued", "position": place}))
             make = partial(_make, self.clips, request, post=post, gone=gone)
-            self._lobby.work(make, name="dreamwalk-clip")
+            self._queue.work(make, name="dreamwalk-clip")
             await loop.create_future()  # until `events` has said all, or nobody listens any more
         except Full:
             said.put_nowait({"type": "error", "message": "many others wait for a clip: try again later"})

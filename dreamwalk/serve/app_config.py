@@ -15,7 +15,7 @@ from dreamwalk.world import ActionSchema, World
 
 
 @dataclass(frozen=True)
-class Start:
+class GalleryStart:
     """One place to begin, as the gallery shows it."""
 
     name: str
@@ -76,7 +76,7 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Stage:
+class AppConfig:
     """What one server shows. Each browser tab gets worlds of its own from the two factories."""
 
     title: str
@@ -85,7 +85,7 @@ class Stage:
     """A fresh dream; the weights are shared inside. Called in the session's own thread."""
     game: Callable[[], World] | None = None
     """A fresh real game, which may take a while to open. Called in the session's own thread."""
-    starts: list[Start] = field(default_factory=list)
+    starts: list[GalleryStart] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Lines of the about panel: what this is, minutes of training, hardware."""
     picture: str = ""

@@ -17,8 +17,8 @@ import numpy as np
 
 from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps
 from dreamwalk.errors import UserError
-from dreamwalk.images import fit
-from dreamwalk.serve.stage import Stage
+from dreamwalk.images import fit_image
+from dreamwalk.serve.app_config import AppConfig
 from dreamwalk.world import ActionSchema, World
 
 WARM_STEPS = 2
@@ -27,7 +27,7 @@ TOGETHER = 500
 
 
 @dataclass(frozen=True)
-class Shot:
+class Frame:
     """What is shown after one step."""
 
     pictures: list[np.ndarray]
@@ -98,18 +98,18 @@ class _Actor:
         return np.asarray(self._log, np.float32).reshape(-1, size)
 
 
-class Scene:
+class WorldPair:
     """The worlds of one session. Not thread-safe: it belongs to the session's worker."""
 
-    def __init__(self, stage: Stage, *, gone: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, config: AppConfig, *, gone: Callable[[], bool] = lambda: False) -> None:
         """Open the dream, or the game where there is none; long work is left undone when `gone` says that
         nobody waits for it any more."""
-        self._stage, self._open_game, self._gone = stage, stage.game, gone
-        self._dream = _Actor("dream", stage.dream()) if stage.dream else None
-        self._game = _Actor("game", stage.game()) if stage.game and not stage.dream else None
+        self._config, self._open_game, self._gone = config, config.game, gone
+        self._dream = _Actor("dream", config.dream()) if config.dream else None
+        self._game = _Actor("game", config.game()) if config.game and not config.dream else None
         self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
         self.view = self._main.name
-        self.views = (*(["dream"] if stage.dream else []), *(["game"] if stage.game else []))
+        self.views = (*(["dream"] if config.dream else []), *(["game"] if config.game else []))
         self.views += ("both",) if len(self.views) == 2 else ()
         self.seed = 0
         self.aligned = True
@@ -122,7 +122,7 @@ class Scene:
     def title(self) -> str:
         """Name of what is shown: the dream's, or the real game's where that is seen alone."""
         alone = self._dream is not None and self.view == "game"
-        return self._stage.game_title if alone else self._stage.title
+        return self._config.game_title if alone else self._config.title
 
     @property
     def schema(self) -> ActionSchema:
@@ -170,25 +170,25 @@ class Scene:
             if not self._gone():
                 self._main.step(still)
 
-    def begin(self, seed: int, start: dict[str, Any]) -> Shot:
+    def begin(self, seed: int, start: dict[str, Any]) -> Frame:
         """Reset both worlds. A start from a picture is for the dream; the game then begins where it likes."""
         self._owed.clear()
         self.seed, self._start, self.aligned = seed, start, "image" not in start
         if "image" in start:
             if self._dream is None:
                 raise UserError("only a dream can begin from a picture, and this stage has none")
-            start = {**start, "image": fit(start["image"], self.size)}
+            start = {**start, "image": fit_image(start["image"], self.size)}
             self.view = "dream" if self.view == "game" else self.view
         if self._dream:
             self._dream.reset(seed, start)
         if self._game:
             self._reset_game(self._game)
-        return self._shot()
+        return self._newest_frame()
 
     def _reset_game(self, game: _Actor) -> None:
         game.reset(self.seed, {name: value for name, value in self._start.items() if name != "image"})
 
-    def advance(self, vector: np.ndarray) -> Shot:
+    def advance(self, vector: np.ndarray) -> Frame:
         """Step what is shown; the shadow's step is owed until `settle`."""
         self.settle()
         ended = False
@@ -196,7 +196,7 @@ class Scene:
             ended = actor.step(vector) or ended
         if self._open_game and self.view == "dream" and len(self._owed) < MAX_ACTIONS:
             self._owed.append(vector)
-        return self._shot(ended)
+        return self._newest_frame(ended)
 
     def settle(self) -> None:
         """Let the shadow catch up, if it was ever looked at. It is left behind when it raises or its episode
@@ -207,7 +207,7 @@ class Scene:
             if game.live:
                 game.follow(np.stack(owed))
 
-    def look(self, view: str) -> Shot:
+    def look(self, view: str) -> Frame:
         """Show another view; UserError when this stage does not have it or its game has stopped."""
         if view not in self.views:
             raise UserError(f"this stage has no view '{view}': it has {', '.join(self.views)}")
@@ -218,12 +218,12 @@ class Scene:
             raise UserError("the real game is over: press R to begin again")
         if self.view == "game" and view != "game":
             assert self._dream and self._game
-            seen = {"image": fit(self._game.frame, self._dream.frame.shape[:2])}
+            seen = {"image": fit_image(self._game.frame, self._dream.frame.shape[:2])}
             pose = {} if self._game.pose is None else {"world_from_camera": self._game.pose.tolist()}
             self._dream.reset(self.seed, seen | pose)
             self.aligned = True
         self.view = view
-        return self._shot()
+        return self._newest_frame()
 
     def sleeps(self, view: str) -> bool:
         """Whether showing this view starts the game, which takes a moment."""
@@ -272,7 +272,7 @@ class Scene:
         shown = {"dream": [self._dream], "game": [self._game], "both": [self._dream, self._game]}[self.view]
         return [actor for actor in shown if actor]
 
-    def _shot(self, ended: bool = False) -> Shot:
+    def _newest_frame(self, ended: bool = False) -> Frame:
         shown = self._shown()
         stages = {name: ms for actor in shown for name, ms in actor.stages.items()}
-        return Shot(self.pictures, stages, ended)
+        return Frame(self.pictures, stages, ended)

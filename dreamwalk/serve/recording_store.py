@@ -9,10 +9,10 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image
 
 from dreamwalk.data.h264 import VideoWriter
 from dreamwalk.data.walks import Walk, write_walk
+from dreamwalk.images import fit_image
 from dreamwalk.temporary import TemporaryFolder
 
 MAX_SECONDS = 600.0
@@ -28,9 +28,9 @@ class Film:
         self.path, self.fps, self.frames = path, fps, 0
         height, width = _beside(pictures).shape[:2]
         factor = max(1, -(-MIN_HEIGHT // height))
-        self._size = (width * factor // 2 * 2, height * factor // 2 * 2)
+        self._size = height * factor // 2 * 2, width * factor // 2 * 2
         fast = {"preset": "veryfast", "crf": "18"}
-        self._writer = VideoWriter(path, size=self._size[::-1], fps=fps, options=fast)
+        self._writer = VideoWriter(path, size=self._size, fps=fps, options=fast)
 
     @property
     def full(self) -> bool:
@@ -39,7 +39,7 @@ class Film:
 
     def add(self, pictures: list[np.ndarray]) -> None:
         """Append one frame."""
-        self._writer.add(_within(_beside(pictures), *self._size))
+        self._writer.add(fit_image(_beside(pictures), self._size))
         self.frames += 1
 
     def finish(self) -> None:
@@ -52,7 +52,7 @@ class Film:
         self.path.unlink(missing_ok=True)
 
 
-class Shelf:
+class RecordingStore:
     """The films of one server: a temporary folder that keeps the newest. Safe to share between threads."""
 
     def __init__(self, keep: int = 64) -> None:
@@ -102,22 +102,8 @@ class Shelf:
 def _beside(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures side by side at the height of the first."""
     height = pictures[0].shape[0]
-    rows = [p if p.shape[0] == height else _scaled(p, height / p.shape[0]) for p in pictures]
-    return np.concatenate(rows, axis=1)
-
-
-def _within(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture scaled to fit and centred on black."""
-    h, w = picture.shape[:2]
-    scaled = _scaled(picture, min(height / h, width / w))[:height, :width]
-    if scaled.shape[:2] == (height, width):
-        return scaled
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - scaled.shape[0]) // 2, (width - scaled.shape[1]) // 2
-    canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
-    return canvas
-
-
-def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    widths = [max(1, round(picture.shape[1] * height / picture.shape[0])) for picture in pictures]
+    sizes = [(height, width) for width in widths]
+    return np.concatenate(
+        [fit_image(*sized, "stretch") for sized in zip(pictures, sizes, strict=True)], axis=1
+    )
