@@ -20,6 +20,11 @@ from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive, Signed
 
 Action = Mapping[str, np.ndarray]
+Info = dict[str, Any]
+Seen = tuple[np.ndarray, Info]
+"""What `reset` gives: a frame uint8 `(h, w, 3)` and what is known of it."""
+Stepped = tuple[np.ndarray, float, bool, bool, Info]
+"""What `step` gives: a frame, reward, terminated, truncated and info."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +144,8 @@ class ActionSchema:
         """A short reading of a vector, for captions and overlays: `forward yaw +8`."""
         action = self.unpack(vector)
         parts = [name for name, held in zip(self.buttons, action.get("buttons", ()), strict=True) if held]
-        parts += [
-            f"{name} {value:+.3g}"
-            for name, value in zip(self.axes, action.get("axes", ()), strict=True)
-            if value
-        ]
+        axes = zip(self.axes, action.get("axes", ()), strict=True)
+        parts += [f"{name} {value:+.3g}" for name, value in axes if value]
         return " ".join(parts) or "stay"
 
 
@@ -166,10 +168,10 @@ class World(gymnasium.Env):
         """A snapshot from which `restore` continues exactly as if nothing had happened."""
 
     @abstractmethod
-    def restore(self, state: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def restore(self, state: Any) -> Seen:
         """Go back to a snapshot; returns the observation and info that belonged to it."""
 
-    def follow(self, vectors: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def follow(self, vectors: np.ndarray) -> Stepped:
         """Take a step for each action vector `(k, size)`, k at least 1, of which only the last is looked at.
 
         Returns what that step returned, or the one that the episode ended with. Worlds that draw slowly can

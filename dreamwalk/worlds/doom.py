@@ -25,7 +25,7 @@ from vizdoom import Button, GameVariable
 from dreamwalk.cameras import camera_rays, intrinsics_matrix
 from dreamwalk.errors import UserError
 from dreamwalk.temporary import TemporaryFolder
-from dreamwalk.world import Action, ActionSchema, World, known_render_mode
+from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World, known_render_mode
 from dreamwalk.worlds.levels import level_named
 from dreamwalk.worlds.scenery import PLACED, PLACED_CLASS, Level
 
@@ -35,7 +35,7 @@ DOOM_ACTIONS = ActionSchema(
 """`left` and `right` step sideways; `place` puts an object in front of the player, and it stays."""
 WIDTH, HEIGHT = 640, 480
 DEPTH_STEP, DEPTH_OFFSET = 7.159, 14.5
-SKY_LEVEL = 255
+SKY_STEP = 255
 TURN_QUANTUM = 180 / 32768
 PITCH_RANGE = (-32.0, 56.0)
 REACH = 32768
@@ -43,20 +43,13 @@ REACH = 32768
 SETTLE_TICS = 20
 PLACE = DOOM_ACTIONS.buttons.index("place")
 BUTTONS = (
-    Button.MOVE_FORWARD,
-    Button.MOVE_BACKWARD,
-    Button.MOVE_LEFT,
-    Button.MOVE_RIGHT,
-    Button.TURN_LEFT_RIGHT_DELTA,
-    Button.LOOK_UP_DOWN_DELTA,
+    *(Button.MOVE_FORWARD, Button.MOVE_BACKWARD, Button.MOVE_LEFT, Button.MOVE_RIGHT),
+    *(Button.TURN_LEFT_RIGHT_DELTA, Button.LOOK_UP_DOWN_DELTA),
 )
-POSE = (
-    GameVariable.CAMERA_POSITION_X,
-    GameVariable.CAMERA_POSITION_Y,
-    GameVariable.CAMERA_POSITION_Z,
-    GameVariable.CAMERA_ANGLE,
-    GameVariable.CAMERA_PITCH,
-)
+POSE = [
+    getattr(GameVariable, f"CAMERA_{name}")
+    for name in ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH")
+]
 _STARTING = threading.Lock()
 Pose = tuple[float, float, float]
 
@@ -101,11 +94,9 @@ class Doom(World):
         self._placing = False
         self._pitch = 0.0  # the engine's own is as old as its last drawn tic
         self._frame = np.zeros((height, width, 3), np.uint8)
-        self._info: dict[str, Any] = {}
+        self._info: Info = {}
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Seen:
         super().reset(seed=seed)
         options = options or {}
         if "pose" in options:
@@ -117,7 +108,7 @@ class Doom(World):
         self._begin(int(self.np_random.integers(1 << 31)), pose)
         return self._look()
 
-    def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> Stepped:
         if not self._info:
             raise UserError("a world starts with reset(): call it once before the first step()")
         self._act(self.actions.pack(action))
@@ -131,14 +122,14 @@ class Doom(World):
         history = np.asarray(self._history, np.float32).reshape(-1, self.actions.size)
         return {"episode": self._episode, "history": history, "random": self.np_random.bit_generator.state}
 
-    def restore(self, state: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    def restore(self, state: dict[str, Any]) -> Seen:
         """Replays the episode: the engine's own save games are not exact. About 0.2 ms per step gone by."""
         self._begin(*state["episode"])
         self._replay(state["history"])
         self.np_random.bit_generator.state = state["random"]
         return self._look()
 
-    def follow(self, vectors: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def follow(self, vectors: np.ndarray) -> Stepped:
         """See `World.follow`; about 0.2 ms per step."""
         self._replay(np.stack([self.actions.pack(self.actions.unpack(vector)) for vector in vectors]))
         frame, info = self._look()
@@ -216,7 +207,7 @@ class Doom(World):
         in_box = (depth > 0) & (depth < reach) & (abs(across) < PLACED.radius + 4) & (abs(down) < 15)
         return not in_box.any()
 
-    def _look(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def _look(self) -> Seen:
         """The frame and info of the engine's present state."""
         state = self.game.get_state()
         x, y, z, heading, pitch = state.game_variables
@@ -228,14 +219,11 @@ class Doom(World):
         cy = height / 2 - fy * math.tan(math.radians(pitch))
         intrinsics = intrinsics_matrix(fx, fy, cx=width / 2, cy=cy)
         assert state.depth_buffer is not None
-        levels = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
+        steps = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
         planes = [height - z for height in self.level.heights]
-        self._info = {
-            "world_from_camera": pose_matrix((x, y, z), heading),
-            "intrinsics": intrinsics,
-            "depth": exact_depth(levels, intrinsics, planes=planes),
-            "level": self.level.name,
-        }
+        depth = exact_depth(steps, intrinsics, planes=planes)
+        self._info = {"world_from_camera": pose_matrix((x, y, z), heading), "intrinsics": intrinsics}
+        self._info |= {"depth": depth, "level": self.level.name}
         return self._frame.copy(), dict(self._info)
 
 
@@ -257,10 +245,10 @@ def pose_matrix(eye: tuple[float, float, float], heading: float) -> np.ndarray:
     return np.array([[s, 0, c, x], [-c, 0, s, y], [0, -1, 0, z], [0, 0, 0, 1]], np.float32)
 
 
-def exact_depth(levels: np.ndarray, intrinsics: np.ndarray, *, planes: list[float]) -> np.ndarray:
-    """Planar depth (h, w) float32 from the engine's 8-bit levels and the planes above (or below) the eye."""
-    coarse = (DEPTH_STEP * levels + DEPTH_OFFSET).astype(np.float32)
-    rise = -camera_rays(intrinsics, levels.shape)[..., 1]
+def exact_depth(steps: np.ndarray, intrinsics: np.ndarray, *, planes: list[float]) -> np.ndarray:
+    """Planar depth (h, w) float32 from the engine's 8-bit steps and the planes above (or below) the eye."""
+    coarse = (DEPTH_STEP * steps + DEPTH_OFFSET).astype(np.float32)
+    rise = -camera_rays(intrinsics, steps.shape)[..., 1]
     depth, nearest = coarse.copy(), np.full_like(coarse, 0.55 * DEPTH_STEP + 0.25)
     for height in planes:
         with np.errstate(divide="ignore"):
@@ -268,7 +256,7 @@ def exact_depth(levels: np.ndarray, intrinsics: np.ndarray, *, planes: list[floa
         distance = np.abs(plane - coarse)
         near = distance < nearest
         depth[near], nearest[near] = plane[near], distance[near]
-    depth[levels == SKY_LEVEL] = 0
+    depth[steps == SKY_STEP] = 0
     return depth
 
 
@@ -304,7 +292,7 @@ def _open_game(level: Level, folder: Path) -> vizdoom.DoomGame:
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_episode_timeout(0)
     game.set_available_buttons(list(BUTTONS))
-    game.set_available_game_variables(list(POSE))
+    game.set_available_game_variables(POSE)
     hidden = ("hud", "weapon", "crosshair", "decals", "particles", "effects_sprites", "messages", "corpses")
     for part in (*hidden, "screen_flashes"):
         getattr(game, f"set_render_{part}")(False)

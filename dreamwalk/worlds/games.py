@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image
-from dreamwalk.world import Action, ActionSchema, World
+from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World
 from dreamwalk.worlds.game_actions import meanings, translate
 
 
@@ -58,21 +58,19 @@ class Game(World):
         self._seed: int | None = None
         self._history: list[np.ndarray] = []
         self._frame = np.zeros((*size, 3), np.uint8)
-        self._info: dict[str, Any] = {}
+        self._info: Info = {}
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Seen:
         super().reset(seed=seed)
         self._seed = seed if seed is not None else int(self.np_random.integers(1 << 31))
         self._history = []
         observation, self._info = self.env.reset(seed=self._seed, options=options)
         return self._show(observation)
 
-    def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> Stepped:
         return self._act(self.actions.pack(action))
 
-    def _act(self, vector: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def _act(self, vector: np.ndarray) -> Stepped:
         self._history.append(vector)
         native = self._translation.native(vector)
         total = 0.0
@@ -88,13 +86,10 @@ class Game(World):
         return self._frame.copy()
 
     def state(self) -> dict[str, Any]:
-        return {
-            "seed": self._seed,
-            "history": list(self._history),
-            "random": self.np_random.bit_generator.state,
-        }
+        random = self.np_random.bit_generator.state
+        return {"seed": self._seed, "history": list(self._history), "random": random}
 
-    def restore(self, state: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    def restore(self, state: dict[str, Any]) -> Seen:
         frame, info = self.reset(seed=state["seed"])
         for vector in state["history"]:
             frame, _, _, _, info = self._act(vector)
@@ -104,7 +99,7 @@ class Game(World):
     def close(self) -> None:
         self.env.close()
 
-    def _show(self, observation: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def _show(self, observation: Any) -> Seen:
         picture = observation if self._pixels else self.env.render()
         self._frame = fit_image(as_frame(picture), self.size, self.fit)
         return self._frame.copy(), dict(self._info)

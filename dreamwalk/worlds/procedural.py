@@ -97,45 +97,30 @@ def procedural(seed: int) -> Level:
     begin = slots[0].cell
     things.append(Thing(begin.x0 + 40, (begin.y0 + begin.y1) // 2, PLAYER_START))
     heights = {cell.floor for cell in cells} | {cell.ceiling for cell in cells if cell.top != SKY}
-    return Level(
-        name=f"procedural:{seed}",
-        wad=pack_level(cells, things),
-        rooms=tuple(rooms),
-        doors=tuple(doors),
-        obstacles=tuple(obstacles),
-        heights=tuple(sorted(heights)),
-    )
+    known = {"rooms": tuple(rooms), "doors": tuple(doors), "obstacles": tuple(obstacles)}
+    return Level(f"procedural:{seed}", pack_level(cells, things), heights=tuple(sorted(heights)), **known)
 
 
 def _slot(random: np.random.Generator, column: int, row: int) -> _Slot:
     """A room that covers the middle of its slot, so that a straight corridor meets its neighbours."""
     low_x, low_y, high_x, high_y = (random.integers(6, 14, 4) * GRID).tolist()
     x, y = column * PITCH, row * PITCH
+    box = x - low_x, y - low_y, x + high_x, y + high_y
     floor = int(random.integers(-3, 4)) * 8
     words = str(random.choice(list(WALLS)))
     open_air = random.random() < 0.25
-    cell = Cell(
-        x - low_x,
-        y - low_y,
-        x + high_x,
-        y + high_y,
-        floor=floor,
-        ceiling=floor + int(random.choice([112, 128, 128, 160, 192])),
-        light=int(random.integers(160, 256)) if not open_air else 255,
-        wall=WALLS[words],
-        flat=str(random.choice(FLOORS)),
-        top=SKY if open_air else str(random.choice(CEILINGS)),
-    )
-    return _Slot(column, row, cell, words)
+    ceiling = floor + int(random.choice([112, 128, 128, 160, 192]))
+    light = int(random.integers(160, 256)) if not open_air else 255
+    flat = str(random.choice(FLOORS))
+    top = SKY if open_air else str(random.choice(CEILINGS))
+    return _Slot(column, row, Cell(*box, floor, ceiling, light, WALLS[words], flat, top), words)
 
 
 def _links(slots: list[_Slot], random: np.random.Generator) -> list[tuple[int, int]]:
     """Which neighbours are joined: a random tree over all rooms, and some more to close loops."""
+    away = lambda i, k: (slots[k].column - slots[i].column, slots[k].row - slots[i].row)
     pairs = [
-        (i, k)
-        for i, a in enumerate(slots)
-        for k, b in enumerate(slots)
-        if (b.column - a.column, b.row - a.row) in ((1, 0), (0, 1))
+        pair for pair in itertools.product(range(len(slots)), repeat=2) if away(*pair) in ((1, 0), (0, 1))
     ]
     group = list(range(len(slots)))
     links = []
@@ -158,24 +143,14 @@ def _corridor(first: _Slot, second: _Slot, random: np.random.Generator) -> list[
     steps = max(1, min((end - start) // 48, 6))
     stops = np.linspace(start, end, steps + 1).round().astype(int).tolist()
     rise = (b.floor - a.floor) / (steps + 1)
-    style = Cell(
-        0,
-        0,
-        0,
-        0,
-        ceiling=max(a.floor, b.floor) + int(random.choice([88, 104])),
-        light=int(random.integers(176, 240)),
-        wall=str(random.choice(TRIMS)),
-        flat=str(random.choice(FLOORS)),
-        top=str(random.choice(CEILINGS)),
-    )
+    ceiling = max(a.floor, b.floor) + int(random.choice([88, 104]))
+    light = int(random.integers(176, 240))
+    wall, flat, top = (str(random.choice(names)) for names in (TRIMS, FLOORS, CEILINGS))
     cells = []
     for k, (low, high) in enumerate(itertools.pairwise(stops)):
-        box = (
-            (low, centre - half, high, centre + half) if across else (centre - half, low, centre + half, high)
-        )
-        x0, y0, x1, y1 = box
-        cells.append(replace(style, x0=x0, y0=y0, x1=x1, y1=y1, floor=a.floor + round(rise * (k + 1))))
+        sides = centre - half, centre + half
+        box = (low, sides[0], high, sides[1]) if across else (sides[0], low, sides[1], high)
+        cells.append(Cell(*box, a.floor + round(rise * (k + 1)), ceiling, light, wall, flat, top))
     return cells
 
 
@@ -189,17 +164,13 @@ def _furnish(room: Cell, random: np.random.Generator) -> tuple[list[Cell], list[
     y = (room.y0 + room.y1) // 2 + int(random.integers(-1, 2)) * GRID
     half = 24 if kind == "block" else 64
     x0, y0, x1, y1 = x - half, y - half, x + half, y + half
-    pieces = [
-        replace(room, x1=x0),
-        replace(room, x0=x1),
-        replace(room, x0=x0, x1=x1, y1=y0),
-        replace(room, x0=x0, x1=x1, y0=y1),
-    ]
+    middle = replace(room, x0=x0, x1=x1)
+    pieces = [replace(room, x1=x0), replace(room, x0=x1), replace(middle, y1=y0), replace(middle, y0=y1)]
     if kind == "block":
         return pieces, [(x, y, 36)]
     raised = room.floor + int(random.choice([-16, -8, 8, 16]))
     flat = str(random.choice(FLOORS))
-    return [*pieces, replace(room, x0=x0, y0=y0, x1=x1, y1=y1, floor=raised, flat=flat)], []
+    return [*pieces, replace(middle, y0=y0, y1=y1, floor=raised, flat=flat)], []
 
 
 def _corner(room: Cell, random: np.random.Generator) -> tuple[int, int]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from gymnasium import spaces
 
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
-from dreamwalk.world import Action, ActionSchema, World
+from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World
 
 
 class Recording(World):
@@ -29,13 +27,11 @@ class Recording(World):
         self.action_space = schema.space
         self._index = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Seen:
         super().reset(seed=seed)
         return self.restore(0)
 
-    def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action) -> Stepped:
         frame, info = self.restore(min(self._index + 1, len(self.clip) - 1))
         return frame, 0.0, False, self._index == len(self.clip) - 1, info
 
@@ -45,9 +41,9 @@ class Recording(World):
     def state(self) -> int:
         return self._index
 
-    def restore(self, state: int) -> tuple[np.ndarray, dict[str, Any]]:
+    def restore(self, state: int) -> Seen:
         self._index = state
-        info: dict[str, Any] = {"recorded": self.clip.actions[state].copy()}
+        info: Info = {"recorded": self.clip.actions[state].copy()}
         for name in ("world_from_camera", "intrinsics", "depth"):
             array = getattr(self.clip, name)
             if array is not None:

@@ -76,20 +76,14 @@ class Landmark:
     options: str = ""
 
 
+_SPRITES = {
+    **{"leafy tree": "SMIT", "bare tree": "TRE2", "blue torch": "TBLU", "green torch": "TGRN"},
+    **{"red torch": "TRED", "tech lamp": "TLMP", "tech column": "ELEC", "green pillar": "COL1"},
+    **{"red pillar": "COL3", "candelabra": "CBRA"},
+}
 LANDMARKS = {
-    mark.words: mark
-    for mark in (
-        Landmark(15001, "leafy tree", "SMIT"),
-        Landmark(15002, "bare tree", "TRE2", 24),
-        Landmark(15003, "blue torch", "TBLU"),
-        Landmark(15004, "green torch", "TGRN"),
-        Landmark(15005, "red torch", "TRED"),
-        Landmark(15006, "tech lamp", "TLMP"),
-        Landmark(15007, "tech column", "ELEC"),
-        Landmark(15008, "green pillar", "COL1"),
-        Landmark(15009, "red pillar", "COL3"),
-        Landmark(15010, "candelabra", "CBRA"),
-    )
+    words: Landmark(15001 + k, words, sprite, radius=24 if words == "bare tree" else 16)
+    for k, (words, sprite) in enumerate(_SPRITES.items())
 }
 PLACED = Landmark(15100, "golden pillar", "COL3", 24, 'Translation "168:191=160:167"')
 PLACED_CLASS = "DreamPlaced"
@@ -124,12 +118,7 @@ def sky() -> bytes:
 def pack_level(cells: list[Cell], things: list[Thing], *, panels: Sequence[Panel] = ()) -> bytes:
     """The WAD of a map with our actors and sky."""
     mapinfo = b'map MAP01 "dreamwalk" { sky1 = "DWSKY", 0 }\n'
-    lumps = [
-        ("DECORATE", actors()),
-        ("MAPINFO", mapinfo),
-        ("TX_START", b""),
-        ("DWSKY", sky()),
-        ("TX_END", b""),
-    ]
+    lumps = [("DECORATE", actors()), ("MAPINFO", mapinfo)]
+    lumps += [("TX_START", b""), ("DWSKY", sky()), ("TX_END", b"")]
     lumps += [("MAP01", b""), ("TEXTMAP", write_textmap(cells, things, panels=panels)), ("ENDMAP", b"")]
     return write_wad(lumps)

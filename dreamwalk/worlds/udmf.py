@@ -66,14 +66,8 @@ def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], *, panels: Seq
     """The TEXTMAP lump of cells that do not overlap."""
     text = _Textmap()
     for cell in cells:
-        text.add(
-            "sector",
-            heightfloor=cell.floor,
-            heightceiling=cell.ceiling,
-            lightlevel=cell.light,
-            texturefloor=cell.flat,
-            textureceiling=cell.top,
-        )
+        heights = {"heightfloor": cell.floor, "heightceiling": cell.ceiling, "lightlevel": cell.light}
+        text.add("sector", **heights, texturefloor=cell.flat, textureceiling=cell.top)
     for index, cell in enumerate(cells):
         for start, end in _edges(cell, cells, panels):
             back = _neighbour(start, end, index, cells)

@@ -12,51 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dreamwalk.worlds import steering as steer
 from dreamwalk.worlds.scenery import Door, Level, Room
-from dreamwalk.worlds.steering import (
-    AHEAD,
-    KEY_TURN,
-    MOUSE_TURN,
-    STAY,
-    WALL_NEAR,
-    Info,
-    Move,
-    Part,
-    Walker,
-    avoid,
-    clearance,
-    freer_side,
-    go_to,
-    hold,
-    place_of,
-    turn_by,
-)
+from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Info, Move, Part, Walker
 
 
 @dataclass(frozen=True)
 class Mix:
     """How often each kind of walk is drawn for a level kind, and how much it looks up and down (degrees)."""
 
-    shares: tuple[tuple[str, float], ...]
+    shares: dict[str, float]
     pitch: float = 0.0
 
 
 HOME = Mix(
-    (
-        ("tour", 0.24),
-        ("keys", 0.26),
-        ("mouse", 0.15),
-        ("return", 0.08),
-        ("look", 0.07),
-        ("push", 0.12),
-        ("place", 0.08),
-    )
+    {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12, "place": 0.08}
 )
-WILD = Mix(
-    (("tour", 0.3), ("keys", 0.2), ("mouse", 0.25), ("return", 0.1), ("look", 0.05), ("place", 0.1)),
-    pitch=12.0,
-)
-MAP = Mix((("keys", 0.35), ("mouse", 0.4), ("return", 0.1), ("look", 0.05), ("place", 0.1)), pitch=12.0)
+WILD = Mix({"tour": 0.3, "keys": 0.2, "mouse": 0.25, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
+MAP = Mix({"keys": 0.35, "mouse": 0.4, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 
 
 def mix_for(level: Level) -> Mix:
@@ -66,8 +39,8 @@ def mix_for(level: Level) -> Mix:
 
 def draw_kind(mix: Mix, random: np.random.Generator) -> str:
     """The name of a kind of walk, drawn by its share."""
-    names, shares = zip(*mix.shares, strict=True)
-    return names[random.choice(len(names), p=np.array(shares) / sum(shares))]
+    names, shares = list(mix.shares), np.array(list(mix.shares.values()))
+    return names[random.choice(len(names), p=shares / sum(mix.shares.values()))]
 
 
 def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float = 0.0) -> Walker:
@@ -76,16 +49,7 @@ def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float =
     Start it with `next` (that move means nothing), then send it the info of every frame for the move that
     follows. `pitch` is how far it looks up and down now and then, in degrees.
     """
-    walkers = {
-        "tour": _tour,
-        "keys": _keys,
-        "mouse": _mouse,
-        "return": _return,
-        "look": _look,
-        "push": _push,
-        "place": _place,
-    }
-    plan = walkers[kind](level, random)
+    plan = WALKERS[kind](level, random)
     return _glance(plan, random, pitch) if pitch and kind != "place" else plan
 
 
@@ -93,19 +57,12 @@ def _keys(level: Level, random: np.random.Generator) -> Walker:
     """Keys held and let go at random; careful people turn before a wall, others bump into it first."""
     info = yield STAY
     near = 20.0 if random.random() < 0.25 else random.uniform(50, 90)
+    ahead, still = ("forward",), ()
     patterns: list[tuple[tuple[str, ...], float, float]] = [
-        (("forward",), 0, 5),
-        (("forward",), 1, 4),
-        ((), 1, 1.5),
-        (("forward", "left"), 0, 0.5),
-        (("forward", "right"), 0, 0.5),
-        (("left",), 0, 1.2),
-        (("right",), 0, 1.2),
-        (("back",), 0, 2.0),
-        (("back",), 1, 0.8),
-        (("left",), 1, 0.3),
-        (("right",), -1, 0.3),
-        ((), 0, 1.0),
+        *[(ahead, 0, 5), (ahead, 1, 4), (still, 1, 1.5)],
+        *[((*ahead, "left"), 0, 0.5), ((*ahead, "right"), 0, 0.5)],
+        *[(("left",), 0, 1.2), (("right",), 0, 1.2), (("back",), 0, 2.0), (("back",), 1, 0.8)],
+        *[(("left",), 1, 0.3), (("right",), -1, 0.3), (still, 0, 1.0)],
     ]
     odds = np.array([weight for *_, weight in patterns])
     while True:
@@ -114,9 +71,9 @@ def _keys(level: Level, random: np.random.Generator) -> Walker:
         bumps = 0
         for _ in range(random.integers(2, 14)):
             if "forward" in held or not held:
-                bumps = bumps + 1 if clearance(info, (0.35, 0.65)) < near else 0
+                bumps = bumps + 1 if steer.clearance(info, (0.35, 0.65)) < near else 0
                 if bumps > (4 if near < 40 else 0):
-                    info = yield from avoid(info, random, near=near)
+                    info = yield from steer.avoid(info, random, near=near)
                     break
             info = yield move
 
@@ -128,9 +85,9 @@ def _mouse(level: Level, random: np.random.Generator) -> Walker:
     while True:
         if random.random() < 0.12:
             target = float(np.clip(random.normal(0, 8), -MOUSE_TURN, MOUSE_TURN))
-        ahead = clearance(info, (0.3, 0.7))
+        ahead = steer.clearance(info, (0.3, 0.7))
         if ahead < 110:
-            target = freer_side(info) * random.uniform(8, MOUSE_TURN)
+            target = steer.freer_side(info) * random.uniform(8, MOUSE_TURN)
         elif random.random() < 0.1:
             target = 0.0
         rate = float(np.clip(0.6 * rate + 0.4 * target + random.normal(0, 0.7), -MOUSE_TURN, MOUSE_TURN))
@@ -146,19 +103,19 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
     last: Door | None = None
     speed = KEY_TURN if random.random() < 0.75 else 14.0
     while True:
-        here = place_of(info)
+        here = steer.place_of(info)
         room = level.room_at(*here)
         near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
         choices = [d for d in near if d is not last] or near or list(level.doors)
         last = choices[random.integers(len(choices))]
-        info = yield from go_to(info, (last.x, last.y), random=random, speed=speed)
+        info = yield from steer.go_to(info, (last.x, last.y), random=random, speed=speed)
         there = level.rooms[last.second if level.rooms[last.first] is room else last.first]
         goal = _spot_in(level, there, random)
-        info = yield from go_to(info, goal, random=random, speed=speed)
+        info = yield from steer.go_to(info, goal, random=random, speed=speed)
         if random.random() < 0.3:
-            info = yield from turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
+            info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
         if random.random() < 0.2:
-            info = yield from hold(info, STAY, steps=int(random.integers(1, 5)))
+            info = yield from steer.hold(info, STAY, steps=int(random.integers(1, 5)))
 
 
 def _spot_in(level: Level, room: Room, random: np.random.Generator) -> tuple[float, float]:
@@ -176,10 +133,10 @@ def _look(level: Level, random: np.random.Generator) -> Walker:
     info = yield STAY
     while True:
         speed = KEY_TURN if random.random() < 0.7 else random.uniform(4, MOUSE_TURN)
-        info = yield from turn_by(info, random.choice([-1, 1]) * random.uniform(90, 400), speed=speed)
-        info = yield from hold(info, STAY, steps=int(random.integers(1, 5)))
-        if clearance(info, (0.3, 0.7)) > 150 and random.random() < 0.5:
-            info = yield from hold(info, AHEAD, steps=int(random.integers(2, 6)))
+        info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(90, 400), speed=speed)
+        info = yield from steer.hold(info, STAY, steps=int(random.integers(1, 5)))
+        if steer.clearance(info, (0.3, 0.7)) > 150 and random.random() < 0.5:
+            info = yield from steer.hold(info, AHEAD, steps=int(random.integers(2, 6)))
 
 
 def _push(level: Level, random: np.random.Generator) -> Walker:
@@ -195,47 +152,47 @@ def _push(level: Level, random: np.random.Generator) -> Walker:
             yield Move((), KEY_TURN if move.held[-1] != "right" else -KEY_TURN)
 
 
-def _retrace(trail: Iterable[np.ndarray], random: np.random.Generator, info: Info) -> Part:
+def _follow_back(trail: Iterable[np.ndarray], random: np.random.Generator, info: Info) -> Part:
     for point in trail:
-        info = yield from go_to(info, (float(point[0]), float(point[1])), random=random, speed=KEY_TURN)
+        info = yield from steer.go_to(info, (float(point[0]), float(point[1])), random=random, speed=KEY_TURN)
     return info
 
 
-def _return(level: Level, random: np.random.Generator) -> Walker:
+def _retrace(level: Level, random: np.random.Generator) -> Walker:
     """Walk a path, turn around, and come back the same way."""
     info = yield STAY
     while True:
-        trail = [place_of(info)]
+        trail = [steer.place_of(info)]
         for step in range(random.integers(10, 24)):
-            if clearance(info, (0.35, 0.65)) < 90:
-                info = yield from avoid(info, random, near=90)
+            if steer.clearance(info, (0.35, 0.65)) < 90:
+                info = yield from steer.avoid(info, random, near=90)
             info = yield AHEAD
             if step % 6 == 5:
-                trail.append(place_of(info))
-        info = yield from turn_by(info, random.choice([-180, 180]))
-        info = yield from _retrace(trail[::-1], random, info)
-        info = yield from turn_by(info, random.choice([-180, 180]))
+                trail.append(steer.place_of(info))
+        info = yield from steer.turn_by(info, random.choice([-180, 180]))
+        info = yield from _follow_back(trail[::-1], random, info)
+        info = yield from steer.turn_by(info, random.choice([-180, 180]))
 
 
 def _place(level: Level, random: np.random.Generator) -> Walker:
     """Find room, put the pillar down, look away or walk off, and come back to it."""
     info = yield STAY
     for _ in range(int(random.integers(0, 6))):
-        if clearance(info, (0.3, 0.7)) > 130:
+        if steer.clearance(info, (0.3, 0.7)) > 130:
             info = yield AHEAD
-    info = yield from avoid(info, random, near=110)
-    info = yield from hold(info, Move(("place",)), steps=int(random.integers(1, 4)))
-    info = yield from hold(info, STAY, steps=int(random.integers(1, 4)))
+    info = yield from steer.avoid(info, random, near=110)
+    info = yield from steer.hold(info, Move(("place",)), steps=int(random.integers(1, 4)))
+    info = yield from steer.hold(info, STAY, steps=int(random.integers(1, 4)))
     side = float(random.choice([-1, 1]))
     if random.random() < 0.5:
-        info = yield from hold(info, Move(("back",)), steps=int(random.integers(2, 5)))
+        info = yield from steer.hold(info, Move(("back",)), steps=int(random.integers(2, 5)))
     if random.random() < 0.7:
         away = random.uniform(80, 180)
-        info = yield from turn_by(info, side * away)
-        info = yield from hold(info, STAY, steps=int(random.integers(0, 3)))
-        info = yield from turn_by(info, -side * away)
+        info = yield from steer.turn_by(info, side * away)
+        info = yield from steer.hold(info, STAY, steps=int(random.integers(0, 3)))
+        info = yield from steer.turn_by(info, -side * away)
     else:
-        info = yield from turn_by(info, side * 352)
+        info = yield from steer.turn_by(info, side * 352)
     yield from _keys(level, random)
 
 
@@ -251,3 +208,7 @@ def _glance(plan: Walker, random: np.random.Generator, most: float) -> Walker:
         pitch += change
         move = plan.send(info)
         info = yield Move(move.held, move.yaw, change)
+
+
+WALKERS = {walker.__name__[1:]: walker for walker in (_tour, _keys, _mouse, _retrace, _look, _push, _place)}
+"""By the kinds of a `Mix`."""
