@@ -73,8 +73,8 @@ class Access:
         )
 
 
-class Doorkeeper:
-    """Middleware that turns away who comes by an unknown name, and tells the application its path behind a
+class HostGuard:
+    """Middleware that refuses requests for unknown host names, and tells the application its path behind a
     proxy, whether the proxy leaves that in the paths of its requests or not."""
 
     def __init__(self, app: ASGIApp, access: Access, root: str = "") -> None:

@@ -47,6 +47,7 @@ from dreamwalk.validation import decode_json
 
 Event = dict[str, Any]
 Post = Callable[[Event | None], None]
+Post = Callable[[Event | None], None]
 log = logging.getLogger(__name__)
 
 
@@ -61,13 +62,10 @@ def parse_clip_request(body: bytes, clips: Clips) -> WebClipRequest:
     prompt = _checked(request.prompt, "prompt", clips)
     if not prompt:
         raise UserError("prompt is empty: say what the clip shows")
-    return msgspec.structs.replace(
-        request,
-        prompt=prompt,
-        negative=_checked(request.negative, "negative", clips),
-        steps=request.steps or clips.steps,
-        image=None if request.image is None else fit_image(request.image, clips.size),
-    )
+    negative = _checked(request.negative, "negative", clips)
+    image = None if request.image is None else fit_image(request.image, clips.size)
+    steps = request.steps or clips.steps
+    return msgspec.structs.replace(request, prompt=prompt, negative=negative, steps=steps, image=image)
 
 
 def _checked(text: str, field: str, clips: Clips) -> str:
@@ -86,7 +84,7 @@ class ClipQueue:
     """Makes the clips of one server, one at a time; the others wait in line."""
 
     def __init__(self, clips: Clips) -> None:
-        self.clips, self._queue = clips, SessionQueue(1, queue=16)
+        self.clips, self._queue = clips, SessionQueue(1, max_waiting=16)
 
     async def events(self, request: WebClipRequest) -> AsyncIterator[bytes]:
         """The lines of an answer. Closing it gives the place up."""
@@ -118,9 +116,7 @@ class ClipQueue:
             gone.set()
 
 
-def _make(
-    clips: Clips, request: WebClipRequest, *, post: Callable[[Event | None], None], gone: threading.Event
-) -> None:
+def _make(clips: Clips, request: WebClipRequest, *, post: Post, gone: threading.Event) -> None:
     """Make one clip and post what happens, None last; stop at the next step when the page is gone."""
     began = time.monotonic()
     try:
@@ -134,15 +130,8 @@ def _make(
             left = (time.monotonic() - began) / max(1, progress.step) * (progress.steps - progress.step)
             shown = [] if whole or progress.frames is None else list(progress.frames)
             pictures = [_url("image/jpeg", encode_picture(frame)) for frame in shown]
-            post(
-                {
-                    "type": "progress",
-                    "step": progress.step,
-                    "steps": progress.steps,
-                    "left": round(left, 1),
-                    "pictures": pictures,
-                }
-            )
+            steps = {"step": progress.step, "steps": progress.steps, "left": round(left, 1)}
+            post({"type": "progress", **steps, "pictures": pictures})
         if film is None:
             raise UserError("the clip ended before its last step")
         post(_done(film, clips.fps) | {"seconds": round(time.monotonic() - began, 1), "seed": request.seed})
@@ -157,13 +146,8 @@ def _make(
 def _done(frames: np.ndarray, fps: float) -> Event:
     last = io.BytesIO()
     Image.fromarray(frames[-1]).save(last, "PNG")
-    return {
-        "type": "done",
-        "film": _url("video/mp4", film_of(frames, fps)),
-        "frames": len(frames),
-        "fps": fps,
-        "last": _url("image/png", last.getvalue()),
-    }
+    film, picture = _url("video/mp4", film_of(frames, fps)), _url("image/png", last.getvalue())
+    return {"type": "done", "film": film, "last": picture, "frames": len(frames), "fps": fps}
 
 
 def film_of(frames: np.ndarray, fps: float) -> bytes:

@@ -127,20 +127,10 @@ class Player:
 
     def status(self, message: str = "") -> None:
         """Post the whole state."""
-        walk = self._walk
-        content = {
-            "state": self.state,
-            "paused": self.paused,
-            "unlocked": self.unlocked,
-            "view": self._worlds.view,
-            "seed": self._seed,
-            "start": self._start,
-            "aligned": self._worlds.aligned,
-            "steps": self._worlds.steps,
-            "recording": self._film is not None,
-            "replay": None if walk is None else len(walk),
-            "message": message,
-        }
+        worlds, replay = self._worlds, None if self._walk is None else len(self._walk)
+        content = {"state": self.state, "paused": self.paused, "unlocked": self.unlocked, "message": message}
+        content |= {"view": worlds.view, "aligned": worlds.aligned, "steps": worlds.steps, "replay": replay}
+        content |= {"seed": self._seed, "start": self._start, "recording": self._film is not None}
         self._post("status", content)
 
     def close(self) -> None:
@@ -206,18 +196,11 @@ class Player:
         pictures = [frames.encode_picture(picture) for picture in frame.pictures]
         now = time.perf_counter()
         self.serial += 1
-        note = frames.FrameNote(
-            serial=self.serial,
-            frame=self._frame,
-            view=self._worlds.view,
-            seq=self._seq,
-            flags=self._flags(),
-            model_ms=sum(frame.stages.values()),
-            encode_ms=(now - began) * 1e3,
-            period_ms=(now - self._last) * 1e3 if self._last else 0.0,
-            stages=frame.stages,
-            **_used(self._worlds, vector),
-        )
+        what = (self.serial, self._frame, self._worlds.view, self._seq, self._flags())
+        times: dict[str, Any] = {"model_ms": sum(frame.stages.values()), "encode_ms": (now - began) * 1e3}
+        times["period_ms"] = (now - self._last) * 1e3 if self._last else 0.0
+        used = _used(self._worlds, vector)
+        note = frames.FrameNote(*what, **times, **used, stages=frame.stages)
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))
         if self._film and vector is not None:

@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -80,16 +81,13 @@ def serve(
 def make_server(app: Starlette, *, ready: Callable[[], None] = lambda: None) -> Server:
     """A quiet server for what `build_app` gives, to be run with `run(sockets=[bind(host, port)])`; it calls
     `ready`."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=2,
-    )
-    return Server(config, ready)
+    quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
+    sockets: dict[str, Any] = {
+        "proxy_headers": False,
+        "ws_max_size": MAX_FRAME,
+        "ws_per_message_deflate": False,
+    }
+    return Server(uvicorn.Config(app, **quiet, **sockets), ready)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -15,10 +15,10 @@ class Full(Exception):
 class SessionQueue:
     """Seats for sessions, first come, first served. Belongs to one event loop."""
 
-    def __init__(self, seats: int, *, queue: int = 32) -> None:
+    def __init__(self, seats: int, *, max_waiting: int = 32) -> None:
         self.seats = seats
         self.taken = 0
-        self._queue_limit = queue
+        self._max_waiting = max_waiting
         self._queue: list[tuple[asyncio.Event, Callable[[int], None]]] = []
 
     @property
@@ -29,7 +29,7 @@ class SessionQueue:
     @property
     def full(self) -> bool:
         """Whether the next one to enter is turned away."""
-        return self.taken >= self.seats and self.waiting >= self._queue_limit
+        return self.taken >= self.seats and self.waiting >= self._max_waiting
 
     def work(self, job: Callable[[], None], *, name: str) -> threading.Thread:
         """Run `job` in a thread that holds the seat which `enter` took, and gives it back when it has ended.
@@ -55,8 +55,8 @@ class SessionQueue:
             raise Full from None
         return thread
 
-    async def enter(self, told: Callable[[int], None] = lambda position: None) -> None:
-        """Take a seat, waiting for one if need be; `told(position)` is called whenever the place in the queue
+    async def enter(self, moved: Callable[[int], None] = lambda position: None) -> None:
+        """Take a seat, waiting for one if need be; `moved(position)` is called when the place in the queue
         changes, 1 being next. Raises `Full` when the queue is full. Cancelling gives up the place.
         """
         if self.taken < self.seats:
@@ -65,9 +65,9 @@ class SessionQueue:
         if self.full:
             raise Full
         called = asyncio.Event()
-        entry = (called, told)
+        entry = (called, moved)
         self._queue.append(entry)
-        told(len(self._queue))
+        moved(len(self._queue))
         try:
             await called.wait()
         except asyncio.CancelledError:
@@ -75,7 +75,7 @@ class SessionQueue:
                 self.leave()
             else:
                 self._queue.remove(entry)
-                self._tell()
+                self._announce()
             raise
 
     def leave(self) -> None:
@@ -83,10 +83,10 @@ class SessionQueue:
         if self._queue:
             called, _ = self._queue.pop(0)
             called.set()
-            self._tell()
+            self._announce()
         else:
             self.taken -= 1
 
-    def _tell(self) -> None:
-        for position, (_, told) in enumerate(self._queue, start=1):
-            told(position)
+    def _announce(self) -> None:
+        for position, (_, moved) in enumerate(self._queue, start=1):
+            moved(position)

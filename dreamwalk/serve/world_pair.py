@@ -250,17 +250,10 @@ class WorldPair:
         """The walk since the reset of what is shown, and whether it replays exactly."""
         actor = self._shown()[0]
         schema = self.schema
-        walk = Walk(
-            system=self.title,
-            seed=self.seed,
-            start=actor.start,
-            steps=actor.steps,
-            fps=round(self.fps, 4),
-            buttons=schema.buttons,
-            axes=schema.axes,
-            actions=actor.actions(schema.size),
-        )
-        return walk, actor.whole
+        names: dict[str, Any] = {"system": self.title, "buttons": schema.buttons, "axes": schema.axes}
+        begun: dict[str, Any] = {"seed": self.seed, "start": actor.start, "fps": round(self.fps, 4)}
+        actions = actor.actions(schema.size)
+        return Walk(**names, **begun, steps=actor.steps, actions=actions), actor.whole
 
     def close(self) -> None:
         """Close the worlds."""

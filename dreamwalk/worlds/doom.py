@@ -46,10 +46,8 @@ BUTTONS = (
     *(Button.MOVE_FORWARD, Button.MOVE_BACKWARD, Button.MOVE_LEFT, Button.MOVE_RIGHT),
     *(Button.TURN_LEFT_RIGHT_DELTA, Button.LOOK_UP_DOWN_DELTA),
 )
-POSE = [
-    getattr(GameVariable, f"CAMERA_{name}")
-    for name in ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH")
-]
+EYE = (GameVariable.CAMERA_POSITION_X, GameVariable.CAMERA_POSITION_Y, GameVariable.CAMERA_POSITION_Z)
+POSE = [*EYE, GameVariable.CAMERA_ANGLE, GameVariable.CAMERA_PITCH]
 _STARTING = threading.Lock()
 Pose = tuple[float, float, float]
 

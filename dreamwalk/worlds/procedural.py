@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def procedural(seed: int) -> Level:
     begin = slots[0].cell
     things.append(Thing(begin.x0 + 40, (begin.y0 + begin.y1) // 2, PLAYER_START))
     heights = {cell.floor for cell in cells} | {cell.ceiling for cell in cells if cell.top != SKY}
-    known = {"rooms": tuple(rooms), "doors": tuple(doors), "obstacles": tuple(obstacles)}
+    known: dict[str, Any] = {"rooms": tuple(rooms), "doors": tuple(doors), "obstacles": tuple(obstacles)}
     return Level(f"procedural:{seed}", pack_level(cells, things), heights=tuple(sorted(heights)), **known)
 
 
@@ -119,9 +120,8 @@ def _slot(random: np.random.Generator, column: int, row: int) -> _Slot:
 def _links(slots: list[_Slot], random: np.random.Generator) -> list[tuple[int, int]]:
     """Which neighbours are joined: a random tree over all rooms, and some more to close loops."""
     away = lambda i, k: (slots[k].column - slots[i].column, slots[k].row - slots[i].row)
-    pairs = [
-        pair for pair in itertools.product(range(len(slots)), repeat=2) if away(*pair) in ((1, 0), (0, 1))
-    ]
+    every = itertools.product(range(len(slots)), repeat=2)
+    pairs = [pair for pair in every if away(*pair) in ((1, 0), (0, 1))]
     group = list(range(len(slots)))
     links = []
     for i, k in random.permutation(pairs).tolist():
@@ -148,9 +148,10 @@ def _corridor(first: _Slot, second: _Slot, random: np.random.Generator) -> list[
     wall, flat, top = (str(random.choice(names)) for names in (TRIMS, FLOORS, CEILINGS))
     cells = []
     for k, (low, high) in enumerate(itertools.pairwise(stops)):
-        sides = centre - half, centre + half
-        box = (low, sides[0], high, sides[1]) if across else (sides[0], low, sides[1], high)
-        cells.append(Cell(*box, a.floor + round(rise * (k + 1)), ceiling, light, wall, flat, top))
+        along, aside = (low, high), (centre - half, centre + half)
+        (x0, x1), (y0, y1) = (along, aside) if across else (aside, along)
+        floor = a.floor + round(rise * (k + 1))
+        cells.append(Cell(x0, y0, x1, y1, floor, ceiling, light, wall, flat, top))
     return cells
 
 
