@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
 from dreamwalk.errors import UserError
-from dreamwalk.validation import assembled, field_types, mending, read_json, required, shown
+from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
 
 Config = TypeVar("Config")
@@ -109,7 +109,7 @@ def described(
     given = read_json(Path(path), dict[str, Any], mend=AGAIN)
     for name, value in fixed.items():
         if given.get(name, value) != value:
-            raise UserError(f"'{path}' has {name} {shown(given[name])}; only {value!r} can be read")
+            raise UserError(f"'{path}' has {name} {shorten(given[name])}; only {value!r} can be read")
     source, hints = f"'{path}'", field_types(kind)  # type: ignore[arg-type]
     known = {theirs: hints[ours] for theirs, ours in sizes.items() if theirs in given}
     with mending(AGAIN):
