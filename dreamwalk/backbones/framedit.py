@@ -87,7 +87,7 @@ class FrameDiT(FrameBackbone):
         return cache.bias(self.config.tokens)
 
 
-def published(
+def next_frame(
     size: Literal["130M", "310M", "774M"], *, channels: int = 16, grid: tuple[int, int] = (14, 24)
 ) -> FrameDiTConfig:
     """The three sizes of Next-Frame Diffusion, for 224x384 frames through a 16x codec: 84 tokens a frame."""

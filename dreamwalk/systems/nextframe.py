@@ -32,7 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiTConfig, published
+from dreamwalk.backbones.framedit import FrameDiTConfig, next_frame
 from dreamwalk.backbones.teacher_forcing import Known, teacher_pass
 from dreamwalk.codecs.kl_autoencoder import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
@@ -177,4 +177,4 @@ def doom() -> NextFrameConfig:
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:
     """The paper's three sizes on 224x384 frames through KL-16: 25 actions, 18 steps, 32 frames of history."""
-    return NextFrameConfig(codec=kl16(), backbone=published(size), actions=25, steps=18, window=32)
+    return NextFrameConfig(codec=kl16(), backbone=next_frame(size), actions=25, steps=18, window=32)

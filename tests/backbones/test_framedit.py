@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig, published
+from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig, next_frame
 from dreamwalk.errors import UserError
 
 CONFIG = FrameDiTConfig(channels=4, grid=(4, 6), patch=2, width=64, depth=3, heads=2, feedforward_multiple=32)
@@ -32,7 +32,7 @@ def inputs(frames: int) -> tuple[Tensor, Tensor, Tensor]:
 )
 def test_published_sizes(size: str, low: float, high: float) -> None:
     with torch.device("meta"):
-        backbone = FrameDiT(published(size))  # type: ignore[arg-type]
+        backbone = FrameDiT(next_frame(size))  # type: ignore[arg-type]
     assert low < sum(p.numel() for p in backbone.parameters()) / 1e6 < high
     assert backbone.config.tokens == 84
 
