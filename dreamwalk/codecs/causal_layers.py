@@ -3,8 +3,8 @@
 A piece holds some neighbouring frames, `(b, c, t, h, w)`; a video is its pieces in order. A layer turns
 pieces into pieces, and its convolutions carry their last frames from one to the next, so that it does not
 matter how a video is cut: one piece for training, many to need little space, and one after another, with what
-they carry kept in a `StreamState`, as a stream. Lists of pieces are given away: a layer replaces them one by one, so
-that a video is never held twice.
+they carry kept in a `StreamState`, as a stream. Lists of pieces are overwritten: a layer replaces them one by
+one, so that a video is never held twice.
 """
 
 from __future__ import annotations

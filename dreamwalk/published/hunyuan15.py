@@ -58,7 +58,7 @@ def transformer_sizes(
     kind: type[_Config], given: Mapping[str, Any], names: dict[str, str], source: str, fixed: dict[str, int]
 ) -> _Config:
     """A config of some `kind` from theirs; `names` are its own fields besides `TRANSFORMER_SIZES`."""
-    hints, names = field_types(kind), TRANSFORMER_SIZES | names
+    hints, names = field_types(kind), TRANSFORMER_SIZES | names  # type: ignore[arg-type]
     said = required(COMPUTED | {theirs: hints[ours] for theirs, ours in names.items()}, given, source)
     channels, side = said["out_channels"], said["patch_size"]
     sizes = {ours: said[theirs] for theirs, ours in names.items()} | {

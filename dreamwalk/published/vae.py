@@ -20,7 +20,7 @@ from dreamwalk.published.names import Renamed, TensorPart, renamed
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shown
 from dreamwalk.weights import files
 
-_Config = TypeVar("Config", CausalVAEConfig, ShuffleVAEConfig)
+_Config = TypeVar("_Config", CausalVAEConfig, ShuffleVAEConfig)
 
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
 MEND = "download it again"
@@ -113,7 +113,7 @@ def _read_config(kind: type[_Config], path: Path, fixed: Mapping[str, Any]) -> _
     for name, value in fixed.items():
         if given.get(name, value) != value:
             raise UserError(f"'{path}' has {name} {shown(given[name])}; only {value!r} can be read")
-    source, hints = f"'{path}'", field_types(kind)
+    source, hints = f"'{path}'", field_types(kind)  # type: ignore[arg-type]
     known = {theirs: hints[ours] for theirs, ours in VAE_SIZES.items() if theirs in given and ours in hints}
     with mending(MEND):
         said = required(known, given, source)
