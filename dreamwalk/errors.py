@@ -1,9 +1,10 @@
-"""The one exception that the command line and the page turn into a sentence."""
+"""The one exception that the command line and the page turn into a sentence; whole files or none."""
 
 from __future__ import annotations
 
 import errno
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,21 @@ def writing(path: Path | str) -> Iterator[None]:
         raise UserError(
             f"'{path}' cannot be written ({reason}): free some space there, or choose another place"
         ) from error
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which replaces it when all went well and is removed when not.
+
+    So a file is the old one or the new one, never half, whoever else writes it. Makes the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def brief(error: Exception) -> str:

@@ -106,12 +106,16 @@ def test_a_weight_file_on_a_full_disk(tmp_path: Path) -> None:
     """The one that was there stays, and nothing is left of the new one."""
     import torch
 
-    path = tmp_path / "w.safetensors"
+    path, limits = tmp_path / "w.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
     files.save(path, {"x": torch.ones(2)}, metadata={})
-    path.with_name("w.safetensors.partial").mkdir()
-    with pytest.raises(UserError, match=r"w\.safetensors' cannot be written"):
-        files.save(path, {"x": torch.zeros(2)}, metadata={})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"w\.safetensors' cannot be written"):
+            files.save(path, {"x": torch.zeros(2000)}, metadata={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert files.read(path)[0]["x"].sum() == 2
+    assert [left.name for left in tmp_path.iterdir()] == ["w.safetensors"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         files.save(tmp_path / "file" / "w.safetensors", {"x": torch.ones(2)}, metadata={})

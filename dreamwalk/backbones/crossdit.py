@@ -32,7 +32,7 @@ from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.patches import Extent
 from dreamwalk.layers.text import TextEmbedding
 
-AXES = "time", "height", "width"
+_AXES = "time", "height", "width"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class CrossDiT(ClipBackbone):
 def grown(tensors: Mapping[str, Tensor], extent: Extent) -> dict[str, Tensor]:
     """Weights of a CrossDiT whose tables of positions reach `extent` tokens, interpolated (section 3.1.3)."""
     made = dict(tensors)
-    for axis, side in zip(AXES, extent, strict=True):
+    for axis, side in zip(_AXES, extent, strict=True):
         for name in tensors:
             if f".{name}".endswith(f".positions.{axis}") and len(tensors[name]) != side:
                 rows = tensors[name].T[None].float()

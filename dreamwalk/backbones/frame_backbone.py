@@ -207,13 +207,6 @@ class FrameBackbone(nn.Module):
         """An empty cache for this backbone, on its device and in its precision; a pass sees `window` frames
         and its own."""
         config = self.config
-        return RingCache.empty(
-            layers=config.depth,
-            heads=config.heads,
-            head_width=config.width // config.heads,
-            tokens=config.tokens,
-            window=window,
-            batch=batch,
-            device=self.embed.weight.device,
-            dtype=self.embed.weight.dtype,
-        )
+        head = config.width // config.heads
+        shape = config.depth, batch, config.heads, config.tokens, head
+        return RingCache.empty(shape, window=window, like=self.embed.weight)

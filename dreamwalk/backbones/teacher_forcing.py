@@ -31,7 +31,7 @@ def teacher_forcing(
     inputs: FrameInputs,
     groups: Tensor | None = None,
 ) -> Tensor:
-    """Velocity of `t` targets, each of which sees the history before its group and the targets in it.
+    """Velocity of `t` noisy targets, each of which sees the history before its group and the targets in it.
 
     `history` are frames 0 .. t-1 and their noise levels `(b, t)`, `targets` frames 1 .. t and theirs,
     `inputs` of frames 0 .. t. `groups` `(t + 1,)` rise from frame to frame, by default by one; history sees

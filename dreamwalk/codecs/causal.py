@@ -17,13 +17,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_coding import (
-    CausalCodec,
-    CausalDecoder,
-    CausalEncoder,
-    require_strides,
-    stride_of,
-)
+from dreamwalk.codecs.causal_coding import CausalCodec, CausalDecoder, CausalEncoder, CausalSizes
 from dreamwalk.codecs.causal_layers import (
     AttentionKind,
     CausalConv,
@@ -39,31 +33,19 @@ from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
-class CausalVAEConfig:
-    """Sizes of a causal video autoencoder."""
+class CausalVAEConfig(CausalSizes):
+    """Sizes of a causal video autoencoder; decoding repeats the `strides` in the same order, as published."""
 
-    channels: int = 16
-    """Latent channels."""
-    widths: tuple[int, ...] = (128, 256, 512, 512)
-    """Channels of each level, from pixels to latents."""
-    blocks: int = 2
-    """Residual blocks a level (one more when decoding)."""
+    scale: Positive | None = 0.476986
     groups: int = 32
     """Groups of the group norms."""
     norm: NormKind = "group"
     """Over groups of channels and all positions (published), or over the channels of each position."""
     attention: AttentionKind = "causal"
     """In the middle: of each frame over itself and all before it (published), or over itself only."""
-    strides: tuple[Stride, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
-    """Frames, rows and columns that become one after each level but the last. Decoding repeats them in the
-    same order, as published, not backwards."""
-    scale: Positive | None = 0.476986
-    """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
-    patch: int = 1
-    """Pixels a side that are one position, in their own channels, before the first convolution."""
 
     def __post_init__(self) -> None:
-        require_strides(self.widths, self.strides)
+        super().__post_init__()
         uneven = [width for width in self.widths if width % self.groups]
         if self.norm == "group" and uneven:
             raise UserError(f"width {uneven[0]} does not divide into {self.groups} groups")
@@ -75,13 +57,7 @@ class CausalVAEConfig:
 
     @property
     def layers(self) -> LayerKind:
-        """The norms and the attention of all layers."""
         return LayerKind(self.norm, self.attention, self.groups)
-
-    @property
-    def stride(self) -> Stride:
-        """Frames, rows and columns of pixels per latent."""
-        return stride_of(self.strides, patch=self.patch)
 
     def build(self) -> CausalVAE:
         """The codec, with random weights."""
@@ -95,6 +71,7 @@ class CausalVAE(CausalCodec):
     def __init__(self, config: CausalVAEConfig) -> None:
         super().__init__(config)
         widths, blocks = config.widths, config.blocks
+        downsample = lambda width, stride: CausalConv(width, width, stride=stride)
         self.encoder = CausalEncoder(config, _stages(config, widths, blocks, downsample))
         self.moments = nn.Conv3d(2 * config.channels, 2 * config.channels, 1)
         self.expand = nn.Conv3d(config.channels, config.channels, 1)
@@ -117,11 +94,6 @@ def _stages(
         yield CausalStage((before, *[width] * blocks), config.layers, way)
 
 
-def downsample(width: int, stride: Stride) -> CausalConv:
-    """A convolution of some stride."""
-    return CausalConv(width, width, stride=stride)
-
-
 def hunyuan() -> CausalVAEConfig:
     """The VAE of HunyuanVideo: 16 channels, 4 frames and 8x8 pixels a latent; 246,478,803 parameters."""
     return CausalVAEConfig()
@@ -129,9 +101,16 @@ def hunyuan() -> CausalVAEConfig:
 
 def small(channels: int = 16) -> CausalVAEConfig:
     """Strict, and small enough to train on a processor in minutes: 5.4 million parameters."""
-    widths, strides = (48, 64, 96), ((2, 1, 1), (2, 2, 2))
     return CausalVAEConfig(
-        channels, widths, 1, 16, norm="position", attention="frame", strides=strides, scale=None, patch=4
+        channels,
+        widths=(48, 64, 96),
+        blocks=1,
+        strides=((2, 1, 1), (2, 2, 2)),
+        scale=None,
+        patch=4,
+        groups=16,
+        norm="position",
+        attention="frame",
     )
 
 

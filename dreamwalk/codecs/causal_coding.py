@@ -5,9 +5,9 @@ Of every causal codec of videos, whose encoder and decoder turn pieces into piec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 import torch
 from einops import rearrange
@@ -18,26 +18,55 @@ from dreamwalk.codecs.causal_layers import (
     CausalMiddle,
     CausalStage,
     LayerKind,
-    Past,
+    StreamState,
     activated,
     frames_of_a_piece,
     laid_out,
 )
-from dreamwalk.codecs.codec import KLAutoencoder, KLSizes, Stride, split_moments
+from dreamwalk.codecs.codec import KLAutoencoder, Stride, split_moments
 from dreamwalk.errors import UserError
+from dreamwalk.validation import Positive
 
 
-class CausalSizes(KLSizes, Protocol):
-    """The part of a config that causal codecs share."""
+@dataclass(frozen=True)
+class CausalSizes:
+    """Sizes that causal codecs share."""
+
+    channels: int = 16
+    """Latent channels."""
+    widths: tuple[int, ...] = (128, 256, 512, 512)
+    """Channels of each level, from pixels to latents."""
+    blocks: int = 2
+    """Residual blocks a level (one more when decoding)."""
+    strides: tuple[Stride, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
+    """Frames, rows and columns that become one after each level but the last."""
+    scale: Positive | None = None
+    """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
+    patch: int = 1
+    """Pixels a side that are one position, in their own channels, before the first convolution."""
+
+    def __post_init__(self) -> None:
+        between = len(self.widths) - 1
+        if len(self.strides) != between:
+            raise UserError(
+                f"{between + 1} levels need {between} strides between them, not {len(self.strides)}"
+            )
 
     @property
-    def widths(self) -> tuple[int, ...]: ...
+    def stride(self) -> Stride:
+        """Frames, rows and columns of pixels per latent."""
+        t, h, w = (prod(axis) for axis in zip(*self.strides, strict=True))
+        return t, h * self.patch, w * self.patch
+
     @property
-    def patch(self) -> int: ...
+    def layers(self) -> LayerKind:
+        """The norms and the attention of all layers."""
+        return LayerKind()
+
     @property
-    def strict(self) -> bool: ...
-    @property
-    def layers(self) -> LayerKind: ...
+    def strict(self) -> bool:
+        """Whether a stream can be coded exactly: no frame sees a later one."""
+        return True
 
 
 class CausalEncoder(nn.Module):
@@ -52,17 +81,17 @@ class CausalEncoder(nn.Module):
         self.norm = config.layers.build_norm(last)
         self.last = CausalConv(last, 2 * config.channels)
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         return list(self.to_moments(self.hidden(pieces, past), past))
 
-    def hidden(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def hidden(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         """Before the last norm."""
         x = list(self.first(pieces, past))
         for level in self.levels:
             x = level(x, past)
         return self.middle(x, past)
 
-    def to_moments(self, x: list[Tensor], past: Past | None) -> Iterator[Tensor]:
+    def to_moments(self, x: list[Tensor], past: StreamState | None) -> Iterator[Tensor]:
         """Norm, SiLU and convolution."""
         return self.last(activated(self.norm(x)), past)
 
@@ -79,13 +108,13 @@ class CausalDecoder(nn.Module):
         self.norm = config.layers.build_norm(last)
         self.last = CausalConv(last, 3 * config.patch**2)
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         x = self.middle(self.expanded(pieces, past), past)
         for level in self.levels:
             x = level(x, past)
         return list(self.last(activated(self.norm(x)), past))
 
-    def expanded(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def expanded(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         """Latents as wide as the first layers."""
         return list(self.first(pieces, past))
 
@@ -126,7 +155,7 @@ class CausalCodec(KLAutoencoder):
 
     @torch.no_grad()
     def _latents(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        past, count, last = Past(), 0, None
+        past, count, last = StreamState(), 0, None
         for piece in pieces:
             self.check_size(piece)
             for frames in piece.split(self.stride[0], dim=1):
@@ -136,13 +165,13 @@ class CausalCodec(KLAutoencoder):
         if last is not None and missing:
             yield from self._latent(last.expand(-1, missing, -1, -1, -1), past)
 
-    def _latent(self, frames: Tensor, past: Past) -> Iterator[Tensor]:
+    def _latent(self, frames: Tensor, past: StreamState) -> Iterator[Tensor]:
         for moments in self.encoder([self._folded(frames)], past):
             yield self.normalise(split_moments(self._moments(moments))[0])
 
     @torch.no_grad()
     def _frames(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        past = Past()
+        past = StreamState()
         for piece in latents:
             for latent in piece.split(1, dim=1):
                 yield self._unfolded(torch.cat(self.decoder([self._expanded(latent)], past), dim=2))
@@ -162,7 +191,7 @@ class CausalCodec(KLAutoencoder):
         pieces = [x[:, :, :1], *x[:, :, 1:].split(step, dim=2)] if x.shape[2] > 1 else [x]
         if not self.config.strict:
             return torch.cat(coder(pieces, None), dim=2)
-        past = Past()
+        past = StreamState()
         return torch.cat([out for piece in pieces for out in coder([piece], past)], dim=2)
 
     def _moments(self, x: Tensor) -> Tensor:
@@ -180,17 +209,3 @@ class CausalCodec(KLAutoencoder):
     def _unfolded(self, x: Tensor) -> Tensor:
         p = self.config.patch
         return rearrange(x, "b (c p q) t h w -> b t c (h p) (w q)", p=p, q=p)
-
-
-def require_strides(widths: Sequence[int], strides: Sequence[Stride]) -> None:
-    """UserError unless there is one stride between every two levels."""
-    if len(strides) != len(widths) - 1:
-        raise UserError(
-            f"{len(widths)} levels need {len(widths) - 1} strides between them, not {len(strides)}"
-        )
-
-
-def stride_of(strides: Sequence[Stride], *, patch: int) -> Stride:
-    """Pixels per latent in time, height and width, of all levels together."""
-    t, h, w = (prod(axis) for axis in zip(*strides, strict=True))
-    return t, h * patch, w * patch

@@ -3,8 +3,8 @@
 A piece holds some neighbouring frames, `(b, c, t, h, w)`; a video is its pieces in order. A layer turns
 pieces into pieces, and its convolutions carry their last frames from one to the next, so that it does not
 matter how a video is cut: one piece for training, many to need little space, and one after another, with what
-they carry kept in a `Past`, as a stream. Lists of pieces are given away: a layer replaces them one by one, so
-that a video is never held twice.
+they carry kept in a `StreamState`, as a stream. Lists of pieces are overwritten: a layer replaces them one by
+one, so that a video is never held twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dreamwalk.codecs.codec import Stride
 
-Past = dict[nn.Module, Tensor]
+StreamState = dict[nn.Module, Tensor]
 """The frames that each convolution still needs, padded as it saw them, and what attention over all frames
 has seen."""
 NormKind = Literal["group", "position", "length"]
@@ -37,7 +37,7 @@ class CausalConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(width, out, 3, stride=stride)
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+    def forward(self, pieces: Iterable[Tensor], past: StreamState | None) -> Iterator[Tensor]:
         """One piece for each, but none while there are too few frames for a step of the stride."""
         kept, stride = None if past is None else past.get(self), self.conv.stride[0]
         for piece in pieces:
@@ -73,7 +73,7 @@ class Upsample(CausalConv):
         super().__init__(width, width)
         self.factors = factors
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+    def forward(self, pieces: Iterable[Tensor], past: StreamState | None) -> Iterator[Tensor]:
         return super().forward(self._repeated(pieces, begun=past is not None and self in past), past)
 
     def _repeated(self, pieces: Iterable[Tensor], *, begun: bool) -> Iterator[Tensor]:
@@ -164,7 +164,7 @@ class CausalResidualBlock(nn.Module):
         self.norm2, self.conv2 = kind.build_norm(out), CausalConv(out, out)
         self.skip = None if width == out else nn.Conv3d(width, out, 1)
 
-    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, x: list[Tensor], past: StreamState | None) -> list[Tensor]:
         hidden = []
         for i, piece in enumerate(self.conv1(activated(self.norm1(x)), past)):
             hidden.append(piece)
@@ -182,7 +182,7 @@ class FrameAttention(nn.Module):
         self.norm, self.causal = kind.build_norm(width), kind.attention == "causal"
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, x: list[Tensor], past: StreamState | None) -> list[Tensor]:
         """Frame after frame, so that there is no mask: that of a whole clip would have n x n entries."""
         if not x:
             return x
@@ -211,7 +211,7 @@ class CausalMiddle(nn.Module):
         self.attention = FrameAttention(width, kind)
         self.after = CausalResidualBlock(width, width, kind)
 
-    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, x: list[Tensor], past: StreamState | None) -> list[Tensor]:
         return self.after(self.attention(self.before(x, past), past), past)
 
 
@@ -223,7 +223,7 @@ class CausalStage(nn.Module):
         self.blocks = nn.ModuleList(CausalResidualBlock(a, b, kind) for a, b in pairwise(widths))
         self.resample = resample
 
-    def forward(self, x: list[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, x: list[Tensor], past: StreamState | None) -> list[Tensor]:
         for block in self.blocks:
             x = block(x, past)
         return x if self.resample is None else list(self.resample(x, past))

@@ -15,46 +15,30 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_coding import (
-    CausalCodec,
-    CausalDecoder,
-    CausalEncoder,
-    require_strides,
-    stride_of,
-)
-from dreamwalk.codecs.causal_layers import CausalConv, CausalStage, LayerKind, Past
+from dreamwalk.codecs.causal_coding import CausalCodec, CausalDecoder, CausalEncoder, CausalSizes
+from dreamwalk.codecs.causal_layers import CausalConv, CausalStage, LayerKind, StreamState
 from dreamwalk.codecs.codec import Stride
 from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
-class ShuffleVAEConfig:
-    """Sizes of a causal video autoencoder that moves pixels into channels."""
+class ShuffleVAEConfig(CausalSizes):
+    """Sizes of a causal video autoencoder that moves pixels into channels; decoding goes backwards."""
 
     channels: int = 32
-    """Latent channels."""
     widths: tuple[int, ...] = (128, 256, 512, 1024, 1024)
-    """Channels of each level, from pixels to latents."""
-    blocks: int = 2
-    """Residual blocks a level (one more when decoding)."""
     strides: tuple[Stride, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
-    """Frames, rows and columns that become one after each level but the last; decoding goes backwards."""
     scale: Positive | None = 1.03682
-    """Latents are multiplied by this; None: as training measures it."""
-    patch: int = 1
-    """Pixels a side that are one position, in their own channels, before the first convolution."""
-    strict = True
-    """No frame sees a later one."""
-    layers = LayerKind()
 
     def __post_init__(self) -> None:
-        require_strides(self.widths, self.strides)
+        super().__post_init__()
         for (a, b), (t, h, w) in zip(pairwise(self.widths), self.strides, strict=True):
             if h * w * a % b or b % (t * h * w):
                 raise UserError(
@@ -63,11 +47,6 @@ class ShuffleVAEConfig:
                 )
         if self.widths[-1] % (2 * self.channels):
             raise UserError(f"the last width, {self.widths[-1]}, is no multiple of {2 * self.channels}")
-
-    @property
-    def stride(self) -> Stride:
-        """Frames, rows and columns of pixels per latent."""
-        return stride_of(self.strides, patch=self.patch)
 
     def build(self) -> ShuffleVAE:
         """The codec, with random weights."""
@@ -85,15 +64,16 @@ class ShuffleVAE(CausalCodec):
 
 
 class Shuffle(nn.Module):
-    """A video at another resolution: what a convolution makes of it, beside a shortcut; the first frame by
-    itself."""
+    """A video at another resolution: a convolution and a shortcut, the first frame by itself."""
+
+    pattern: ClassVar[str]
 
     def __init__(self, width: int, out: int, *, made: int, factors: Stride, frames: int) -> None:
         super().__init__()
         self.conv = CausalConv(width, made)
         self.out, self.factors, self.frames = out, factors, frames
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+    def forward(self, pieces: Iterable[Tensor], past: StreamState | None) -> Iterator[Tensor]:
         """The first frame, and one piece for each that completes a number of `frames`."""
         begun = past is not None and self in past
         whole = list(self._whole(pieces, past))
@@ -102,10 +82,15 @@ class Shuffle(nn.Module):
             yield rearrange(moved, "b t h w c -> b c t h w")
 
     def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
-        """`x` and what the convolution made of it, added, as `(b, t, h, w, c)`."""
+        """The shortcut of `x` and the convolved `y`, resampled and added, as `(b, t, h, w, c)`."""
+        _, h, w = self.factors
+        return self.joined(*(rearrange(part, self.pattern, r=frames, p=h, q=w) for part in (x, y)))
+
+    def joined(self, short: Tensor, new: Tensor) -> Tensor:
+        """Their sum, each brought to `out` channels."""
         raise NotImplementedError
 
-    def _whole(self, pieces: Iterable[Tensor], past: Past | None) -> Iterator[Tensor]:
+    def _whole(self, pieces: Iterable[Tensor], past: StreamState | None) -> Iterator[Tensor]:
         """The same frames: the first, and then whole numbers of `frames`; the rest waits in `past`."""
         rest = None if past is None else past.get(self)
         for piece in pieces:
@@ -125,35 +110,27 @@ class Shuffle(nn.Module):
 class Down(Shuffle):
     """Frames, rows and columns become channels; the shortcut averages groups of them."""
 
-    def __init__(self, width: int, out: int, *, factors: Stride) -> None:
+    pattern = "b c (t r) (h p) (w q) -> b t h w (r p q c)"
+
+    def __init__(self, width: int, out: int, factors: Stride) -> None:
         super().__init__(width, out, made=out // prod(factors), factors=factors, frames=factors[0])
 
-    def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
+    def joined(self, short: Tensor, new: Tensor) -> Tensor:
         """A first frame stands for all that would become one."""
-        short, new = (self._packed(part, frames) for part in (x, y))
         return new.repeat(1, 1, 1, 1, self.out // new.shape[-1]) + averaged(short, self.out)
-
-    def _packed(self, x: Tensor, frames: int) -> Tensor:
-        _, h, w = self.factors
-        pattern = "b c (t r) (h p) (w q) -> b t h w (r p q c)"
-        return rearrange(x, pattern, r=frames, p=h, q=w)
 
 
 class Up(Shuffle):
     """Channels become frames, rows and columns; the shortcut repeats them."""
 
-    def __init__(self, width: int, out: int, *, factors: Stride) -> None:
+    pattern = "b (r p q c) t h w -> b (t r) (h p) (w q) c"
+
+    def __init__(self, width: int, out: int, factors: Stride) -> None:
         super().__init__(width, out, made=out * prod(factors), factors=factors, frames=1)
 
-    def moved(self, x: Tensor, y: Tensor, *, frames: int) -> Tensor:
-        """Of a first frame, which becomes one, some of what was made is not needed."""
-        short, new = (self._unpacked(part, frames) for part in (x, y))
+    def joined(self, short: Tensor, new: Tensor) -> Tensor:
+        """Of a first frame, which becomes one, some of the new channels are not needed."""
         return new[..., : self.out] + repeated(short, self.out)
-
-    def _unpacked(self, x: Tensor, frames: int) -> Tensor:
-        _, h, w = self.factors
-        pattern = "b (r p q c) t h w -> b (t r) (h p) (w q) c"
-        return rearrange(x, pattern, r=frames, p=h, q=w)
 
 
 class ShuffleEncoder(CausalEncoder):
@@ -163,7 +140,7 @@ class ShuffleEncoder(CausalEncoder):
         super().__init__(config, _stages(config.widths, config.strides, config.blocks, Down))
         self.out = 2 * config.channels
 
-    def forward(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def forward(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         x = self.hidden(pieces, past)
         new = self.to_moments(x, past)
         return [y + averaged(piece, self.out, dim=1) for piece, y in zip(x, new, strict=True)]
@@ -175,7 +152,7 @@ class ShuffleDecoder(CausalDecoder):
     def __init__(self, config: ShuffleVAEConfig) -> None:
         super().__init__(config, _stages(config.widths[::-1], config.strides[::-1], config.blocks + 1, Up))
 
-    def expanded(self, pieces: Iterable[Tensor], past: Past | None) -> list[Tensor]:
+    def expanded(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         given = list(pieces)
         new = zip(given, self.first(given, past), strict=True)
         return [y + repeated(piece, y.shape[1], dim=1) for piece, y in new]
@@ -195,9 +172,9 @@ def _stages(
     widths: Sequence[int], strides: Sequence[Stride], blocks: int, way: type[Down] | type[Up]
 ) -> Iterator[CausalStage]:
     """Blocks keep the width; the resampling after all stages but the last changes it."""
-    ways = [way(a, b, factors=stride) for (a, b), stride in zip(pairwise(widths), strides, strict=True)]
+    ways = [way(a, b, stride) for (a, b), stride in zip(pairwise(widths), strides, strict=True)]
     for width, resample in zip(widths, [*ways, None], strict=True):
-        yield CausalStage([width] * (blocks + 1), ShuffleVAEConfig.layers, resample)
+        yield CausalStage([width] * (blocks + 1), LayerKind(), resample)
 
 
 def hunyuan15() -> ShuffleVAEConfig:

@@ -23,7 +23,8 @@ from torch import Tensor
 from dreamwalk.codecs.codec import Codec, require_whole_latents
 from dreamwalk.errors import UserError
 
-Run = Callable[[Tensor], Tensor]
+Coder = Callable[[Tensor], Tensor]
+"""`encode` or `decode` of a codec."""
 AXES = (("frames", "time"), ("pixels", "height"), ("pixels", "width"))
 
 
@@ -132,7 +133,7 @@ def _in_latents(tiling: Tiling, axis: int, stride: int) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _stitched(run: Run, source: Tensor, axes: list[list[_Tile]]) -> Iterator[Tensor]:
+def _stitched(run: Coder, source: Tensor, axes: list[list[_Tile]]) -> Iterator[Tensor]:
     """Outputs in the order of time, each as soon as no later tile has a share in it."""
     exact = torch.promote_types(source.dtype, torch.float32)
     times, rows, columns = (
@@ -153,7 +154,9 @@ def _stitched(run: Run, source: Tensor, axes: list[list[_Tile]]) -> Iterator[Ten
         del frames
 
 
-def _mosaic(run: Run, source: Tensor, rows: list[_Weighed], columns: list[_Weighed], *, lead: int) -> Tensor:
+def _mosaic(
+    run: Coder, source: Tensor, rows: list[_Weighed], columns: list[_Weighed], *, lead: int
+) -> Tensor:
     """Whole pictures of the frames of one tile in time."""
     height, width = (side[-1][0].outputs.stop for side in (rows, columns))
     whole: Tensor | None = None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.conditions.text_encoders import Encoder, Widths, padded
-from dreamwalk.errors import UserError
+from dreamwalk.errors import UserError, atomic
 from dreamwalk.layers.text import TextEmbedding
 
 
@@ -64,14 +62,9 @@ class CachedTextEncoder:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
     def _write(self, path: Path, text: str, parts: dict[str, Tensor]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         kept = {name: part.to("cpu", self.dtype).contiguous() for name, part in parts.items()}
-        try:
+        with atomic(path) as partial:
             partial.write_bytes(safetensors.torch.save(kept, metadata={"text": text}))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def _of(words: TextEmbedding, row: int) -> dict[str, Tensor]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.folders import CaptionedFolder, Piece
-from dreamwalk.errors import UserError, writing
+from dreamwalk.errors import UserError, atomic, writing
 from dreamwalk.images import Fit
 from dreamwalk.progress import followed
 from dreamwalk.validation import mending, read_json, require_inside, required
@@ -183,12 +181,5 @@ def _shape(file: Path) -> tuple[int, int, int, int]:
 
 
 def _replace(file: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, never half."""
-    partial = file.with_name(f".{uuid.uuid4().hex}.partial")
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+    with writing(file), atomic(file) as partial:
+        partial.write_bytes(data)

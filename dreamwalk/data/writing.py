@@ -31,7 +31,7 @@ from rich.text import Text
 from dreamwalk.clip import Clip
 from dreamwalk.data import shards
 from dreamwalk.data.shards import FORMAT, MANIFEST, VERSION, ClipEntry
-from dreamwalk.errors import TOO_FULL, UserError, writing
+from dreamwalk.errors import TOO_FULL, UserError, atomic, writing
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import SPLITS, Split
 
@@ -166,17 +166,8 @@ def _name(number: int) -> str:
 def _write_manifest(folder: Path, header: dict[str, Any], finished: dict[int, list[ClipEntry]]) -> None:
     listed = [{"file": _name(k), "clips": [asdict(e) for e in finished[k]]} for k in sorted(finished)]
     text = json.dumps({**header, "shards": listed}, indent=1) + "\n"
-    _replace(folder / MANIFEST, text.encode())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the new one, never half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(folder / MANIFEST) as partial:
+        partial.write_bytes(text.encode())
 
 
 def _run(
@@ -259,19 +250,13 @@ def _write_shard(
     source: Source, folder: Path, number: int, indices: range, tick: Callable[[], None]
 ) -> list[ClipEntry]:
     """Make one shard; `tick` is called after each clip."""
-    path = folder / _name(number)
-    partial = folder / f".{path.name}.{os.getpid()}.partial"
-    try:
+    with atomic(folder / _name(number)) as partial:
         samples = []
         for index, clip in zip(indices, source.clips(indices), strict=True):
             samples.append((index, shards.encode_clip(clip, source.rate)))
             tick()
         shards.write_shard(partial, samples)
-        entries = shards.index_shard(partial)
-        os.replace(partial, path)
-        return entries
-    finally:
-        partial.unlink(missing_ok=True)
+        return shards.index_shard(partial)
 
 
 class _Speed(ProgressColumn):

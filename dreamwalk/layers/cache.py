@@ -33,27 +33,14 @@ class RingCache:
     frames: int = 0
 
     @classmethod
-    def empty(
-        cls,
-        *,
-        layers: int,
-        heads: int,
-        head_width: int,
-        tokens: int,
-        window: int,
-        batch: int = 1,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> RingCache:
-        """A cache that remembers `window` frames of `tokens` tokens; nothing in it is visible yet."""
+    def empty(cls, shape: tuple[int, int, int, int, int], *, window: int, like: Tensor) -> RingCache:
+        """For `shape` (layers, b, heads, tokens of a frame, head_width) and `window` frames, on the device
+        and in the precision of `like`; nothing in it is visible yet."""
         if window < 1:
             raise UserError(f"the cache needs a window of at least one frame, got {window}")
-        shape = (layers, batch, heads, window * tokens, head_width)
-        return cls(
-            torch.zeros(shape, device=device, dtype=dtype),
-            torch.zeros(shape, device=device, dtype=dtype),
-            tokens,
-        )
+        *outer, tokens, head = shape
+        keys, values = (like.new_zeros(*outer, window * tokens, head) for _ in range(2))
+        return cls(keys, values, tokens)
 
     @property
     def window(self) -> int:

@@ -43,13 +43,13 @@ def timestep_of(sigma: Tensor) -> Tensor:
 
     In closed form, so that it holds no table and compiles; 0 at sigma 0, and 999 at sigma 1.
     """
-    alpha, _ = parts(sigma if sigma.dtype == torch.float64 else sigma.float())
+    alpha, _ = alpha_s(sigma if sigma.dtype == torch.float64 else sigma.float())
     value = HIGH - (HIGH - LOW) * alpha.square()
     clock = ((value / (1 - value)).log() + 3) / 6
     return (LEVELS * clock - 1).round().long().clamp(0, LEVELS - 1)
 
 
-def parts(sigma: Tensor) -> tuple[Tensor, Tensor]:
+def alpha_s(sigma: Tensor) -> tuple[Tensor, Tensor]:
     """`(alpha, s)` at a flow level, with alpha^2 + s^2 = 1."""
     return (1 - sigma) / length(sigma), sigma / length(sigma)
 
@@ -71,5 +71,5 @@ def to_flow(y: Tensor, sigma: Tensor) -> Tensor:
 
 def flow_velocity(y: Tensor, u: Tensor, sigma: Tensor) -> Tensor:
     """`v = eps - x` from a VP sample and its VP velocity."""
-    alpha, s = parts(sigma)
+    alpha, s = alpha_s(sigma)
     return (s - alpha) * y + (alpha + s) * u

@@ -38,26 +38,25 @@ from dreamwalk.published import hunyuan15
 from dreamwalk.published.names import BLOCKS, DIFFUSERS, TENCENT, Renamed, public_parts, shapes_of
 from dreamwalk.published.vae import MEND, read_vae, read_vae15
 from dreamwalk.systems.moviegen import MoviegenConfig
-from dreamwalk.validation import Count, assembled, mending, read_json, relative_path, required
+from dreamwalk.validation import mending, read_json, relative_path, required
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json, to_json
 
 Image = Literal["latent_concat", "token_replace"]
-HUB = "hf://hunyuanvideo-community/HunyuanVideo"
-HUBS = {None: HUB, "latent_concat": f"{HUB}-I2V-33ch", "token_replace": f"{HUB}-I2V"}
-"""Where text encoders are that come with no transformer, by how it is shown a picture."""
-EVERY = {None: 0, "latent_concat": 2, "token_replace": 4}
-"""Of the tokens of a picture it is told every so many-th."""
-PARTS = {"img_in.proj.weight": "transformer", "quant_conv.weight": "VAE"}
-"""By which tensor its authors' files are told apart."""
+_HUB = "hf://hunyuanvideo-community/HunyuanVideo"
+HUBS = {None: _HUB, "latent_concat": f"{_HUB}-I2V-33ch", "token_replace": f"{_HUB}-I2V"}
+"""Repositories of text encoders for a transformer that comes without, by its image conditioning."""
+IMAGE_STRIDE = {None: 0, "latent_concat": 2, "token_replace": 4}
+"""The text encoder keeps every so many-th token of the image."""
+_PARTS = {"img_in.proj.weight": "transformer", "quant_conv.weight": "VAE"}
+"""A tensor of each of the two files of its authors."""
 
-FIELDS: dict[str, Any] = {
-    "num_single_layers": Count,
-    "pooled_projection_dim": Count,
-    "guidance_embeds": bool,
-    "image_condition_type": Literal["latent_concat", "token_replace"] | None,
+OWN_SIZES = {
+    "num_single_layers": "single_blocks",
+    "pooled_projection_dim": "pooled_dim",
+    "guidance_embeds": "guidance",
 }
-"""Of the config of the first HunyuanVideo's transformer, besides `hunyuan15.FIELDS`."""
+"""Fields of the config of the first HunyuanVideo's transformer, and ours."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,19 @@ class ImportHunyuan:
     """Weight file to write, a .safetensors file."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the transformer, in the file and when it dreams; the VAE stays as it is."""
-    words: str = ""
+    text_encoders: str = ""
     """Folder of the text encoders as diffusers lays them out, or `hf://owner/name`; default: beside the
     transformer, or diffusers' repository."""
     image: Image | None = None
-    """How its authors' file is shown a picture, which it does not say when it is `token_replace`."""
+    """Image conditioning of its authors' file, which does not say `token_replace`."""
 
 
 def import_hunyuan(order: ImportHunyuan) -> None:
     """Read the published files and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
-    tensors, metadata = hunyuan_system(order.folder, words=order.words, image=order.image, dtype=order.dtype)
+    tensors, metadata = hunyuan_system(
+        order.folder, text_encoders=order.text_encoders, image=order.image, dtype=order.dtype
+    )
     files.save(order.out, tensors, metadata=metadata)
     print(
         f"{order.out}: {order.out.stat().st_size / 1e9:.2f} GB; `dreamwalk sample {order.out} --prompt ...`"
@@ -91,7 +92,7 @@ def import_hunyuan(order: ImportHunyuan) -> None:
 def hunyuan_system(
     folder: Path | str,
     *,
-    words: str = "",
+    text_encoders: str = "",
     image: Image | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     axes: Extent = (16, 56, 56),
@@ -103,18 +104,20 @@ def hunyuan_system(
     folder = Path(folder)
     if (folder / "transformer").is_dir():
         transformer, vae = folder / "transformer", folder / "vae"
-        words = words or str(folder.resolve())
+        text_encoders = text_encoders or str(folder.resolve())
     else:
         transformer, vae = _parts(folder)
     tensors, about = read_hunyuan(transformer, axes=axes)
     backbone = from_json(ClipBackboneConfig, about["backbone"])
     if isinstance(backbone, MultiEncoderMMDiTConfig):
         codec_tensors, second = read_vae15(vae)
-        config = hunyuan15.hunyuan15_config(folder, backbone, second, words=words, image=about["image"])
+        config = hunyuan15.hunyuan15_config(
+            folder, backbone, second, text_encoders=text_encoders, image=about["image"]
+        )
     else:
         image = about["image"] or image
         codec_tensors, first = read_vae(vae)
-        config = hunyuan_config(backbone, first, words=words or HUBS[image], image=image)
+        config = hunyuan_config(backbone, first, text_encoders=text_encoders or HUBS[image], image=image)
     config = replace(config, precision=dtype)
     named = _named("backbone", tensors, getattr(torch, dtype)) | _named("codec", codec_tensors, None)
     notes = {"trained": "by its authors: HunyuanVideo", "licence": "Tencent Hunyuan Community License"}
@@ -122,18 +125,17 @@ def hunyuan_system(
 
 
 def hunyuan_config(
-    backbone: MMDiTConfig, codec: CausalVAEConfig, *, words: str, image: Image | None
+    backbone: MMDiTConfig, codec: CausalVAEConfig, *, text_encoders: str, image: Image | None
 ) -> MoviegenConfig:
-    """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for pictures.
+    """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for a first frame.
 
-    Where a picture is shown beside the latents, the first two latents are not at peace with one another:
-    a clip begins after them.
+    With latent concatenation, the first two latents do not fit together: a clip begins after them.
     """
     beside = backbone.cond_channels > 0
     return MoviegenConfig(
         codec=codec,
         backbone=backbone,
-        letters=HunyuanTextConfig(words, EVERY[image]),
+        letters=HunyuanTextConfig(text_encoders, IMAGE_STRIDE[image]),
         shift=7.0,
         pictured=1.0 if image else 0.0,
         hint=0.001 if image else 0.0,
@@ -157,8 +159,8 @@ def _parts(folder: Path) -> tuple[Path, Path]:
     for path in sorted(folder.rglob("*.safetensors")):
         with files.opened(path, header=True) as file:
             names = set(file.keys())
-        found |= {part: path for name, part in PARTS.items() if name in names}
-    for part in PARTS.values():
+        found |= {part: path for name, part in _PARTS.items() if name in names}
+    for part in _PARTS.values():
         if part not in found:
             raise UserError(
                 f"'{folder}' holds no {part} of HunyuanVideo as .safetensors, and no folder `transformer` as "
@@ -171,7 +173,7 @@ def read_hunyuan(
     path: Path | str, *, axes: Extent = (16, 56, 56)
 ) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """A published transformer as tensors of `MMDiT`, read one by one when asked for, and JSON-able metadata:
-    its config as `backbone`, and as `image` how it is shown one (None, `latent_concat`, `token_replace`).
+    its config as `backbone`, and as `image` its image conditioning (None, `latent_concat`, `token_replace`).
 
     `path` is diffusers' folder, or that of the whole pipeline, or their file as safetensors, of which `axes`
     cannot be read. UserError with one sentence for what is missing, too much, pickled or of other sizes.
@@ -226,10 +228,9 @@ def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
     if given["_class_name"] == hunyuan15.TRANSFORMER15:
         return hunyuan15.transformer_config(given, source=f"'{path}'")
     with mending(MEND):
-        said = required(hunyuan15.FIELDS | FIELDS, {"image_condition_type": None} | given, f"'{path}'")
-        single, pooled = said["num_single_layers"], said["pooled_projection_dim"]
-        own = {"single_blocks": single, "pooled_dim": pooled, "guidance": said["guidance_embeds"]}
-        config = assembled(MMDiTConfig, hunyuan15.common_sizes(said) | own, f"'{path}'")
+        image = {"image_condition_type": None} | given
+        said = required({"image_condition_type": Image | None}, image, f"'{path}'")
+        config = hunyuan15.transformer_sizes(MMDiTConfig, given, OWN_SIZES, f"'{path}'", {})
         return config, said["image_condition_type"]
 
 

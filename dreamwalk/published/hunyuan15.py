@@ -5,39 +5,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiTConfig
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig
 from dreamwalk.errors import UserError
-from dreamwalk.layers.patches import Extent
 from dreamwalk.published.vae import MEND
 from dreamwalk.systems.moviegen import MoviegenConfig
-from dreamwalk.validation import Count, Positive, assembled, conform, mending, read_json, required
+from dreamwalk.validation import Positive, assembled, conform, field_types, mending, read_json, required
 
+_Config = TypeVar("_Config", bound=MMDiTConfig)
 TRANSFORMER15 = "HunyuanVideo15Transformer3DModel"
-FIELDS: dict[str, Any] = {
-    "out_channels": int,
-    "in_channels": int,
-    "num_attention_heads": int,
-    "attention_head_dim": int,
-    "num_layers": Count,
-    "num_refiner_layers": Count,
-    "patch_size": int,
-    "patch_size_t": int,
-    "text_embed_dim": int,
-    "rope_axes_dim": Extent,
-    "rope_theta": Positive,
-    "mlp_ratio": Positive,
+TRANSFORMER_SIZES = {
+    "num_attention_heads": "heads",
+    "num_layers": "double_blocks",
+    "num_refiner_layers": "refiner_blocks",
+    "text_embed_dim": "text_dim",
+    "rope_axes_dim": "axes",
+    "rope_theta": "theta",
 }
-"""What the config of any of their transformers says."""
-FIELDS15: dict[str, Any] = {
-    "text_embed_2_dim": int,
-    "image_embed_dim": int,
-    "task_type": Literal["t2v", "i2v"],
-}
-"""And that of 1.5."""
+"""Fields of the config of their transformers, and ours; others follow from these:"""
+COMPUTED: dict[str, Any] = {"out_channels": int, "in_channels": int, "attention_head_dim": int}
+COMPUTED |= {"patch_size": int, "patch_size_t": int, "mlp_ratio": Positive}
 CLIP_SIZES = {640: (480, 848), 960: (720, 1280)}
 """Height and width of clips, by the side of the square that has as many pixels."""
 
@@ -45,58 +36,57 @@ CLIP_SIZES = {640: (480, 848), 960: (720, 1280)}
 def transformer_config(
     given: Mapping[str, Any], *, source: str
 ) -> tuple[MultiEncoderMMDiTConfig, str | None]:
-    """Our config from theirs, and how it is shown a picture: `latent_concat`, or None for words alone.
+    """Our config from theirs, and its image conditioning: `latent_concat`, or None for text alone.
 
-    UserError for a size that is missing or is none, and for one that is distilled by MeanFlow, which is also
-    told the level of the next step.
+    UserError for a size that is missing or is none, and for a network distilled by MeanFlow, which has the
+    sigma of the next step as an input too.
     """
     if given.get("use_meanflow"):
         raise UserError(
             f"{source} is of a network distilled by MeanFlow (`use_meanflow`), which cannot be read: take "
             "one without `step_distilled` in its name"
         )
+    names = {"text_embed_2_dim": "glyph_dim", "image_embed_dim": "image_dim"}
+    fixed = {"single_blocks": 0, "pooled_dim": 0}
     with mending(MEND):
-        said = required(FIELDS | FIELDS15, given, source)
-        letters, picture = said["text_embed_2_dim"], said["image_embed_dim"]
-        sizes = common_sizes(said) | {
-            "single_blocks": 0,
-            "pooled_dim": 0,
-            "glyph_dim": letters,
-            "image_dim": picture,
-        }
-        config = assembled(MultiEncoderMMDiTConfig, sizes, source)
-    return config, "latent_concat" if said["task_type"] == "i2v" else None
+        config = transformer_sizes(MultiEncoderMMDiTConfig, given, names, source, fixed)
+        task = required({"task_type": Literal["t2v", "i2v"]}, given, source)["task_type"]
+    return config, "latent_concat" if task == "i2v" else None
 
 
-def common_sizes(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What `FIELDS` names, as fields of an `MMDiTConfig`."""
-    heads, channels = said["num_attention_heads"], said["out_channels"]
-    return {
+def transformer_sizes(
+    kind: type[_Config], given: Mapping[str, Any], names: dict[str, str], source: str, fixed: dict[str, int]
+) -> _Config:
+    """A config of some `kind` from theirs; `names` are its own fields besides `TRANSFORMER_SIZES`."""
+    hints, names = field_types(kind), TRANSFORMER_SIZES | names  # type: ignore[arg-type]
+    said = required(COMPUTED | {theirs: hints[ours] for theirs, ours in names.items()}, given, source)
+    channels, side = said["out_channels"], said["patch_size"]
+    sizes = {ours: said[theirs] for theirs, ours in names.items()} | {
         "channels": channels,
         "cond_channels": said["in_channels"] - channels,
-        "width": heads * said["attention_head_dim"],
-        "heads": heads,
-        "double_blocks": said["num_layers"],
-        "refiner_blocks": said["num_refiner_layers"],
-        "patch": (said["patch_size_t"], said["patch_size"], said["patch_size"]),
-        "text_dim": said["text_embed_dim"],
-        "axes": said["rope_axes_dim"],
-        "theta": said["rope_theta"],
+        "width": said["num_attention_heads"] * said["attention_head_dim"],
+        "patch": (said["patch_size_t"], side, side),
         "ratio": int(said["mlp_ratio"]),
     }
+    return assembled(kind, sizes | fixed, source)
 
 
 def hunyuan15_config(
-    folder: Path, backbone: MultiEncoderMMDiTConfig, codec: ShuffleVAEConfig, *, words: str, image: str | None
+    folder: Path,
+    backbone: MultiEncoderMMDiTConfig,
+    codec: ShuffleVAEConfig,
+    *,
+    text_encoders: str,
+    image: str | None,
 ) -> MoviegenConfig:
-    """For words, or for pictures where an `image` is shown (arXiv 2511.18870). Size, shift and guidance
+    """For text, or for a first frame with `image` (arXiv 2511.18870). Size, shift and guidance
     differ from one to another, and are what its configs of the transformer, the scheduler and the guider say.
     """
     side = _said(folder / "transformer" / "config.json", "target_size", int, 640)
     return MoviegenConfig(
         codec=codec,
         backbone=backbone,
-        letters=Hunyuan15TextConfig(words, 1 if image else 0),
+        letters=Hunyuan15TextConfig(text_encoders, 1 if image else 0),
         pictured=1.0 if image else 0.0,
         shift=_said(folder / "scheduler" / "scheduler_config.json", "shift", Positive, 5.0),
         guidance=_said(folder / "guider" / "guider_config.json", "guidance_scale", float, 6.0),

@@ -99,7 +99,7 @@ DIFFUSERS, TENCENT = 0, 1
 PART = re.compile(r"([\w.]+)(?:\[(\d?)(d?):(\d?)(d?)(?:,(d?):(d?))?\])?")
 
 
-class Part(NamedTuple):
+class TensorPart(NamedTuple):
     """A tensor of theirs, or rows and columns of it."""
 
     name: str
@@ -121,7 +121,7 @@ class Renamed(Mapping[str, Tensor]):
         self,
         wanted: Mapping[str, Tensor],
         places: Mapping[str, Path],
-        parts: Callable[[str], list[Part]],
+        parts: Callable[[str], list[TensorPart]],
         *,
         source: str,
         layout: str,
@@ -178,7 +178,7 @@ def renamed(name: str, table: Mapping[str, str]) -> str:
     return name
 
 
-def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
+def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[TensorPart]:
     """Where a tensor of ours is at diffusers' (layout 0) or theirs (1)."""
     layer, kind = name.rsplit(".", 1)
     table: Mapping[str, tuple[str, ...]] = (
@@ -197,10 +197,10 @@ def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[Part]:
     return [_part(spec, prefix, kind, config.width) for spec in table[layer][layout].split()]
 
 
-def _part(spec: str, prefix: str, kind: str, width: int) -> Part:
+def _part(spec: str, prefix: str, kind: str, width: int) -> TensorPart:
     """`linear1[:3d]` and what stands before and behind it."""
     match = PART.fullmatch(spec)
     assert match is not None, spec
     bounds = [int(match[count] or 1) * width if match[unit] else None for count, unit in ((2, 3), (4, 5))]
     columns = slice(*(width if match[unit] else None for unit in (6, 7)))
-    return Part(f"{prefix}{match[1]}.{kind}", slice(*bounds), columns)
+    return TensorPart(f"{prefix}{match[1]}.{kind}", slice(*bounds), columns)

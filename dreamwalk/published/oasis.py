@@ -8,17 +8,18 @@ them (github.com/etched-ai/open-oasis, generate.py):
                  either way is divided by 20, cut to steps of 1/40. cameraX is the first of MineRL's pair, the
                  pitch (positive looks down), cameraY the second, the yaw (positive looks right)
     which frame  action i leads into frame i; the first frame of all has the action of zeros
-    embedding    a linear layer, `actions`; added to the embedding of the noise level
+    embedding    a linear layer, `actions`; added to the embedding of sigma
     steps        10 of DDIM with eta 0: timesteps 999, 899, ..., 99, then clean (`schedules.ddim.ddim_sigmas`)
     noise        normal, cut to +-20, which never happens; it is the VP sample of timestep 999, so multiply it
-                 by hypot(1 - sigma, sigma) of the first level (0.99945) for the flow sample
+                 by hypot(1 - sigma, sigma) of the first sigma (0.99945) for the flow sample
     history      clean latents, neither noised nor scaled, labelled with timestep 14 (their "stabilization
-                 level" 15, less one): show them at sigma 0, so `history_sigma` is 0
+                 level" 15, less one): sigma 0 here, so `history_sigma` is 0
     window       32 frames with the new one: a cache of 31
 
-Their loop passes all 32 frames through the network at every step. Past frames are causal and always shown
-alike, so on a cache they pass once, and up to the 32nd frame the result is the same. From there on their loop
-forgets what frames of the window saw of frames before it, and the cache does not; positions are relative.
+Their loop passes all 32 frames through the network at every step. Past frames are causal and always have
+the same label, so on a cache they pass once, and up to the 32nd frame the result is the same. From there on
+their loop forgets what frames of the window saw of frames before it, and the cache does not; positions are
+relative.
 """
 
 from __future__ import annotations
@@ -37,53 +38,33 @@ from torch import Tensor, nn
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
+from dreamwalk.data.vpt import SCHEMA
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image, read_picture
-from dreamwalk.published.names import Part, Renamed, renamed
+from dreamwalk.published.names import Renamed, TensorPart, renamed
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
-from dreamwalk.world import ActionSchema
 
 WINDOW = 32
 """Frames that the published network sees, the new one among them."""
 STEPS = 10
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS: dict[torch.dtype, Precision] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
-HOTBAR = tuple(f"hotbar.{slot}" for slot in range(1, 10))
 ACTIONS = (
-    "inventory",
-    "ESC",
-    *HOTBAR,
+    *("inventory", "ESC", *(f"hotbar.{slot}" for slot in range(1, 10))),
     *("forward", "back", "left", "right", "cameraX", "cameraY", "jump", "sneak", "sprint"),
     *("swapHands", "attack", "use", "pickItem", "drop"),
 )
 """Of MineRL, in the order of the network's input."""
-PLAYED = {
-    "forward": "forward",
-    "back": "back",
-    "left": "left",
-    "right": "right",
-    "place": "use",
-    "jump": "jump",
-    "sneak": "sneak",
-    "sprint": "sprint",
-    "attack": "attack",
-    "drop": "drop",
-    "inventory": "inventory",
-    "swap": "swapHands",
-    "pick": "pickItem",
-    "escape": "ESC",
-    **{slot: slot for slot in HOTBAR},
-    "yaw": "cameraY",
-    "pitch": "cameraX",
-}
+MINERL = {"place": "use", "swap": "swapHands", "pick": "pickItem", "escape": "ESC"}
+MINERL |= {"yaw": "cameraY", "pitch": "cameraX"}
+PLAYED = {name: MINERL.get(name, name) for name in SCHEMA.buttons + SCHEMA.axes}
 """Our names and theirs, in the order of `SCHEMA`."""
-SCHEMA = ActionSchema(buttons=tuple(PLAYED)[:-2], axes=("yaw", "pitch"), limits=(20.0, 20.0))
 FPS = 20.0
 PACE = 4.317 / FPS
-"""Blocks that a step of a walk covers (the game's walking speed); for the reckoning of poses only."""
+"""Blocks per frame at the game's walking speed; for the estimate of poses only."""
 FIELD_OF_VIEW = 70.0
 """Degrees from the top of a frame to its bottom, the game's default."""
 FILES = {"oasis500m.safetensors": ("backbone.", "actions."), "vit-l-20.safetensors": ("codec.",)}
@@ -132,7 +113,7 @@ class ImportOasis:
     start: tuple[Path, ...] = ()
     """Pictures to begin from."""
     fit: Fit = "letterbox"
-    """What becomes of pictures of another shape: whole between bars, stretched, or cut about the middle."""
+    """How images of another shape are fitted: whole between bars, stretched, or cut about the middle."""
     dtype: Precision | None = None
     """Of the network, in the file and when it dreams; default: as published. The codec is in float32."""
 
@@ -167,7 +148,7 @@ def oasis_system(
     `read_oasis`.
     """
     backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    pictures = [fit_image(read_picture(path), codec.size, fit) for path in starts] or [horizon(codec.size)]
+    images = [fit_image(read_picture(path), codec.size, fit) for path in starts] or [horizon(codec.size)]
     tensors, about = read_oasis(folder, backbone=backbone, codec=codec)
     precision = dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
     own = getattr(torch, precision)
@@ -187,7 +168,7 @@ def oasis_system(
         window=window - 1,
         precision=precision,
     )
-    walkable, described = _walkable(np.stack(pictures)).pack()
+    walkable, described = _walkable(np.stack(images)).pack()
     notes = {"trained": f"by its authors: {about['source']}", "data": "Minecraft"}
     metadata = {"system": "forcing", "config": to_json(config), "walkable": described, "notes": notes}
     return tensors | {f"actions.{name}": part for name, part in linear.items()} | walkable, metadata
@@ -209,7 +190,7 @@ def _walkable(starts: np.ndarray) -> WorldSpec:
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:
-    """A plain picture to begin from, sky over ground, uint8 `(h, w, 3)`."""
+    """A plain first frame, sky over ground, uint8 `(h, w, 3)`."""
     height = np.linspace(1, -1, size[0])[:, None, None]
     sky = np.array([198, 218, 255]) + height * np.array([-70, -45, 0])
     ground = np.array([124, 168, 92]) + height * np.array([40, 50, 30])
@@ -259,8 +240,8 @@ def read_oasis(
     return tensors, {"source": "Etched/oasis-500m", "actions": ACTIONS, **configs}
 
 
-def _public_parts(name: str) -> list[Part]:
-    return [Part(renamed(name, OASIS_NAMES))]
+def _public_parts(name: str) -> list[TensorPart]:
+    return [TensorPart(renamed(name, OASIS_NAMES))]
 
 
 def _without_rotary(path: Path, backbone: STDiTConfig) -> list[str]:

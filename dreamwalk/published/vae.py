@@ -16,11 +16,11 @@ from torch import Tensor
 from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
-from dreamwalk.published.names import Part, Renamed, renamed
+from dreamwalk.published.names import Renamed, TensorPart, renamed
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
 
-Config = TypeVar("Config", CausalVAEConfig, ShuffleVAEConfig)
+_Config = TypeVar("_Config", CausalVAEConfig, ShuffleVAEConfig)
 
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
 MEND = "download it again"
@@ -107,7 +107,7 @@ def read_vae15(path: Path | str) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig
     return _tensors(config, path / FILE, VAE15_NAMES), config
 
 
-def _read_config(kind: type[Config], path: Path, fixed: Mapping[str, Any]) -> Config:
+def _read_config(kind: type[_Config], path: Path, fixed: Mapping[str, Any]) -> _Config:
     """Our config from theirs; UserError if it is damaged, or differs in what is `fixed`."""
     given = read_json(path, dict[str, Any], mend=MEND)
     for name, value in fixed.items():
@@ -127,5 +127,9 @@ def _tensors(
     wanted = files.on_meta(config.build, shapes, source=source).state_dict()
     places = dict.fromkeys(shapes, file)
     return Renamed(
-        wanted, places, lambda name: [Part(renamed(name, names))], source=source, layout="HunyuanVideo's VAE"
+        wanted,
+        places,
+        lambda name: [TensorPart(renamed(name, names))],
+        source=source,
+        layout="HunyuanVideo's VAE",
     )

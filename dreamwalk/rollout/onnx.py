@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import FrameBackbone
+from dreamwalk.errors import atomic
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, RingCache
 
@@ -114,10 +115,8 @@ def _session(graph: nn.Module, inputs: tuple[Tensor, ...], *, threads: int) -> o
     """An inference session of `graph`, exported now or taken from the cache folder."""
     path = _cache_folder() / f"{_fingerprint(graph, inputs)}.onnx"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        _export(graph.eval(), inputs, partial)
-        os.replace(partial, path)
+        with atomic(path) as partial:
+            _export(graph.eval(), inputs, partial)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from dreamwalk.errors import UserError, brief, writing
+from dreamwalk.errors import UserError, atomic, brief, writing
 from dreamwalk.validation import mending, parse_json
 from dreamwalk.weights.int8 import SCALE, unpack
 
@@ -45,25 +44,16 @@ def save(path: Path | str, tensors: Mapping[str, Tensor], *, metadata: Mapping[s
     UserError where it cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     strings = {"format": FORMAT} | {name: json.dumps(value) for name, value in metadata.items()}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)
-            partial.touch()
-            mode = partial.stat().st_mode  # what umask says; safetensors lets nobody else read
-            try:
-                safetensors.torch.save_file(contiguous, partial, metadata=strings)
-            except safetensors.SafetensorError as error:
-                raise OSError(str(error)) from None
-            partial.chmod(mode)
-            os.replace(partial, path)
-    except UserError:
-        if partial.is_file():
-            partial.unlink()
-        raise
+    with writing(path), atomic(path) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode  # what umask says; safetensors lets nobody else read
+        try:
+            safetensors.torch.save_file(contiguous, partial, metadata=strings)
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from None
+        partial.chmod(mode)
 
 
 def check_name(path: Path) -> None:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan, small, small_published
-from dreamwalk.codecs.causal_layers import CausalConv, GroupNorm, Past, convolve, frames_of_a_piece
+from dreamwalk.codecs.causal_layers import CausalConv, GroupNorm, StreamState, convolve, frames_of_a_piece
 
-STRICT = CausalVAEConfig(4, (8, 8, 16, 16), 1, 4, "position", "frame")
+STRICT = CausalVAEConfig(4, (8, 8, 16, 16), 1, groups=4, norm="position", attention="frame")
 PUBLISHED = replace(STRICT, norm="group", attention="causal")
 FOLDED = replace(STRICT, widths=(8, 16), strides=((2, 2, 2),), patch=2)
 CONFIGS = pytest.mark.parametrize("config", [STRICT, PUBLISHED, replace(STRICT, attention="causal"), FOLDED])
@@ -190,7 +190,7 @@ def test_latents_come_as_soon_as_they_are_known() -> None:
 @torch.no_grad()
 def test_a_stream_needs_constant_space() -> None:
     """What is carried is as large after twenty frames as after nine, and two frames a convolution at most."""
-    codec, past, sizes = build(STRICT), Past(), []
+    codec, past, sizes = build(STRICT), StreamState(), []
     for frame in film(21).split(1, dim=1):
         codec.encoder([codec._folded(frame)], past)
         sizes.append(sum(x.untyped_storage().nbytes() for x in past.values()))

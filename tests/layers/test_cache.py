@@ -6,7 +6,7 @@ from dreamwalk.layers.cache import RingCache
 
 
 def filled(frames: int) -> RingCache:
-    cache = RingCache.empty(layers=1, heads=1, head_width=2, tokens=3, window=4)
+    cache = RingCache.empty((1, 1, 1, 3, 2), window=4, like=torch.zeros(()))
     for frame in range(frames):
         value = torch.full((1, 1, 3, 2), float(frame))
         cache.write([KeyValues(value, -value)])
@@ -37,7 +37,7 @@ def test_a_clone_is_left_alone() -> None:
 
 def test_no_window_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one frame"):
-        RingCache.empty(layers=1, heads=1, head_width=2, tokens=3, window=0)
+        RingCache.empty((1, 1, 1, 3, 2), window=0, like=torch.zeros(()))
 
 
 @pytest.mark.usefixtures("double")

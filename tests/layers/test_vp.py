@@ -38,6 +38,6 @@ def test_a_flow_sample_is_a_vp_sample_of_another_scale() -> None:
 
 def test_velocities_of_both_kinds_are_one() -> None:
     (x, eps), sigma = pair(), vp.sigma_of(ALL)[:, None]
-    alpha, s = vp.parts(sigma)
+    alpha, s = vp.alpha_s(sigma)
     v = vp.flow_velocity(alpha * x + s * eps, alpha * eps - s * x, sigma)
     torch.testing.assert_close(v, eps - x, atol=1e-12, rtol=0)

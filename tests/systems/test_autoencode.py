@@ -23,7 +23,7 @@ from dreamwalk.systems.open import init_from, load
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
-STRICT = CausalVAEConfig(8, (16, 16), 1, 4, "position", "frame", strides=((2, 2, 2),), scale=None, patch=2)
+STRICT = CausalVAEConfig(8, (16, 16), 1, ((2, 2, 2),), None, 2, groups=4, norm="position", attention="frame")
 IMAGE = KLCodecConfig(channels=8, width=16, multiples=(1, 2), blocks=1, scale=None)
 CODECS: dict[str, CodecConfig] = {
     "strict": STRICT,

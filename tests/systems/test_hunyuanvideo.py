@@ -173,7 +173,7 @@ def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen,
     tensors, metadata = hunyuan_system(
         tmp_path,
         image="token_replace" if image == "token_replace" else None,
-        words="encoders",
+        text_encoders="encoders",
         axes=(4, 6, 6),
     )
     every = {None: 0, "latent_concat": 2, "token_replace": 4}[kind_of(pipeline)]

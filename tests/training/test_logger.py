@@ -162,7 +162,7 @@ def test_no_git_is_needed(toy_data: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_weight_files_have_the_mode_that_umask_says(tmp_path: Path, umask: int) -> None:
     path, before = tmp_path / "w.safetensors", os.umask(umask)
     try:
-        (tmp_path / "w.safetensors.partial").write_bytes(b"left behind")
+        (tmp_path / ".w.safetensors.partial").write_bytes(b"left behind")
         files.save(path, {"x": torch.zeros(2)}, metadata={})
     finally:
         os.umask(before)
