@@ -106,21 +106,21 @@ class FrameBackbone(nn.Module):
         *,
         times: Tensor | None = None,
         visible: Tensor | None = None,
-        views: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Tensor:
         """Velocity `v = eps - x` of noisy latents.
 
         `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
         indices (default 0, 1, ...; with a cache they go on from it). `visible` `(t, t)` says which frame
         (row) sees which (column), by default itself and all before it; with a cache, which is only read, `t`
-        must be 1. `views` `(b, t, n, d)` are added to the tokens.
+        must be 1. `features` `(b, t, n, d)` are added to the tokens.
         """
         rope = self.rope(self.times(x, cache) if times is None else times)
         if cache is not None:
-            return self.predict(x, sigma, conditions, rope, self.bias(cache), cache, views)[0]
+            return self.predict(x, sigma, conditions, rope, self.bias(cache), cache, features)[0]
         if visible is None:
             visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        return self.predict(x, sigma, conditions, rope, self.mask(visible), None, views)[0]
+        return self.predict(x, sigma, conditions, rope, self.mask(visible), None, features)[0]
 
     def predict(
         self,
@@ -130,14 +130,14 @@ class FrameBackbone(nn.Module):
         rope: Rope,
         mask: Mask | None,
         cache: Past | None,
-        views: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:
         """The pure function behind `forward`, to compile and export: also gives fresh keys and values.
 
         `mask` is what `mask` or `bias` gave.
         """
         y = self.scaled(x, sigma)
-        out, fresh = self.denoise(y, self.timestep(sigma), conditions, rope, mask, cache, views)
+        out, fresh = self.denoise(y, self.timestep(sigma), conditions, rope, mask, cache, features)
         return self.velocity(y, out, sigma), fresh
 
     def denoise(
@@ -148,12 +148,12 @@ class FrameBackbone(nn.Module):
         rope: Rope,
         mask: Mask | None,
         cache: Past | None,
-        views: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:
         """The network alone: scaled latents `y` at `timestep` `(b, t)` to the output of its last layer."""
         p, (h, w), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
         x = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        x = x if views is None else x + views.to(dtype)
+        x = x if features is None else x + features.to(dtype)
         condition, ropes = self.sigma.at(timestep) + conditions.to(dtype), self.block_rope(rope)
         fresh = []
         for index, block in enumerate(self.blocks):

@@ -50,6 +50,6 @@ def teacher_forcing(
         twice.conditions,
         times=torch.cat([times, times + 1]),
         visible=torch.cat([past, future], dim=1),
-        views=twice.features,
+        features=twice.features,
     )
     return v[:, t:]

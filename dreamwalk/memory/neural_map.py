@@ -51,7 +51,7 @@ class NeuralMapConfig(FloorConfig):
         return NeuralMapMemory(self, sizes)
 
 
-def home() -> NeuralMapConfig:
+def home_map() -> NeuralMapConfig:
     """Of the level `home`."""
     return NeuralMapConfig(origin=(-32, -32), extent=(1152, 736))
 

@@ -43,7 +43,7 @@ class FramePredictor:
             conditions * branch.conditional,
             times=torch.tensor(branch.frames, device=branch.x.device),
             visible=branch.visible,
-            views=features,
+            features=features,
         )
 
 

@@ -32,7 +32,7 @@ from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.codecs import patch
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
-from dreamwalk.memory.neural_map import home
+from dreamwalk.memory.neural_map import home_map
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import MaskName, check_mask, check_range
@@ -94,7 +94,7 @@ class Forcing(Interactive):
         sigma = self.draw_sigmas(1 if full else x.shape[1], generator).expand(-1, x.shape[1])
         noisy, groups = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma), self.groups(x)
         visible = groups[:, None] >= groups
-        v = self.backbone(noisy, sigma, inputs.conditions, visible=visible, views=inputs.features)
+        v = self.backbone(noisy, sigma, inputs.conditions, visible=visible, features=inputs.features)
         snr = self.snr.around(sigma) if self.config.mask == "bidirectional" else self.snr.before(sigma)
         return self.weighted_loss(x, noisy, v, sigma, snr)
 
@@ -161,5 +161,5 @@ def rooms() -> ForcingConfig:
 
 def doom() -> ForcingConfig:
     """The shipped dream of the level `home`: any schedule, in real time."""
-    config = replace(rooms(), backbone=framedit.game(), memory=home(), window=7)
+    config = replace(rooms(), backbone=framedit.game(), memory=home_map(), window=7)
     return replace(config, clean_prefix_prob=0.5, pure_noise_prob=0.25)

@@ -34,7 +34,7 @@ from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.codecs import patch
 from dreamwalk.codecs.kl_autoencoder import kl16
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.memory.neural_map import home
+from dreamwalk.memory.neural_map import home_map
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.training import draw_sigmas, snr_weight, weighted_loss
@@ -76,7 +76,7 @@ class NextFrame(Interactive):
             return self.teacher_forcing(x, inputs, generator)
         sigma = self.draw_sigmas(x.shape[1], generator)
         noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, inputs.conditions, views=inputs.features)
+        v = self.backbone(noisy, sigma, inputs.conditions, features=inputs.features)
         return self.weighted_loss(x, noisy, v, sigma)
 
     def teacher_forcing(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ def game() -> NextFrameConfig:
 
 def doom() -> NextFrameConfig:
     """The shipped dream: the same, with a map of the level `home`."""
-    return replace(game(), memory=home(), noisy_history_prob=0.25)
+    return replace(game(), memory=home_map(), noisy_history_prob=0.25)
 
 
 def released(size: Literal["130M", "310M", "774M"]) -> NextFrameConfig:

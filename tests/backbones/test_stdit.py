@@ -94,10 +94,10 @@ def test_clean_frames_have_a_label_of_their_own(backbone: STDiT) -> None:
 @torch.inference_mode()
 def test_views_are_added_to_tokens(backbone: STDiT) -> None:
     x, sigma, conditions = inputs(1)
-    rope, views = backbone.rope(torch.arange(1)), torch.zeros(2, 1, 6, 16)
+    rope, features = backbone.rope(torch.arange(1)), torch.zeros(2, 1, 6, 16)
     arguments = (x, sigma, conditions, rope, None, None)
-    assert torch.equal(backbone.predict(*arguments, views)[0], backbone.predict(*arguments)[0])
-    assert not torch.equal(backbone.predict(*arguments, views + 1)[0], backbone.predict(*arguments)[0])
+    assert torch.equal(backbone.predict(*arguments, features)[0], backbone.predict(*arguments)[0])
+    assert not torch.equal(backbone.predict(*arguments, features + 1)[0], backbone.predict(*arguments)[0])
 
 
 def test_what_does_not_fit_is_refused(backbone: STDiT) -> None:

@@ -36,9 +36,9 @@ def test_a_fresh_map_adds_nothing_so_it_can_join_trained_weights():
 def test_what_is_read_depends_on_where_and_whither():
     made = shown_map()
     poses = torch.stack([facing(0, 50, 50), facing(0, 60, 50), facing(1, 50, 50), facing(0, 50, 50)])
-    views = made(poses[None], INTRINSICS.expand(1, 4, 3, 3))[0]
-    assert torch.equal(views[0], views[3])
-    assert (views[0] - views[1]).abs().max() > 1e-4 < (views[0] - views[2]).abs().max()
+    features = made(poses[None], INTRINSICS.expand(1, 4, 3, 3))[0]
+    assert torch.equal(features[0], features[3])
+    assert (features[0] - features[1]).abs().max() > 1e-4 < (features[0] - features[2]).abs().max()
 
 
 def test_a_column_reads_only_what_its_rays_pass_over():
