@@ -1,6 +1,7 @@
 """The house rules of CONTRIBUTING.md as numbers, read from the syntax tree."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -89,6 +90,48 @@ def test_modules_classes_and_functions_say_what_they_are() -> None:
 
 def test_no_module_is_a_drawer_for_everything() -> None:
     assert not [name_of(path) for path in PACKAGE if {path.stem, path.parent.name} & NAMELESS]
+
+
+SIZES = {"tiny", "doom", "rooms", "game", "released"}
+"""Names of sizes: functions that return a config, which every part and system may have."""
+
+
+def test_a_public_name_means_one_thing() -> None:
+    """A public class or function is defined in one module."""
+    defined: dict[str, set[str]] = {}
+    for path in PACKAGE:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_"):
+                defined.setdefault(node.name, set()).add(name_of(path))
+    assert not {name: paths for name, paths in defined.items() if len(paths) > 1 and name not in SIZES}
+
+
+def test_code_is_formatted() -> None:
+    """Formatted by ruff, but for a few tables."""
+    assert sum(path.read_text().count("# fmt: skip") for path in PACKAGE) <= 10
+
+
+def test_systems_requests_and_sessions_have_types() -> None:
+    """No argument called so is `Any`."""
+    spine = ("system", "request", "session")
+    untyped = [
+        f"{name_of(path)}:{f.lineno} {f.name}({a.arg})"
+        for path in PACKAGE
+        for f in functions(path)
+        for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]
+        if a.arg in spine and a.annotation and "Any" in ast.unparse(a.annotation)
+    ]
+    assert not untyped
+
+
+def test_the_design_names_every_module() -> None:
+    """docs/design.md says of every module where it stands."""
+    text = (ROOT / "docs" / "design.md").read_text()
+    layout = text[text.index("## Layout") : text.index("## Contracts")]
+    words = set(re.findall(r"\w+", layout))
+    modules = {path.stem if path.stem != "__init__" else path.parent.name for path in PACKAGE}
+    assert not modules - words - {"dreamwalk"}
+    assert "rollout" in words and len(list((ROOT / "dreamwalk" / "rollout").glob("*.py"))) <= 9
 
 
 def test_options_are_named() -> None:
