@@ -88,11 +88,6 @@ def batch(clips: Sequence[Clip]) -> Clip:
 
     video = stack("video")
     assert video is not None
-    return Clip(
-        video=video.permute(0, 1, 4, 2, 3).contiguous(),
-        actions=stack("actions"),
-        world_from_camera=stack("world_from_camera"),
-        intrinsics=stack("intrinsics"),
-        depth=stack("depth"),
-        caption=[clip.caption if isinstance(clip.caption, str) else "" for clip in clips],
-    )
+    captions = [clip.caption if isinstance(clip.caption, str) else "" for clip in clips]
+    rest = {name: stack(name) for name in ("actions", "world_from_camera", "intrinsics", "depth")}
+    return Clip(video=video.permute(0, 1, 4, 2, 3).contiguous(), caption=captions, **rest)

@@ -26,17 +26,17 @@ def progress(what: str, total: int) -> Iterator[Callable[[], None]]:
             task = bar.add_task(what, total=total)
             yield lambda: bar.advance(task)
         return
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
 
-    def tell() -> None:
-        nonlocal count, told
+    def advance() -> None:
+        nonlocal count, printed
         now, count = time.monotonic(), count + 1
-        if now - told >= EVERY:
+        if now - printed >= EVERY:
             left = (now - began) * max(0, total - count) / count
             print(f"{what} {count}/{total}, {clock(left)} left", file=sys.stderr, flush=True)
-            told = now
+            printed = now
 
-    yield tell
+    yield advance
 
 
 def followed(items: Iterable[Item], what: str, *, total: int) -> Iterator[Item]:

@@ -22,6 +22,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROUNDS = 5
 """How often engines are looked for: one that was just being started when its parent died shows up late."""
@@ -47,16 +48,10 @@ def _watch(folder: str) -> None:
         watcher = _watchers.get(os.getpid())
         if watcher is None:
             command = [sys.executable, "-I", "-S", os.path.abspath(__file__)]
-            watcher = _watchers[os.getpid()] = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                text=True,
-                errors="surrogateescape",
-                cwd=tempfile.gettempdir(),
-            )
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "text": True, "errors": "surrogateescape"}
+            quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            apart: dict[str, Any] = {"start_new_session": True, "cwd": tempfile.gettempdir()}
+            watcher = _watchers[os.getpid()] = subprocess.Popen(command, **pipes, **quiet, **apart)
             atexit.register(_leave, watcher)
         assert watcher.stdin
         with contextlib.suppress(OSError):  # someone has ended the watcher

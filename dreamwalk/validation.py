@@ -50,29 +50,17 @@ Share = Annotated[float, Range(0, 1)]
 Signed = Annotated[float, Range(-1e9, 1e9)]
 Rate = Annotated[float, Range(0.01, 1000)]
 """Frames per second."""
-UNSAID: dict[Any, Range] = {int: Range(1), float: Range(0, 1e9)}
+DEFAULT_RANGES: dict[Any, Range] = {int: Range(1), float: Range(0, 1e9)}
 """What holds for a number without a range: sizes and weights of losses are never negative."""
 
 
-TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "array": "a list",
-    "object": "an object",
-    "null": "nothing",
-}
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+TYPES |= {"array": "a list", "object": "an object", "null": "nothing"}
 """JSON's types by msgspec's names."""
-PHRASES = {
-    "Expected ": "must be ",
-    "Object missing required field": "lacks",
-    "Object contains unknown field": "has no field",
-    "Invalid enum value": "has no choice",
-    "Invalid value": "cannot be",
-    "Number out of range": "must be a smaller number",
-}
-"""How msgspec begins its sentences, and how we do."""
+PHRASES = {"Expected ": "must be ", "Number out of range": "must be a smaller number"}
+PHRASES |= {"Object missing required field": "lacks", "Object contains unknown field": "has no field"}
+PHRASES |= {"Invalid enum value": "has no choice", "Invalid value": "cannot be"}
+"""Beginnings of msgspec's sentences, and ours."""
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -155,8 +143,8 @@ def conform(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is Annotated:
         return _number(args[0], args[1], value, where)
-    if kind in UNSAID:
-        return _number(kind, UNSAID[kind], value, where)
+    if kind in DEFAULT_RANGES:
+        return _number(kind, DEFAULT_RANGES[kind], value, where)
     if origin in (typing.Union, types.UnionType):
         return None if value is None and type(None) in args else _member(args, value, where)
     if origin is Literal:
@@ -187,7 +175,7 @@ def assembled(kind: Any, value: Any, where: str, *, others: Mapping[str, Any] = 
     _require(isinstance(value, dict), value, "an object", where)
     hints, given = field_types(kind), {name: item for name, item in value.items() if name != "kind"}
     if (named := value.get("kind", kind.__name__)) != kind.__name__:
-        raise UserError(f"{where} must be of the kind {kind.__name__}, got {shown(named)}")
+        raise UserError(f"{where} must be of the kind {kind.__name__}, got {shorten(named)}")
     if unknown := sorted(set(given) - (set(hints) - set(others))):
         raise UserError(
             f"{where} is damaged or of another version: {kind.__name__} has no field '{unknown[0]:.60}'"
@@ -234,7 +222,7 @@ def _member(args: tuple[Any, ...], value: Any, where: str) -> Any:
     _require(isinstance(value, dict), value, "an object", where)
     named = value.get("kind")
     if not isinstance(named, str) or named not in kinds:
-        raise UserError(f"{where}.kind must be one of {_listed(kinds)}, got {shown(named)}")
+        raise UserError(f"{where}.kind must be one of {_listed(kinds)}, got {shorten(named)}")
     return conform(kinds[named], value, where)
 
 
@@ -255,7 +243,7 @@ def _number(kind: type, bounds: Range, value: Any, where: str) -> Any:
 
 def _require(right: bool, value: Any, what: str, where: str) -> Any:
     if not right:
-        raise UserError(f"{where} must be {what}, got {shown(value)}")
+        raise UserError(f"{where} must be {what}, got {shorten(value)}")
     return value
 
 
@@ -263,7 +251,7 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(map(str, names))
 
 
-def shown(value: Any) -> str:
+def shorten(value: Any) -> str:
     """In few characters, however large or deep it is."""
     if isinstance(value, list | tuple | dict):
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"

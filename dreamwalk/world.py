@@ -110,10 +110,8 @@ class ActionSchema:
     def _unknown(self, action: Any) -> UserError:
         parts = [f"'buttons' of {len(self.buttons)} numbers 0 or 1"] * bool(self.buttons)
         parts += [f"'axes' of {len(self.axes)} finite numbers"] * bool(self.axes)
-        return UserError(
-            f"an action here is a dict with {' and '.join(parts)}, as `world.actions.action(...)` makes it: "
-            f"got {' '.join(repr(action).split()):.60}"
-        )
+        given, made = " ".join(repr(action).split())[:60], "as `world.actions.action(...)` makes it"
+        return UserError(f"an action here is a dict with {' and '.join(parts)}, {made}: got {given}")
 
     def canonical(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors `(..., size)` as they act: of each group of choices one button alone, axes in bounds."""

@@ -1,4 +1,4 @@
-"""Captions of walks: what is done, where, and towards what, told from poses and a level that is known.
+"""Captions of walks from their poses and a known level: motion, rooms, landmarks.
 
     walk through a green marble hall, then turn left to a blue torch, then walk into a red room
 
@@ -19,25 +19,25 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for, level_named
-from dreamwalk.worlds.procedural import WALLS as PROCEDURAL_WALLS
+from dreamwalk.worlds.procedural import WALLS
 from dreamwalk.worlds.scenery import LANDMARKS, PLACED, Level, Room
 
 Motion = Literal[
     "ahead", "back", "left", "right", "turn left", "turn right", "bear left", "bear right", "still"
 ]
-MOVES = 3.0
+MOVING = 3.0
 """Map units a frame from which one walks."""
-TURNS = 2.0
+TURNING = 2.0
 """Degrees a frame from which one turns."""
-SMOOTH = 5
+SMOOTHING = 5
 """Frames over which motion is averaged."""
-SHORTEST = 5
-"""Frames of a phase that is worth telling."""
-MOST = 3
-"""Phases told."""
+MIN_FRAMES = 5
+"""Frames of a phase, at least."""
+MAX_PHASES = 3
+"""Phases of a caption, at most."""
 SEEN_WITHIN, SEEN_ANGLE = 400.0, 38.0
 """How near (units) and how far from the middle of the view (degrees) a landmark counts as seen."""
-SAID: dict[Motion, tuple[str, ...]] = {
+PHRASES: dict[Motion, tuple[str, ...]] = {
     "ahead": ("walk", "walk ahead", "go forward", "move forward"),
     "back": ("walk backwards", "back away", "step back"),
     "left": ("step to the left", "sidestep left"),
@@ -48,20 +48,20 @@ SAID: dict[Motion, tuple[str, ...]] = {
     "bear right": ("walk ahead and turn right", "walk in a curve to the right", "bear right"),
     "still": ("stand still", "stand", "wait"),
 }
-NEAR: dict[Motion, tuple[str, ...]] = {"back": ("away from",), "still": ("in front of", "before")}
-WALLS = {
+PREPOSITIONS: dict[Motion, tuple[str, ...]] = {"back": ("away from",), "still": ("in front of", "before")}
+WALL_NAMES = {
     "sandstone": ("sandstone", "orange brick", "brick"),
     "red metal": ("red metal", "red"),
     "green marble": ("green marble", "green"),
     "steel": ("steel", "grey metal"),
 }
 """Other words for walls."""
-BETWEEN = (
+CONNECTIVES = (
     *("a", "an", "then", "and", "with", "in", "into", "through", "to", "towards", "put down"),
-    *(words for near in NEAR.values() for words in near),
+    *(words for near in PREPOSITIONS.values() for words in near),
 )
-"""What joins the rest of a caption."""
-Narrator = Callable[[int, Clip, int], str]
+"""Words that join the parts of a caption."""
+WindowCaption = Callable[[int, Clip, int], str]
 """The caption of a window: index of the clip, the window, and where it starts."""
 
 
@@ -81,18 +81,18 @@ def motions(poses: np.ndarray) -> list[Motion]:
     aside = (change * poses[:-1, :2, 0]).sum(1)
     heading = np.unwrap(np.arctan2(poses[:, 1, 2], poses[:, 0, 2]))
     turn = np.rad2deg(np.diff(heading))
-    kernel = np.ones(max(1, min(SMOOTH, len(turn))))
+    kernel = np.ones(max(1, min(SMOOTHING, len(turn))))
     weight = np.convolve(np.ones(len(turn)), kernel, "same")
     ahead, aside, turn = (np.convolve(x, kernel, "same") / weight for x in (ahead, aside, turn))
     return [_motion(*step) for step in zip(ahead, aside, turn, strict=True)]
 
 
 def _motion(ahead: float, aside: float, turn: float) -> Motion:
-    if abs(turn) >= TURNS:
-        if ahead >= MOVES:
+    if abs(turn) >= TURNING:
+        if ahead >= MOVING:
             return "bear left" if turn > 0 else "bear right"
         return "turn left" if turn > 0 else "turn right"
-    if max(abs(ahead), abs(aside)) < MOVES:
+    if max(abs(ahead), abs(aside)) < MOVING:
         return "still"
     if abs(ahead) >= abs(aside):
         return "ahead" if ahead > 0 else "back"
@@ -100,12 +100,12 @@ def _motion(ahead: float, aside: float, turn: float) -> Motion:
 
 
 def phases(poses: np.ndarray) -> list[Phase]:
-    """What happens one after another, at most `MOST` phases; the shortest are left to their neighbours."""
+    """Phases in order, at most `MAX_PHASES`; the shortest are merged into their neighbours."""
     runs = [(motion, len(list(same))) for motion, same in groupby(motions(poses))]
     while len(runs) > 1:
         lengths = [length for _, length in runs]
         shortest = int(np.argmin(lengths))
-        if lengths[shortest] >= SHORTEST and len(runs) <= MOST:
+        if lengths[shortest] >= MIN_FRAMES and len(runs) <= MAX_PHASES:
             break
         beside = [k for k in (shortest - 1, shortest + 1) if 0 <= k < len(runs)]
         taker = max(beside, key=lambda k: lengths[k])
@@ -126,22 +126,22 @@ def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None
     """A sentence on the frames of `poses` `(t, 4, 4)`; `placed` `(t,)`: in which a pillar was put down."""
     random = np.random.default_rng(seed)
     if len(poses) == 1:
-        return _still(level, poses, random)
+        return _picture_caption(level, poses, random)
     parts, room, mark = [], None, None
     for phase in phases(poses):
-        words = _pick(random, SAID[phase.motion])
+        words = _pick(random, PHRASES[phase.motion])
         now = room_at(level, poses, phase.stop)
         if now is not None and now is not room:
             entered = room is not None or room_at(level, poses, phase.start) is not now
-            words += f" {_where(phase.motion, entered=entered)} {_named(now, random)}"
+            words += f" {_preposition(phase.motion, entered=entered)} {_describe(now, random)}"
             room = now
-        seen = _seen(level, poses[phase.stop])
+        seen = _landmark_in_view(level, poses[phase.stop])
         if seen and seen != mark:
-            towards = NEAR.get(phase.motion, ("to", "towards"))
+            towards = PREPOSITIONS.get(phase.motion, ("to", "towards"))
             words += f" {_pick(random, towards)} {_article(_pick(random, (seen, seen.split()[-1])))}"
             mark = seen
         if placed is not None and placed[phase.start : phase.stop].any():
-            words += f" and put down {_article(PLACED.words)}"
+            words += f" and put down {_article(PLACED.name)}"
             placed = None
         parts.append(words)
     return ", then ".join(parts)
@@ -153,21 +153,21 @@ def vocabulary(level: str) -> dict[str, tuple[str, ...]]:
     UserError for an unknown level.
     """
     if level == "procedural":
-        walls, marks = tuple(PROCEDURAL_WALLS), tuple(LANDMARKS)
+        walls, marks = tuple(WALLS), tuple(LANDMARKS)
     else:
         rooms = level_named(level).rooms
         walls = tuple(dict.fromkeys(room.wall for room in rooms))
         marks = tuple(dict.fromkeys(room.landmark for room in rooms if room.landmark))
-    told = dict.fromkeys(word for wall in walls for word in WALLS.get(wall, (wall,)))
+    names = dict.fromkeys(word for wall in walls for word in WALL_NAMES.get(wall, (wall,)))
     return {
-        "What is done": tuple(dict.fromkeys(words for said in SAID.values() for words in said)),
-        "Walls": (*told, "room", "hall"),
-        "Things": (*marks, "doorway", PLACED.words),
-        "Between them": BETWEEN,
+        "What is done": tuple(dict.fromkeys(words for said in PHRASES.values() for words in said)),
+        "Walls": (*names, "room", "hall"),
+        "Things": (*marks, "doorway", PLACED.name),
+        "Between them": CONNECTIVES,
     }
 
 
-def narrator(manifest: dict[str, Any], schema: ActionSchema) -> Narrator | None:
+def window_caption(manifest: dict[str, Any], schema: ActionSchema) -> WindowCaption | None:
     """Who tells windows of the clips that a manifest describes; None where the level is not known."""
     kind = manifest.get("level")
     if manifest.get("world") != "doom" or not isinstance(kind, str):
@@ -177,21 +177,21 @@ def narrator(manifest: dict[str, Any], schema: ActionSchema) -> Narrator | None:
     def level_of(number: int) -> Level:
         return level_for(kind, split=manifest["split"], seed=manifest["seed"], number=number)
 
-    def told(index: int, window: Clip, start: int) -> str:
+    def caption_window(index: int, window: Clip, start: int) -> str:
         level, placed = level_of(index // CLIPS_PER_LEVEL), placed_in(window.actions, schema)
         return caption(level, window.world_from_camera, placed=placed, seed=start)
 
-    return told
+    return caption_window
 
 
-def _still(level: Level, poses: np.ndarray, random: np.random.Generator) -> str:
+def _picture_caption(level: Level, poses: np.ndarray, random: np.random.Generator) -> str:
     """A caption of a picture."""
-    room, seen = room_at(level, poses, 0), _seen(level, poses[0])
-    words = _named(room, random) if room else "a doorway"
+    room, seen = room_at(level, poses, 0), _landmark_in_view(level, poses[0])
+    words = _describe(room, random) if room else "a doorway"
     return f"{words} with {_article(_pick(random, (seen, seen.split()[-1])))}" if seen else words
 
 
-def _where(motion: Motion, *, entered: bool) -> str:
+def _preposition(motion: Motion, *, entered: bool) -> str:
     if entered and motion in ("ahead", "bear left", "bear right"):
         return "into"
     return "through" if motion in ("ahead", "bear left", "bear right") else "in"
@@ -203,7 +203,7 @@ def room_at(level: Level, poses: np.ndarray, at: int) -> Room | None:
     return next((room for room in inside if room is not None), None)
 
 
-def _seen(level: Level, pose: np.ndarray) -> str | None:
+def _landmark_in_view(level: Level, pose: np.ndarray) -> str | None:
     """The landmark of the room that one is in, if it is near and in view."""
     room = level.room_at(*pose[:2, 3])
     if room is None or not room.landmark:
@@ -217,8 +217,8 @@ def _seen(level: Level, pose: np.ndarray) -> str | None:
     return None
 
 
-def _named(room: Room, random: np.random.Generator) -> str:
-    wall = _pick(random, WALLS.get(room.wall, (room.wall,)))
+def _describe(room: Room, random: np.random.Generator) -> str:
+    wall = _pick(random, WALL_NAMES.get(room.wall, (room.wall,)))
     return _article(f"{wall} {_pick(random, ('room', 'hall'))}")
 
 

@@ -64,8 +64,8 @@ class VideoFacts:
         else:
             ticks = np.arange(len(self.times)) * fps / self.rate
         late = LATE * fps / self.rate
-        shown = np.arange(int(ticks[-1] + late) + 1)
-        return np.searchsorted(np.ceil(ticks - late), shown, side="right") - 1
+        ticks_shown = np.arange(int(ticks[-1] + late) + 1)
+        return np.searchsorted(np.ceil(ticks - late), ticks_shown, side="right") - 1
 
 
 def probe(video: Path) -> VideoFacts:
@@ -73,16 +73,16 @@ def probe(video: Path) -> VideoFacts:
     times: list[float] = []
     size, damage, lasts = (0, 0), "", 0.0
     with _open(video) as container:
-        stream = _film(container, video)
-        stream.codec_context.thread_count = 1  # `each` works on many files at once
-        said = float(stream.average_rate or stream.guessed_rate or 0) or 30.0
+        stream = _video_stream(container, video)
+        stream.codec_context.thread_count = 1  # `map_files` works on many files at once
+        nominal = float(stream.average_rate or stream.guessed_rate or 0) or 30.0
         length = _length(container, stream)
         try:
             for frame in _frames(container, stream):
-                times.append(frame.time if frame.time is not None else len(times) / said)
+                times.append(frame.time if frame.time is not None else len(times) / nominal)
                 size = size if len(times) > 1 else _upright(frame, stream).shape[:2]
-                lasts = float((frame.duration or 0) * (frame.time_base or 0)) or 1 / said
-        except _Damaged as why:
+                lasts = float((frame.duration or 0) * (frame.time_base or 0)) or 1 / nominal
+        except _Corrupt as why:
             damage = str(why)
         except (av.FFmpegError, ValueError) as error:  # pixels that cannot be made RGB
             raise UserError(f"'{video}' cannot be shown ({error}): convert it to mp4") from error
@@ -90,13 +90,13 @@ def probe(video: Path) -> VideoFacts:
         raise UserError(f"'{video}' has no frame that can be decoded: record it again, or take it away")
     even = np.maximum.accumulate(np.asarray(times))
     if damage:  # the last frame may be torn without a sign of it
-        even = even[: max(1, _whole(even) - 1)]
+        even = even[: max(1, _undamaged(even) - 1)]
     end = even[-1] - even[0] + lasts
     if not damage and end < 0.98 * length - 0.5:
         damage = f"it is {length:.1f} s long"
     if damage:
         damage = f"damaged after {end:.1f} s ({damage}), its first {len(even)} frames are used"
-    return VideoFacts(even, size, _rate(even, said), damage)
+    return VideoFacts(even, size, _rate(even, nominal), damage)
 
 
 def read_frames(
@@ -104,7 +104,7 @@ def read_frames(
 ) -> Iterator[np.ndarray]:
     """The frames of these numbers, which do not fall, uint8 `(h, w, 3)` of `size`; fewer if the file ends."""
     with _open(video) as container:
-        stream = _film(container, video)
+        stream = _video_stream(container, video)
         frames = enumerate(_frames(container, stream))
         at, picture = -1, None
         try:
@@ -115,16 +115,17 @@ def read_frames(
                 if picture is None:
                     picture = fit_image(_upright(frame, stream), size, how)
                 yield picture
-        except (StopIteration, _Damaged):
+        except (StopIteration, _Corrupt):
             return
 
 
-def each(work: Callable[[T], R], files: Sequence[T]) -> list[R]:
+def map_files(work: Callable[[T], R], files: Sequence[T]) -> list[R]:
     """`work` of every file, on all cores, with a progress bar."""
-    told = Console(stderr=True)
+    console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(work, files)
-        return list(track(found, "looking at files", len(files), console=told, disable=not told.is_terminal))
+        quiet = not console.is_terminal
+        return list(track(found, "looking at files", len(files), console=console, disable=quiet))
 
 
 def check_fps(fps: float | None) -> None:
@@ -133,16 +134,16 @@ def check_fps(fps: float | None) -> None:
         raise UserError(f"--fps is above 0 and at most 1000, got {fps:g}: leave it out to keep all frames")
 
 
-def listed(files: Sequence[tuple[str, str]], shown: int = 5) -> list[str]:
+def grouped(files: Sequence[tuple[str, str]], most: int = 5) -> list[str]:
     """A line for each reason, with the names of some files of which it was given."""
     names: dict[str, list[str]] = {}
     for name, why in files:
         names.setdefault(why, []).append(name)
-    more = {why: f" and {len(of) - shown} more" if len(of) > shown else "" for why, of in names.items()}
-    return [f"{', '.join(of[:shown])}{more[why]}: {why}" for why, of in names.items()]
+    more = {why: f" and {len(of) - most} more" if len(of) > most else "" for why, of in names.items()}
+    return [f"{', '.join(of[:most])}{more[why]}: {why}" for why, of in names.items()]
 
 
-class _Damaged(Exception):
+class _Corrupt(Exception):
     """Why no more good frames come."""
 
 
@@ -154,21 +155,21 @@ def _open(video: Path) -> InputContainer:
         raise UserError(f"'{video}' cannot be read as a video ({error.strerror}): {mend}") from error
 
 
-def _film(container: InputContainer, video: Path) -> VideoStream:
+def _video_stream(container: InputContainer, video: Path) -> VideoStream:
     """The stream that a player shows: no cover picture, and the default one of several."""
     still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-    films = [stream for stream in container.streams.video if not stream.disposition & still]
-    if not films:
+    streams = [stream for stream in container.streams.video if not stream.disposition & still]
+    if not streams:
         sound = "sound only" if container.streams.audio else "no film in it"
         raise UserError(f"'{video}' has no picture ({sound}): take it away")
-    if films[0].codec_context is None:
+    if streams[0].codec_context is None:
         raise UserError(f"'{video}' is of a kind that cannot be decoded here: convert it to mp4")
-    default = [stream for stream in films if stream.disposition & av.stream.Disposition.default]
-    return (default or films)[0]
+    default = [stream for stream in streams if stream.disposition & av.stream.Disposition.default]
+    return (default or streams)[0]
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Good frames in order, and `_Damaged` after the last one before damage.
+    """Good frames in order, and `_Corrupt` after the last one before damage.
 
     What cannot be decoded before the first good frame is passed over: a recording may begin in the middle.
     """
@@ -181,20 +182,20 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
             damage = "a packet is torn" if packet.is_corrupt else ""
         except StopIteration:
             more = False
-        except (av.FFmpegError, _Damaged) as error:
+        except (av.FFmpegError, _Corrupt) as error:
             damage = getattr(error, "strerror", None) or str(error)
         for frame in frames:
             if not frame.is_corrupt:
                 good = True
                 yield frame
             elif good:
-                raise _Damaged("a frame is torn")
+                raise _Corrupt("a frame is torn")
         if damage and good:
-            raise _Damaged(damage)
+            raise _Corrupt(damage)
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """The packets of a stream; `_Damaged` where bytes and time are missing between two of them, which FFmpeg
+    """The packets of a stream; `_Corrupt` where bytes and time are missing between two of them, which FFmpeg
     passes over. In an mp4 they may lie in any order."""
     end, latest, ordered = 0, None, "mov" not in container.format.name
     late = 1.8 / float(stream.average_rate or stream.guessed_rate or 30)
@@ -206,7 +207,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
         if packet.dts is not None and packet.time_base:
             time = float(packet.dts * packet.time_base)
             if ordered and hole and latest is not None and time - latest > late:
-                raise _Damaged("bytes in the middle cannot be read")
+                raise _Corrupt("bytes in the middle cannot be read")
             latest = time
         yield packet
 
@@ -226,7 +227,7 @@ def _upright(frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _whole(times: np.ndarray) -> int:
+def _undamaged(times: np.ndarray) -> int:
     """How many frames lie before the damage at their end: a frame that is lost leaves a gap behind it, and as
     frames are decoded out of order some after it may be good."""
     gaps = np.diff(times[-17:])
@@ -247,12 +248,12 @@ def _length(container: InputContainer, stream: VideoStream) -> float:
     return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
-def _rate(times: np.ndarray, said: float) -> float:
-    """Frames per second of frames at these times; `said` is what the file says, exact where it is true."""
+def _rate(times: np.ndarray, nominal: float) -> float:
+    """Frames per second of frames at these times; `nominal` is what the file says, exact where it is true."""
     lasting = np.diff(times)
     lasting = lasting[lasting > 0]
     if not len(lasting):
-        return said
+        return nominal
     usual = np.median(lasting)
     found = 1 / lasting[np.abs(lasting / usual - 1) < 0.5].mean()
-    return said if abs(said / found - 1) < SAME_RATE else round(float(found), 3)
+    return nominal if abs(nominal / found - 1) < SAME_RATE else round(float(found), 3)

@@ -58,12 +58,8 @@ class DoomWalks(Walks):
             frames.append(frame)
             infos.append(info)
             actions.append(self.schema.pack(action))
-        poses = np.stack([info["world_from_camera"] for info in infos])
-        return Clip(
-            video=np.stack(frames),
-            actions=np.stack(actions),
-            world_from_camera=poses,
-            intrinsics=np.stack([info["intrinsics"] for info in infos]),
-            depth=np.stack([info["depth"] for info in infos]),
-            caption=caption(world.level, poses, placed=placed_in(np.stack(actions), self.schema), seed=index),
-        )
+        names = ("world_from_camera", "intrinsics", "depth")
+        arrays = {name: np.stack([info[name] for info in infos]) for name in names}
+        vectors, poses = np.stack(actions), arrays["world_from_camera"]
+        text = caption(world.level, poses, placed=placed_in(vectors, self.schema), seed=index)
+        return Clip(video=np.stack(frames), actions=vectors, caption=text, **arrays)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.decoding import VIDEOS, check_fps, each, listed, probe, read_frames
+from dreamwalk.data.decoding import VIDEOS, check_fps, grouped, map_files, probe, read_frames
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image, read_picture
@@ -92,8 +92,8 @@ class CaptionedFolder:
         """What went where, in a few lines."""
         counts = Counter(piece.bucket for piece in self.pieces)
         lines = [f"{bucket}: {n} clips" for bucket, n in counts.items()]
-        lines += [f"left out: {line}" for line in listed(self.left_out)]
-        lines += [f"note: {line}" for line in listed(self.notes)]
+        lines += [f"left out: {line}" for line in grouped(self.left_out)]
+        lines += [f"note: {line}" for line in grouped(self.notes)]
         lines += [f"not used: {self.unused} frames at the ends of videos"] if self.unused else []
         lines += [f"enlarged: {len(self.enlarged)} files"] if self.enlarged else []
         return "\n".join(lines)
@@ -120,22 +120,17 @@ def open_captioned(
     check_fps(fps)
     folder, sizes = Path(path), tuple(sizes)
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES)
-    looks: list[_Look | UserError] = each(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
+    looks: list[_Look | UserError] = map_files(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
     both = zip(found, looks, strict=True)
     wrong = [(file, str(why)) for file, why in both if isinstance(why, UserError)]
     left_out = [(_named(file, folder), why.removeprefix(f"'{file}' ")) for file, why in wrong]
     taken = [look for look in looks if isinstance(look, _Look)]
     pieces = [piece for look in taken for piece in look.pieces]
     pieces.sort(key=lambda piece: (sizes.index(piece.bucket), piece.file, piece.number))
-    source = CaptionedFolder(
-        folder,
-        tuple(pieces),
-        tuple(left_out),
-        tuple((look.file, note) for look in taken for note in look.notes),
-        tuple(look.file for look in taken if look.small),
-        fit,
-        sum(look.unused for look in taken),
-    )
+    notes = tuple((look.file, note) for look in taken for note in look.notes)
+    small = tuple(look.file for look in taken if look.small)
+    unused = sum(look.unused for look in taken)
+    source = CaptionedFolder(folder, tuple(pieces), tuple(left_out), notes, small, fit, unused)
     if not pieces:
         said = source.report().replace("\n", "; ") or f"none of {', '.join(VIDEOS + PICTURES)} is there"
         raise UserError(f"nothing in '{folder}' can be used ({said}): put clip.mp4 and clip.txt there")
@@ -160,10 +155,10 @@ def _named(file: Path, folder: Path) -> str:
 def _look(file: Path, *, folder: Path, sizes: tuple[Bucket, ...], fps: float | None) -> _Look | UserError:
     """The clips of a file, or why there are none."""
     try:
-        words = file.with_suffix(".txt")
-        if not words.exists():
+        text = file.with_suffix(".txt")
+        if not text.exists():
             raise UserError("no text beside it")
-        caption, name = read_text(words).strip(), _named(file, folder)
+        caption, name = read_text(text).strip(), _named(file, folder)
         if file.suffix.lower() in PICTURES:
             height, width = read_picture(file).shape[:2]
             picks, rate, notes = [0], 0.0, []
@@ -177,10 +172,8 @@ def _look(file: Path, *, folder: Path, sizes: tuple[Bucket, ...], fps: float | N
     except (UserError, OSError) as why:
         return UserError(str(why))
     most = bucket.frames
-    made = [
-        Piece(name, k, caption, bucket, tuple(picks[k * most : (k + 1) * most]), rate)
-        for k in range(len(picks) // most)
-    ]
+    cuts = [tuple(picks[start : start + most]) for start in range(0, len(picks) - most + 1, most)]
+    made = [Piece(name, k, caption, bucket, cut, rate) for k, cut in enumerate(cuts)]
     return _Look(name, made, height < bucket.height or width < bucket.width, len(picks) % most, notes)
 
 

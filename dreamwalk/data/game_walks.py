@@ -48,7 +48,7 @@ class GameWalks(Walks):
             raise UserError("give a game's name, such as --id CartPole-v1, or a function that makes it")
 
     @cached_property
-    def _shown(self) -> tuple[ActionSchema, float]:
+    def _game_facts(self) -> tuple[ActionSchema, float]:
         """What the game says of itself, asked once. UserError for games that `Game` cannot wrap."""
         with closing(self._open()) as game:
             game.reset(seed=self.seed)  # shows what its frames are
@@ -56,11 +56,11 @@ class GameWalks(Walks):
 
     @property
     def schema(self) -> ActionSchema:
-        return self._shown[0]
+        return self._game_facts[0]
 
     @property
     def rate(self) -> float:
-        return self._shown[1]
+        return self._game_facts[1]
 
     def describe(self) -> dict[str, Any]:
         name = self.id or getattr(self.make, "__name__", "game")

@@ -18,7 +18,7 @@ REPEATABLE = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
 """With `mbtree`, its default, x264 gives other bytes now and then for very small pictures."""
 
 
-class Damaged(Exception):
+class CorruptData(Exception):
     """Bytes that are not what they should be; whoever knows their file makes a sentence of it."""
 
 
@@ -79,12 +79,12 @@ def decode_video(data: bytes, *, frames: int, size: tuple[int, int]) -> np.ndarr
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         if stream.codec_context is None:
-            raise Damaged("the video is of an unknown codec")
+            raise CorruptData("the video is of an unknown codec")
         stream.codec_context.thread_count = 1
         if (stream.height, stream.width) != size:
-            raise Damaged(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
+            raise CorruptData(f"the video is of {stream.height}x{stream.width}, not of {size[0]}x{size[1]}")
         decoded = islice(container.decode(stream), frames + 1)
         video = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
     if video.shape[:3] != (frames, *size):
-        raise Damaged(f"the video has not {frames} frames of {size[0]}x{size[1]}")
+        raise CorruptData(f"the video has not {frames} frames of {size[0]}x{size[1]}")
     return video

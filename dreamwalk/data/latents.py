@@ -7,7 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
@@ -117,16 +117,9 @@ def cached_latents(
             latents = codec.encode(video)
         for piece, each in zip(group, latents, strict=True):
             _save(files[piece], each.to("cpu", dtype), piece)
-    entries = [
-        {
-            "file": file.relative_to(path).as_posix(),
-            "shape": list(_load(file).shape),
-            "caption": piece.caption,
-            "fps": piece.fps,
-        }
-        for piece, file in files.items()
-    ]
-    _replace(path / INDEX, json.dumps(entries, indent=0).encode())
+    named = [(file.relative_to(path).as_posix(), file, piece) for piece, file in files.items()]
+    entries = [LatentsEntry(name, _shape(file), piece.caption, piece.fps) for name, file, piece in named]
+    _replace(path / INDEX, json.dumps([asdict(entry) for entry in entries], indent=0).encode())
     return Latents(path)
 
 
@@ -182,6 +175,11 @@ def _load(file: Path) -> Tensor:
         return safetensors.torch.load_file(file)["latents"]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
         raise UserError(f"'{file}' is missing or damaged ({error}): {MEND}") from None
+
+
+def _shape(file: Path) -> tuple[int, int, int, int]:
+    frames, channels, height, width = _load(file).shape
+    return frames, channels, height, width
 
 
 def _replace(file: Path, data: bytes) -> None:

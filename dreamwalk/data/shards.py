@@ -25,21 +25,12 @@ import av
 import numpy as np
 import webdataset
 
+from dreamwalk import validation
 from dreamwalk.clip import Clip
-from dreamwalk.data.captions import narrator
-from dreamwalk.data.h264 import Damaged, decode_video, encode_video
+from dreamwalk.data.captions import window_caption
+from dreamwalk.data.h264 import CorruptData, decode_video, encode_video
 from dreamwalk.errors import UserError, brief
-from dreamwalk.validation import (
-    Bytes,
-    Count,
-    Positive,
-    Rate,
-    Side,
-    mending,
-    read_json,
-    require_inside,
-    required,
-)
+from dreamwalk.validation import Bytes, Count, Positive, Rate, Side, mending, required
 from dreamwalk.world import ActionSchema
 
 FORMAT, VERSION = "dreamwalk-clips", 1
@@ -67,27 +58,17 @@ class Shard:
     clips: tuple[ClipEntry, ...]
 
 
-SAID: dict[str, Any] = {
+FIELDS: dict[str, Any] = {
     "schema": ActionSchema,
     "fps": Rate,
     "size": tuple[Side, Side],
     "shards": tuple[Shard, ...],
 }
-"""What every manifest says; what else there is names the source."""
+"""Fields of every manifest."""
 SOURCE: dict[str, Any] = {"world": str, "level": str, "split": str, "seed": Count, "depth_scale": Positive}
 """What of that is read again, where it is there."""
-DAMAGE = (
-    Damaged,
-    ValueError,
-    KeyError,
-    IndexError,
-    EOFError,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    av.FFmpegError,
-)
+_PLAIN = (CorruptData, ValueError, KeyError, IndexError, EOFError, NotImplementedError)
+DECODE_ERRORS = (*_PLAIN, tarfile.TarError, zipfile.BadZipFile, zlib.error, av.FFmpegError)
 """What the readers of these formats raise for bytes that are not of them."""
 
 
@@ -130,7 +111,7 @@ def index_shard(path: Path) -> list[ClipEntry]:
             part = data[start : start + size]
             frames = len(_load_npy(_read_members(part)["actions.npy"]))
             entries.append(ClipEntry(start, size, frames, hashlib.sha256(part).hexdigest()))
-    except DAMAGE as error:
+    except DECODE_ERRORS as error:
         raise UserError(
             f"'{path}' is not a whole tar file ({brief(error)}): delete it and collect again"
         ) from error
@@ -149,15 +130,15 @@ class Shards:
     def __init__(self, path: str | Path, *, memory: int = 4 << 30) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        said = said_in(self.manifest, self.path)
-        self.schema: ActionSchema = said["schema"]
-        self.fps: float = said["fps"]
-        self.size: tuple[int, int] = said["size"]
-        self._entries = [(shard.file, entry) for shard in said["shards"] for entry in shard.clips]
+        known = manifest_fields(self.manifest, self.path)
+        self.schema: ActionSchema = known["schema"]
+        self.fps: float = known["fps"]
+        self.size: tuple[int, int] = known["size"]
+        self._entries = [(shard.file, entry) for shard in known["shards"] for entry in shard.clips]
         self.frames = sum(entry.frames for _, entry in self._entries)
         self._memory, self._used = memory, 0
         self._clips: OrderedDict[int, Clip] = OrderedDict()
-        self._told = narrator(self.manifest, self.schema)
+        self._caption = window_caption(self.manifest, self.schema)
 
     def __len__(self) -> int:
         """Clips in the folder."""
@@ -177,13 +158,13 @@ class Shards:
             clip = self._decode(index, depth)
         self._keep(index, clip)
         window = clip.window(start, frames)
-        if frames < len(clip) and self._told:
-            window = replace(window, caption=self._told(index, window, start))
+        if frames < len(clip) and self._caption:
+            window = replace(window, caption=self._caption(index, window, start))
         return window if depth else replace(window, depth=None)
 
     def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
         """Poses `(t, 4, 4)`, where they are known, and actions `(t, a)` of a clip, without its video."""
-        with self._damage(index):
+        with self._decoding(index):
             files = _read_members(self.read(index))
             arrays = _arrays(files, self.frames_of(index), self.schema.size)
             return arrays.get("poses.npy"), arrays["actions.npy"]
@@ -203,9 +184,8 @@ class Shards:
                 shard.seek(entry.offset)
                 data = shard.read(entry.size)
         except OSError as error:
-            what = (
-                "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({brief(error)})"
-            )
+            gone = isinstance(error, FileNotFoundError)
+            what = "is missing" if gone else f"cannot be read ({brief(error)})"
             raise UserError(f"'{path}' {what}: collect into '{self.path}' again") from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise UserError(f"clip {index} in '{path}' is not what the manifest says: {mend}")
@@ -217,20 +197,20 @@ class Shards:
         return self._entries[index]
 
     def _decode(self, index: int, depth: bool) -> Clip:
-        with self._damage(index):
+        with self._decoding(index):
             files = _read_members(self.read(index))
             frames = self.frames_of(index)
             clip = decode_clip(files, frames=frames, size=self.size, actions=self.schema.size, depth=depth)
         return clip
 
     @contextmanager
-    def _damage(self, index: int) -> Iterator[None]:
+    def _decoding(self, index: int) -> Iterator[None]:
         """Around what takes the bytes of a clip apart: damage is a UserError that names clip and file."""
         try:
             yield
         except UserError:
             raise
-        except DAMAGE as error:
+        except DECODE_ERRORS as error:
             file, advice = self._entry(index)[0], f"delete it and collect into '{self.path}' again"
             reason = f"it lacks {error}" if isinstance(error, KeyError) else brief(error)
             raise UserError(
@@ -283,32 +263,32 @@ def find_faults(path: str | Path) -> list[tuple[str, str]]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a folder, its `SAID` and `SOURCE` checked; UserError when there is none, another
+    """The manifest of a folder, its `FIELDS` and `SOURCE` checked; UserError when there is none, another
     version wrote it, it is damaged, or a shard that it names is not in the folder."""
     file = path / MANIFEST
     if not file.exists():
         raise UserError(f"'{file}' is missing: '{path}' holds no clips; `dreamwalk collect` makes them")
-    manifest = read_json(file, dict[str, Any], mend=f"delete it and collect into '{path}' again")
+    manifest = validation.read_json(file, dict[str, Any], mend=f"delete it and collect into '{path}' again")
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         found = f"{manifest.get('format')} version {manifest.get('version')}"
         raise UserError(
             f"'{file}' is {found}, this reads {FORMAT} version {VERSION}: collect into a new folder"
         )
-    said_in(manifest, path)
+    manifest_fields(manifest, path)
     return manifest
 
 
-def said_in(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What `SAID` names, of the manifest of a folder."""
+def manifest_fields(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What `FIELDS` names, of the manifest of a folder."""
     file = path / MANIFEST
     with mending(f"delete it and collect into '{path}' again"):
-        said = required(SAID, manifest, f"'{file}'")
+        known = required(FIELDS, manifest, f"'{file}'")
         source = required({k: v for k, v in SOURCE.items() if k in manifest}, manifest, f"'{file}'")
         if source.get("depth_scale", DEPTH_SCALE) != DEPTH_SCALE:
             raise UserError(f"'{file}' has a depth_scale of {source['depth_scale']}, not {DEPTH_SCALE}")
-    for shard in said["shards"]:
-        require_inside(path, shard.file, f"'{file}': a shard's file")
-    return said
+    for shard in known["shards"]:
+        validation.require_inside(path, shard.file, f"'{file}': a shard's file")
+    return known
 
 
 def _read_members(data: bytes) -> dict[str, bytes]:
@@ -318,7 +298,7 @@ def _read_members(data: bytes) -> dict[str, bytes]:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
             if file is None:  # a link, or a hole of any size
-                raise Damaged(f"'{member.name:.60}' is not a file")
+                raise CorruptData(f"'{member.name:.60}' is not a file")
             files[member.name.partition(".")[2]] = file.read()
     return files
 
@@ -335,7 +315,7 @@ def _arrays(files: dict[str, bytes], frames: int, actions: int) -> dict[str, np.
     arrays = {name: _load_npy(files[name]) for name in shapes if name in files}
     for name, array in arrays.items():
         if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
-            raise Damaged(f"{name} is not finite, or not float32 of shape {shapes[name]}")
+            raise CorruptData(f"{name} is not finite, or not float32 of shape {shapes[name]}")
     return arrays
 
 
@@ -346,19 +326,19 @@ def _load_npy(data: bytes) -> np.ndarray:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception as error:  # the header is parsed as Python, which fails in many ways
-        raise Damaged(f"this is no array ({error})") from error
+        raise CorruptData(f"this is no array ({error})") from error
     if prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise Damaged(f"an array of shape {shape} in {len(data)} bytes")
+        raise CorruptData(f"an array of shape {shape} in {len(data)} bytes")
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 def _load_depth(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if archive.getinfo("depth.npy").file_size > HEADER + 2 * prod(shape):
-            raise Damaged("depth.npz is of another size")
+            raise CorruptData("depth.npz is of another size")
         steps = _load_npy(archive.read("depth.npy"))
     if steps.shape != shape or steps.dtype != np.uint16:
-        raise Damaged(f"depth.npz is not of shape {shape}")
+        raise CorruptData(f"depth.npz is not of shape {shape}")
     return np.cumsum(steps, axis=2, dtype=np.uint16).astype(np.float32) * DEPTH_SCALE
 
 

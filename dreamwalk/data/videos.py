@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.decoding import SAME_RATE, VIDEOS, VideoFacts, check_fps, each, listed, probe, read_frames
+from dreamwalk.data import decoding
+from dreamwalk.data.decoding import SAME_RATE, VIDEOS, VideoFacts, grouped, map_files, probe, read_frames
 from dreamwalk.data.tables import Table, read_schema, read_table, read_text
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit
@@ -32,7 +33,7 @@ from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import Split
 
 ACTIONS = (".csv", ".tsv", ".jsonl", ".npy")
-Said = list[tuple[str, str]]
+FileNotes = list[tuple[str, str]]
 """Names of files, and what is to be told of each."""
 
 
@@ -43,8 +44,8 @@ class Contents(NamedTuple):
     """For each video the frame of it that is shown at each tick of `rate`, int32 `(ticks,)`."""
     schema: ActionSchema
     rate: float
-    left_out: Said
-    notes: Said
+    left_out: FileNotes
+    notes: FileNotes
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class VideoFolder:
     """What becomes of frames of another shape: whole between bars, stretched, or cut about the middle."""
 
     def __post_init__(self) -> None:
-        check_fps(self.fps)
+        decoding.check_fps(self.fps)
         if self.clip_frames < 1 or min(self.size) < 1:
             given = f"{self.clip_frames} of {self.size}"
             raise UserError(f"clips have 1 frame and frames 1 pixel at least, got {given}")
@@ -112,8 +113,8 @@ class VideoFolder:
         lines = [f"{len(lengths)} videos, {sum(lengths)} frames at {self.rate:g} a second: {len(self)} clips"]
         if schema.size:
             lines += [f"buttons: {', '.join(schema.buttons) or 'none'}; axes: {', '.join(axes) or 'none'}"]
-        lines += [f"left out: {line}" for line in listed(self.contents.left_out)]
-        lines += [f"note: {line}" for line in listed(self.contents.notes)]
+        lines += [f"left out: {line}" for line in grouped(self.contents.left_out)]
+        lines += [f"note: {line}" for line in grouped(self.contents.notes)]
         rests = [length % self.clip_frames for length in lengths if length % self.clip_frames]
         if rests:
             ends = f"{sum(rests)} frames at the end of {len(rests)} videos"
@@ -132,7 +133,7 @@ class VideoFolder:
 
     def _cut(self, video: Path, picks: np.ndarray, numbers: list[int]) -> Iterator[Clip]:
         """Clips of one video, by their number in it, in order."""
-        table, words = _table_of(video) if self.schema.size else None, _caption(video)
+        table, caption = _table_of(video) if self.schema.size else None, _caption(video)
         spans = [slice(n * self.clip_frames, (n + 1) * self.clip_frames) for n in numbers]
         wanted = np.concatenate([picks[span] for span in spans])
         frames = read_frames(video, wanted.tolist(), size=self.size, how=self.fit)
@@ -143,7 +144,7 @@ class VideoFolder:
             actions = np.zeros((len(kept), 0), np.float32)
             if table:
                 actions = _vectors(table, self.schema, picks, span)
-            yield Clip(video=np.stack(kept), actions=actions, caption=words)
+            yield Clip(video=np.stack(kept), actions=actions, caption=caption)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +162,7 @@ class _Look:
     notes: tuple[str, ...]
 
 
-def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tuple[list[_Look], Said]:
+def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tuple[list[_Look], FileNotes]:
     """The videos that can be used, and what cannot; UserError when nothing can."""
     files = sorted(file for file in folder.glob("*") if file.is_file() and not file.name.startswith("."))
     videos = [file for file in files if file.suffix.lower() in VIDEOS]
@@ -169,7 +170,7 @@ def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tup
     unknown = "no video by its name: convert it to mp4 if it is one"
     left_out = [(file.name, unknown) for file in files if file.suffix.lower() not in beside]
     found: list[_Look] = []
-    looks: list[_Look | UserError] = each(partial(_look, schema=schema), videos)
+    looks: list[_Look | UserError] = map_files(partial(_look, schema=schema), videos)
     acted = any(isinstance(look, _Look) and look.acted for look in looks)
     for video, look in zip(videos, looks, strict=True):
         if isinstance(look, UserError):
@@ -184,7 +185,7 @@ def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tup
     if not videos:
         raise UserError(f"'{folder}' holds no videos ({', '.join(VIDEOS)}): give the folder that does")
     if not found:
-        raise UserError(f"nothing in '{folder}' can be used: {'; '.join(listed(left_out))}")
+        raise UserError(f"nothing in '{folder}' can be used: {'; '.join(grouped(left_out))}")
     return found, left_out
 
 
@@ -227,8 +228,8 @@ def _aligned(file: Path, table: Table, facts: VideoFacts) -> tuple[VideoFacts, l
     if rows == frames:
         return facts, []
     if table.schema or (facts.damage and rows > frames):
-        told = f"{rows} rows of actions and {frames} frames: the first {min(rows, frames)} are used"
-        return replace(facts, times=facts.times[:rows]), [told]
+        about = f"{rows} rows of actions and {frames} frames: the first {min(rows, frames)} are used"
+        return replace(facts, times=facts.times[:rows]), [about]
     mend = "write one row per frame, row i for what led into frame i"
     raise UserError(f"'{file.name}' has {rows} rows and the video {frames} frames: {mend}")
 
@@ -271,9 +272,9 @@ def _one_rate(folder: Path, found: list[_Look]) -> float:
     return found[0].facts.rate
 
 
-def _schema(found: list[_Look], written: ActionSchema | None, file: str) -> tuple[ActionSchema, Said]:
+def _schema(found: list[_Look], written: ActionSchema | None, file: str) -> tuple[ActionSchema, FileNotes]:
     """What schema.json says, or what the columns look like, limits per row; and what is to be told of it."""
-    acted, notes = [look for look in found if look.acted], Said()
+    acted, notes = [look for look in found if look.acted], FileNotes()
     if not acted:
         return ActionSchema(()), []
     schema = written
@@ -292,9 +293,9 @@ def _schema(found: list[_Look], written: ActionSchema | None, file: str) -> tupl
             have = ", ".join(look.columns)
             raise UserError(f"{file} names {', '.join(names)}, the actions of '{look.file.name}' {have}")
         unused = [name for name in look.columns if name not in names]
-        told = [f"its actions have no {', '.join(missing)}, which is 0 then"] * bool(missing)
-        told += [f"not named in schema.json and not used: {', '.join(unused)}"] * bool(unused)
-        notes += [(look.file.name, note) for note in told]
+        about = [f"its actions have no {', '.join(missing)}, which is 0 then"] * bool(missing)
+        about += [f"not named in schema.json and not used: {', '.join(unused)}"] * bool(unused)
+        notes += [(look.file.name, note) for note in about]
     return schema, notes
 
 

@@ -47,11 +47,8 @@ def read_vpt(rows: list[tuple[int, dict[str, Any]]], file: Path) -> tuple[np.nda
     stuck, slot, windows = False, None, 0
     for k, (number, row) in enumerate(rows):
         try:
-            mouse, held, clicks = (
-                row["mouse"],
-                set(row["mouse"]["buttons"]),
-                row["mouse"].get("newButtons", []),
-            )
+            mouse = row["mouse"]
+            held, clicks = set(mouse["buttons"]), mouse.get("newButtons", [])
             stuck = clicks == [0] if k == 0 else stuck and 0 not in clicks
             names = {KEYS.get(key.removeprefix("key.keyboard."), "") for key in row["keyboard"]["keys"]}
             names |= {MOUSE.get(button, "") for button in held - ({0} if stuck else set())}

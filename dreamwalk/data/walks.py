@@ -98,9 +98,9 @@ class Walk(
         """Raise UserError unless the walk's buttons and axes are those of `schema`, in order."""
         theirs, ours = self.buttons + self.axes, schema.buttons + schema.axes
         if theirs != ours:
+            known = f"{', '.join(theirs) or 'none'} and this world knows {', '.join(ours)}"
             raise UserError(
-                f"this walk's actions are {', '.join(theirs) or 'none'} and this world knows "
-                f"{', '.join(ours)}: replay it where it was recorded ({self.system})"
+                f"this walk's actions are {known}: replay it where it was recorded ({self.system})"
             )
 
 

@@ -7,6 +7,7 @@ missing is made again by the same command, because clip `i` is a pure function o
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import SPLITS, Split
 
 CLIPS_PER_SHARD = 32
+Show = Callable[[int], None]
 
 
 class Source(Protocol):
@@ -107,18 +109,15 @@ def write_clips(source: Source, clips: int, out: str | Path, *, workers: int = 1
                 finished[number] = entries
                 _write_manifest(folder, header, finished)
         except BrokenProcessPool as error:
-            advice = "run the same command again, with fewer workers if memory is short"
-            raise UserError(
-                f"a worker process died, what is written in '{folder}' is valid: {advice}"
-            ) from error
+            mend = "run the same command again, with fewer workers if memory is short"
+            raise UserError(f"a worker process died, '{folder}' is valid so far: {mend}") from error
         except OSError as error:
             if error.errno not in TOO_FULL:
                 raise
             written = sum(len(entries) for entries in finished.values())
-            raise UserError(
-                f"the disk of '{folder}' is full ({written} of {clips} clips are written and stay valid): "
-                "free some space and run the same command again"
-            ) from error
+            state = f"is full ({written} of {clips} clips are written and stay valid)"
+            mend = "free some space and run the same command again"
+            raise UserError(f"the disk of '{folder}' {state}: {mend}") from error
     return folder
 
 
@@ -127,16 +126,9 @@ def _clips_of(number: int, clips: int) -> range:
 
 
 def _header(source: Source) -> dict[str, Any]:
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        **source.describe(),
-        "schema": asdict(source.schema),
-        "fps": source.rate,
-        "size": source.size,
-        "clip_frames": source.clip_frames,
-        "depth_scale": shards.DEPTH_SCALE,
-    }
+    header = {"format": FORMAT, "version": VERSION, **source.describe()}
+    header |= {"schema": asdict(source.schema), "fps": source.rate, "size": source.size}
+    header |= {"clip_frames": source.clip_frames, "depth_scale": shards.DEPTH_SCALE}
     return json.loads(json.dumps(header))
 
 
@@ -145,7 +137,9 @@ def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, lis
     entries: dict[int, list[ClipEntry]] = {}
     if (folder / MANIFEST).exists():
         manifest = shards.read_manifest(folder)
-        known = {shard.file: list(shard.clips) for shard in shards.said_in(manifest, folder)["shards"]}
+        known = {
+            shard.file: list(shard.clips) for shard in shards.manifest_fields(manifest, folder)["shards"]
+        }
         del manifest["shards"]
         if manifest != header:
             other = ", ".join(key for key, value in header.items() if manifest.get(key) != value)
@@ -186,12 +180,14 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _run(
-    source: Source, folder: Path, todo: list[tuple[int, range]], workers: int, show: _Show
+    source: Source, folder: Path, todo: list[tuple[int, range]], workers: int, show: Show
 ) -> Iterator[tuple[int, list[ClipEntry]]]:
     """Make the shards that are to do, in this process or in several, as they are finished."""
     if workers == 1 or len(todo) < 2:
+        made = itertools.count(1)
+        tick = lambda: show(next(made) * source.clip_frames)
         for number, indices in todo:
-            yield number, _write_shard(source, folder, number, indices, lambda: show.add(source.clip_frames))
+            yield number, _write_shard(source, folder, number, indices, tick)
         return
     several = multiprocessing.get_context("spawn")
     workers = min(workers, len(todo))
@@ -205,7 +201,7 @@ def _run(
         try:
             while waiting:
                 ready, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                show.set(sum(signs.clips) * source.clip_frames)
+                show(sum(signs.clips) * source.clip_frames)
                 for future in ready:
                     yield waiting.pop(future), future.result()
         except BaseException:
@@ -278,20 +274,6 @@ def _write_shard(
         partial.unlink(missing_ok=True)
 
 
-class _Show:
-    """A progress bar in frames."""
-
-    def __init__(self, bar: Progress, total: int, done: int) -> None:
-        self.bar, self.start = bar, done
-        self.task = bar.add_task("collecting", total=total, completed=done)
-
-    def add(self, frames: int) -> None:
-        self.bar.advance(self.task, frames)
-
-    def set(self, frames: int) -> None:
-        self.bar.update(self.task, completed=self.start + frames)
-
-
 class _Speed(ProgressColumn):
     """Frames per second of late."""
 
@@ -300,11 +282,10 @@ class _Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _progress(total: int, done: int) -> Iterator[_Show]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
-    )
-    with Progress(*columns, _Speed(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        yield _Show(bar, total, done)
+def _progress(total: int, done: int) -> Iterator[Show]:
+    """A progress bar in frames, which is told how many were made by now."""
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f} frames")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, _Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("collecting", total=total, completed=done)
+        yield lambda frames: bar.update(task, completed=done + frames)

@@ -17,7 +17,7 @@ from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
 from dreamwalk.published.names import Part, Renamed, renamed
-from dreamwalk.validation import assembled, field_types, mending, read_json, required, shown
+from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
 
 Config = TypeVar("Config", CausalVAEConfig, ShuffleVAEConfig)
@@ -112,7 +112,7 @@ def _read_config(kind: type[Config], path: Path, fixed: Mapping[str, Any]) -> Co
     given = read_json(path, dict[str, Any], mend=MEND)
     for name, value in fixed.items():
         if given.get(name, value) != value:
-            raise UserError(f"'{path}' has {name} {shown(given[name])}; only {value!r} can be read")
+            raise UserError(f"'{path}' has {name} {shorten(given[name])}; only {value!r} can be read")
     source, hints = f"'{path}'", field_types(kind)
     known = {theirs: hints[ours] for theirs, ours in VAE_SIZES.items() if theirs in given and ours in hints}
     with mending(MEND):

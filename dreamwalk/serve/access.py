@@ -67,10 +67,8 @@ class Access:
         site = urlsplit(page or "").netloc.lower()
         if site and (site == headers.get("host", "").lower() or _name(site) in self.sites):
             return
-        raise UserError(
-            "pages of other sites may not walk here: open this server's own page, or start it with "
-            "`--allow-host`"
-        )
+        mend = "open this server's own page, or start it with `--allow-host`"
+        raise UserError(f"pages of other sites may not walk here: {mend}")
 
 
 class HostGuard:
@@ -86,10 +84,9 @@ class HostGuard:
         try:
             self._access.check_host(Headers(scope=scope).get("host", ""))
         except UserError as error:
-            refused = (
-                WebSocketClose(1008) if scope["type"] == "websocket" else PlainTextResponse(str(error), 400)
-            )
-            return await refused(scope, receive, send)
+            plain = scope["type"] == "http"
+            refusal = PlainTextResponse(str(error), 400) if plain else WebSocketClose(1008)
+            return await refusal(scope, receive, send)
         if self._root and not scope.get("root_path"):
             scope = {**scope, "root_path": self._root}
         await self._app(scope, receive, send)

@@ -162,8 +162,8 @@ def _about(config: AppConfig, queue: SessionQueue) -> dict[str, object]:
     about |= {"actions": config.actions and asdict(config.actions), "clips": None}
     about |= {"sessions": queue.taken, "waiting": queue.waiting, "seats": queue.seats}
     if clips := config.clips:
-        said = {name: getattr(clips, name) for name in ("fps", "steps", "longest", "examples", "vocabulary")}
-        about["clips"] = said | dict(zip(("height", "width"), clips.size, strict=True))
+        offer = {name: getattr(clips, name) for name in ("fps", "steps", "longest", "examples", "vocabulary")}
+        about["clips"] = offer | dict(zip(("height", "width"), clips.size, strict=True))
         about["clips"] |= {"most_steps": MOST_STEPS}
     return about
 

@@ -88,30 +88,30 @@ class ClipQueue:
 
     async def events(self, request: WebClipRequest) -> AsyncIterator[bytes]:
         """The lines of an answer. Closing it gives the place up."""
-        said: asyncio.Queue[Event | None] = asyncio.Queue()
-        turn = asyncio.create_task(self._turn(request, said))
+        outbox: asyncio.Queue[Event | None] = asyncio.Queue()
+        turn = asyncio.create_task(self._turn(request, outbox))
         try:
-            while (event := await said.get()) is not None:
+            while (event := await outbox.get()) is not None:
                 yield json.dumps(event).encode() + b"\n"
         finally:
             turn.cancel()
 
-    async def _turn(self, request: WebClipRequest, said: asyncio.Queue[Event | None]) -> None:
+    async def _turn(self, request: WebClipRequest, outbox: asyncio.Queue[Event | None]) -> None:
         """Wait for the one seat; the thread that makes the clip keeps it until it has come to its end."""
         loop, gone = asyncio.get_running_loop(), threading.Event()
 
         def post(event: Event | None) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody listens any more
-                loop.call_soon_threadsafe(said.put_nowait, event)
+                loop.call_soon_threadsafe(outbox.put_nowait, event)
 
         try:
-            await self._queue.enter(lambda place: said.put_nowait({"type": "queued", "position": place}))
+            await self._queue.enter(lambda place: outbox.put_nowait({"type": "queued", "position": place}))
             make = partial(_make, self.clips, request, post=post, gone=gone)
             self._queue.work(make, name="dreamwalk-clip")
             await loop.create_future()  # until `events` has said all, or nobody listens any more
         except Full:
-            said.put_nowait({"type": "error", "message": "many others wait for a clip: try again later"})
-            said.put_nowait(None)
+            outbox.put_nowait({"type": "error", "message": "many others wait for a clip: try again later"})
+            outbox.put_nowait(None)
         finally:
             gone.set()
 

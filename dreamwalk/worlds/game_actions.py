@@ -106,10 +106,8 @@ def _axes(space: spaces.Box, name: str) -> Translation:
     low, high = (bound.ravel().astype(np.float64) for bound in (space.low, space.high))
     limits = np.maximum(abs(low), abs(high))
     if limits.size and limits.max() > LARGEST:
-        raise UserError(
-            f"an action goes up to {limits.max():.3g}, which no key can mean: wrap the game so that its "
-            "bounds are those in use"
-        )
+        mend = "wrap the game so that its bounds are those in use"
+        raise UserError(f"an action goes up to {limits.max():.3g}, which no key can mean: {mend}")
     limits[limits == 0] = 1.0
     names = (name,) if name and len(limits) == 1 else _names(name or "axis", len(limits))
     ranges = tuple(zip(low.tolist(), high.tolist(), strict=True))

@@ -45,10 +45,9 @@ class Game(World):
         self._translation = translate(self.env.action_space, meanings(self.env))
         self.actions = self._translation.schema
         if repeat < 1 or min(size) < 1 or not self.actions.size:
-            raise UserError(
-                f"a game has actions, frames of at least 1x1 and steps of at least one of its own, got "
-                f"{self.actions.size} actions, size={size} and repeat={repeat}"
-            )
+            given = f"{self.actions.size} actions, size={size} and repeat={repeat}"
+            need = "actions, frames of at least 1x1 and steps of at least one of its own"
+            raise UserError(f"a game has {need}, got {given}")
         self.size, self.repeat, self.fit = size, repeat, fit
         self.fps = float(self.env.metadata.get("render_fps") or 10) / repeat
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
@@ -129,10 +128,8 @@ def as_frame(picture: Any) -> np.ndarray:
     array = np.asarray(picture)
     array = array[..., None] if array.ndim == 2 else array
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
-        raise UserError(
-            f"this game shows {array.dtype} of shape {array.shape}: "
-            "wrap it so that a frame is uint8 (h, w, 3)"
-        )
+        mend = "wrap it so that a frame is uint8 (h, w, 3)"
+        raise UserError(f"this game shows {array.dtype} of shape {array.shape}: {mend}")
     return np.broadcast_to(array[..., :3], (*array.shape[:2], 3))
 
 
@@ -171,10 +168,9 @@ class RandomKeys:
         schema, still = self.schema, random.random() < self.STILL
         chosen = {group: group[random.integers(len(group))] for group in schema.choices}
         grouped = {name for group in chosen for name in group}
-        held = [
-            name in chosen.values() if name in grouped else tossed < 0.5 and not still
-            for name, tossed in zip(schema.buttons, random.random(len(schema.buttons)), strict=True)
-        ]
+        tossed = dict(zip(schema.buttons, random.random(len(schema.buttons)) < 0.5, strict=True))
+        free = lambda name: tossed[name] and not still
+        held = [name in chosen.values() if name in grouped else free(name) for name in schema.buttons]
         moved = (random.random(len(schema.axes)) < 0.5) & (not still)
         turns = random.uniform(*schema.bounds) / np.asarray(schema.limits) * moved
         return schema.canonical(np.concatenate([held, turns]))

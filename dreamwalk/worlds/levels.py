@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dreamwalk.errors import UserError
 from dreamwalk.worlds.procedural import procedural
@@ -24,11 +24,7 @@ def home() -> Level:
     """Four rooms in a ring and a courtyard: small, bright, every room told apart at a glance."""
     plan = [
         (Cell(0, 352, 320, 672, wall="DOKGRIR", flat="FLOOR0_2", top="AQF067"), "green marble", "blue torch"),
-        (
-            Cell(352, 352, 672, 672, wall="STWALL", flat="FLOOR4_8", top="CEIL3_3"),
-            "sandstone",
-            "green pillar",
-        ),
+        (Cell(352, 352, 672, 672, flat="FLOOR4_8", top="CEIL3_3"), "sandstone", "green pillar"),
         (Cell(352, 0, 672, 320, wall="SHAWN2", flat="FLAT5", top="FLAT23"), "steel", "red pillar"),
         (Cell(0, 0, 320, 320, wall="REDWALL1", flat="AQF067", top="FLAT23"), "red metal", "tech lamp"),
         (Cell(704, 144, 1088, 528, wall="STARTAN1", flat="GRASS1", top=SKY), "stone", "leafy tree"),
@@ -55,15 +51,12 @@ def home() -> Level:
     things += [Thing(x, y, LANDMARKS[mark].kind) for (x, y), (_, _, mark) in zip(spots, plan, strict=True)]
     rooms = tuple(Room(c.x0, c.y0, c.x1, c.y1, wall, mark) for c, wall, mark in plan)
     centres = [((room.x0 + room.x1) / 2, (room.y0 + room.y1) / 2) for room in rooms]
-    return Level(
-        name="home",
-        wad=pack_level([replace(cell, light=255) for cell in cells], things, panels=panels),
-        rooms=rooms,
-        doors=tuple(_door(cell, *pair) for cell, pair in doorways),
-        obstacles=tuple((x, y, 16) for x, y in spots),
-        starts=tuple((x, y, heading) for x, y in centres for heading in (45.0, 180.0, 300.0)),
-        heights=(0, 104, 128),
-    )
+    wad = pack_level([replace(cell, light=255) for cell in cells], things, panels=panels)
+    doors = tuple(_door(cell, *pair) for cell, pair in doorways)
+    obstacles = tuple((x, y, 16) for x, y in spots)
+    starts = tuple((x, y, heading) for x, y in centres for heading in (45.0, 180.0, 300.0))
+    known: dict[str, Any] = {"rooms": rooms, "doors": doors, "obstacles": obstacles, "starts": starts}
+    return Level("home", wad, heights=(0, 104, 128), **known)
 
 
 def _door(cell: Cell, first: int, second: int) -> Door:

@@ -66,7 +66,7 @@ class _Slot:
     column: int
     row: int
     cell: Cell
-    words: str
+    wall: str
 
 
 def procedural(seed: int) -> Level:
@@ -94,7 +94,7 @@ def procedural(seed: int) -> Level:
         cells += inside
         obstacles += blocked
         c = slot.cell
-        rooms.append(Room(c.x0, c.y0, c.x1, c.y1, slot.words, mark))
+        rooms.append(Room(c.x0, c.y0, c.x1, c.y1, slot.wall, mark))
     begin = slots[0].cell
     things.append(Thing(begin.x0 + 40, (begin.y0 + begin.y1) // 2, PLAYER_START))
     heights = {cell.floor for cell in cells} | {cell.ceiling for cell in cells if cell.top != SKY}
@@ -108,13 +108,13 @@ def _slot(random: np.random.Generator, column: int, row: int) -> _Slot:
     x, y = column * PITCH, row * PITCH
     box = x - low_x, y - low_y, x + high_x, y + high_y
     floor = int(random.integers(-3, 4)) * 8
-    words = str(random.choice(list(WALLS)))
+    wall = str(random.choice(list(WALLS)))
     open_air = random.random() < 0.25
     ceiling = floor + int(random.choice([112, 128, 128, 160, 192]))
     light = int(random.integers(160, 256)) if not open_air else 255
     flat = str(random.choice(FLOORS))
     top = SKY if open_air else str(random.choice(CEILINGS))
-    return _Slot(column, row, Cell(*box, floor, ceiling, light, WALLS[words], flat, top), words)
+    return _Slot(column, row, Cell(*box, floor, ceiling, light, WALLS[wall], flat, top), wall)
 
 
 def _links(slots: list[_Slot], random: np.random.Generator) -> list[tuple[int, int]]:

@@ -70,7 +70,7 @@ class Landmark:
     """A solid thing that stands still: our own actor class over one sprite frame of Freedoom."""
 
     kind: int
-    words: str
+    name: str
     sprite: str
     radius: int = 16
     options: str = ""
@@ -82,8 +82,8 @@ _SPRITES = {
     **{"red pillar": "COL3", "candelabra": "CBRA"},
 }
 LANDMARKS = {
-    words: Landmark(15001 + k, words, sprite, radius=24 if words == "bare tree" else 16)
-    for k, (words, sprite) in enumerate(_SPRITES.items())
+    name: Landmark(15001 + k, name, sprite, radius=24 if name == "bare tree" else 16)
+    for k, (name, sprite) in enumerate(_SPRITES.items())
 }
 PLACED = Landmark(15100, "golden pillar", "COL3", 24, 'Translation "168:191=160:167"')
 PLACED_CLASS = "DreamPlaced"
