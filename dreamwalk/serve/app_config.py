@@ -1,4 +1,4 @@
-"""What one server shows: a dream, the real game or both, with places to begin; or clips from words."""
+"""Configuration of the page: a dream, the real game or both, with a gallery; or clips from text."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Clips:
-    """What makes clips from words."""
+    """A generator of clips from text, and what the form of the page has to know of it."""
 
     make: Callable[[WebClipRequest], Iterator[Progress]]
     """Called in a thread, for one request at a time; it is dropped between two steps when nobody waits."""
@@ -77,7 +77,7 @@ class Clips:
 
 @dataclass(frozen=True)
 class AppConfig:
-    """What one server shows. Each browser tab gets worlds of its own from the two factories."""
+    """What the page shows. Each browser tab gets worlds of its own from the two factories."""
 
     title: str
     """Name of what is shown, such as `nextframe.doom`; it is also the `system` of saved walks."""
@@ -97,10 +97,10 @@ class AppConfig:
     actions: ActionSchema | None = None
     """What can be done in it, for the list of keys on the start screen; each walk says it again."""
     clips: Clips | None = None
-    """Clips from words; the starts are then first pictures to choose from."""
+    """Clips from text; the starts are then first pictures to choose from."""
     game_title: str = "game"
     """Name of the real game beside a dream, which films and walks of it bear."""
 
     def __post_init__(self) -> None:
         if self.dream is None and self.game is None and self.clips is None:
-            raise UserError("a stage needs a dream, a game or clips: there is nothing to show")
+            raise UserError("a page needs a dream, a game or clips: there is nothing to show")

@@ -1,4 +1,4 @@
-"""Clips from words over HTTP: `POST /clips` with a request in JSON answers with one JSON object a line.
+"""Clips from text over HTTP: `POST /clips` with a request in JSON answers with one JSON object a line.
 
     prompt    text                                negative  text to be guided away from
     seed      whole number                        steps     denoising steps

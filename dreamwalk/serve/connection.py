@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class ServerState:
-    """What the connections of one server share: the stage, the seats, the films, and the walks under way."""
+    """What the connections of one server share: config, seats, recordings, and the sessions under way."""
 
     def __init__(self, config: AppConfig, queue: SessionQueue, store: RecordingStore) -> None:
         self.config, self.queue, self.store = config, queue, store
@@ -125,7 +125,7 @@ class Connection:
         self._allowance, self._counted = float(BURST), time.monotonic()
 
     async def run(self, *, start: int | None, seed: int) -> None:
-        """Serve the page until it leaves or has to go; its seat is free again when its worlds are closed."""
+        """Serve the page until it leaves or is closed; its seat is free again when its worlds are closed."""
         closings: list[CloseConnection] = []
 
         async def work(job: Callable[[], Awaitable[None]]) -> None:

@@ -52,7 +52,7 @@ def serve(
     allowed: Sequence[str] = (),
     root: str = "",
 ) -> None:
-    """Show a stage until Ctrl-C. Port 0 takes any free port.
+    """Serve the page until Ctrl-C. Port 0 takes any free port.
 
     Prints one line with the address, and opens it in a browser if there is a display. `max_sessions`,
     `max_waiting` and `root` are those of `build_app`; `allowed` are further names by which it may be reached.

@@ -1,4 +1,4 @@
-"""A dream and the real game, walked side by side by the same actions.
+"""A dream and the real game, stepped by the same actions.
 
 The game is the dream's shadow: whatever is shown, it takes the same actions, so that changing from the dream
 to the game goes on at the pose that the game reached; changing back begins the dream anew from the game's
@@ -176,7 +176,7 @@ class WorldPair:
         self.seed, self._start, self.aligned = seed, start, "image" not in start
         if "image" in start:
             if self._dream is None:
-                raise UserError("only a dream can begin from a picture, and this stage has none")
+                raise UserError("only a dream can begin from a picture, and this page has none")
             start = {**start, "image": fit_image(start["image"], self.size)}
             self.view = "dream" if self.view == "game" else self.view
         if self._dream:
@@ -208,9 +208,9 @@ class WorldPair:
                 game.follow(np.stack(owed))
 
     def look(self, view: str) -> Frame:
-        """Show another view; UserError when this stage does not have it or its game has stopped."""
+        """Show another view; UserError when the page does not have it or its game has stopped."""
         if view not in self.views:
-            raise UserError(f"this stage has no view '{view}': it has {', '.join(self.views)}")
+            raise UserError(f"this page has no view '{view}': it has {', '.join(self.views)}")
         if view != "dream":
             self._look_at_game()
         self.settle()
@@ -239,7 +239,7 @@ class WorldPair:
         game = _Actor("game", self._open_game())
         try:
             if game.world.actions != self.schema:
-                raise UserError("the dream and the real game of this stage know different actions")
+                raise UserError("the dream and the real game of this page know different actions")
             self._reset_game(game)
         except BaseException:
             game.world.close()

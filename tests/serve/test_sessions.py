@@ -156,7 +156,7 @@ def test_a_stage_of_one_world(make_config: Make, visit: Visit, only: str) -> Non
     assert hello["views"] == [only] and hello["steps"] == (4 if only == "dream" else None)
     assert visitor.frame(3)[0].view == only
     visitor.send("view", view="both")
-    assert visitor.until("error")["message"] == f"this stage has no view 'both': it has {only}"
+    assert visitor.until("error")["message"] == f"this page has no view 'both': it has {only}"
     visitor.send("steps", steps=2)
     if only == "game":
         assert visitor.until("error")["message"] == "this world has no denoising steps to set"
