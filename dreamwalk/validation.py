@@ -1,4 +1,4 @@
-"""Values that somebody else wrote, checked where they are read: JSON, and its fields against annotations.
+"""Validation of untrusted values: JSON against annotations and msgspec types.
 
 `conform` takes what JSON gave for an annotated type: numbers are finite and in the range of their annotation,
 texts are texts, tuples have their length, dataclasses their fields. A UserError names the file and the field.
@@ -51,7 +51,7 @@ Signed = Annotated[float, Range(-1e9, 1e9)]
 Rate = Annotated[float, Range(0.01, 1000)]
 """Frames per second."""
 DEFAULT_RANGES: dict[Any, Range] = {int: Range(1), float: Range(0, 1e9)}
-"""What holds for a number without a range: sizes and weights of losses are never negative."""
+"""Ranges of numbers without one: sizes and weights of losses are never negative."""
 
 
 TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

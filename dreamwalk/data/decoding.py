@@ -144,7 +144,7 @@ def grouped(files: Sequence[tuple[str, str]], most: int = 5) -> list[str]:
 
 
 class _Corrupt(Exception):
-    """Why no more good frames come."""
+    """The reason for which decoding ends early."""
 
 
 def _open(video: Path) -> InputContainer:

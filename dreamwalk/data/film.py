@@ -1,4 +1,4 @@
-"""Dream a recorded walk again, frame by frame."""
+"""Replay of a walk in a world, and films of its frames."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class CaptionedFolder:
     left_out: tuple[tuple[str, str], ...]
     """Files and why."""
     notes: tuple[tuple[str, str], ...]
-    """Files and what else is to be told of them."""
+    """Files with a note on each."""
     enlarged: tuple[str, ...]
     """Files that are smaller than their bucket."""
     fit: Fit

@@ -19,7 +19,7 @@ REPEATABLE = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
 
 
 class CorruptData(Exception):
-    """Bytes that are not what they should be; whoever knows their file makes a sentence of it."""
+    """Bytes that do not decode to what was expected; a caller that knows the file makes it a UserError."""
 
 
 class VideoWriter:

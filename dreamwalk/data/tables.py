@@ -1,4 +1,4 @@
-"""Tables of actions and other files that people, spreadsheets and loggers wrote, parsed at one border.
+"""Parsing of files that people wrote: tables of actions, schemas, texts.
 
 Every error names the file and the row, as a spreadsheet or an editor counts it (an array is counted from 0),
 and where there is one the column.

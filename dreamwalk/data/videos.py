@@ -34,11 +34,11 @@ from dreamwalk.worlds.levels import Split
 
 ACTIONS = (".csv", ".tsv", ".jsonl", ".npy")
 FileNotes = list[tuple[str, str]]
-"""Names of files, and what is to be told of each."""
+"""File names with a note on each."""
 
 
 class Contents(NamedTuple):
-    """What can be used of a folder of videos, and what is to be told of the rest."""
+    """The usable videos of a folder, and notes on the rest."""
 
     files: dict[str, np.ndarray]
     """For each video the frame of it that is shown at each tick of `rate`, int32 `(ticks,)`."""

@@ -38,7 +38,7 @@ def is_vpt(row: dict[str, Any]) -> bool:
 
 
 def read_vpt(rows: list[tuple[int, dict[str, Any]]], file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Numbered lines as float32 `(frames, 25)` in the columns of `SCHEMA`, and what is to be told of them.
+    """Numbered lines as float32 `(frames, 25)` in the columns of `SCHEMA`, and notes on them.
 
     UserError for the first line that is of another layout.
     """

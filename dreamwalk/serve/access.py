@@ -1,4 +1,4 @@
-"""Who may ask: by which names the server is reached, and whose pages may use it.
+"""Access control: host names of the server, and sites whose pages may use it.
 
 A browser lets any site's page send requests to any address, and a site can let its own name lead to a server
 on your machine or in your network (DNS rebinding). So a request must come by a name that is known to be this

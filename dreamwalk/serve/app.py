@@ -27,7 +27,7 @@ from dreamwalk.serve.connection import Connection, ServerState
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, MAX_START
 from dreamwalk.serve.recording_store import RecordingStore
-from dreamwalk.serve.schedule_stream import BOUNDARY, WATCHED, watched
+from dreamwalk.serve.schedule_stream import BOUNDARY, MAX_STREAMS, picture_stream
 from dreamwalk.serve.session_queue import SessionQueue
 from dreamwalk.validation import MOST_STEPS
 
@@ -97,7 +97,7 @@ def build_app(
         Route("/api/stage", about),
         Route("/starts/{index:int}.jpg", partial(_thumbnail, thumbnails)),
         Route("/recordings/{name}", partial(_recording, server.store)),
-        Route("/schedules/{name}", partial(_schedule, config, SessionQueue(WATCHED), access)),
+        Route("/schedules/{name}", partial(_schedule, config, SessionQueue(MAX_STREAMS), access)),
         WebSocketRoute("/walk", walk),
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
@@ -138,7 +138,7 @@ async def _schedule(config: AppConfig, queue: SessionQueue, access: Access, requ
     start, seed = _query(request, "start", len(config.starts) - 1), _query(request, "seed", MAX_SEED)
     if queue.full:
         raise HTTPException(503, "many others watch a schedule: try again later")
-    pictures = watched(partial(unfold, start or 0, seed or 0), queue)
+    pictures = picture_stream(partial(unfold, start or 0, seed or 0), queue)
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 

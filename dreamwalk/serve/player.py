@@ -1,4 +1,4 @@
-"""What one walk does: takes commands, makes frames, films and replays. No threads and no sockets in here."""
+"""The state of one walk: commands, frames, recordings and replays. No threads and no sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording what is shown: an H.264 film and the walk that gives the same frames again."""
+"""Recordings: an H.264 film, and the walk file that reproduces its frames."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Film:
 
 
 class RecordingStore:
-    """The films of one server: a temporary folder that keeps the newest. Safe to share between threads."""
+    """The newest recordings of one server, in a temporary folder. Safe to share between threads."""
 
     def __init__(self, keep: int = 64) -> None:
         self._made: TemporaryFolder | None = None

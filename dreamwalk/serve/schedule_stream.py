@@ -1,4 +1,4 @@
-"""Watching a schedule: pictures one after another in one response, which an `<img>` shows as they come."""
+"""Pictures of a schedule as one multipart response, which an `<img>` shows as they come."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from dreamwalk.serve.session_queue import Full, SessionQueue
 
 log = logging.getLogger(__name__)
 BOUNDARY = "picture"
+Begin = Callable[[], Iterator[np.ndarray]]
 PERIOD = 0.25
-"""Seconds that each picture is shown at least."""
-LONGEST = 480
+"""Seconds between two pictures, at least."""
+MAX_PICTURES = 480
 """Pictures in a response."""
-WATCHED = 2
-"""How many are watched at once; further ones wait in a queue."""
+MAX_STREAMS = 2
+"""Responses at once; further ones wait in a queue."""
 
 
-async def watched(begin: Callable[[], Iterator[np.ndarray]], queue: SessionQueue) -> AsyncIterator[bytes]:
+async def picture_stream(begin: Begin, queue: SessionQueue) -> AsyncIterator[bytes]:
     """uint8 pictures `(h, w, 3)` as parts of a `multipart/x-mixed-replace` response, at a watchable pace.
 
     Each is made in a thread when it is asked for. The seat in the lobby is given back when the last one that
@@ -34,7 +35,7 @@ async def watched(begin: Callable[[], Iterator[np.ndarray]], queue: SessionQueue
     except Full:
         return
     try:
-        for _ in range(LONGEST):
+        for _ in range(MAX_PICTURES):
             began = time.monotonic()
             making = loop.run_in_executor(None, _part, pictures)
             if (part := await asyncio.shield(making)) is None:
@@ -55,7 +56,7 @@ def _last(made: asyncio.Future[bytes | None], queue: SessionQueue) -> None:
         log.error("a schedule failed", exc_info=made.exception())
 
 
-def _begun(begin: Callable[[], Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+def _begun(begin: Begin) -> Iterator[np.ndarray]:
     """What `begin` gives, called when the first picture is asked for: in the thread that makes it."""
     yield from begin()
 

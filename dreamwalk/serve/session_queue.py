@@ -1,4 +1,4 @@
-"""Who may walk now and who waits: a fixed number of seats and a short queue."""
+"""Admission of sessions: a fixed number of seats and a bounded first-come-first-served queue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Full(Exception):
 
 
 class SessionQueue:
-    """Seats for sessions, first come, first served. Belongs to one event loop."""
+    """Seats and the queue for them. Belongs to one event loop."""
 
     def __init__(self, seats: int, *, max_waiting: int = 32) -> None:
         self.seats = seats
@@ -34,8 +34,8 @@ class SessionQueue:
     def work(self, job: Callable[[], None], *, name: str) -> threading.Thread:
         """Run `job` in a thread that holds the seat which `enter` took, and gives it back when it has ended.
 
-        So whoever leaves makes room only when what was begun for them is over, and no crowd, however short
-        its visits, has more work under way than there are seats. Raises `Full` when the machine has no thread
+        A seat is free only when the work that was begun in it has ended, so there is never more work under
+        way than there are seats. Raises `Full` when the machine has no thread
         left.
         """
         loop = asyncio.get_running_loop()

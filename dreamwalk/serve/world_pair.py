@@ -38,8 +38,8 @@ class Frame:
     """The world that is shown says that its episode is over."""
 
 
-class _Actor:
-    """One world, its newest frame, and the walk since its reset."""
+class _TrackedWorld:
+    """One world, its newest frame, and its actions since the reset."""
 
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world = name, world
@@ -105,9 +105,9 @@ class WorldPair:
         """Open the dream, or the game where there is none; long work is left undone when `gone` says that
         nobody waits for it any more."""
         self._config, self._open_game, self._gone = config, config.game, gone
-        self._dream = _Actor("dream", config.dream()) if config.dream else None
-        self._game = _Actor("game", config.game()) if config.game and not config.dream else None
-        self._main: _Actor = self._dream or self._game  # type: ignore[assignment]
+        self._dream = _TrackedWorld("dream", config.dream()) if config.dream else None
+        self._game = _TrackedWorld("game", config.game()) if config.game and not config.dream else None
+        self._main: _TrackedWorld = self._dream or self._game  # type: ignore[assignment]
         self.view = self._main.name
         self.views = (*(["dream"] if config.dream else []), *(["game"] if config.game else []))
         self.views += ("both",) if len(self.views) == 2 else ()
@@ -137,12 +137,12 @@ class WorldPair:
     @property
     def live(self) -> bool:
         """Whether what is shown can take a step."""
-        return all(actor.live for actor in self._shown())
+        return all(tracked.live for tracked in self._shown())
 
     @property
     def pictures(self) -> list[np.ndarray]:
         """The newest frames of what is shown, uint8 `(h, w, 3)`."""
-        return [actor.frame for actor in self._shown()]
+        return [tracked.frame for tracked in self._shown()]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -171,7 +171,7 @@ class WorldPair:
                 self._main.step(still)
 
     def begin(self, seed: int, start: dict[str, Any]) -> Frame:
-        """Reset both worlds. A start from a picture is for the dream; the game then begins where it likes."""
+        """Reset both worlds. A start from a picture is for the dream alone; the game draws its own."""
         self._owed.clear()
         self.seed, self._start, self.aligned = seed, start, "image" not in start
         if "image" in start:
@@ -185,15 +185,15 @@ class WorldPair:
             self._reset_game(self._game)
         return self._newest_frame()
 
-    def _reset_game(self, game: _Actor) -> None:
+    def _reset_game(self, game: _TrackedWorld) -> None:
         game.reset(self.seed, {name: value for name, value in self._start.items() if name != "image"})
 
     def advance(self, vector: np.ndarray) -> Frame:
         """Step what is shown; the shadow's step is owed until `settle`."""
         self.settle()
         ended = False
-        for actor in self._shown():
-            ended = actor.step(vector) or ended
+        for tracked in self._shown():
+            ended = tracked.step(vector) or ended
         if self._open_game and self.view == "dream" and len(self._owed) < MAX_ACTIONS:
             self._owed.append(vector)
         return self._newest_frame(ended)
@@ -236,7 +236,7 @@ class WorldPair:
             return
         if len(self._owed) >= MAX_ACTIONS:
             raise UserError("this walk is too long for the real game to follow: press R to begin again")
-        game = _Actor("game", self._open_game())
+        game = _TrackedWorld("game", self._open_game())
         try:
             if game.world.actions != self.schema:
                 raise UserError("the dream and the real game of this page know different actions")
@@ -248,24 +248,24 @@ class WorldPair:
 
     def walk(self) -> tuple[Walk, bool]:
         """The walk since the reset of what is shown, and whether it replays exactly."""
-        actor = self._shown()[0]
+        tracked = self._shown()[0]
         schema = self.schema
         names: dict[str, Any] = {"system": self.title, "buttons": schema.buttons, "axes": schema.axes}
-        begun: dict[str, Any] = {"seed": self.seed, "start": actor.start, "fps": round(self.fps, 4)}
-        actions = actor.actions(schema.size)
-        return Walk(**names, **begun, steps=actor.steps, actions=actions), actor.whole
+        begun: dict[str, Any] = {"seed": self.seed, "start": tracked.start, "fps": round(self.fps, 4)}
+        actions = tracked.actions(schema.size)
+        return Walk(**names, **begun, steps=tracked.steps, actions=actions), tracked.whole
 
     def close(self) -> None:
         """Close the worlds."""
-        for actor in (self._dream, self._game):
-            if actor:
-                actor.world.close()
+        for tracked in (self._dream, self._game):
+            if tracked:
+                tracked.world.close()
 
-    def _shown(self) -> list[_Actor]:
+    def _shown(self) -> list[_TrackedWorld]:
         shown = {"dream": [self._dream], "game": [self._game], "both": [self._dream, self._game]}[self.view]
-        return [actor for actor in shown if actor]
+        return [tracked for tracked in shown if tracked]
 
     def _newest_frame(self, ended: bool = False) -> Frame:
         shown = self._shown()
-        stages = {name: ms for actor in shown for name, ms in actor.stages.items()}
+        stages = {name: ms for tracked in shown for name, ms in tracked.stages.items()}
         return Frame(self.pictures, stages, ended)

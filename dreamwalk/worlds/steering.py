@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from dreamwalk.world import Info
 
 KEY_TURN = 8.0
 MOUSE_TURN = 20.0
@@ -29,7 +30,6 @@ class Move:
 
 STAY = Move()
 AHEAD = Move(("forward",))
-Info = dict[str, Any]
 Walker = Generator[Move, Info, None]
 Part = Generator[Move, Info, Info]
 
