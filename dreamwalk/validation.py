@@ -63,27 +63,6 @@ PHRASES |= {"Invalid enum value": "has no choice", "Invalid value": "cannot be"}
 """Beginnings of msgspec's sentences, and ours."""
 
 
-TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "array": "a list",
-    "object": "an object",
-    "null": "nothing",
-}
-"""JSON's types by msgspec's names."""
-PHRASES = {
-    "Expected ": "must be ",
-    "Object missing required field": "lacks",
-    "Object contains unknown field": "has no field",
-    "Invalid enum value": "has no choice",
-    "Invalid value": "cannot be",
-    "Number out of range": "must be a smaller number",
-}
-"""How msgspec begins its sentences, and how we do."""
-
-
 def parse_json(text: str | bytes, where: str) -> Any:
     """JSON from a text; UserError that names `where` it stands."""
     try:

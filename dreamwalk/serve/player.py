@@ -14,7 +14,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
 from dreamwalk.serve.app_config import AppConfig
 from dreamwalk.serve.controls import Controls
-from dreamwalk.serve.protocol import Command, NextFrame, Pace, Pause, Record, Replay, Reset, SetSteps, View
+from dreamwalk.serve.protocol import Command, OneFrame, Pace, Pause, Record, Replay, Reset, SetSteps, View
 from dreamwalk.serve.recording_store import Film, RecordingStore
 from dreamwalk.serve.world_pair import Frame, WorldPair
 from dreamwalk.validation import MOST_STEPS
@@ -82,7 +82,7 @@ class Player:
                 self._show(self._worlds.look(view))
             case Pause(paused):
                 self.paused = paused or self.state != "ready"
-            case NextFrame():
+            case OneFrame():
                 self.paused, self.single = True, min(self.single + 1, MAX_SINGLE)
             case SetSteps(steps):
                 self._worlds.steps = steps

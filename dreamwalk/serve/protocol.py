@@ -101,7 +101,7 @@ class Pause(Struct, frozen=True, tag_field="type", tag="pause"):
     paused: bool
 
 
-class NextFrame(Struct, frozen=True, tag_field="type", tag="step"):
+class OneFrame(Struct, frozen=True, tag_field="type", tag="step"):
     """Make one frame and pause."""
 
 
@@ -129,7 +129,7 @@ class Replay(Struct, frozen=True, tag_field="type", tag="replay"):
     walk: Walk | None = None
 
 
-Command = Reset | View | Pause | NextFrame | SetSteps | Pace | Record | Replay
+Command = Reset | View | Pause | OneFrame | SetSteps | Pace | Record | Replay
 Message = Input | Ack | Ping | Command
 
 
