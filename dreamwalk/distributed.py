@@ -22,15 +22,15 @@ from dreamwalk.errors import UserError
 
 @dataclass(frozen=True)
 class Process:
-    """Where this process stands: its rank among `world`, its device, and the mesh over all of them."""
+    """This process: its rank among `world_size`, its device, and the mesh over all of them."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
     mesh: DeviceMesh
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process prints and writes files."""
         return self.rank == 0
 
@@ -71,17 +71,17 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def shard(root: nn.Module, blocks: Iterable[nn.Module], place: Process) -> None:
+def shard(root: nn.Module, blocks: Iterable[nn.Module], process: Process) -> None:
     """Shard parameters, gradients and optimizer state over the mesh.
 
     Build the optimizer afterwards, and enter the root by `root.loss(...)` and blocks by `block(...)`, never
     `.forward`: FSDP2 gathers in hooks on these.
     """
-    if place.world == 1:
+    if process.world_size == 1:
         return
     for block in blocks:
-        fully_shard(block, mesh=place.mesh)
-    fully_shard(root, mesh=place.mesh)
+        fully_shard(block, mesh=process.mesh)
+    fully_shard(root, mesh=process.mesh)
     register_fsdp_forward_method(root, "loss")
 
 

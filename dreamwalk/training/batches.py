@@ -44,9 +44,9 @@ def check_latents(data: Latents, system: System) -> None:
         )
 
 
-def batches(run: Run, data: Shards | Latents, place: Process, *, first: int) -> Iterator[Clip]:
+def batches(run: Run, data: Shards | Latents, process: Process, *, first: int) -> Iterator[Clip]:
     """Batches of the steps from `first` on, each read while the one before is trained on."""
-    mine = rows(run, place)
+    mine = local_rows(run, process)
 
     def read(step: int) -> Clip:
         if isinstance(data, Latents):
@@ -62,12 +62,12 @@ def batches(run: Run, data: Shards | Latents, place: Process, *, first: int) -> 
             yield ready
 
 
-def rows(run: Run, place: Process) -> range:
+def local_rows(run: Run, process: Process) -> range:
     """The rows of the global batch that this process computes."""
-    if run.batch % place.world:
-        raise UserError(f"a batch of {run.batch} does not divide over {place.world} processes")
-    share = run.batch // place.world
-    return range(place.rank * share, (place.rank + 1) * share)
+    if run.batch % process.world_size:
+        raise UserError(f"a batch of {run.batch} does not divide over {process.world_size} processes")
+    share = run.batch // process.world_size
+    return range(process.rank * share, (process.rank + 1) * share)
 
 
 def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
@@ -110,7 +110,7 @@ class DataToFit:
 
 
 @torch.no_grad()
-def looked_at(run: Run, data: Shards | Latents, system: System) -> tuple[Clip, Tensor]:
+def preview_batch(run: Run, data: Shards | Latents, system: System) -> tuple[Clip, Tensor]:
     """Four clips to preview a system on, and what they show, in [-1, 1] `(b, t, 3, h, w)`."""
     device = next(system.parameters()).device
     if isinstance(data, Latents):

@@ -22,22 +22,27 @@ UNWRITTEN = "inline_container"
 """What torch says, as a RuntimeError, of a file that it cannot write."""
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is."""
+    return folder / "checkpoints" / f"{step:08d}"
+
+
 def latest(folder: Path) -> int | None:
     """Step of the newest whole checkpoint in `folder/checkpoints`, or None."""
     names = [path.name for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
     return max(map(int, names), default=None)
 
 
-def save(folder: Path, step: int, state: dict[str, Any], *, keep: int, place: Process) -> None:
+def write_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int, process: Process) -> None:
     """Write `state` as the checkpoint of `step`, then drop all but the newest `keep`."""
-    final = folder / "checkpoints" / f"{step:08d}"
+    final = path_of(folder, step)
     partial = final.with_suffix(".partial")
-    if place.first:
+    if process.is_main:
         shutil.rmtree(partial, ignore_errors=True)
     dist.barrier()
     _write(state, partial)
     dist.barrier()
-    if place.first:
+    if process.is_main:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
         for name in sorted(path.name for path in final.parent.iterdir() if path.name.isdigit())[:-keep]:
@@ -58,6 +63,6 @@ def _write(state: dict[str, Any], partial: Path) -> None:
             raise OSError(str(causes[0])) from error
 
 
-def load(folder: Path, step: int, state: dict[str, Any]) -> None:
+def read_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Fill `state` in place from the checkpoint of `step`."""
-    dcp.load(state, checkpoint_id=folder / "checkpoints" / f"{step:08d}")
+    dcp.load(state, checkpoint_id=path_of(folder, step))

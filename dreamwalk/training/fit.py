@@ -35,52 +35,131 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.open import init_from, load_codec
 from dreamwalk.systems.system import System
 from dreamwalk.training import checkpoint
-from dreamwalk.training.batches import DataToFit, batches, check_latents, looked_at, open_data, rows
+from dreamwalk.training.batches import DataToFit, batches, check_latents, local_rows, open_data, preview_batch
 from dreamwalk.training.flops import count_flops, peak_flops
 from dreamwalk.training.logger import Logger
-from dreamwalk.training.optim import EMA, build_optimizers, rate, set_rate
+from dreamwalk.training.optim import EMA, build_optimizers, lr_scale, set_lr
 from dreamwalk.training.run import Run
 from dreamwalk.training.signals import Stopping
-from dreamwalk.training.world_spec import walkable
+from dreamwalk.training.world_spec import world_spec
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
 
 @dataclass
 class Training:
-    """What changes while a run goes on."""
+    """A run under way, in this process."""
 
+    run: Run
+    folder: Path
+    process: Process
     system: System
     optimizers: list[torch.optim.Optimizer]
-    average: EMA
+    ema: EMA
     step: int = 0
 
     @property
     def trained(self) -> dict[str, Tensor]:
         return {name: p for name, p in self.system.named_parameters() if p.requires_grad}
 
-    @torch.no_grad()
-    def put(self, values: Mapping[str, Tensor]) -> None:
-        """Copy values into the trained parameters."""
-        for name, p in self.trained.items():
-            p.copy_(values[name])
-
     def state(self) -> dict[str, Any]:
         model, optim = get_state_dict(self.system, self.optimizers)
-        return {
-            "model": model,
-            "optim": optim,
-            "average": self.average.values,
-            "step": torch.tensor(self.step),
-        }
+        return {"model": model, "optim": optim, "average": self.ema.values, "step": torch.tensor(self.step)}
 
-    def restore(self, folder: Path, step: int) -> None:
+    def restore(self, step: int) -> None:
         state = self.state()
-        checkpoint.load(folder, step, state)
-        set_state_dict(
-            self.system, self.optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"]
-        )
+        checkpoint.read_checkpoint(self.folder, step, state)
+        model, optim = state["model"], state["optim"]
+        set_state_dict(self.system, self.optimizers, model_state_dict=model, optim_state_dict=optim)
         self.step = int(state["step"])
+
+    def save(self) -> None:
+        keep, process = self.run.keep, self.process
+        checkpoint.write_checkpoint(self.folder, self.step, self.state(), keep=keep, process=process)
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the arithmetic is in bfloat16."""
+        on_card = self.process.device.type == "cuda"
+        return self.run.precision == "bfloat16" or (self.run.precision == "auto" and on_card)
+
+    def loss(self, clip: Clip) -> dict[str, Tensor]:
+        """The terms of the loss of the next step."""
+        device = self.process.device
+        keys = [(self.run.seed, self.step, row) for row in local_rows(self.run, self.process)]
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.system.loss(clip, KeyedGenerator(keys, device=device))
+
+    def flops(self, clip: Clip) -> float:
+        """Of a step, over all processes."""
+        return 1.0 * self.process.world_size * count_flops(self.system, lambda: self.loss(clip)["loss"])
+
+    def advance(self, clip: Clip) -> dict[str, float]:
+        """One step of gradient descent; returns what was measured, averaged over processes.
+
+        UserError for a loss that is not finite; the state before it is kept as a checkpoint.
+        """
+        terms, optim = self.loss(clip), self.run.optim
+        terms["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), optim.clip)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        values = {name: float(distributed.mean_over_processes(value)) for name, value in terms.items()}
+        if not math.isfinite(values["loss"]) or not math.isfinite(float(norm)):
+            self.save()
+            raise UserError(
+                f"the loss is not finite at step {self.step + 1}; the state before it is kept in "
+                f"'{checkpoint.path_of(self.folder, self.step)}': resume with a smaller `--optim.lr`"
+            )
+        scale = lr_scale(self.step, steps=self.run.steps, config=optim)
+        set_lr(self.optimizers, scale * optim.lr)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.ema.update(self.trained, step=self.step)
+        return values | {"gradient": float(norm), "rate": scale}
+
+    def averaged(self) -> dict[str, Tensor]:
+        """All tensors of the system with averaged in place of trained weights, gathered whole."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        full: dict[str, Any] = get_model_state_dict(self.system, options=options)
+        for name, value in self.ema.values.items():
+            whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+            full[name] = whole.cpu()
+        return full
+
+    def export(self, starts: dict[str, Tensor], about: dict[str, Any]) -> None:
+        """The averaged weights with all that a dream needs, as a file that opens itself."""
+        tensors = self.averaged()
+        if not self.process.is_main:
+            return
+        run = {"config": to_json(self.run.system), "run": to_json(self.run), "step": self.step}
+        metadata = {"system": self.system.name} | run | ({"walkable": about} if about else {})
+        files.save(self.folder / "weights.safetensors", tensors | starts, metadata=metadata)
+
+    @contextmanager
+    def averaged_system(self) -> Iterator[System]:
+        """The system with its averaged weights; of a sharded one a whole copy, in the main process."""
+        if self.process.world_size > 1:
+            tensors = self.averaged()
+            with torch.random.fork_rng(devices=[]):
+                copy = self.run.system.build() if self.process.is_main else self.system
+            if self.process.is_main:
+                files.fill(copy, tensors, source="this run")
+                copy.to(self.process.device).eval()
+            yield copy
+            return
+        own = {name: p.detach().clone() for name, p in self.trained.items()}
+        try:
+            self._put(self.ema.values)
+            yield self.system
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, values: Mapping[str, Tensor]) -> None:
+        for name, p in self.trained.items():
+            p.copy_(values[name])
 
 
 def fit(
@@ -107,33 +186,31 @@ def fit(
             f"'{folder}' already holds a run at step {found}: add `--resume`, or choose another `--out`"
         )
     require_writable(folder)
-    place = distributed.start(device)
-    data = open_data(run)
+    process, data = distributed.start(device), open_data(run)
     if isinstance(data, Shards):
         run = replace(run, system=run.system.sized(data.schema, data.size))
-    training = _build(run, data, place, fresh=found is None)
+    training = _build(run, folder, data, process, fresh=found is None)
     if found is not None:
-        training.restore(folder, found)
-    deadline = time.monotonic() + 60 * minutes
-    journal = None
-    if place.first:
-        journal = Logger(folder, run, wandb=wandb, first=training.step, deadline=deadline)
-        journal.introduce(training.system, data, place, lower=_lower(run, place))
+        training.restore(found)
+    deadline, logger = time.monotonic() + 60 * minutes, None
+    if process.is_main:
+        logger = Logger(folder, run, wandb=wandb, first=training.step, deadline=deadline)
+        logger.introduce(training.system, data, process, bfloat16=training.bfloat16)
     try:
         with Stopping(deadline) as stopping:
-            _loop(run, training, data, place=place, journal=journal, folder=folder, stopping=stopping)
+            _loop(training, data, logger, stopping)
             distributed.wait_for_all()
     finally:
-        if journal is not None:
-            journal.close()
+        if logger is not None:
+            logger.close()
         distributed.stop()
-    if stopping.asked and place.first:
+    if stopping.asked and process.is_main:
         print(f"stopped at step {training.step}, saved: go on with `--resume`", file=sys.stderr)
     stopping.leave()
     return folder / "weights.safetensors"
 
 
-def _build(run: Run, data: Shards | Latents, place: Process, *, fresh: bool) -> Training:
+def _build(run: Run, folder: Path, data: Shards | Latents, process: Process, *, fresh: bool) -> Training:
     """System, shards of it, optimizers and average, at step 0."""
     torch.manual_seed(run.seed)
     system = run.system.build()
@@ -143,24 +220,18 @@ def _build(run: Run, data: Shards | Latents, place: Process, *, fresh: bool) -> 
         init_from(system, run.start)
     if isinstance(data, Latents):
         check_latents(data, system)
-    else:
-        _prepare(run, data, system, fresh=fresh)
-    system.to(place.device)
+    elif fresh:
+        system.fit_from_data(DataToFit(run, data))
+    system.to(process.device)
     for block in system.blocks:
         if run.checkpoint_blocks:
             _recompute(block)
         if run.compile_blocks:
             block.compile()
-    distributed.shard(system, system.blocks, place)
+    distributed.shard(system, system.blocks, process)
     optimizers = build_optimizers(system, system.blocks, run.optim)
     trained = {name: p for name, p in system.named_parameters() if p.requires_grad}
-    return Training(system, optimizers, EMA(trained, decay=run.ema))
-
-
-def _prepare(run: Run, shards: Shards, system: System, *, fresh: bool) -> None:
-    """Set what is computed from clips, not learnt along."""
-    if fresh:
-        system.fit_from_data(DataToFit(run, shards))
+    return Training(run, folder, process, system, optimizers, EMA(trained, decay=run.ema))
 
 
 def _recompute(block: nn.Module) -> None:
@@ -169,140 +240,39 @@ def _recompute(block: nn.Module) -> None:
     block.forward = lambda *inputs: checkpointed(forward, *inputs, use_reentrant=False)
 
 
-def _loop(
-    run: Run,
-    training: Training,
-    data: Shards | Latents,
-    *,
-    place: Process,
-    journal: Logger | None,
-    folder: Path,
-    stopping: Stopping,
-) -> None:
-    starts, about = walkable(data).pack() if place.first and isinstance(data, Shards) else ({}, {})
+def _loop(training: Training, data: Shards | Latents, logger: Logger | None, stopping: Stopping) -> None:
+    run, process = training.run, training.process
+    starts, about = world_spec(data).pack() if process.is_main and isinstance(data, Shards) else ({}, {})
     if training.step >= run.steps:  # it was killed between its last checkpoint and this
-        _export(run, training, folder, place, starts=starts, about=about)
+        training.export(starts, about)
         return
     if training.step == 0:
-        _preview(run, training, data, place, journal)
-    counts = peak_flops(place.device) is not None
-    for clip in batches(run, data, place, first=training.step):
-        clip = clip.to(place.device)
+        _preview(training, data, logger)
+    counts = peak_flops(process.device) is not None
+    for clip in batches(run, data, process, first=training.step):
+        clip = clip.to(process.device)
         if counts:
-            flops, counts = _flops(run, training, clip, place), False
-            if journal:
-                journal.flops = flops
-        told = _step(run, training, clip, place, folder)
+            flops, counts = training.flops(clip), False
+            if logger:
+                logger.flops = flops
+        values = training.advance(clip)
         asked = distributed.any_process(stopping.asked is not None)
         last = training.step == run.steps or asked or distributed.any_process(stopping.late)
-        if journal:
-            journal.tell(training.step, told, last=last)
+        if logger:
+            logger.log(training.step, values, last=last)
         if training.step % run.save_every == 0 or last:
-            checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
-            _export(run, training, folder, place, starts=starts, about=about)
+            training.save()
+            training.export(starts, about)
         if (training.step % run.preview_every == 0 or last) and not asked:
-            _preview(run, training, data, place, journal)
+            _preview(training, data, logger)
         if last:
             return
 
 
-def _lower(run: Run, place: Process) -> bool:
-    """Whether the arithmetic is in bfloat16."""
-    return run.precision == "bfloat16" or (run.precision == "auto" and place.device.type == "cuda")
-
-
-def _loss(run: Run, training: Training, clip: Clip, place: Process) -> dict[str, Tensor]:
-    """The terms of the loss at the step that comes."""
-    generator = KeyedGenerator(
-        [(run.seed, training.step, row) for row in rows(run, place)], device=place.device
-    )
-    with torch.autocast(place.device.type, torch.bfloat16, enabled=_lower(run, place)):
-        return training.system.loss(clip, generator)
-
-
-def _flops(run: Run, training: Training, clip: Clip, place: Process) -> float:
-    """Of a step, over all processes."""
-    return 1.0 * place.world * count_flops(training.system, lambda: _loss(run, training, clip, place)["loss"])
-
-
-def _step(run: Run, training: Training, clip: Clip, place: Process, folder: Path) -> dict[str, float]:
-    """One step of gradient descent; returns what was measured, averaged over processes."""
-    terms = _loss(run, training, clip, place)
-    terms["loss"].backward()
-    norm = nn.utils.clip_grad_norm_(training.trained.values(), run.optim.clip)
-    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    told = {name: float(distributed.mean_over_processes(value)) for name, value in terms.items()}
-    if not math.isfinite(told["loss"]) or not math.isfinite(float(norm)):
-        checkpoint.save(folder, training.step, training.state(), keep=run.keep, place=place)
-        raise UserError(
-            f"the loss is not finite at step {training.step + 1}; the state before it is kept in "
-            f"'{folder / 'checkpoints' / f'{training.step:08d}'}': resume with a smaller `--optim.lr`"
-        )
-    share = rate(training.step, steps=run.steps, config=run.optim)
-    set_rate(training.optimizers, share * run.optim.lr)
-    for optimizer in training.optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    training.step += 1
-    training.average.update(training.trained, step=training.step)
-    return told | {"gradient": float(norm), "rate": share}
-
-
-def _averaged(training: Training) -> dict[str, Tensor]:
-    """All tensors of the system with the averaged weights in place of the trained ones, gathered whole."""
-    full: dict[str, Any] = get_model_state_dict(
-        training.system, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
-    for name, value in training.average.values.items():
-        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
-        full[name] = whole.cpu()
-    return full
-
-
-def _export(
-    run: Run, training: Training, folder: Path, place: Process, *, starts: dict[str, Tensor], about: dict
-) -> None:
-    """The averaged weights with all that a dream needs, as a file that opens itself."""
-    tensors = _averaged(training)
-    if not place.first:
-        return
-    metadata = {
-        "system": training.system.name,
-        "config": to_json(run.system),
-        "run": to_json(run),
-        "step": training.step,
-    }
-    if about:
-        metadata["walkable"] = about
-    files.save(folder / "weights.safetensors", tensors | starts, metadata=metadata)
-
-
-def _preview(
-    run: Run, training: Training, data: Shards | Latents, place: Process, journal: Logger | None
-) -> None:
+def _preview(training: Training, data: Shards | Latents, logger: Logger | None) -> None:
     """A sample video from the averaged weights."""
-    with _whole(run, training, place) as system:
-        if journal:
-            clip, truth = looked_at(run, data, system)
+    with training.averaged_system() as system:
+        if logger:
+            clip, truth = preview_batch(training.run, data, system)
             with torch.no_grad():
-                journal.show(training.step, truth, system.preview(clip))
-
-
-@contextmanager
-def _whole(run: Run, training: Training, place: Process) -> Iterator[System]:
-    """The system with its averaged weights; of a sharded one a whole copy, which the first process fills."""
-    if place.world > 1:
-        tensors = _averaged(training)
-        with torch.random.fork_rng(devices=[]):
-            copy = run.system.build() if place.first else training.system
-        if place.first:
-            files.fill(copy, tensors, source="this run")
-            copy.to(place.device).eval()
-        yield copy
-        return
-    own = {name: p.detach().clone() for name, p in training.trained.items()}
-    try:
-        training.put(training.average.values)
-        yield training.system
-    finally:
-        training.put(own)
+                logger.show(training.step, truth, system.preview(clip))

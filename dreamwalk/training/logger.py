@@ -50,22 +50,24 @@ class Logger:
         """Of a step, over all processes; only asked for where the peak is known."""
         self._since, self._began, self._spoke = first, time.monotonic(), -EVERY
 
-    def introduce(self, system: nn.Module, data: Shards | Latents, place: Process, *, lower: bool) -> None:
+    def introduce(
+        self, system: nn.Module, data: Shards | Latents, process: Process, *, bfloat16: bool
+    ) -> None:
         """Say what is about to be trained, on what and for how long."""
-        self.peak = peak_flops(place.device)
+        self.peak = peak_flops(process.device)
         parameters = list(system.parameters())
         learnt = sum(p.numel() for p in parameters if p.requires_grad) / 1e6
         total, run = sum(p.numel() for p in parameters) / 1e6, self.run
-        card = place.device.type == "cuda"
+        card = process.device.type == "cuda"
         threads = f"CPU, {torch.get_num_threads()} threads"
-        where = torch.cuda.get_device_name(place.device) if card else threads
-        many = f", {place.world} processes" if place.world > 1 else ""
+        where = torch.cuda.get_device_name(process.device) if card else threads
+        many = f", {process.world_size} processes" if process.world_size > 1 else ""
         frames = f"{data.frames:,} frames in " if isinstance(data, Shards) else "latents of "
         left = self.deadline - time.monotonic()
         most = f", for {clock(left)} at most" if left < float("inf") else ""
         print(
             f"{run.name}: {learnt:.2f} million parameters to train of {total:.2f}, on {where}{many}, "
-            f"in {'bfloat16' if lower else 'float32'}"
+            f"in {'bfloat16' if bfloat16 else 'float32'}"
         )
         print(f"{run.data}: {frames}{len(data):,} clips")
         print(
@@ -74,7 +76,7 @@ class Logger:
             flush=True,
         )
 
-    def tell(self, step: int, values: dict[str, float], *, last: bool) -> None:
+    def log(self, step: int, values: dict[str, float], *, last: bool) -> None:
         """After every step: a row every `log_every` steps, a line every few seconds.
 
         They have losses, frames per second and MFU where the card's peak is known, and a line the time left.

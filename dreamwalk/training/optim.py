@@ -61,14 +61,14 @@ def _matrices(block: nn.Module) -> list[Tensor]:
     return [weight for weight in linear if weight not in modulation]
 
 
-def rate(step: int, *, steps: int, config: OptimConfig) -> float:
+def lr_scale(step: int, *, steps: int, config: OptimConfig) -> float:
     """Share of the learning rate at a step: a linear rise, a plateau, a linear fall to zero."""
     rise = min(1.0, (step + 1) / max(1, config.warmup))
     fall = (steps - step) / max(1.0, config.decay * steps)
     return min(rise, fall, 1.0)
 
 
-def set_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
+def set_lr(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
     """Give every parameter group the learning rate `lr`, or its share of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -13,7 +13,7 @@ FAR = 800.0
 """World units from which farther is not better."""
 
 
-def walkable(shards: Shards, *, starts: int = 12, looked_at: int = 100) -> WorldSpec:
+def world_spec(shards: Shards, *, starts: int = 12, looked_at: int = 100) -> WorldSpec:
     """Starts with their poses, chosen from first frames of clips, how their clips go on, the pace of a held
     `forward`, and what no clip does."""
     spread = np.linspace(0, len(shards) - 1, min(looked_at, len(shards))).astype(int)

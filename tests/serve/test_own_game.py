@@ -43,13 +43,13 @@ def dreamt(data: Path, out: Path) -> AppConfig:
     from dreamwalk.commands.play import open_app
     from dreamwalk.data.shards import Shards
     from dreamwalk.systems import nextframe
-    from dreamwalk.training.world_spec import walkable
+    from dreamwalk.training.world_spec import world_spec
     from dreamwalk.weights import files
     from dreamwalk.weights.config import to_json
 
     shards = Shards(data)
     config = replace(nextframe.tiny(), actions=shards.schema.size)
-    tensors, about = walkable(shards).pack()
+    tensors, about = world_spec(shards).pack()
     metadata = {"system": nextframe.NextFrame.name, "config": to_json(config), "walkable": about}
     files.save(out / "weights.safetensors", config.build().state_dict() | tensors, metadata=metadata)
     return open_app(str(out), "cpu")

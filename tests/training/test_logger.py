@@ -17,12 +17,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_fit import equal, tiny
 from torch import nn
 
+from dreamwalk.clip import batch
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.training import logger as journal
-from dreamwalk.training.batches import DataToFit, open_data
+from dreamwalk.training.batches import draw, open_data
 from dreamwalk.training.fit import fit
 from dreamwalk.training.flops import count_flops
 from dreamwalk.training.logger import Logger
@@ -57,7 +58,7 @@ def lines_of(run: Run, folder: Path, seconds: list[float], *, minutes: float = m
         book = Logger(folder, run, wandb=False, first=0, deadline=now + 60 * minutes)
         for step, each in enumerate(seconds, 1):
             now += each
-            book.tell(step, {"loss": 1.0}, last=step == len(seconds))
+            book.log(step, {"loss": 1.0}, last=step == len(seconds))
         book.close()
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -190,7 +191,8 @@ def test_a_step_is_the_same_whether_flops_were_counted_or_not(
     equal(plain, counted, tolerance=0)
     row = json.loads((tmp_path / "counted" / "log.jsonl").read_text().splitlines()[-1])
     system, run = NextFrame(nextframe.tiny()), tiny(toy_data)
-    clip = DataToFit(run, open_data(run)).large_batch()  # type: ignore[arg-type]
+    data = open_data(run)
+    clip = batch([draw(run, data, 0, row) for row in range(run.batch)])  # type: ignore[arg-type]
     generator = KeyedGenerator([(0, 0, row) for row in range(4)])
     flops = count_flops(system, lambda: system.loss(clip, generator)["loss"])
     assert row["mfu"] == pytest.approx(flops * row["frames_per_second"] / 16 / 1e12)

@@ -10,7 +10,7 @@ from toy import Toy
 from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.writing import write_clips
-from dreamwalk.training.world_spec import walkable
+from dreamwalk.training.world_spec import world_spec
 
 
 class Views(Toy):
@@ -27,7 +27,7 @@ class Views(Toy):
 
 def test_a_dream_begins_where_one_sees_far(tmp_path: Path) -> None:
     data = Shards(write_clips(Views(), 16, tmp_path / "views"))
-    made = walkable(data, starts=4)
+    made = world_spec(data, starts=4)
     pictures = [data.clip(k).video[0] for k in range(16)]
     chosen = [next(k for k in range(16) if np.array_equal(pictures[k], start)) for start in made.starts]
     assert chosen == [14, 12, 10, 8], "the farthest first, and none behind a pillar"
@@ -45,7 +45,7 @@ def test_a_dream_begins_with_a_clip_that_leads_somewhere(tmp_path: Path) -> None
                 poses[:, 0, 3] = 40 if still else poses[:, 0, 3]
                 yield replace(clip, depth=depth, world_from_camera=poses)
 
-    made = walkable(Shards(write_clips(Half(), 16, tmp_path / "half")), starts=4)
+    made = world_spec(Shards(write_clips(Half(), 16, tmp_path / "half")), starts=4)
     data = Shards(tmp_path / "half")
     moved = {k for k in range(16) if np.ptp(data.clip(k).world_from_camera[:, 0, 3]) > 1}
     chosen = {k for k in range(16) for start in made.starts if np.array_equal(data.clip(k).video[0], start)}
@@ -53,7 +53,7 @@ def test_a_dream_begins_with_a_clip_that_leads_somewhere(tmp_path: Path) -> None
 
 
 def test_what_no_clip_does_is_not_learnt(toy_data: Path) -> None:
-    made = walkable(Shards(toy_data))
+    made = world_spec(Shards(toy_data))
     assert made.unlearnt == ("forward", "back", "left", "right", "place", "pitch")
     assert (made.world, made.level) == ("toy", "")
     vector = np.ones(7, np.float32)
