@@ -23,7 +23,7 @@ from torch import Tensor
 from dreamwalk.errors import UserError
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.schedules.plans import Branch, ForwardSpec, Pass, Plan, Renoise
+from dreamwalk.schedules.plans import Branch, ForwardSpec, Fuse, Pass, Plan, Renoise
 
 
 def euler(step: PlanStep) -> Tensor:
@@ -43,7 +43,8 @@ def multistep(step: PlanStep) -> Tensor:
     """
     if step.rested:
         return heun(step)
-    return step.x + step.dsigma * (step.v + step.ratio / 2 * (step.v - step.v_before))
+    v_before, ratio = step.before
+    return step.x + step.dsigma * (step.v + ratio / 2 * (step.v - v_before))
 
 
 Update = Callable[["PlanStep"], Tensor]
@@ -127,6 +128,12 @@ class State:
     x: Tensor
     last_step: dict[int, tuple[Tensor, float]] = field(default_factory=dict)
 
+    def reset(self, slots: Sequence[int], values: Sequence[Tensor]) -> None:
+        """Give slots values to which no velocity led, so that none is extrapolated."""
+        for p, value in zip(slots, values, strict=True):
+            self.x[:, p] = value
+            self.last_step.pop(p, None)
+
 
 def execute(
     plan: Plan, predictor: Predictor, noise: Noise, *, given: Tensor | None = None, update: Update = euler
@@ -161,16 +168,14 @@ def run(
 ) -> Iterator[int]:
     """Run a plan from a state, in place; yields the index of every row when it is done."""
     for index, row in enumerate(plan.rows):
-        if isinstance(row, Pass):
-            PlanStep(plan, index, row, state, predictor, noise).take(update)
-        else:
-            if isinstance(row, Renoise):
-                values = list(_renoised(plan, index, row, state.x, noise))
-            else:
-                values = [state.x[:, list(row.slots)].mean(1)] * len(row.slots)
-            for p, value in zip(row.slots, values, strict=True):
-                state.x[:, p] = value
-                state.last_step.pop(p, None)  # no velocity led here, so none is extrapolated
+        match row:
+            case Pass():
+                PlanStep(plan, index, row, state, predictor, noise).take(update)
+            case Renoise():
+                state.reset(row.slots, list(_renoised(plan, index, row, state.x, noise)))
+            case Fuse():
+                mean = state.x[:, list(row.slots)].mean(dim=1)
+                state.reset(row.slots, [mean] * len(row.slots))
         yield index
 
 
@@ -221,16 +226,12 @@ class PlanStep:
         return torch.where(self._numbers(following) > 0, self._velocity(ahead, ahead=True), self.v)
 
     @property
-    def v_before(self) -> Tensor:
-        """Velocity of the step before, `(b, k, ...)`; `v` where there was none."""
+    def before(self) -> tuple[Tensor, Tensor]:
+        """Velocity of the step before, and the ratio of dsigma to its; `v` and 1 where there was none."""
         last = self.state.last_step
-        return self._stack([last[p][0] if p in last else self.v[:, i] for i, p in enumerate(self.slots)])
-
-    @property
-    def ratio(self) -> Tensor:
-        """Of dsigma to that of the step before."""
-        last = self.state.last_step
-        return self._numbers([self._dsigma(p) / last[p][1] if p in last else 1.0 for p in self.slots])
+        steps = [last.get(p, (self.v[:, i], self._dsigma(p))) for i, p in enumerate(self.slots)]
+        ratios = [self._dsigma(p) / before for p, (_, before) in zip(self.slots, steps, strict=True)]
+        return self._stack([v for v, _ in steps]), self._numbers(ratios)
 
     @property
     def rested(self) -> bool:
@@ -276,24 +277,16 @@ class PlanStep:
         return mix([branch for _, branch in live], inputs, self.predictor(inputs))
 
     def _input(self, read: ForwardSpec, index: int, branch: Branch, x: Tensor, *, ahead: bool) -> ModelInput:
-        frames, other = self.plan.frames, dict(branch.input_sigma)
+        frames, other = tuple(self.plan.frames[p] for p in read.slots), dict(branch.input_sigma)
         values, sigmas = [], []
-        for p, planned in zip(read.slots, read.input_sigma, strict=True):
-            own = self._sigma(p, after=ahead)
+        for p, frame, planned in zip(read.slots, frames, read.input_sigma, strict=True):
+            own, value = self._sigma(p, after=ahead), x[:, p]
             sigma = own if p in self.slots else other.get(p, planned)
-            noisier = sigma > own
-            values.append(flow.renoise(x[:, p], self.noise(frames[p], 1), own, sigma) if noisier else x[:, p])
+            values.append(flow.renoise(value, self.noise(frame, 1), own, sigma) if sigma > own else value)
             sigmas.append(sigma)
-        return ModelInput(
-            torch.stack(values, dim=1),
-            tuple(sigmas),
-            tuple(frames[p] for p in read.slots),
-            read.groups,
-            branch.conditional,
-            index,
-            moves=tuple(p in self.slots for p in read.slots),
-            commits=tuple(p in self.row.commit and not ahead for p in read.slots),
-        )
+        x, moves = torch.stack(values, dim=1), tuple(p in self.slots for p in read.slots)
+        commits = tuple(p in self.row.commit and not ahead for p in read.slots)
+        return ModelInput(x, tuple(sigmas), frames, read.groups, branch.conditional, index, moves, commits)
 
 
 def mix(branches: Sequence[Branch], inputs: Sequence[ModelInput], velocities: Sequence[Tensor]) -> Tensor:
