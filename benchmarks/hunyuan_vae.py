@@ -26,7 +26,7 @@ import tyro
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
-from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan
+from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan_vae
 from dreamwalk.published.names import renamed
 from dreamwalk.published.vae import VAE_NAMES
 
@@ -53,7 +53,7 @@ class Options:
     @property
     def config(self) -> CausalVAEConfig:
         groups = min(32, *self.widths)
-        return hunyuan() if self.full else CausalVAEConfig(widths=self.widths, groups=groups)
+        return hunyuan_vae() if self.full else CausalVAEConfig(widths=self.widths, groups=groups)
 
 
 def main(options: Options) -> None:

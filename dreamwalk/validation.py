@@ -156,7 +156,7 @@ def conform(kind: Any, value: Any, where: str) -> Any:
         return {key: conform(args[1], item, f"{where}.{key:.60}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         named = value.get("kind") if isinstance(value, dict) else None
-        return assembled(_subclasses(kind).get(named, kind), value, where)
+        return assembled(_subclasses(kind).get(str(named), kind), value, where)
     wanted = {str: "a text", bool: "true or false", dict: "an object"}[kind]
     return _require(isinstance(value, kind), value, wanted, where)
 

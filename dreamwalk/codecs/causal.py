@@ -1,7 +1,7 @@
 """Causal video autoencoder of HunyuanVideo (arXiv 2412.03603, section 4.1), and one that is strictly causal.
 
 Four frames and 8x8 pixels become one latent; the first frame is a latent by itself, so that 4k + 1 frames are
-k + 1 latents and a picture is a video of one frame. `hunyuan()` has the published sizes (246,478,803
+k + 1 latents and a picture is a video of one frame. `hunyuan_vae()` has the published sizes (246,478,803
 parameters); `published.vae` reads what was published.
 
 Its convolutions and its attention look back only, but its group norms do not: their mean and variance are of
@@ -94,7 +94,7 @@ def _stages(
         yield CausalStage((before, *[width] * blocks), config.layers, way)
 
 
-def hunyuan() -> CausalVAEConfig:
+def hunyuan_vae() -> CausalVAEConfig:
     """The VAE of HunyuanVideo: 16 channels, 4 frames and 8x8 pixels a latent; 246,478,803 parameters."""
     return CausalVAEConfig()
 

@@ -5,7 +5,7 @@ neighbouring frames, rows and columns become channels of one position, or go bac
 and beside it by a shortcut that learns nothing: it averages channels, or repeats them (DC-AE, arXiv
 2410.10733). The same shortcut leads past the layers next to the latents. Norms are of each position and
 attention looks back, so no frame sees a later one: a stream is coded exactly, in space that grows by the
-attention's keys and values only. `hunyuan15()` has the published sizes (1,260,634,115 parameters);
+attention's keys and values only. `hunyuan15_vae()` has the published sizes (1,260,634,115 parameters);
 `published.vae` reads the published weights.
 """
 
@@ -177,7 +177,7 @@ def _stages(
         yield CausalStage([width] * (blocks + 1), LayerKind(), resample)
 
 
-def hunyuan15() -> ShuffleVAEConfig:
+def hunyuan15_vae() -> ShuffleVAEConfig:
     """The VAE of HunyuanVideo-1.5: 32 channels, 4 frames and 16x16 pixels a latent; 1,260,634,115
     parameters."""
     return ShuffleVAEConfig()

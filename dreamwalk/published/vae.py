@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan
+from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan_vae
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
 from dreamwalk.published.names import Renamed, TensorPart, renamed
@@ -87,7 +87,7 @@ def read_vae(path: Path | str) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
-    beside, config = file.with_name("config.json"), hunyuan()
+    beside, config = file.with_name("config.json"), hunyuan_vae()
     if beside.is_file():
         widths = read_json(beside, dict[str, Any], mend=MEND).get("block_out_channels", (0,) * 4)
         if isinstance(widths, list) and len(widths) != 4:

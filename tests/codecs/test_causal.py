@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan, small, small_published
+from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig, hunyuan_vae, small, small_published
 from dreamwalk.codecs.causal_layers import CausalConv, GroupNorm, StreamState, convolve, frames_of_a_piece
 
 STRICT = CausalVAEConfig(4, (8, 8, 16, 16), 1, groups=4, norm="position", attention="frame")
@@ -34,7 +34,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 def test_the_published_size() -> None:
     with torch.device("meta"):
-        codec = CausalVAE(hunyuan())
+        codec = CausalVAE(hunyuan_vae())
     assert sum(p.numel() for p in codec.parameters()) == 246_478_803
     assert codec.stride == (4, 8, 8) and codec.channels == 16 and codec.causal
 

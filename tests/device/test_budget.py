@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamwalk.backbones.mmdit import MMDiT, hunyuan_13b, tiny
-from dreamwalk.codecs.causal import CausalVAE, hunyuan, small
+from dreamwalk.codecs.causal import CausalVAE, hunyuan_vae, small
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.device.budget import GIB, MemoryPlan, memory_plan, offloaded, step_bytes
 from dreamwalk.device.peak import peak_bytes
@@ -30,7 +30,7 @@ def test_two_opinions_take_twice_as_much() -> None:
 def test_hunyuan_at_720p_fits_a_24_gb_card_on_paper() -> None:
     """129 frames of 720x1280, bfloat16 with a codec in float32, blocks in host memory, decoded in tiles."""
     with torch.device("meta"):
-        network, codec = MMDiT(hunyuan_13b()).bfloat16(), CausalVAE(hunyuan())
+        network, codec = MMDiT(hunyuan_13b()).bfloat16(), CausalVAE(hunyuan_vae())
     tiling = Tiling((16, 256, 256), (4, 64, 64))
     whole = memory_plan(network, codec, latents=(33, 16, 90, 160), words=256, tiling=tiling)
     plan = offloaded(whole, network, eight=True)

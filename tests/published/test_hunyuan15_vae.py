@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_hunyuan15 import autoencoder
 from torch import Tensor
 
-from dreamwalk.codecs.shuffle import ShuffleVAE, hunyuan15
+from dreamwalk.codecs.shuffle import ShuffleVAE, hunyuan15_vae
 from dreamwalk.published.names import renamed
 from dreamwalk.published.vae import FILE, VAE15_NAMES, read_vae15
 from dreamwalk.weights import files
@@ -104,7 +104,7 @@ def test_no_frame_sees_a_later_one(folder: Path) -> None:
 
 def test_names_and_shapes_of_the_published_size() -> None:
     with torch.device("meta"):
-        ours, theirs = ShuffleVAE(hunyuan15()), autoencoder(None).state_dict()
+        ours, theirs = ShuffleVAE(hunyuan15_vae()), autoencoder(None).state_dict()
     assert (ours.stride, ours.channels, ours.scale.factor) == ((4, 16, 16), 32, 1.03682)
     translated = {renamed(name, VAE15_NAMES): tensor for name, tensor in ours.state_dict().items()}
     assert set(translated) == set(theirs) and len(theirs) == len(ours.state_dict())

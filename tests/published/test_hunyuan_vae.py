@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLHunyuanVideo
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamwalk.codecs.causal import CausalVAE, hunyuan
+from dreamwalk.codecs.causal import CausalVAE, hunyuan_vae
 from dreamwalk.published.names import renamed
 from dreamwalk.published.vae import FILE, VAE_NAMES, read_vae
 from dreamwalk.weights import files
@@ -61,7 +61,7 @@ def test_both_ways(ours: CausalVAE, theirs: AutoencoderKLHunyuanVideo, frames: i
 
 def test_names_and_shapes_of_the_published_size() -> None:
     with torch.device("meta"):
-        ours, theirs = CausalVAE(hunyuan()).state_dict(), AutoencoderKLHunyuanVideo().state_dict()
+        ours, theirs = CausalVAE(hunyuan_vae()).state_dict(), AutoencoderKLHunyuanVideo().state_dict()
     translated = {renamed(name, VAE_NAMES): tensor.shape for name, tensor in ours.items()}
     assert len(translated) == len(ours)
     assert translated == {name: tensor.shape for name, tensor in theirs.items()}
@@ -70,7 +70,7 @@ def test_names_and_shapes_of_the_published_size() -> None:
 def test_the_config_is_read(folder: Path) -> None:
     config = read_vae(folder)[1]
     assert (config.channels, config.widths, config.blocks, config.groups) == (4, (8, 16, 16, 16), 1, 4)
-    assert config.scale == hunyuan().scale and not config.strict
+    assert config.scale == hunyuan_vae().scale and not config.strict
     assert read_vae(folder / FILE)[1] == config
 
 
