@@ -5,30 +5,37 @@
     world = system.world(seed=7)                      # a gymnasium.Env that a network dreams
     game = dreamwalk.make("dreamwalk/Doom-v0")        # the real one
 
-Importing the package makes its worlds known to gymnasium and imports no torch; `load` does.
+Importing the package makes its worlds known to gymnasium and imports no torch; what needs it is imported when
+it is first asked for.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.envs.registration import WrapperSpec
 
-__all__ = ["load", "make"]
-__version__ = "0.1.0"
-
-
-def load(name: str | Path) -> Any:
-    """A system with its weights: a shipped name, a .safetensors file, a run folder, or
-    `hf://owner/repository`.
-
-    UserError says in one sentence what is wrong with anything else.
-    """
+if TYPE_CHECKING:
+    from dreamwalk.clip import Clip
+    from dreamwalk.errors import UserError
+    from dreamwalk.schedules.staircase import Schedule
+    from dreamwalk.systems.clip_request import ClipRequest
     from dreamwalk.systems.open import load
+    from dreamwalk.world import ActionSchema, World
 
-    return load(name)
+__all__ = ["ActionSchema", "Clip", "ClipRequest", "Schedule", "UserError", "World", "load", "make"]
+__version__ = "0.1.0"
+_HOMES = {"Clip": "clip", "UserError": "errors", "Schedule": "schedules.staircase", "World": "world"}
+_HOMES |= {"ClipRequest": "systems.clip_request", "load": "systems.open", "ActionSchema": "world"}
+
+
+def __getattr__(name: str) -> Any:
+    """What is public, imported when it is first asked for: most of it needs torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dreamwalk' has no attribute '{name}'")
+    return getattr(import_module(f"dreamwalk.{_HOMES[name]}"), name)
 
 
 def make(name: str, **options: Any) -> gymnasium.Env:
