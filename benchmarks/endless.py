@@ -43,7 +43,7 @@ def main(options: Options) -> None:
         out = Path(folder) / "walk.mp4"
         asked = SampleWalk(out, frames=options.frames, schedule=options.schedule, steps=options.steps, seed=0)
         world = system.world()
-        walk = asked.walk(world.walkable)
+        walk = asked.walk(world.world_spec)
         rows: list[dict[str, float]] = []
         frames = scheduled_frames(system, world, walk, asked.schedule_for(system, walk))
         write_film(out, measured(frames, options.every, rows), fps=world.fps)

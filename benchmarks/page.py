@@ -74,7 +74,7 @@ def walk(page: Page, address: str, options: Options) -> list[dict[str, Any]]:
     for steps in options.steps:
         for unlocked in (False, True):
             page.evaluate(f"dreamwalk.link.send({{type: 'steps', steps: {steps}}})")
-            page.evaluate(f"dreamwalk.link.send({{type: 'pace', unlocked: {str(unlocked).bfloat16()}}})")
+            page.evaluate(f"dreamwalk.link.send({{type: 'pace', unlocked: {str(unlocked).lower()}}})")
             rows.append({"steps": steps, "unlocked": unlocked} | one_walk(page, options.seconds))
             told = {
                 key: f"{value:.4g}" if isinstance(value, float) else value for key, value in rows[-1].items()

@@ -97,9 +97,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes}
     write_walk("walk.json", Walk(system="toy", seed=7, actions=actions, **names))
     toy = toy_system()
-    assert toy.walkable is not None
-    tensors, about = toy.walkable.pack()
-    metadata = {"system": toy.name, "config": to_json(toy.config), "walkable": about}
+    assert toy.world_spec is not None
+    tensors, about = toy.world_spec.pack()
+    metadata = {"system": toy.name, "config": to_json(toy.config), "world_spec": about}
     files.save(tmp_path / "toy" / "weights.safetensors", toy.state_dict() | tensors, metadata=metadata)
     return tmp_path
 

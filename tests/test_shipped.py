@@ -70,7 +70,7 @@ def test_it_turns_as_it_is_told(world: Dream) -> None:
     """Read by the inverse-dynamics model, over all starts, eight frames each way."""
     examiner = dreamwalk.load("inverse.doom")
     right = []
-    for start in range(len(world.walkable.starts)):
+    for start in range(len(world.world_spec.starts)):
         for yaw in (8.0, -8.0):
             first, _ = world.reset(seed=start, options={"start": start})
             video = torch.cat(
@@ -108,7 +108,7 @@ def test_it_does_not_dissolve_and_does_not_get_lost(world: Dream) -> None:
 
 def begun(world: Dream, starts: list[int]) -> Clip:
     """A batch of starts."""
-    know, count = world.walkable, len(starts)
+    know, count = world.world_spec, len(starts)
     return Clip(
         video=torch.from_numpy(know.starts[starts]).permute(0, 3, 1, 2)[:, None],
         actions=torch.zeros(count, 1, 7),
@@ -143,7 +143,7 @@ def test_standing_still_is_still(world: Dream) -> None:
 
 def test_one_begins_where_one_sees_rooms_and_walks_through_doors(world: Dream) -> None:
     """The starts are the real game's pictures at these poses; strolls lead from room to room, and turn."""
-    know, game = world.walkable, Doom("home")
+    know, game = world.world_spec, Doom("home")
     rooms, sights = [], []
     for start, pose, stroll in zip(know.starts, know.poses, know.strolls, strict=True):
         heading = float(np.rad2deg(np.arctan2(pose[1, 2], pose[0, 2])))
@@ -163,7 +163,7 @@ def test_one_begins_where_one_sees_rooms_and_walks_through_doors(world: Dream) -
 
 def test_what_is_not_learnt_is_said() -> None:
     for name in ("nextframe.doom", "forcing.doom"):
-        know = dreamwalk.load(name).walkable
+        know = dreamwalk.load(name).world_spec
         assert set(know.unlearnt) == {"place", "pitch"} and (know.world, know.level) == ("doom", "home")
 
 

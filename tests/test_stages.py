@@ -22,11 +22,11 @@ from dreamwalk.weights.config import to_json
 from dreamwalk.world import ActionSchema
 
 
-def saved(folder: Path, config: nextframe.NextFrameConfig | None = None, **walkable: object) -> Path:
+def saved(folder: Path, config: nextframe.NextFrameConfig | None = None, **world_spec: object) -> Path:
     """A weight file of a tiny dream."""
     system = toy_system(config)
-    arrays, about = replace(system.walkable, **walkable).pack()  # type: ignore[type-var]
-    metadata = {"system": "nextframe", "config": to_json(system.config), "walkable": about}
+    arrays, about = replace(system.world_spec, **world_spec).pack()  # type: ignore[type-var]
+    metadata = {"system": "nextframe", "config": to_json(system.config), "world_spec": about}
     files.save(folder / "dream.safetensors", system.state_dict() | arrays, metadata=metadata)
     return folder / "dream.safetensors"
 

@@ -45,7 +45,7 @@ def dream_of_a_game() -> World:
     """Of one with three choices and a pedal."""
     schema = ActionSchema(("a", "b", "c"), ("gas",), (1.0,), choices=(("a", "b", "c"),), ranges=((0.0, 1.0),))
     system = toy_system(replace(nextframe.tiny(), actions=schema.size))
-    system.walkable = replace(system.walkable, actions=schema)
+    system.world_spec = replace(system.world_spec, actions=schema)
     return system.world(seed=0)
 
 

@@ -100,5 +100,5 @@ def toy_system(config: NextFrameConfig | None = None) -> NextFrame:
         torch.nn.init.normal_(parameter, std=0.05)
     starts = np.stack([panorama(0), panorama(120)])
     poses, intrinsics = np.stack([camera(0)[0], camera(120)[0]]), camera(0)[1]
-    system.walkable = WorldSpec(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, pace=5.0)
+    system.world_spec = WorldSpec(DOOM_ACTIONS, 10.0, starts, poses, intrinsics, walk_speed=5.0)
     return system

@@ -116,27 +116,27 @@ def _dream_app(name: str, system: Interactive) -> AppConfig:
     """A dream, with the game that it dreams of as its shadow where there is one."""
     print("preparing the dream ...", flush=True)
     system.world(seed=0)  # compiles before anyone waits for it
-    assert system.walkable is not None
-    walkable, about = system.walkable, system.about or {}
+    assert system.world_spec is not None
+    world_spec, about = system.world_spec, system.about or {}
     starts = []
-    for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
+    for k, (picture, pose) in enumerate(zip(world_spec.starts, world_spec.poses, strict=True)):
         heading = math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
         place = [float(pose[0, 3]), float(pose[1, 3]), heading]
         starts.append(GalleryStart(f"start {k + 1}", picture, {"start": k, "pose": place}))
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
-    picture = DISSOLVES.format(walkable.level) if system.memory.one_level else ""
+    picture = DISSOLVES.format(world_spec.level) if system.memory.one_level else ""
     return AppConfig(
         title=name,
         dream=lambda: system.world(),
-        game=_shadow(walkable),
+        game=_shadow(world_spec),
         starts=starts,
         notes=notes,
         picture=picture,
-        unlearnt=walkable.unlearnt,
+        unlearnt=world_spec.unlearnt,
         schedules=_schedules(system),
-        actions=walkable.actions,
-        game_title=game_title(walkable.level),
+        actions=world_spec.actions,
+        game_title=game_title(world_spec.level),
     )
 
 
@@ -171,11 +171,11 @@ def clip_app(name: str, system: ClipGenerator) -> AppConfig:
                 frames = shown(reached.denoised[:, :PREVIEWED])
             yield Progress(step, steps, frames)
 
-    walkable, about = system.walkable, system.about or {}
-    pictures = [] if walkable is None else list(walkable.starts)
+    world_spec, about = system.world_spec, system.about or {}
+    pictures = [] if world_spec is None else list(world_spec.starts)
     starts = [GalleryStart(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
     notes = {"what": "A neural network dreams a whole clip from words, all of its frames at once."}
-    examples, vocabulary = _phrases(walkable)
+    examples, vocabulary = _phrases(world_spec)
     clips = Clips(
         make,
         size=config.size,
@@ -189,14 +189,14 @@ def clip_app(name: str, system: ClipGenerator) -> AppConfig:
     return AppConfig(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
 
 
-def _phrases(walkable: WorldSpec | None) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+def _phrases(world_spec: WorldSpec | None) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Example prompts, and what the captions of its level say; empty where the captions were not ours."""
     from dreamwalk.data.captions import EXAMPLES, vocabulary
 
-    if walkable is None or walkable.world != "doom":
+    if world_spec is None or world_spec.world != "doom":
         return (), {}
     with suppress(UserError):
-        return EXAMPLES, vocabulary(walkable.level)
+        return EXAMPLES, vocabulary(world_spec.level)
     return EXAMPLES, {}
 
 
@@ -211,13 +211,13 @@ def _schedules(system: Interactive) -> dict[str, Any]:
     return {name: partial(unfolded, system.schedule(name, steps=8)) for name in SCHEDULES}
 
 
-def _shadow(walkable: WorldSpec) -> Callable[[], World] | None:
+def _shadow(world_spec: WorldSpec) -> Callable[[], World] | None:
     """The real game on the one level of Doom that a dream was trained on; None for dreams of other things.
 
     Other games are left out: opening one by a name in a weight file could run code.
     """
-    if walkable.world != "doom" or walkable.level in ("", "procedural"):
+    if world_spec.world != "doom" or world_spec.level in ("", "procedural"):
         return None
     from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 
-    return (lambda: Doom(walkable.level)) if walkable.actions == DOOM_ACTIONS else None
+    return (lambda: Doom(world_spec.level)) if world_spec.actions == DOOM_ACTIONS else None

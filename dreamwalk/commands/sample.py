@@ -158,7 +158,7 @@ def sample_walk(name: str, asked: SampleWalk) -> int:
     system = systems.load(name)
     assert isinstance(system, Interactive)
     world = system.world()
-    walk = asked.walk(world.walkable)
+    walk = asked.walk(world.world_spec)
     frames = replay(world, walk)
     if asked.scheduled:
         schedule, guide = asked.schedule_for(system, walk), asked.guide

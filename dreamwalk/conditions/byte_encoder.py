@@ -73,7 +73,7 @@ class ByteEncoder(TextEncoder):
     An empty text is the end token alone, which stands for the unconditional.
     """
 
-    pace = 0.1
+    lr_factor = 0.1
     """Factor of the learning rate: while the backbone ignores the text, the gradient here is noise, which
     Adam amplifies until all words are alike."""
 

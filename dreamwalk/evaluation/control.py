@@ -50,7 +50,7 @@ class Columns:
 
 def inverse_schema(inverse: Inverse, given: ActionSchema) -> ActionSchema:
     """Actions of an inverse-dynamics model: its weight file's, else `given`; UserError for another number."""
-    known = (inverse.about or {}).get("walkable", {}).get("actions")
+    known = (inverse.about or {}).get("world_spec", {}).get("actions")
     schema = ActionSchema(**{name: tuple(value) for name, value in known.items()}) if known else given
     (buttons, axes), config = (len(schema.buttons), len(schema.axes)), inverse.config
     if (config.buttons, config.axes) != (buttons, axes):

@@ -87,7 +87,7 @@ def evaluate_walks(
     }
     if inverse is not None:
         report["control"] = _control(inverse, rollout, shards.schema)
-    if system.walkable is not None:
+    if system.world_spec is not None:
         world = system.world(seed=seed)
         report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
     pictures.contact_sheet(rollout, out / "sheet.png")

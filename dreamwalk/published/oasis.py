@@ -63,7 +63,7 @@ MINERL |= {"yaw": "cameraY", "pitch": "cameraX"}
 PLAYED = {name: MINERL.get(name, name) for name in SCHEMA.buttons + SCHEMA.axes}
 """Our names and theirs, in the order of `SCHEMA`."""
 FPS = 20.0
-PACE = 4.317 / FPS
+WALK_SPEED = 4.317 / FPS
 """Blocks per frame at the game's walking speed; for the estimate of poses only."""
 FIELD_OF_VIEW = 70.0
 """Degrees from the top of a frame to its bottom, the game's default."""
@@ -168,13 +168,13 @@ def oasis_system(
         window=window - 1,
         precision=precision,
     )
-    walkable, described = _walkable(np.stack(images)).pack()
+    world_spec, described = _world_spec(np.stack(images)).pack()
     notes = {"trained": f"by its authors: {about['source']}", "data": "Minecraft"}
-    metadata = {"system": "forcing", "config": to_json(config), "walkable": described, "notes": notes}
-    return tensors | {f"actions.{name}": part for name, part in linear.items()} | walkable, metadata
+    metadata = {"system": "forcing", "config": to_json(config), "world_spec": described, "notes": notes}
+    return tensors | {f"actions.{name}": part for name, part in linear.items()} | world_spec, metadata
 
 
-def _walkable(starts: np.ndarray) -> WorldSpec:
+def _world_spec(starts: np.ndarray) -> WorldSpec:
     """Every start stands at the origin, its eye 1.62 above the ground, and looks along x."""
     height, width = starts.shape[1:3]
     pose = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.62], [0, 0, 0, 1]], np.float32)
@@ -185,7 +185,7 @@ def _walkable(starts: np.ndarray) -> WorldSpec:
         starts=starts,
         poses=np.stack([pose] * len(starts)),
         intrinsics=intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2),
-        pace=PACE,
+        walk_speed=WALK_SPEED,
     )
 
 

@@ -66,7 +66,7 @@ class WorldSpec:
     """Where the camera stood in them, float32 `(k, 4, 4)`."""
     intrinsics: np.ndarray
     """float32 `(3, 3)` in pixels."""
-    pace: float = 0.0
+    walk_speed: float = 0.0
     """World units that a held `forward` covers in a step, for the dead reckoning of poses."""
     world: str = ""
     """The kind of world that it dreams of, as its data name it: `doom`, `videos`, `game`; or empty."""
@@ -86,15 +86,15 @@ class WorldSpec:
         """Tensors and JSON-able metadata for a weight file."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         tensors = {
-            f"walkable.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()
+            f"world_spec.{name}": torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()
         }
-        plain = {name: getattr(self, name) for name in ("fps", "pace", "world", "level", "unlearnt")}
+        plain = {name: getattr(self, name) for name in ("fps", "walk_speed", "world", "level", "unlearnt")}
         return tensors, {"actions": asdict(self.actions), **plain}
 
     @classmethod
-    def unpack(cls, tensors: Mapping[str, Tensor], metadata: Any, *, where: str = "walkable") -> WorldSpec:
+    def unpack(cls, tensors: Mapping[str, Tensor], metadata: Any, *, where: str = "world_spec") -> WorldSpec:
         """The inverse of `pack`; UserError for a field or an array that is missing or does not fit."""
-        given = {name: tensors.get(f"walkable.{name}", torch.empty(0)) for name in ARRAYS}
+        given = {name: tensors.get(f"world_spec.{name}", torch.empty(0)) for name in ARRAYS}
         shape, strolls = given["starts"].shape, given["strolls"].shape
         count = shape[0] if len(shape) == 4 else 0
         wanted = {"starts": (*shape[:3], 3), "poses": (count, 4, 4), "intrinsics": (3, 3)}
@@ -129,18 +129,18 @@ class Dream(World):
     def __init__(
         self,
         system: InteractiveSystem,
-        walkable: WorldSpec,
+        world_spec: WorldSpec,
         *,
         device: torch.device | str = "cpu",
         render_mode: str | None = None,
     ) -> None:
-        self.system, self.walkable, self.device = system, walkable, device
+        self.system, self.world_spec, self.device = system, world_spec, device
         self.frame_pass, self.decode_latents = system.engine()
         self.render_mode = known_render_mode(render_mode)
-        self.actions, self.fps = walkable.actions, walkable.fps
+        self.actions, self.fps = world_spec.actions, world_spec.fps
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
         self.action_space = self.actions.space
-        self.observation_space = spaces.Box(0, 255, walkable.starts.shape[1:], np.uint8)
+        self.observation_space = spaces.Box(0, 255, world_spec.starts.shape[1:], np.uint8)
         self.timings: dict[str, float] = {}
         self._steps: int | None = None
         self._now: DreamState | None = None
@@ -168,7 +168,7 @@ class Dream(World):
         session = self.system.begin(clip, seed=session_seed, frame_pass=self.frame_pass)
         frame = clip.video[0, 0].permute(1, 2, 0).cpu().numpy()
         known = clip.world_from_camera
-        nominal = self.walkable.poses[0] if known is None else known[0, 0].cpu().numpy()
+        nominal = self.world_spec.poses[0] if known is None else known[0, 0].cpu().numpy()
         self._now = DreamState(session, frame, np.asarray(nominal, np.float64))
         return frame.copy(), self._info()
 
@@ -178,10 +178,10 @@ class Dream(World):
         return self._opening(options)
 
     def _opening(self, options: dict[str, Any]) -> Clip:
-        index = int(options.get("start", self.np_random.integers(len(self.walkable.starts))))
-        if not 0 <= index < len(self.walkable.starts):
-            raise UserError(f"there is no start {index}: this dream has {len(self.walkable.starts)}")
-        frame = np.asarray(options.get("image", self.walkable.starts[index]))
+        index = int(options.get("start", self.np_random.integers(len(self.world_spec.starts))))
+        if not 0 <= index < len(self.world_spec.starts):
+            raise UserError(f"there is no start {index}: this dream has {len(self.world_spec.starts)}")
+        frame = np.asarray(options.get("image", self.world_spec.starts[index]))
         if frame.shape != self.observation_space.shape or frame.dtype != np.uint8:
             raise UserError(
                 f"a picture to begin from is uint8 of shape {self.observation_space.shape}, got {frame.shape}"
@@ -190,19 +190,19 @@ class Dream(World):
             video=torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, None].to(self.device),
             actions=torch.zeros(1, 1, self.actions.size, device=self.device),
         )
-        seen_from = None if "image" in options else self.walkable.poses[index]
+        seen_from = None if "image" in options else self.world_spec.poses[index]
         if "world_from_camera" in options:
             seen_from = _pose(options["world_from_camera"])
         if seen_from is None:
             return clip
-        cameras = (seen_from, self.walkable.intrinsics)
+        cameras = (seen_from, self.world_spec.intrinsics)
         pose, intrinsics = (torch.from_numpy(array)[None, None].to(self.device) for array in cameras)
         return replace(clip, world_from_camera=pose, intrinsics=intrinsics)
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Dream the next frame; `timings` then tells the milliseconds of each stage."""
         now, timings = self._awake(), self.timings
-        vector = self.walkable.learnt(self.actions.pack(action))
+        vector = self.world_spec.learnt(self.actions.pack(action))
         session = replace(now.session, steps=self.steps)
         held = torch.from_numpy(vector)[None].to(self.device)
         latents = self.system.advance(session, held, frame_pass=self.frame_pass, timings=timings)
@@ -235,7 +235,7 @@ class Dream(World):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Dream:
         twin = object.__new__(type(self))
-        shared = (self.system, self.walkable, self.frame_pass, self.decode_latents)
+        shared = (self.system, self.world_spec, self.frame_pass, self.decode_latents)
         memo |= {id(self): twin} | {id(part): part for part in shared}
         with torch.inference_mode():
             twin.__dict__ = deepcopy(self.__dict__, memo)
@@ -248,18 +248,18 @@ class Dream(World):
 
     def _info(self) -> dict[str, Any]:
         pose = self._awake().pose.astype(np.float32)
-        return {"world_from_camera": pose, "intrinsics": self.walkable.intrinsics.copy()}
+        return {"world_from_camera": pose, "intrinsics": self.world_spec.intrinsics.copy()}
 
     def _reckon(self, pose: np.ndarray, action: Action) -> np.ndarray:
-        """Turn about the camera's vertical, then step by the pace; pitch moves the picture, not the pose."""
+        """Turn about the camera's vertical, then step by the walking speed; pitch moves the picture, not the pose."""
         held = dict(zip(self.actions.buttons, action.get("buttons", ()), strict=True))
         axes = dict(zip(self.actions.axes, action.get("axes", ()), strict=True))
         yaw = np.deg2rad(float(axes.get("yaw", 0.0)))
         turn = np.eye(4)
         turn[0, 0], turn[0, 2], turn[2, 0], turn[2, 2] = np.cos(yaw), np.sin(yaw), -np.sin(yaw), np.cos(yaw)
         move = np.eye(4)
-        move[2, 3] = self.walkable.pace * (float(held.get("forward", 0)) - float(held.get("back", 0)))
-        move[0, 3] = self.walkable.pace * (float(held.get("right", 0)) - float(held.get("left", 0)))
+        move[2, 3] = self.world_spec.walk_speed * (float(held.get("forward", 0)) - float(held.get("back", 0)))
+        move[0, 3] = self.world_spec.walk_speed * (float(held.get("right", 0)) - float(held.get("left", 0)))
         return pose @ turn @ move
 
 

@@ -311,12 +311,12 @@ class Interactive(System):
 
         UserError without starts.
         """
-        if self.walkable is None:
+        if self.world_spec is None:
             raise UserError(
                 "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
             )
         device = next(self.parameters()).device
-        world = Dream(self, self.walkable, device=device, render_mode=render_mode)
+        world = Dream(self, self.world_spec, device=device, render_mode=render_mode)
         world.reset(seed=seed)
         return world
 

@@ -125,13 +125,13 @@ def load_mmap(name: str | Path) -> System:
         tensors, made = files.read(found.lender)[0], found.config.build()
         files.fill(made, tensors, source=source)
     made.about = found.metadata
-    if made.generates and "walkable" in found.metadata:
-        for part in (part for part in tensors if part.startswith("walkable.")):
+    if made.generates and "world_spec" in found.metadata:
+        for part in (part for part in tensors if part.startswith("world_spec.")):
             files.check_finite(part, tensors[part], source=source)
         with mending(files.MEND):
-            where = f"in {source}, walkable"
-            made.walkable = WorldSpec.unpack(tensors, found.metadata["walkable"], where=where)
-        made.check_world(made.walkable, source)
+            where = f"in {source}, world_spec"
+            made.world_spec = WorldSpec.unpack(tensors, found.metadata["world_spec"], where=where)
+        made.check_world(made.world_spec, source)
     return made.eval()
 
 
@@ -159,7 +159,7 @@ class Described:
         shapes, source = files.header(self.lender).shapes, f"'{self.path}'"
         made = files.on_meta(self.config.build, shapes, source=source)
         files.check_shapes(made, shapes, source=source)
-        files.check_no_more(made, shapes, source=source, beside="walkable.")
+        files.check_no_more(made, shapes, source=source, beside="world_spec.")
         return made
 
 

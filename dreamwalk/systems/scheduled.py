@@ -53,8 +53,8 @@ def schedule_preview(
     uint8 `(h + bar, shown * w, 3)`; the bar under a frame is as long as its noise level.
     """
     clip = world.opening({"start": start}, seed=seed)
-    actions = _actions(world, stroll(world.walkable, start, 10_000, seed=seed), clip)
-    tiles = {0: _tile(world.walkable.starts[start], 0.0, bar)}
+    actions = _actions(world, stroll(world.world_spec, start, 10_000, seed=seed), clip)
+    tiles = {0: _tile(world.world_spec.starts[start], 0.0, bar)}
     for step in system.stream(clip, actions, schedule=schedule, seed=seed):
         for frame, level, x in zip(step.frames, step.levels, step.x[0], strict=True):
             tiles[frame] = _tile(picture(x[None, None], world.decode_latents), level / schedule.steps, bar)
@@ -81,7 +81,7 @@ def schedule_plan(system: Interactive, schedule: Schedule, guide: Guide, *, show
 
 def _actions(world: Dream, vectors: np.ndarray, start: Clip) -> torch.Tensor:
     """`(1, t, a)`, without what is not learnt."""
-    return torch.from_numpy(world.walkable.learnt(vectors))[None].to(start.video.device)
+    return torch.from_numpy(world.world_spec.learnt(vectors))[None].to(start.video.device)
 
 
 def _tile(picture: np.ndarray, noise: float, bar: int) -> np.ndarray:

@@ -36,7 +36,7 @@ class System(nn.Module):
     """What it dreams: one frame after another, or whole clips."""
     about: dict[str, Any] | None = None
     """Metadata of the file that the weights came from."""
-    walkable: WorldSpec | None = None
+    world_spec: WorldSpec | None = None
     """Of the data that it was trained on: actions, and frames to start from."""
 
     @property

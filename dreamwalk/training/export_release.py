@@ -50,7 +50,7 @@ def ship(order: Ship) -> None:
     halves = {name: _half(name, tensor) for name, tensor in tensors.items()}
     notes = {
         "trained": f"{_told(order.run)}, on {order.hardware}",
-        "data": f"walks in the level '{metadata['walkable']['level']}': this model knows it and no other",
+        "data": f"walks in the level '{metadata['world_spec']['level']}': this model knows it and no other",
     }
     if order.eight:
         halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
@@ -63,7 +63,7 @@ def _lend(order: Ship, metadata: dict[str, Any]) -> None:
     tensors, lender = files.read(locate(order.borrow))
     config = from_json(config_class(metadata["system"]), metadata["config"])
     files.fill(config.build(), tensors, source=f"'{order.borrow}'")
-    theirs = {name: lender[name] for name in ("step", "notes", "walkable")}
+    theirs = {name: lender[name] for name in ("step", "notes", "world_spec")}
     theirs["notes"] = {"weights": f"those of {order.borrow}"} | theirs["notes"]
     files.save(order.out, {}, metadata=metadata | theirs | {"borrows": order.borrow})
     print(f"{order.out}: the weights of {order.borrow}")
@@ -71,7 +71,7 @@ def _lend(order: Ship, metadata: dict[str, Any]) -> None:
 
 def _half(name: str, tensor: Tensor) -> Tensor:
     """Half precision for weights; pictures, poses, means and scales stay as they are."""
-    exact = name.endswith((".mean", ".scale")) or name.startswith("walkable.")
+    exact = name.endswith((".mean", ".scale")) or name.startswith("world_spec.")
     return tensor if exact or tensor.dtype != torch.float32 else tensor.half()
 
 

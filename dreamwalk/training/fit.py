@@ -134,7 +134,7 @@ class Training:
         if not self.process.is_main:
             return
         run = {"config": to_json(self.run.system), "run": to_json(self.run), "step": self.step}
-        metadata = {"system": self.system.name} | run | ({"walkable": about} if about else {})
+        metadata = {"system": self.system.name} | run | ({"world_spec": about} if about else {})
         files.save(self.folder / "weights.safetensors", tensors | starts, metadata=metadata)
 
     @contextmanager

@@ -28,7 +28,11 @@ def build_optimizers(
     rest = [p for p in trained if p not in matrices]
     fused = rest[0].device.type == "cuda"
     adamw = torch.optim.AdamW(
-        _paced(system, rest), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
+        _param_groups(system, rest),
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=fused,
     )
     if not matrices:
         return [adamw]
@@ -39,16 +43,16 @@ def build_optimizers(
     return [adamw, muon]
 
 
-def _paced(system: nn.Module, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """Parameter groups: those of modules with a `pace` learn at that share of the learning rate."""
-    paces: dict[Any, float] = {}
+def _param_groups(system: nn.Module, parameters: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Parameter groups: those of modules with a `lr_factor` learn at that share of the learning rate."""
+    factors: dict[Any, float] = {}
     for module in system.modules():
-        if isinstance(pace := getattr(module, "pace", None), float):
-            paces |= dict.fromkeys(module.parameters(), pace)
+        if isinstance(lr_factor := getattr(module, "lr_factor", None), float):
+            factors |= dict.fromkeys(module.parameters(), lr_factor)
     groups: dict[float, list[Tensor]] = {1.0: []}
     for p in parameters:
-        groups.setdefault(paces.get(p, 1.0), []).append(p)
-    return [{"params": group, "pace": pace} for pace, group in groups.items() if group]
+        groups.setdefault(factors.get(p, 1.0), []).append(p)
+    return [{"params": group, "lr_factor": lr_factor} for lr_factor, group in groups.items() if group]
 
 
 def _matrices(block: nn.Module) -> list[Tensor]:
@@ -72,7 +76,7 @@ def set_lr(optimizers: Sequence[torch.optim.Optimizer], lr: float) -> None:
     """Give every parameter group the learning rate `lr`, or its share of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("pace", 1.0)
+            group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 class EMA:

@@ -1,4 +1,4 @@
-"""What a dream needs of its data to be walked in: pictures to begin from, the pace, and paths."""
+"""What a dream needs of its data to be walked in: pictures to begin from and how fast one walks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FAR = 800.0
 """World units from which farther is not better."""
 
 
-def world_spec(shards: Shards, *, starts: int = 12, looked_at: int = 100) -> WorldSpec:
-    """Starts with their poses, chosen from first frames of clips, how their clips go on, the pace of a held
+def world_spec(shards: Shards, *, starts: int = 12, sampled: int = 100) -> WorldSpec:
+    """Starts with their poses, chosen from first frames of clips, how their clips go on, the speed of a held
     `forward`, and what no clip does."""
-    spread = np.linspace(0, len(shards) - 1, min(looked_at, len(shards))).astype(int)
+    spread = np.linspace(0, len(shards) - 1, min(sampled, len(shards))).astype(int)
     clips = [shards.clip(int(index)) for index in spread]
     chosen = [clips[index] for index in _best(clips, starts)]
     height, width = shards.size
@@ -29,7 +29,7 @@ def world_spec(shards: Shards, *, starts: int = 12, looked_at: int = 100) -> Wor
         starts=np.stack([clip.video[0] for clip in chosen]),
         poses=np.stack(poses).astype(np.float32),
         intrinsics=blind if chosen[0].intrinsics is None else np.asarray(chosen[0].intrinsics[0], np.float32),
-        pace=_pace(clips, shards.schema.buttons),
+        walk_speed=_walk_speed(clips, shards.schema.buttons),
         world=str(shards.manifest.get("world", "")),
         level=str(shards.manifest.get("level", "")),
         unlearnt=_unlearnt(clips, shards.schema),
@@ -83,7 +83,7 @@ def _unlearnt(clips: list[Clip], schema: ActionSchema) -> tuple[str, ...]:
     return tuple(name for name, ever in zip(names, used, strict=True) if not ever)
 
 
-def _pace(clips: list[Clip], buttons: tuple[str, ...]) -> float:
+def _walk_speed(clips: list[Clip], buttons: tuple[str, ...]) -> float:
     """Median displacement of the camera in steps that hold `forward` alone; 0 where that is not known."""
     if "forward" not in buttons or any(clip.world_from_camera is None for clip in clips):
         return 0.0

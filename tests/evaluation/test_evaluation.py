@@ -186,7 +186,7 @@ def test_yaw_and_forward_are_found_by_their_names() -> None:
     assert control.turning_frames > 20 and control.yaw_error == pytest.approx(0, abs=1e-5)
     other = ClipPredictor(actions[:, [1, 0, 3, 2]] * torch.tensor([1, 1, 0.5, 0.25]), LOOK)  # of wider limits
     other.about = {
-        "walkable": {
+        "world_spec": {
             "actions": {"buttons": ["forward", "jump"], "axes": ["yaw", "pitch"], "limits": [40.0, 60.0]}
         }
     }

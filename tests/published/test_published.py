@@ -208,5 +208,5 @@ def test_the_verb(
     main(["import", "oasis", str(tmp_path), "--out", str(out), "--start", *[str(tmp_path / "hill.jpg")] * 2])
     assert f"`dreamwalk play {out}`" in capsys.readouterr().out
     system = tiny_oasis.load(out)
-    assert system.walkable.starts.shape == (2, 16, 24, 3)  # type: ignore[union-attr]
+    assert system.world_spec.starts.shape == (2, 16, 24, 3)  # type: ignore[union-attr]
     assert (system.config.window, system.config.steps) == (31, 10)  # type: ignore[union-attr]

@@ -240,8 +240,8 @@ def test_who_stands_still_keeps_its_noise(mapped: Dream) -> None:
 def test_what_is_not_learnt_does_nothing(system: NextFrame) -> None:
     films = []
     for unlearnt, yaw in (((), 9.0), (("yaw", "place"), 9.0), ((), 0.0)):
-        system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
+        system.world_spec = replace(system.world_spec, unlearnt=unlearnt)  # type: ignore[type-var]
         world = system.world(seed=1)
         films.append(walk(world, 3, yaw=yaw))
     assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
-    assert type(system.walkable).unpack(*system.walkable.pack()).unlearnt == ()
+    assert type(system.world_spec).unpack(*system.world_spec.pack()).unlearnt == ()

@@ -159,7 +159,7 @@ def test_impossible_schedules_are_refused(make: Callable, sentence: str) -> None
 def test_a_film_has_its_frames(system: Interactive) -> None:
     flags = {"frames": 9, "schedule": "pyramid", "guide_history": 1.5, "seed": 4, "start": 1}
     asked = SampleWalk(Path("o.mp4"), solver="multistep", **flags)  # type: ignore[arg-type]
-    walk, world = asked.walk(system.walkable), system.world()  # type: ignore[arg-type]
+    walk, world = asked.walk(system.world_spec), system.world()  # type: ignore[arg-type]
     schedule = asked.schedule_for(system, walk)
 
     def film() -> Iterator[np.ndarray]:
@@ -167,7 +167,7 @@ def test_a_film_has_its_frames(system: Interactive) -> None:
 
     pictures = list(film())
     assert len(pictures) == 9 and {p.shape for p in pictures} == {(32, 32, 3)}
-    assert np.array_equal(pictures[0], system.walkable.starts[1])  # type: ignore[union-attr]
+    assert np.array_equal(pictures[0], system.world_spec.starts[1])  # type: ignore[union-attr]
     assert all(np.array_equal(a, b) for a, b in zip(pictures, film(), strict=True))
     assert "3" in schedule_plan(system, schedule, asked.guide).show() or system.config.steps < 4
 
@@ -176,12 +176,13 @@ def test_a_walk_is_cut_or_goes_on(system: Interactive) -> None:
     """Without a file it is what somebody did who began there, and then about."""
     strolls = np.random.default_rng(0).random((2, 6, 7), np.float32)
     strolls[..., :5] = strolls[..., :5] > 0.5
-    walkable = replace(system.walkable, strolls=strolls)  # type: ignore[type-var]
-    walk = SampleWalk(Path("o.mp4"), frames=5, start=1).walk(walkable)
+    world_spec = replace(system.world_spec, strolls=strolls)  # type: ignore[type-var]
+    walk = SampleWalk(Path("o.mp4"), frames=5, start=1).walk(world_spec)
     assert walk.start == {"start": 1} and np.array_equal(walk.actions, strolls[1, :4])
-    long = SampleWalk(Path("o.mp4"), frames=51, start=1, seed=1).walk(walkable).actions
+    long = SampleWalk(Path("o.mp4"), frames=51, start=1, seed=1).walk(world_spec).actions
     assert np.array_equal(long[:6], strolls[1]) and np.array_equal(long[6:], wander(DOOM_ACTIONS, 44, seed=1))
-    assert {SampleWalk(Path("o.mp4"), seed=seed).walk(walkable).start["start"] for seed in range(9)} == {0, 1}
+    drawn = {SampleWalk(Path("o.mp4"), seed=seed).walk(world_spec).start["start"] for seed in range(9)}
+    assert drawn == {0, 1}
     assert wander(ActionSchema(("jump",)), 30, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame and at most 100000, got 0"):
         SampleWalk(Path("o.mp4"), frames=0).check()
@@ -192,7 +193,7 @@ def test_what_is_not_learnt_changes_no_film() -> None:
     vectors = np.zeros((3, 7), np.float32)
     vectors[:, 5] = 0.5
     for unlearnt, actions in (((), vectors), (("yaw",), vectors), ((), 0 * vectors)):
-        system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
+        system.world_spec = replace(system.world_spec, unlearnt=unlearnt)  # type: ignore[type-var]
         names = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes}
         walk = Walk(seed=0, actions=actions, start={"start": 0}, **names)
         made = scheduled_frames(system, system.world(), walk, system.schedule("next-frame"))

@@ -50,7 +50,7 @@ def dreamt(data: Path, out: Path) -> AppConfig:
     shards = Shards(data)
     config = replace(nextframe.tiny(), actions=shards.schema.size)
     tensors, about = world_spec(shards).pack()
-    metadata = {"system": nextframe.NextFrame.name, "config": to_json(config), "walkable": about}
+    metadata = {"system": nextframe.NextFrame.name, "config": to_json(config), "world_spec": about}
     files.save(out / "weights.safetensors", config.build().state_dict() | tensors, metadata=metadata)
     return open_app(str(out), "cpu")
 

@@ -87,8 +87,8 @@ def test_a_run_folder_opens_itself(toy_data: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert list((tmp_path / "run" / "samples").glob("*.mp4"))
     system = load(tmp_path / "run")
-    assert system.walkable.starts.shape == (12, 32, 32, 3)
-    assert system.walkable.fps == 10
+    assert system.world_spec.starts.shape == (12, 32, 32, 3)
+    assert system.world_spec.fps == 10
 
 
 def test_recomputed_blocks_give_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_any_game_is_collected_trained_on_and_walked_in(kind: str, tmp_path: Pat
     world.reset(seed=0)
     acted = world.step(world.actions.unpack(world.actions.canonical(nothing)))[0]
     assert np.array_equal(still, acted)  # no key held is what it means in the game
-    walk = SampleWalk(out=tmp_path / "walk.mp4", frames=20).walk(world.walkable)
+    walk = SampleWalk(out=tmp_path / "walk.mp4", frames=20).walk(world.world_spec)
     assert np.array_equal(walk.actions, world.actions.canonical(walk.actions))
     assert walk.actions.any()
     fit(tiny(data, system=InverseConfig(1, 1, width=8), steps=1), tmp_path / "reader")

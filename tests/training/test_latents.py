@@ -65,7 +65,7 @@ def test_from_a_folder_to_a_system(mine: Path, tmp_path: Path, capsys: pytest.Ca
     )
     fit(run, tmp_path / "run")
     system = dreamwalk.load(tmp_path / "run")
-    assert system.walkable is None
+    assert system.world_spec is None
     assert system.sample("something wide").shape == (1, 5, 32, 32, 3)
     assert list((tmp_path / "run" / "samples").glob("*.mp4"))
 

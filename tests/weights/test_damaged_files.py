@@ -74,11 +74,11 @@ def contents(name: str) -> tuple[Tensors, dict[str, Any]]:
     system = CONFIGS[name].build()
     tensors, metadata = dict(system.state_dict()), {"system": name, "config": to_json(system.config)}
     if isinstance(system, Interactive):
-        walkable = toy_system().walkable
-        assert walkable is not None
+        world_spec = toy_system().world_spec
+        assert world_spec is not None
         (h, w), (_, down, across) = system.config.backbone.grid, system.codec.stride
-        starts, described = replace(walkable, starts=walkable.starts[:, : h * down, : w * across]).pack()
-        tensors, metadata = tensors | starts, metadata | {"walkable": described}
+        starts, described = replace(world_spec, starts=world_spec.starts[:, : h * down, : w * across]).pack()
+        tensors, metadata = tensors | starts, metadata | {"world_spec": described}
     return tensors, metadata | {"notes": {"data": "none"}}
 
 
@@ -92,14 +92,14 @@ def write(path: Path, tensors: Tensors, metadata: dict[str, Any]) -> None:
 def walk(path: Path) -> None:
     """Open a file and dream one frame of it, where it dreams frame by frame."""
     system = load(path)
-    if not isinstance(system, Interactive) or system.walkable is None:
+    if not isinstance(system, Interactive) or system.world_spec is None:
         return
-    walkable, size = system.walkable, system.config.actions
+    world_spec, size = system.world_spec, system.config.actions
     start = Clip(
-        video=torch.from_numpy(walkable.starts[:1].copy()).permute(0, 3, 1, 2)[None],
+        video=torch.from_numpy(world_spec.starts[:1].copy()).permute(0, 3, 1, 2)[None],
         actions=torch.zeros(1, 1, size),
-        world_from_camera=torch.from_numpy(walkable.poses[:1])[None],
-        intrinsics=torch.from_numpy(walkable.intrinsics)[None, None],
+        world_from_camera=torch.from_numpy(world_spec.poses[:1])[None],
+        intrinsics=torch.from_numpy(world_spec.intrinsics)[None, None],
     )
     with torch.inference_mode():
         latents = system.advance(system.begin(start), torch.zeros(1, size))
@@ -156,7 +156,7 @@ def test_sizes_are_held_against_what_the_file_holds(
 TEXTS = ["", "{", "[" * 100_000, "nul", '"x', "1" * 5000, "\ud800", "[1,2]", "NaN", "3"]
 
 
-@pytest.mark.parametrize("name", ["system", "config", "walkable", "notes"])
+@pytest.mark.parametrize("name", ["system", "config", "world_spec", "notes"])
 def test_metadata_that_is_no_json_or_another_kind(name: str, tmp_path: Path) -> None:
     tensors, metadata = contents("nextframe")
     path, verdicts = tmp_path / "w.safetensors", Verdicts()
@@ -187,9 +187,9 @@ def _tensor_damage(tensors: Tensors) -> dict[str, Tensors]:
     made["too few scales"] = {**tensors, f"{name}:scale": torch.ones(3)}
     made["scales of a vector"] = {**tensors, "backbone.embed.bias:scale": torch.ones(64)}
     for part, wrong in (("starts", torch.zeros(0, 32, 32, 3)), ("poses", torch.full((2, 4, 4), torch.nan))):
-        made[f"{part} gone"] = {k: v for k, v in tensors.items() if k != f"walkable.{part}"}
-        made[f"{part} wrong"] = {**tensors, f"walkable.{part}": wrong}
-    made["starts of another size"] = {**tensors, "walkable.starts": torch.zeros(2, 16, 16, 3).byte()}
+        made[f"{part} gone"] = {k: v for k, v in tensors.items() if k != f"world_spec.{part}"}
+        made[f"{part} wrong"] = {**tensors, f"world_spec.{part}": wrong}
+    made["starts of another size"] = {**tensors, "world_spec.starts": torch.zeros(2, 16, 16, 3).byte()}
     return made
 
 
@@ -207,15 +207,15 @@ def test_every_kind_of_wrong_tensor(tmp_path: Path) -> None:
         write(
             path,
             {
-                k: v.to(dtype) if v.is_floating_point() and "walkable" not in k else v
+                k: v.to(dtype) if v.is_floating_point() and "world_spec" not in k else v
                 for k, v in tensors.items()
             },
             metadata,
         )
         walk(path)
     write(path, pack(tensors), metadata)
-    with pytest.raises(UserError, match="walkable"):
-        write(path, {**tensors, "walkable.poses": tensors["walkable.poses"].half()}, metadata)
+    with pytest.raises(UserError, match="world_spec"):
+        write(path, {**tensors, "world_spec.poses": tensors["world_spec.poses"].half()}, metadata)
         walk(path)
 
 
