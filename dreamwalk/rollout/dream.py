@@ -251,7 +251,8 @@ class Dream(World):
         return {"world_from_camera": pose, "intrinsics": self.world_spec.intrinsics.copy()}
 
     def _reckon(self, pose: np.ndarray, action: Action) -> np.ndarray:
-        """Turn about the camera's vertical, then step by the walking speed; pitch moves the picture, not the pose."""
+        """Turn about the camera's vertical, then step by the walking speed; pitch moves the picture, not the
+        pose."""
         held = dict(zip(self.actions.buttons, action.get("buttons", ()), strict=True))
         axes = dict(zip(self.actions.axes, action.get("axes", ()), strict=True))
         yaw = np.deg2rad(float(axes.get("yaw", 0.0)))
