@@ -75,9 +75,9 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.doom --data data/home-train $(CLIPS)
-	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --examiner runs/inverse.doom
-	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --examiner runs/inverse.doom
-	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --examiner runs/inverse.doom
+	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --inverse runs/inverse.doom
+	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --inverse runs/inverse.doom
+	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --inverse runs/inverse.doom
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --eight --out dreamwalk/pretrained/forcing.doom.safetensors

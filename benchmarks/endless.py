@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from dreamwalk.commands.sample_walk import Sample, film, walk_of
+from dreamwalk.commands.sample import SampleWalk
 from dreamwalk.data.film import write_film
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load
+from dreamwalk.systems.scheduled import scheduled_frames
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,11 @@ def main(options: Options) -> None:
     assert isinstance(system, Interactive)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "walk.mp4"
-        asked = Sample(out, frames=options.frames, schedule=options.schedule, steps=options.steps, seed=0)
+        asked = SampleWalk(out, frames=options.frames, schedule=options.schedule, steps=options.steps, seed=0)
         world = system.world()
-        walk = walk_of(asked, world.walkable)
-        start = world.opening(walk.start, seed=0)
+        walk = asked.walk(world.walkable)
         rows: list[dict[str, float]] = []
-        frames = film(system, start, walk, asked, decode=world.decode_latents)
+        frames = scheduled_frames(system, world, walk, asked.schedule_for(system, walk))
         write_film(out, measured(frames, options.every, rows), fps=world.fps)
     grown = rows[-1]["MB"] - rows[1]["MB"] if len(rows) > 1 else 0.0
     print(f"grown between frame {rows[min(1, len(rows) - 1)]['frame']} and the last: {grown:.0f} MB")

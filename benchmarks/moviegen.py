@@ -1,4 +1,4 @@
-"""Text-to-video swept over guidance, spacing of levels and steps: are words obeyed, and what does it cost?
+"""Text-to-video swept over guidance, spacing of levels and steps: prompt adherence and cost.
 
     python benchmarks/moviegen.py moviegen.doom --data DIR --train DIR --clips 60 --plot sweep.png
 
@@ -14,17 +14,17 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from dreamwalk.evaluation.clips import Evaluate, Exam, dream, set_exam
-from dreamwalk.evaluation.prompt_adherence import distance, obedience
+from dreamwalk.evaluation.clips import EvaluateClips, PromptTest, draw_prompt_test, generate
+from dreamwalk.evaluation.prompt_adherence import adherence, frechet_distance
 from dreamwalk.schedules.sigmas import Spacing
-from dreamwalk.systems.clip_generator import ClipRequest
+from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.systems.open import load
 
 
 @dataclass(frozen=True)
-class Options(Evaluate):
+class Options(EvaluateClips):
     """What is swept; each sweep leaves the rest as the system says."""
 
     system: tyro.conf.Positional[str] = "moviegen.doom"
@@ -36,31 +36,31 @@ class Options(Evaluate):
     plot: Path | None = None
 
 
-def measured(system: Moviegen, exam: Exam, order: ClipRequest, asked: Options) -> dict[str, Any]:
+def measured(system: Moviegen, test: PromptTest, request: ClipRequest, asked: Options) -> dict[str, Any]:
     """One point of a sweep."""
-    video = dream(system, exam, order, at_once=asked.at_once, precision=asked.precision)
-    far = distance(exam.truth, video, exam.readers.examiner)
-    return asdict(obedience(video, exam.told, exam.readers)) | {"distance": far}
+    video = generate(system, test, request, at_once=asked.at_once, precision=asked.precision)
+    far = frechet_distance(test.truth, video, test.classifiers.inverse)
+    return asdict(adherence(video, test.facts, test.classifiers)) | {"distance": far}
 
 
 def main(asked: Options) -> None:
-    system, examiner = load(asked.system).eval(), load(asked.examiner)
-    assert isinstance(system, Moviegen) and isinstance(examiner, Inverse)
+    system, inverse = load(asked.system).eval(), load(asked.inverse)
+    assert isinstance(system, Moviegen) and isinstance(inverse, Inverse)
     frames = asked.frames or system.config.frames
-    exam = set_exam(asked, examiner, frames=frames)
+    test = draw_prompt_test(asked, inverse, frames=frames)
     steps = asked.steps or system.config.steps
     rows = []
     for weight in asked.guidances:
-        order = ClipRequest((), frames=frames, seed=asked.seed, steps=steps, guidance=weight)
-        rows.append({"sweep": "guidance", "guidance": weight} | measured(system, exam, order, asked))
+        request = ClipRequest(frames=frames, seed=asked.seed, steps=steps, guidance=weight)
+        rows.append({"sweep": "guidance", "guidance": weight} | measured(system, test, request, asked))
         tell(rows[-1])
     for spacing in asked.spacings:
         for count in asked.counts:
-            order = ClipRequest(
-                (), frames=frames, seed=asked.seed, steps=count, spacing=spacing, guidance=asked.guidance
+            request = ClipRequest(
+                frames=frames, seed=asked.seed, steps=count, spacing=spacing, guidance=asked.guidance
             )
             about = {"sweep": "steps", "spacing": spacing, "steps": count}
-            rows.append(about | measured(system, exam, order, asked))
+            rows.append(about | measured(system, test, request, asked))
             tell(rows[-1])
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=1))

@@ -11,7 +11,7 @@ import tyro
 from PIL import Image
 
 import dreamwalk
-from dreamwalk.systems.clip_generator import ClipRequest
+from dreamwalk.systems.clip_request import ClipRequest
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Options:
 
 def main(options: Options) -> None:
     system = dreamwalk.load(options.system)
-    order = ClipRequest((), frames=options.frames, steps=options.steps, seed=options.seed)
-    clips = system.sample([options.prompt] * options.clips, order=order)  # uint8 (b, t, h, w, 3)
+    request = ClipRequest(frames=options.frames, steps=options.steps, seed=options.seed)
+    clips = system.sample([options.prompt] * options.clips, request=request)  # uint8 (b, t, h, w, 3)
     film = torch.cat(list(clips), dim=2).numpy()
     pictures = [Image.fromarray(frame) for frame in film]
     pictures[0].save(

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamwalk.conditions.text_encoders import Widths
+from dreamwalk.conditions.pretrained import EmbeddingDims
 from dreamwalk.layers.text import TextEmbedding
 
 
@@ -19,15 +19,15 @@ class Drawn:
 
     def __init__(self, *, pooled: int = 0, letters: int = 0) -> None:
         draw = torch.Generator().manual_seed(1)
-        self.widths = Widths(12, pooled or None)
+        self.dims = EmbeddingDims(12, pooled or None)
         self.words = {
             text: TextEmbedding(
                 torch.randn(2, 7, 12, generator=draw),
-                torch.arange(7) < torch.tensor([[longest], [3]]),
+                torch.arange(7) < torch.tensor([[max_length], [3]]),
                 torch.randn(2, pooled, generator=draw) if pooled else None,
                 (_letters(letters, draw),) if letters else (),
             )
-            for text, longest in (("", 7), ("ugly", 5))
+            for text, max_length in (("", 7), ("ugly", 5))
         }
 
     def describe(self) -> Any:

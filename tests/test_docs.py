@@ -50,31 +50,31 @@ def test_commands_exist() -> None:
 
 def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
-    from dreamwalk import cli
-    from dreamwalk.commands.collect import parse_flags
-    from dreamwalk.commands.sample_clip import SampleClip
-    from dreamwalk.commands.sample_walk import Sample
-    from dreamwalk.commands.train import Train, defaults
-    from dreamwalk.evaluation.clips import Evaluate as EvaluateClips
-    from dreamwalk.evaluation.examine import Evaluate
+    from dreamwalk.commands.collect import collect_flags
+    from dreamwalk.commands.flags import parse_flags
+    from dreamwalk.commands.play import Play
+    from dreamwalk.commands.sample import SampleClip, SampleWalk
+    from dreamwalk.commands.train import Train
+    from dreamwalk.evaluation.clips import EvaluateClips
+    from dreamwalk.evaluation.walks import EvaluateWalks
     from dreamwalk.published.hunyuan import ImportHunyuan
     from dreamwalk.published.oasis import ImportOasis
 
-    kinds = {"play": cli.Play, "sample": Sample, "evaluate": Evaluate, "import": ImportOasis}
+    kinds = {"play": Play, "sample": SampleWalk, "evaluate": EvaluateWalks, "import": ImportOasis}
     for page, words in commands(whole=True):
         flags = words[2:]
         if words[1:2] == ["--check"]:
             continue
         kind = kinds.get(words[0], Train)
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
-        other = {Sample: SampleClip, Evaluate: EvaluateClips, ImportOasis: ImportHunyuan}
+        other = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips, ImportOasis: ImportHunyuan}
         kind = other.get(kind, kind) if of_clips else kind
-        default = defaults(words[1]) if words[0] == "train" else None
+        default = Train(RUNS[words[1]]()) if words[0] == "train" else None
         try:
             if words[0] == "collect":
-                parse_flags(words[1], flags)
+                collect_flags(words[1], flags)
             else:
-                cli._flags(kind, flags, prog=page, default=default)
+                parse_flags(kind, flags, prog=page, default=default)
         except SystemExit:
             pytest.fail(f"{page}: dreamwalk {' '.join(words)}")
 

@@ -15,7 +15,7 @@ from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.staircase import SCHEDULES
 from dreamwalk.serve.world_pair import WorldPair
-from dreamwalk.systems.clip_generator import ClipRequest
+from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.open import PRETRAINED, locate, shipped
 from dreamwalk.weights import files
 from dreamwalk.worlds.doom import Doom
@@ -185,7 +185,7 @@ def test_every_schedule_shows_the_same_place(name: str) -> None:
 def test_clips_show_the_rooms_that_words_name() -> None:
     """By their colour, from four seeds each."""
     prompts = ["turn left in a red metal room", "walk through a green marble hall"] * 4
-    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=ClipRequest((), frames=9, steps=8, seed=3))
+    clips = dreamwalk.load("moviegen.doom").sample(prompts, request=ClipRequest(frames=9, steps=8, seed=3))
     colours = clips.float().mean(dim=(1, 2, 3))
     assert (colours.argmax(1) == torch.tensor([0, 1] * 4)).float().mean() > 0.8
 
@@ -193,6 +193,6 @@ def test_clips_show_the_rooms_that_words_name() -> None:
 def test_clips_turn_where_words_say() -> None:
     """Read by the inverse dynamics model, from four seeds each."""
     prompts = ["turn left in a stone room", "turn right in a stone room"] * 4
-    clips = dreamwalk.load("moviegen.doom").sample(prompts, order=ClipRequest((), frames=17, steps=8, seed=5))
+    clips = dreamwalk.load("moviegen.doom").sample(prompts, request=ClipRequest(frames=17, steps=8, seed=5))
     _, axes = dreamwalk.load("inverse.doom").read(clips.permute(0, 1, 4, 2, 3))
     assert (axes[..., 0].sum(1).sign() == torch.tensor([-1, 1] * 4)).float().mean() > 0.8

@@ -7,12 +7,12 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-from dreamwalk.conditions.hunyuan import PICTURE_TEMPLATE
+from dreamwalk.conditions.hunyuan import IMAGE_TEMPLATE
 
 PIECES = r"\n+|ref|\w+|[^\w\s]"
 """With `reference` in two, the template has as many tokens as the published tokenizer makes of it."""
 MARKS = ("<pad>", "<unk>", "<s>", "<image>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "</s>")
-WORDS = (*MARKS, *dict.fromkeys(re.findall(PIECES, re.sub(r"<[^>]+>", " ", PICTURE_TEMPLATE))))
+WORDS = (*MARKS, *dict.fromkeys(re.findall(PIECES, re.sub(r"<[^>]+>", " ", IMAGE_TEMPLATE))))
 TEXT = {
     "vocab_size": len(WORDS),
     "hidden_size": 12,

@@ -1,4 +1,4 @@
-"""Whether a clip has room where it is to be dreamt: told before anything is loaded, and in one sentence."""
+"""Check that a clip fits in memory before its weights are loaded, and advise what makes it fit."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 
-from dreamwalk.commands.sample_clip import SampleClip, ordered, tiles
-from dreamwalk.conditions.hunyuan import HunyuanTextEncoder
+from dreamwalk.commands.sample import SampleClip
 from dreamwalk.device.budget import GIB, HOST, MemoryPlan, free_bytes, memory_plan, offloaded
 from dreamwalk.device.offload import Offload, Offloading
 from dreamwalk.errors import UserError
-from dreamwalk.systems.clip_generator import lead, readings
-from dreamwalk.systems.clip_request import check, extent
+from dreamwalk.systems.clip_generator import ClipGenerator
 
 LARGE = 2 * GIB
 """From which on a clip's plan is shown."""
@@ -28,10 +26,21 @@ SIGNS = ("can't allocate memory", "out of memory")
 """In what allocators say."""
 
 
-def require_room(asked: SampleClip, system: Any, device: torch.device) -> None:
+def require_pictures(asked: SampleClip, system: ClipGenerator) -> None:
+    """UserError for a clip whose frames alone do not fit in memory, before its inputs are read."""
+    (height, width), frames = asked.request.size or system.config.size, asked.request.frames
+    size, free = 12 * (frames or system.config.frames) * height * width, free_bytes(HOST)
+    if free is not None and size > max(free, LARGE):
+        raise UserError(
+            f"the pictures of this clip take {size / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are "
+            "free: ask for fewer `--frames` or a smaller `--size`"
+        )
+
+
+def require_room(asked: SampleClip, system: ClipGenerator, device: torch.device) -> None:
     """Show on stderr what a large clip takes; UserError that names what mends it for one without room.
 
-    `system` may be on the meta device. UserErrors as of `ordered` and `orders.check`.
+    `asked` is opened; `system` may be on the meta device. UserErrors as of `ClipGenerator.check`.
     """
     whole = whole_plan(asked, system)
     plan = kept(whole, system, asked.offload)
@@ -41,41 +50,24 @@ def require_room(asked: SampleClip, system: Any, device: torch.device) -> None:
         raise UserError(f"{lack}: {mend(asked, system, whole, device)}")
 
 
-def _require_pictures(asked: SampleClip, system: Any) -> None:
-    """UserError for a clip whose pictures alone do not fit in memory: a plan of it would take long, too."""
-    height, width = asked.size or system.config.size
-    size, free = 12 * (asked.frames or system.config.frames) * height * width, free_bytes(HOST)
-    if free is not None and size > max(free, LARGE):
-        raise UserError(
-            f"the pictures of this clip take {size / GIB:.1f} GiB of memory, and {free / GIB:.1f} GiB are "
-            "free: ask for fewer `--frames` or a smaller `--size`"
-        )
-
-
-def whole_plan(asked: SampleClip, system: Any) -> MemoryPlan:
-    """The plan of a clip that has all blocks on the device; UserError for one whose pictures have no room."""
-    _require_pictures(asked, system)
-    order, video = ordered(asked, system)
-    config, codec = system.config, system.codec
-    check(system, order, video)
-    frames, (height, width) = extent(system, order, video)
-    count, (_, down, across) = codec.latent_frames(frames + lead(system, video)), codec.stride
-    guided = (config.guidance if order.guidance is None else order.guidance) != 1
-    reader, latents = system.letters, (count, codec.channels, height // down, width // across)
-    seen = order.window, *(a // b for a, b in zip(order.area or (0, 0), codec.stride[1:], strict=True))
+def whole_plan(asked: SampleClip, system: ClipGenerator) -> MemoryPlan:
+    """The plan of a clip that has all blocks on the device."""
+    request, (_, down, across) = asked.request, system.codec.stride
+    system.check(request)
+    height, width = request.area or (0, 0)
     return memory_plan(
         system.backbone,
-        codec,
-        latents=latents,
-        words=config.letters.longest,
-        opinions=1 + guided,
-        seen=seen,
-        tiling=tiles(asked.tile, codec),
-        readers=reader.nbytes if isinstance(reader, HunyuanTextEncoder) else 0,
+        system.codec,
+        latents=system.latent_shape(request)[1:],
+        tokens=system.config.text_encoder.max_length,
+        branches=len(system.text_inputs(request)),
+        seen=(request.window, height // down, width // across),
+        tiling=asked.tiling(system.codec),
+        encoders=system.text_encoder.nbytes,
     )
 
 
-def kept(plan: MemoryPlan, system: Any, way: Offloading) -> MemoryPlan:
+def kept(plan: MemoryPlan, system: ClipGenerator, way: Offloading) -> MemoryPlan:
     """A plan of `whole_plan`, with what is kept in host memory."""
     return plan if way == "none" else offloaded(plan, system.backbone, eight=way == "blocks8")
 
@@ -91,7 +83,7 @@ def lacking(plan: MemoryPlan, device: torch.device) -> str:
     return ""
 
 
-def mend(asked: SampleClip, system: Any, whole: MemoryPlan, device: torch.device) -> str:
+def mend(asked: SampleClip, system: ClipGenerator, whole: MemoryPlan, device: torch.device) -> str:
     """The least to ask for that gives a clip room; fewer pixels where no flag does."""
     ways = WAYS[WAYS.index(asked.offload) :]
     plans = {asked.tile: whole}
@@ -106,20 +98,18 @@ def mend(asked: SampleClip, system: Any, whole: MemoryPlan, device: torch.device
 
 def _flags(asked: SampleClip, way: Offloading, side: int) -> str:
     """What differs from what was asked for."""
-    words = [f"--offload {way}"] * (way != asked.offload) + [f"--tile {side}"] * (side != asked.tile)
-    return f"`{' '.join(words)}`" if words else ""
+    flags = [f"--offload {way}"] * (way != asked.offload) + [f"--tile {side}"] * (side != asked.tile)
+    return f"`{' '.join(flags)}`" if flags else ""
 
 
-def placed(asked: SampleClip, system: Any, device: torch.device) -> Any:
+def placed(asked: SampleClip, system: ClipGenerator, device: torch.device) -> ClipGenerator:
     """A system on its device, with what is kept in host memory.
 
-    Published encoders read the prompt before that, where nothing else is, and are closed: on the device, or
-    in host memory where something is kept there.
+    Published text encoders encode before that, where nothing else is, and are closed: on the device, or in
+    host memory where something is kept there.
     """
-    reader = system.letters
-    if isinstance(reader, HunyuanTextEncoder):
-        reader.to(device if asked.offload == "none" else HOST)
-        reader.read_ahead(readings(system, *ordered(asked, system)))
+    system.text_encoder.to(device if asked.offload == "none" else HOST)
+    system.text_encoder.precompute(system.text_inputs(asked.request))
     if asked.offload != "none":
         Offload(system.blocks, device, eight=asked.offload == "blocks8")
     if device.type == "cuda":

@@ -100,18 +100,18 @@ def _collect_latents(asked: CollectLatents) -> None:
 KINDS: dict[str, Any] = {"doom": DoomWalks, "game": GameWalks, "videos": VideoFolder}
 
 
-def run_collect(words: list[str]) -> None:
+def collect(argv: list[str]) -> None:
     """`dreamwalk collect doom|videos|game|latents --out DIR ...`, or `dreamwalk collect --check DIR`."""
-    if words and words[0] in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         print(SOURCES, end="")
         return
-    if words[:1] == ["--check"] and len(words) == 2:
-        _check(Path(words[1]))
+    if argv[:1] == ["--check"] and len(argv) == 2:
+        _check(Path(argv[1]))
         return
-    if not words or words[0] not in (*KINDS, "latents"):
+    if not argv or argv[0] not in (*KINDS, "latents"):
         usage = "dreamwalk collect doom|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
         raise UserError(f"say what to collect: {usage}")
-    asked = parse_flags(words[0], words[1:])
+    asked = collect_flags(argv[0], argv[1:])
     if isinstance(asked, CollectLatents):
         _collect_latents(asked)
         return
@@ -122,7 +122,7 @@ def run_collect(words: list[str]) -> None:
     print(f"{data.frames} frames in {len(data)} clips: {folder}")
 
 
-def parse_flags(kind: str, flags: list[str]) -> Any:
+def collect_flags(kind: str, flags: list[str]) -> Any:
     """The flags of a kind of source, without what only Python can say."""
     source = KINDS.get(kind, CollectLatents)
     asked: Any = Collect[source] if kind in KINDS else source  # type: ignore[valid-type]

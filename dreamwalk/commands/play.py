@@ -1,4 +1,4 @@
-"""What `dreamwalk play` shows: the game, a dream beside its game, or clips from words.
+"""`dreamwalk play NAME`: the game, a dream beside its game, or clips from text, in a page.
 
 torch is imported only where a system is.
 """
@@ -8,14 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dreamwalk.commands.flags import parse_flags, split_name
 from dreamwalk.errors import UserError
-from dreamwalk.serve import AppConfig, Clips, GalleryStart, Progress, WebClipRequest
+from dreamwalk.serve import AppConfig, Clips, GalleryStart, Progress, WebClipRequest, serve
 from dreamwalk.world import World
+
+if TYPE_CHECKING:
+    from dreamwalk.rollout.dream import WorldSpec
+    from dreamwalk.systems.clip_generator import ClipGenerator
+    from dreamwalk.systems.interactive import Interactive
 
 PREVIEWS = 6
 """How often a clip under way is shown."""
@@ -25,12 +32,46 @@ DISSOLVES = (
     "This dream knows one level by heart, '{}': it keeps your picture for about a second, "
     "then the picture melts into walls like those."
 )
-EXAMPLES = (
-    "walk through a brick hall, then turn left to a torch",
-    "turn right in a red metal room",
-    "walk ahead into a stone room",
-    "walk backwards in a green marble hall",
-)
+
+
+@dataclass(frozen=True)
+class Play:
+    """Open a page on this machine in which you walk."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets others on your network in."""
+    port: int = 8000
+    allow_host: tuple[str, ...] = ()
+    """Names by which others reach the page, as behind a proxy (docs/serving.md); addresses in numbers,
+    localhost and this machine's own name are always taken, and * takes any."""
+    root_path: str = ""
+    """Path under which a proxy shows the page, such as /dream."""
+    max_sessions: int = 8
+    """How many walk at once."""
+    max_waiting: int = 32
+    """How many more wait for their turn."""
+    browser: bool = True
+    """Open the page in your browser."""
+    level: str = "home"
+    """Level of the real game, for `dreamwalk play doom`."""
+    device: Literal["cuda", "cpu"] | None = None
+    """Default: an NVIDIA card if there is one."""
+
+
+def play(argv: list[str]) -> None:
+    """Run the verb: shipped weights, a weight file, a run folder, or `doom` for the game itself."""
+    name, rest = split_name(argv, "play", ["nextframe.doom", "doom"])
+    asked = parse_flags(Play, rest, prog=f"play {name or 'NAME'}")
+    serve(
+        game_app(asked.level) if name == "doom" else open_app(name, asked.device),
+        host=asked.host,
+        port=asked.port,
+        open_browser=asked.browser,
+        max_sessions=asked.max_sessions,
+        max_waiting=asked.max_waiting,
+        allowed=asked.allow_host,
+        root=asked.root_path,
+    )
 
 
 def game_app(level: str) -> AppConfig:
@@ -59,21 +100,23 @@ def game_title(level: str) -> str:
 def open_app(name: str, device: str | None = None) -> AppConfig:
     """What the weights called `name` can show; UserError when they are of a system that shows nothing."""
     from dreamwalk.distributed import pick_device
-    from dreamwalk.systems.moviegen import Moviegen
-    from dreamwalk.systems.open import load
+    from dreamwalk.systems.clip_generator import ClipGenerator
+    from dreamwalk.systems.interactive import Interactive
+    from dreamwalk.systems.open import load, require_generative
 
+    require_generative(name, "play", "doom")
     system = load(name).to(pick_device(device))
-    if isinstance(system, Moviegen):
-        return _clip_app(name, system)
-    if not hasattr(system, "world"):
-        raise UserError(f"'{name}' is of the system {system.name}, which cannot be walked in")
+    if isinstance(system, ClipGenerator):
+        return clip_app(name, system)
+    assert isinstance(system, Interactive)
     return _dream_app(name, system)
 
 
-def _dream_app(name: str, system: Any) -> AppConfig:
+def _dream_app(name: str, system: Interactive) -> AppConfig:
     """A dream, with the game that it dreams of as its shadow where there is one."""
     print("preparing the dream ...", flush=True)
     system.world(seed=0)  # compiles before anyone waits for it
+    assert system.walkable is not None
     walkable, about = system.walkable, system.about or {}
     starts = []
     for k, (picture, pose) in enumerate(zip(walkable.starts, walkable.poses, strict=True)):
@@ -97,15 +140,15 @@ def _dream_app(name: str, system: Any) -> AppConfig:
     )
 
 
-def _clip_app(name: str, system: Any) -> AppConfig:
-    """Clips from words, and the pictures of the weight file to begin them with."""
+def clip_app(name: str, system: ClipGenerator) -> AppConfig:
+    """Clips from text, and the pictures of the weight file to begin them with."""
     import torch
     from einops import rearrange
 
-    from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
-    from dreamwalk.systems.clip_generator import ClipRequest, unfold
+    from dreamwalk.systems.clip_request import ClipRequest
+    from dreamwalk.systems.conditionings import Conditioning, FirstFrame, TextOnly
 
-    config, device = system.config, next(system.parameters()).device
+    config = system.config
 
     def shown(latents: Any, frames: int | None = None) -> np.ndarray:
         video = system.codec.decode(latents, frames).clamp(-1, 1)
@@ -113,59 +156,62 @@ def _clip_app(name: str, system: Any) -> AppConfig:
 
     @torch.inference_mode()
     def make(asked: WebClipRequest) -> Iterator[Progress]:
-        first = None
+        conditioning: Conditioning = TextOnly()
         if asked.image is not None:
-            first = rearrange(torch.from_numpy(asked.image.copy()), "h w c -> 1 1 c h w").to(device)
-        order = ClipRequest((asked.prompt,), negative=asked.negative, seed=asked.seed, steps=asked.steps)
-        for moment in unfold(system, order, first):
-            step, steps, frames = moment.step, moment.steps, None
+            picture = torch.from_numpy(asked.image.copy())
+            conditioning = FirstFrame(rearrange(picture, "h w c -> 1 1 c h w"))
+        request = ClipRequest(
+            (asked.prompt,), conditioning, negative=asked.negative, seed=asked.seed, steps=asked.steps
+        )
+        for reached in system.generate(request):
+            step, steps, frames = reached.step, reached.steps, None
             if step == steps:
-                frames = shown(moment.latents, config.frames)
+                frames = shown(reached.latents, config.frames)
             elif step * (PREVIEWS + 1) // steps > (step - 1) * (PREVIEWS + 1) // steps:
-                frames = shown(moment.clean[:, :PREVIEWED])
+                frames = shown(reached.denoised[:, :PREVIEWED])
             yield Progress(step, steps, frames)
 
     walkable, about = system.walkable, system.about or {}
     pictures = [] if walkable is None else list(walkable.starts)
     starts = [GalleryStart(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
     notes = {"what": "A neural network dreams a whole clip from words, all of its frames at once."}
-    bytes_read = config.letters.longest if isinstance(config.letters, ByteEncoderConfig) else None
+    examples, vocabulary = _phrases(walkable)
     clips = Clips(
         make,
         size=config.size,
         fps=config.fps,
         steps=config.steps,
-        longest=bytes_read,
-        check=system.letters.check,
-        examples=EXAMPLES,
-        vocabulary=_vocabulary(walkable),
+        longest=system.text_encoder.max_bytes,
+        check=system.text_encoder.check,
+        examples=examples,
+        vocabulary=vocabulary,
     )
     return AppConfig(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
 
 
-def _vocabulary(walkable: Any) -> dict[str, tuple[str, ...]]:
-    """What the captions of its level say; empty where the captions were not ours."""
-    from dreamwalk.data.captions import vocabulary
+def _phrases(walkable: WorldSpec | None) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Example prompts, and what the captions of its level say; empty where the captions were not ours."""
+    from dreamwalk.data.captions import EXAMPLES, vocabulary
 
     if walkable is None or walkable.world != "doom":
-        return {}
+        return (), {}
     with suppress(UserError):
-        return vocabulary(walkable.level)
-    return {}
+        return EXAMPLES, vocabulary(walkable.level)
+    return EXAMPLES, {}
 
 
-def _schedules(system: Any) -> dict[str, Any]:
+def _schedules(system: Interactive) -> dict[str, Any]:
     """What the page shows of every schedule: a stroll from a start, row by row."""
-    from dreamwalk.commands.sample_walk import unfold
     from dreamwalk.schedules.staircase import SCHEDULES
+    from dreamwalk.systems.scheduled import schedule_preview
 
     def unfolded(schedule: Any, start: int, seed: int) -> Iterator[Any]:
-        return unfold(system, start, schedule, world=system.world(), seed=seed)
+        return schedule_preview(system, start, schedule, world=system.world(), seed=seed)
 
     return {name: partial(unfolded, system.schedule(name, steps=8)) for name in SCHEDULES}
 
 
-def _shadow(walkable: Any) -> Callable[[], World] | None:
+def _shadow(walkable: WorldSpec) -> Callable[[], World] | None:
     """The real game on the one level of Doom that a dream was trained on; None for dreams of other things.
 
     Other games are left out: opening one by a name in a weight file could run code.

@@ -1,8 +1,8 @@
-"""A small text encoder of our own: it reads bytes, gives words, and is trained along with what it tells.
+"""A small text encoder that is trained with the system: bytes in, one token a word out.
 
-Bytes need no vocabulary (ByT5, arXiv 2105.13626), but they make sequences long. So a few blocks read the
-bytes, each word becomes the mean of its bytes (CANINE, arXiv 2103.06874, shortens in the same place), and one
-more block reads the words: "walk through a brick hall" is five tokens and one that ends it.
+Bytes need no vocabulary (ByT5, arXiv 2105.13626), but they make sequences long. So a few blocks attend over
+bytes, each word becomes the mean of its bytes (CANINE, arXiv 2103.06874, downsamples in the same place), and
+one more block attends over words: "walk through a brick hall" is five tokens and an end token.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from dreamwalk.conditions.frozen import TextEncoder
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import SelfAttention, SwiGLU
 from dreamwalk.layers.norms import RMSNorm
@@ -22,28 +23,32 @@ from dreamwalk.layers.text import TextEmbedding
 
 SPACE = ord(" ")
 END = 256
-"""Comes after the bytes of every text, and is a word by itself."""
+"""End token: follows the bytes of every text, and is a word by itself."""
 NO_WORD = -1
 
 
 @dataclass(frozen=True)
 class ByteEncoderConfig:
-    """Sizes of an encoder of bytes."""
+    """Sizes of a byte encoder."""
 
     width: int
-    """Of a word's vector, and of all the blocks."""
+    """Of a word's embedding, and of all blocks."""
     depth: int = 2
-    """Blocks that read bytes."""
+    """Blocks over bytes."""
     word_depth: int = 1
-    """Blocks that read words."""
+    """Blocks over words."""
     heads: int = 4
-    longest: int = 384
+    max_length: int = 384
     """Bytes of a text, at most."""
-    pooled: int | None = None
-    """Size of the vector for a whole text; None for none."""
+    pooled_dim: int | None = None
+    """Size of the pooled embedding; None: there is none."""
 
     def __post_init__(self) -> None:
         head_width(self.width, self.heads)
+
+    def build(self) -> ByteEncoder:
+        """The encoder, with fresh weights."""
+        return ByteEncoder(self)
 
 
 class ByteEncoderBlock(nn.Module):
@@ -62,40 +67,43 @@ class ByteEncoderBlock(nn.Module):
         return x + self.feedforward(self.norm_feedforward(x))
 
 
-class ByteEncoder(nn.Module):
-    """Texts to `TextEmbedding`: a token for each word, of `width`, and one for the end. Case makes no
-    difference.
+class ByteEncoder(TextEncoder):
+    """Texts to `TextEmbedding`: a token of `width` for each word, and an end token. Case makes no difference.
 
-    An empty text is the end alone: what a backbone hears when it is told nothing.
+    An empty text is the end token alone, which stands for the unconditional.
     """
 
     pace = 0.1
-    """Share of the learning rate: as long as a backbone does not listen, the gradient here is noise, which
-    Adam blows up until all words are alike."""
+    """Factor of the learning rate: while the backbone ignores the text, the gradient here is noise, which
+    Adam amplifies until all words are alike."""
 
     def __init__(self, config: ByteEncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(END + 1, config.width)
-        self.letters = nn.ModuleList(ByteEncoderBlock(config) for _ in range(config.depth))
-        self.gather = nn.Linear(config.width, config.width)
-        self.words = nn.ModuleList(ByteEncoderBlock(config) for _ in range(config.word_depth))
+        self.byte_blocks = nn.ModuleList(ByteEncoderBlock(config) for _ in range(config.depth))
+        self.to_words = nn.Linear(config.width, config.width)
+        self.word_blocks = nn.ModuleList(ByteEncoderBlock(config) for _ in range(config.word_depth))
         self.norm = RMSNorm(config.width)
-        self.to_pooled = nn.Linear(config.width, config.pooled) if config.pooled else None
+        self.to_pooled = nn.Linear(config.width, config.pooled_dim) if config.pooled_dim else None
 
-    def forward(self, texts: Sequence[str]) -> TextEmbedding:
-        """`b` texts to tokens `(b, n, width)`, where the longest has `n - 1` words, and pooled `(b, pooled)`.
+    @property
+    def max_bytes(self) -> int:
+        return self.config.max_length
 
-        UserError for a text of more than `longest` bytes.
+    def forward(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
+        """`b` texts to tokens `(b, n, width)`, where the longest has `n - 1` words, and pooled `(b, p)`.
+
+        UserError for a text of more than `max_length` bytes.
         """
-        symbols, word, read = indices(texts, self.config.longest)
+        symbols, word, read = indices(texts, self.config.max_length)
         last = word.amax(1, keepdim=True)
         numbers = torch.arange(int(last.max()) + 1)
         belongs = (word[:, None] == numbers[:, None]).to(self.embed.weight)
         present = self._mask(numbers <= last)
-        x = self._through(self.letters, self.embed(symbols.to(belongs.device)), self._mask(read))
-        x = self.gather(belongs @ x / belongs.sum(-1, keepdim=True).clamp(min=1))
-        tokens = self.norm(self._through(self.words, x, present))
+        x = self._through(self.byte_blocks, self.embed(symbols.to(belongs.device)), self._mask(read))
+        x = self.to_words(belongs @ x / belongs.sum(-1, keepdim=True).clamp(min=1))
+        tokens = self.norm(self._through(self.word_blocks, x, present))
         if self.to_pooled is None:
             return TextEmbedding(tokens, present)
         share = (numbers <= last).to(tokens)
@@ -103,8 +111,8 @@ class ByteEncoder(nn.Module):
         return TextEmbedding(tokens, present, self.to_pooled(mean))
 
     def check(self, text: str) -> None:
-        """UserError for a text of more than `longest` bytes."""
-        indices([text], self.config.longest)
+        """UserError for a text of more than `max_length` bytes."""
+        indices([text], self.config.max_length)
 
     def _mask(self, present: Tensor) -> Tensor | None:
         return None if bool(present.all()) else present.to(self.embed.weight.device)
@@ -118,17 +126,17 @@ class ByteEncoder(nn.Module):
         return x
 
 
-def indices(texts: Sequence[str], longest: int) -> tuple[Tensor, Tensor, Tensor]:
+def indices(texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor, Tensor]:
     """Symbols, the number of the word that each is in (spaces: `NO_WORD`), and where a text has any.
 
-    All `(b, n)`, for the longest text of `n - 1` bytes. UserError for one of more than `longest` bytes.
+    All `(b, n)`, for the longest text of `n - 1` bytes. UserError for one of more than `max_length` bytes.
     """
     symbols, words = [], []
     for text in texts:
         written = " ".join(text.lower().split()).encode()
-        if len(written) > longest:
+        if (size := len(written)) > max_length:
             raise UserError(
-                f"a text has {len(written)} bytes and this encoder reads {longest}: shorten '{text[:40]}...'"
+                f"a text has {size} bytes and this encoder reads {max_length}: shorten '{text[:40]}...'"
             )
         symbol = torch.tensor([*written, END])
         number = (symbol == SPACE).cumsum(0) + int(len(written) > 0) * (symbol == END)

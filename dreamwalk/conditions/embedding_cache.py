@@ -1,4 +1,4 @@
-"""Words of texts, kept on disk: an encoder reads each text once, and training does without the encoder."""
+"""Text embeddings on disk: a model reads each text once, and training does without the model."""
 
 from __future__ import annotations
 
@@ -13,53 +13,74 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dreamwalk.conditions.text_encoders import Encoder, Widths, padded
+from dreamwalk.conditions.pretrained import EmbeddingDims, TextModel, padded
 from dreamwalk.errors import UserError, atomic
 from dreamwalk.layers.text import TextEmbedding
 
 
-class CachedTextEncoder:
-    """An encoder whose words are kept in `folder`, one safetensors file for each text, without padding.
+class CachedTextModel:
+    """A text model whose embeddings are kept in `folder`, one safetensors file for each text (and the image
+    that it was read with), without padding.
 
-    They are kept in `dtype`, so a text gives the same words the first time and ever after. A file is found by
-    the SHA-256 of the text and of what the encoder says it is; several processes may share a folder.
+    They are kept in `dtype`, so a text gives the same embedding the first time and ever after. The SHA-256 of
+    the text and of the model's description names the file; several processes may share a folder.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        model: TextModel,
         folder: Path | str,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        self.encoder, self.folder, self.device, self.dtype = encoder, Path(folder), device, dtype
+        self.model, self.folder, self.device, self.dtype = model, Path(folder), device, dtype
 
     @property
-    def widths(self) -> Widths:
-        return self.encoder.widths
+    def dims(self) -> EmbeddingDims:
+        return self.model.dims
 
     def describe(self) -> Any:
-        return {"of": self.encoder.describe(), "kept as": str(self.dtype)}
+        return {"of": self.model.describe(), "kept as": str(self.dtype)}
 
-    def encode(self, texts: Sequence[str]) -> TextEmbedding:
-        """`b` texts to tokens `(b, n, d)` and pooled `(b, p)`; UserError for a file that is damaged."""
-        paths = {text: self.path(text) for text in texts}
-        missing = [text for text, path in paths.items() if not path.exists()]
+    def check(self, text: str) -> None:
+        self.model.check(text)
+
+    def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
+        """`b` texts, perhaps with images uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)` and pooled.
+
+        UserError for a file that is damaged.
+        """
+        if images is not None:
+            images = images.expand(len(texts), -1, -1, -1)
+        paths = [self.path(text, None if images is None else images[i]) for i, text in enumerate(texts)]
+        missing = {path: row for row, path in enumerate(paths) if not path.exists()}
         if missing:
-            words = self.encoder.encode(missing)
-            for row, text in enumerate(missing):
-                self._write(paths[text], text, _of(words, row))
-        kept = {text: _read(path) for text, path in paths.items()}
-        parts = [{name: part.to(self.device) for name, part in kept[text].items()} for text in texts]
-        pooled = [part["pooled"] for part in parts if "pooled" in part]
-        return padded([part["tokens"] for part in parts], pooled or None)
+            rows = list(missing.values())
+            found = self.model.encode([texts[i] for i in rows], None if images is None else images[rows])
+            for row, (path, i) in enumerate(missing.items()):
+                self._write(path, texts[i], _parts(found, row))
+        kept = {path: _read(path) for path in dict.fromkeys(paths)}
+        return self._joined([kept[path] for path in paths], "")
 
-    def path(self, text: str) -> Path:
-        """Where the words of a text are, or will be."""
-        name = json.dumps([self.describe(), text], sort_keys=True)
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        return self.folder / digest[:2] / f"{digest}.safetensors"
+    def path(self, text: str, image: Tensor | None = None) -> Path:
+        """Where the embedding of a text is, or will be."""
+        digest = hashlib.sha256(json.dumps([self.describe(), text], sort_keys=True).encode())
+        if image is not None:
+            digest.update(repr(tuple(image.shape)).encode() + image.cpu().numpy().tobytes())
+        name = digest.hexdigest()
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def _joined(self, rows: Sequence[dict[str, Tensor]], prefix: str) -> TextEmbedding:
+        """The embedding of a batch, from the parts of each text."""
+        tokens, pooled = (
+            [row[name].to(self.device) for row in rows if name in row]
+            for name in (f"{prefix}tokens", f"{prefix}pooled")
+        )
+        others: list[TextEmbedding] = []
+        while f"{prefix}{len(others)}.tokens" in rows[0]:
+            others.append(self._joined(rows, f"{prefix}{len(others)}."))
+        return padded(tokens, pooled or None)._replace(others=tuple(others))
 
     def _write(self, path: Path, text: str, parts: dict[str, Tensor]) -> None:
         kept = {name: part.to("cpu", self.dtype).contiguous() for name, part in parts.items()}
@@ -67,10 +88,15 @@ class CachedTextEncoder:
             partial.write_bytes(safetensors.torch.save(kept, metadata={"text": text}))
 
 
-def _of(words: TextEmbedding, row: int) -> dict[str, Tensor]:
-    """What one text of a batch has."""
-    tokens = words.tokens[row] if words.mask is None else words.tokens[row, words.mask[row]]
-    return {"tokens": tokens} | ({} if words.pooled is None else {"pooled": words.pooled[row]})
+def _parts(found: TextEmbedding, row: int, prefix: str = "") -> dict[str, Tensor]:
+    """What one text of a batch has, by name; of other encoders with their number before it."""
+    tokens = found.tokens[row] if found.mask is None else found.tokens[row, found.mask[row]]
+    parts = {f"{prefix}tokens": tokens}
+    if found.pooled is not None:
+        parts[f"{prefix}pooled"] = found.pooled[row]
+    for number, other in enumerate(found.others):
+        parts |= _parts(other, row, f"{prefix}{number}.")
+    return parts
 
 
 def _read(path: Path) -> dict[str, Tensor]:

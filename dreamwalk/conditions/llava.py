@@ -1,6 +1,6 @@
-"""LLaVA (arXiv 2304.08485), a language model that looks at a picture while it reads, through `transformers`.
+"""LLaVA (arXiv 2304.08485), a language model that reads an image with a text, through `transformers`.
 
-The patches of the picture stand in the template in place of `<image>`. HunyuanVideo-I2V takes the states of
+The patches of the image stand in the template in place of `<image>`. HunyuanVideo-I2V takes the states of
 every second or fourth of them, then those of the text; of the template after the text only its last token is
 kept. So does diffusers' `HunyuanVideoImageToVideoPipeline` (Apache-2.0), whose padding is left out here.
 """
@@ -15,8 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.conditions.pretrained import (
+    DecoderTextConfig,
+    PretrainedTextModel,
+    cut,
+    open_part,
+    open_whole,
+    padded,
+)
 from dreamwalk.conditions.siglip import open_scaling, scaled
-from dreamwalk.conditions.text_encoders import DecoderText, TextEncoder, cut, open_part, open_whole, padded
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
 
@@ -26,23 +33,23 @@ ENDING = 4
 
 
 @dataclass(frozen=True)
-class LlavaText(DecoderText):
-    """The states of LLaVA's language model, of a picture and of a text about it."""
+class LlavaTextConfig(DecoderTextConfig):
+    """The states of LLaVA's language model, of an image and of a text about it."""
 
-    every: int = 1
-    """Every so many-th token of the picture is kept."""
+    interleave: int = 1
+    """Stride over the tokens of the image."""
     processor: str = ""
-    """Where in the source it is said how a picture is scaled and cut."""
+    """Where in the source the image processor is configured."""
 
 
-class LlavaEncoder(TextEncoder):
-    """A `TextEncoder` that reads each text with a picture."""
+class LlavaTextModel(PretrainedTextModel):
+    """A `PretrainedTextModel` that reads each text with an image."""
 
-    config: LlavaText
+    config: LlavaTextConfig
 
     @cached_property
     def processor(self) -> Any:
-        """From uint8 pictures to what the model sees."""
+        """From uint8 images to what the model sees."""
         return open_scaling(self.config.source, self.config.processor)
 
     @cached_property
@@ -57,21 +64,21 @@ class LlavaEncoder(TextEncoder):
         return model.requires_grad_(False).eval().to(self.device)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str], pictures: Tensor | None = None) -> TextEmbedding:
-        """`b` texts with pictures, uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)`, the picture's first.
+    def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
+        """`b` texts with images, uint8 `(b or 1, 3, h, w)`, to tokens `(b, n, d)`, the image's first.
 
-        UserError without pictures, and for a text that holds `<image>` itself.
+        UserError without images, and for a text that holds `<image>` itself.
         """
-        if pictures is None:
+        if images is None:
             raise UserError("this text encoder looks at a picture while it reads: give it one")
-        seen = scaled(self.processor, pictures).to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
+        seen = scaled(self.processor, images).to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
         return padded([self._states(text, one) for text, one in zip(texts, seen, strict=True)], None)
 
     def _states(self, text: str, seen: Tensor) -> Tensor:
         if IMAGE in text:
             raise UserError(f"'{IMAGE}' is where the template has its picture: leave it out of the text")
         model: Any = self.model
-        patches, most = model.config.image_seq_length, self.crop + self.config.longest
+        patches, most = model.config.image_seq_length, self.crop + self.config.max_length
         symbols = self.tokenizer(self.config.template.replace("{}", text)).input_ids
         end = min(len(symbols) - 1, most)
         kept = [*range(self.crop, end - ENDING), *range(end, min(len(symbols), most))]
@@ -79,5 +86,5 @@ class LlavaEncoder(TextEncoder):
         symbols[at : at + 1] = [model.config.image_token_index] * patches
         rows = torch.tensor(symbols[: most + patches - 1], device=self.device)
         states = model(input_ids=rows[None], pixel_values=seen[None]).last_hidden_state[0]
-        picture, words = states[at : at + patches : self.config.every], states[patches - 1 :][kept]
-        return torch.cat([picture, words]).to(self.dtype)
+        image, rest = states[at : at + patches : self.config.interleave], states[patches - 1 :][kept]
+        return torch.cat([image, rest]).to(self.dtype)

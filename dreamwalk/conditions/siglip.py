@@ -1,4 +1,4 @@
-"""SigLIP (arXiv 2303.15343), an encoder of pictures, through `transformers`: a token for each patch."""
+"""SigLIP (arXiv 2303.15343), an image encoder, through `transformers`: a token for each patch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.conditions.text_encoders import open_part, open_whole
+from dreamwalk.conditions.pretrained import open_part, open_whole
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
 
-PICTURES, SCALING = "image_encoder", "feature_extractor"
-"""Where in a folder of diffusers the weights lie, and where it is said how a picture is scaled for them."""
+VISION, SCALING = "image_encoder", "feature_extractor"
+"""Where in a folder of diffusers the weights lie, and where its image processor is configured."""
 
 
-class PictureEncoder:
+class SiglipModel:
     """The states of its last layer, from a folder or `hf://` repository as diffusers lays it out.
 
     Opened when it is first asked; UserError then for what is not there, not SigLIP, or not in safetensors.
@@ -26,45 +26,46 @@ class PictureEncoder:
         self,
         source: str,
         *,
-        every: int = 1,
+        interleave: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
-        self.source, self.every, self.device, self.dtype = source, every, device, dtype
+        self.source, self.interleave, self.device, self.dtype = source, interleave, device, dtype
 
     @cached_property
     def processor(self) -> Any:
-        """From uint8 pictures to what the model sees."""
+        """From uint8 images to what the model sees."""
         return open_scaling(self.source, SCALING)
 
     @cached_property
     def model(self) -> nn.Module:
         from transformers import SiglipVisionModel
 
-        model = open_whole(SiglipVisionModel, self.source, PICTURES, dtype=self.dtype)
+        model = open_whole(SiglipVisionModel, self.source, VISION, dtype=self.dtype)
         return model.requires_grad_(False).eval().to(self.device)
 
     def describe(self) -> Any:
-        """JSON-able; two with one description give the same words."""
-        return {"encoder": "SigLIP", "source": self.source, "every": self.every, "dtype": str(self.dtype)}
+        """JSON-able; two with one description give the same embeddings."""
+        about = {"source": self.source, "interleave": self.interleave, "dtype": str(self.dtype)}
+        return {"encoder": "SigLIP", **about}
 
     @torch.no_grad()
-    def encode(self, pictures: Tensor | None) -> TextEmbedding:
-        """Pictures uint8 `(b, 3, h, w)` to tokens `(b, n, d)`, every so many-th; UserError without any."""
-        if pictures is None:
+    def encode(self, images: Tensor | None) -> TextEmbedding:
+        """Images uint8 `(b, 3, h, w)` to tokens `(b, n, d)`, every so many-th; UserError without any."""
+        if images is None:
             raise UserError("a picture is looked at beside the words: give it one")
-        seen = scaled(self.processor, pictures).to(self.device, self.dtype)
-        return TextEmbedding(self.model(pixel_values=seen).last_hidden_state[:, :: self.every])
+        seen = scaled(self.processor, images).to(self.device, self.dtype)
+        return TextEmbedding(self.model(pixel_values=seen).last_hidden_state[:, :: self.interleave])
 
 
 def open_scaling(source: str, part: str) -> Any:
-    """How a source says that pictures are scaled and cut; with Pillow, which gives the same everywhere."""
+    """How a source says that images are scaled and cut; with Pillow, which gives the same everywhere."""
     from transformers import AutoImageProcessor
 
     return open_part(AutoImageProcessor, source, part, {"backend": "pil"})
 
 
-def scaled(processor: Any, pictures: Tensor) -> Tensor:
-    """Pictures uint8 `(b, 3, h, w)` as an encoder sees them, float32."""
-    given = list(pictures.cpu().numpy())
+def scaled(processor: Any, images: Tensor) -> Tensor:
+    """Images uint8 `(b, 3, h, w)` as an encoder sees them, float32."""
+    given = list(images.cpu().numpy())
     return processor(given, return_tensors="pt", input_data_format="channels_first").pixel_values

@@ -35,6 +35,13 @@ MIN_FRAMES = 5
 """Frames of a phase, at least."""
 MAX_PHASES = 3
 """Phases of a caption, at most."""
+EXAMPLES = (
+    "walk through a brick hall, then turn left to a torch",
+    "turn right in a red metal room",
+    "walk ahead into a stone room",
+    "walk backwards in a green marble hall",
+)
+"""Prompts to begin with."""
 SEEN_WITHIN, SEEN_ANGLE = 400.0, 38.0
 """How near (units) and how far from the middle of the view (degrees) a landmark counts as seen."""
 PHRASES: dict[Motion, tuple[str, ...]] = {

@@ -17,7 +17,7 @@ from dreamwalk.backbones import ClipBackbone
 from dreamwalk.backbones.clip_backbone import ClipSizes
 from dreamwalk.codecs import Codec
 from dreamwalk.codecs.tiles import Tiling
-from dreamwalk.device.peak import LONG, decode_bytes, peak_bytes
+from dreamwalk.device.peak import LONG, decode_bytes, extrapolated, peak_bytes
 from dreamwalk.layers.text import TextEmbedding
 
 GIB = 2**30
@@ -35,7 +35,7 @@ class MemoryPlan:
     """Of tensors that come and go in one step, latents included."""
     decode: int
     """Of tensors that come and go in decoding, while the network is there."""
-    readers: int = 0
+    encoders: int = 0
     """Of published text encoders, which are gone before the network comes."""
     host: int = 0
     """In host memory: of blocks that are kept there, or before them of text encoders."""
@@ -43,12 +43,12 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """Most at once."""
-        return max(self.readers, self.weights + max(self.step, self.decode))
+        return max(self.encoders, self.weights + max(self.step, self.decode))
 
     def show(self) -> str:
         """The plan as text, a line for each part."""
         parts = {
-            "encoders": self.readers,
+            "encoders": self.encoders,
             "weights": self.weights,
             "a step": self.step,
             "decoding": self.decode,
@@ -63,24 +63,24 @@ def memory_plan(
     codec: Codec,
     *,
     latents: tuple[int, ...],
-    words: int,
-    opinions: int = 1,
+    tokens: int,
+    branches: int = 1,
     seen: tuple[int, ...] = (0, 0, 0),
     tiling: Tiling | None = None,
-    readers: int = 0,
+    encoders: int = 0,
 ) -> MemoryPlan:
-    """The plan of a clip of `latents` (t, c, h, w) told so many words; both parts may be on the meta device.
+    """The plan of a clip of `latents` (t, c, h, w) and so many text tokens, of parts that may be on meta.
 
-    `opinions` are asked for in one batch, of `seen` (t, h, w) latents at once; 0 is all. `readers`: bytes of
+    Guidance `branches` go in one batch, of `seen` (t, h, w) latents at once; 0 is all. `encoders`: bytes of
     text encoders. Weights count in the precision that they have.
     """
     t, channels, *sides = latents
     at_once = [min(part or whole, whole) for part, whole in zip(seen, (t, *sides), strict=True)]
     return MemoryPlan(
         weights=_bytes(backbone) + _bytes(codec),
-        step=step_bytes(backbone, (at_once[0], channels, *at_once[1:]), words=words, opinions=opinions),
+        step=step_bytes(backbone, (at_once[0], channels, *at_once[1:]), tokens=tokens, branches=branches),
         decode=decode_bytes(codec, (1, *latents), tiling),
-        readers=readers,
+        encoders=encoders,
     )
 
 
@@ -90,32 +90,29 @@ def offloaded(plan: MemoryPlan, backbone: ClipBackbone, *, eight: bool) -> Memor
     size = 1 if eight else next(backbone.parameters()).element_size()
     host = sum(p.numel() for p in backbone.blocks.parameters()) * size
     weights = plan.weights - sum(blocks) + 2 * max(blocks)
-    return replace(plan, weights=weights, readers=0, host=max(host, plan.readers))
+    return replace(plan, weights=weights, encoders=0, host=max(host, plan.encoders))
 
 
-def step_bytes(backbone: ClipBackbone, latents: tuple[int, ...], *, words: int, opinions: int = 1) -> int:
+def step_bytes(backbone: ClipBackbone, latents: tuple[int, ...], *, tokens: int, branches: int = 1) -> int:
     """Most bytes held at once in one step on latents `(t, c, h, w)`, counted without computing.
 
     What is beyond `LONG` latent frames is taken to grow evenly.
     """
     t, *rest = latents
     if t > LONG:
-        half, whole = (
-            step_bytes(backbone, (n, *rest), words=words, opinions=opinions) for n in (LONG // 2, LONG)
-        )
-        return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
+        return extrapolated(t, lambda n: step_bytes(backbone, (n, *rest), tokens=tokens, branches=branches))
     config, dtype = backbone.config, next(backbone.parameters()).dtype
     with torch.no_grad(), FakeTensorMode():
         light = _built(config.shallow(), dtype)
-        x = torch.empty(opinions, *latents, dtype=dtype)
-        pooled = torch.empty(opinions, config.pooled_dim, dtype=dtype) if config.pooled_dim else None
-        told = TextEmbedding(torch.empty(opinions, words, config.text_dim, dtype=dtype), None, pooled)
+        x = torch.empty(branches, *latents, dtype=dtype)
+        pooled = torch.empty(branches, config.pooled_dim, dtype=dtype) if config.pooled_dim else None
+        text = TextEmbedding(torch.empty(branches, tokens, config.text_dim, dtype=dtype), None, pooled)
         cond = None
         if config.cond_channels:
-            cond = torch.empty(opinions, latents[0], config.cond_channels, *latents[2:], dtype=dtype)
-        sigma = torch.ones(opinions)
-        guidance = torch.ones(opinions) if backbone.guided else None
-        return x.nbytes + peak_bytes(lambda: light(x, sigma, told, guidance=guidance, cond=cond))
+            cond = torch.empty(branches, latents[0], config.cond_channels, *latents[2:], dtype=dtype)
+        sigma = torch.ones(branches)
+        guidance = torch.ones(branches) if backbone.guided else None
+        return x.nbytes + peak_bytes(lambda: light(x, sigma, text, guidance=guidance, cond=cond))
 
 
 def _built(config: ClipSizes, dtype: torch.dtype) -> ClipBackbone:

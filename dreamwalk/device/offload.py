@@ -8,12 +8,13 @@ the network's precision on arrival.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from dreamwalk.layers.quantize import row_scale
 
 Offloading = Literal["none", "blocks", "blocks8"]
 """What is kept in host memory: nothing, blocks, or blocks in eight bits."""
@@ -36,7 +37,7 @@ class Stored:
         kept = tensor.detach().cpu()
         scale = None
         if eight and kept.ndim > 1:
-            scale = (kept.float().abs().amax(1, keepdim=True) / LARGEST).clamp(min=1e-12)
+            scale = row_scale(kept, LARGEST)[:, None]
             kept = (kept.float() / scale).to(EIGHT)
         return cls(kept.pin_memory() if pinned else kept, scale, tensor.dtype)
 
@@ -56,7 +57,7 @@ class Stored:
 class Offload:
     """Hooks that bring blocks to `device` and take them away again; `remove` ends it."""
 
-    blocks: Sequence[nn.Module]
+    blocks: nn.ModuleList
     device: torch.device
     eight: bool = False
     """Store matrices in eight bits."""

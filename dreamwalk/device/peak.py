@@ -29,8 +29,7 @@ def decode_bytes(codec: nn.Module, shape: tuple[int, ...], tiling: Tiling | None
     """
     b, t, *rest = shape
     if t > LONG:
-        half, whole = (decode_bytes(codec, (b, n, *rest), tiling) for n in (LONG // 2, LONG))
-        return whole + (t - LONG) * (whole - half) // (LONG - LONG // 2)
+        return extrapolated(t, lambda n: decode_bytes(codec, (b, n, *rest), tiling))
     with torch.no_grad(), FakeTensorMode() as fake:
         weights = [*codec.parameters(), *codec.buffers()]
         light: Any = _OncePerShape(
@@ -40,6 +39,12 @@ def decode_bytes(codec: nn.Module, shape: tuple[int, ...], tiling: Tiling | None
         if tiling is None:
             return peak_bytes(lambda: light.decode(latents))
         return peak_bytes(lambda: deque(stream_decode(light, latents, tiling), maxlen=1))
+
+
+def extrapolated(frames: int, count: Callable[[int], int]) -> int:
+    """Bytes of more than `LONG` latent frames, from the counts of fewer: they grow evenly."""
+    half, whole = count(LONG // 2), count(LONG)
+    return whole + (frames - LONG) * (whole - half) // (LONG - LONG // 2)
 
 
 class _OncePerShape:

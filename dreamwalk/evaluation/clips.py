@@ -1,4 +1,4 @@
-"""The examination of systems of clips: captions of held-out walks, dreamt and read back.
+"""The examination of generators of clips: prompt adherence on captions of held-out walks.
 
 dreamwalk evaluate moviegen.doom --data data/home-test --train data/home-train
 """
@@ -24,30 +24,31 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.prompt_adherence import (
-    Facts,
-    Obedience,
-    Readers,
-    distance,
-    facts,
-    held_out,
-    obedience,
-    readers,
+    Adherence,
+    CaptionFacts,
+    ClipClassifiers,
+    adherence,
+    caption_facts,
+    draw_windows,
+    fit_classifiers,
+    frechet_distance,
 )
 from dreamwalk.progress import followed
-from dreamwalk.systems.clip_request import ClipRequest, check_numbers, extent, steps_of
+from dreamwalk.systems.clip_generator import ClipGenerator
+from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.inverse import Inverse
-from dreamwalk.systems.moviegen import Moviegen
+from dreamwalk.systems.system import System
 from dreamwalk.worlds.levels import level_named
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Examine a system of clips on the captions of held-out walks."""
+class EvaluateClips:
+    """Examine a generator of clips on the captions of held-out walks."""
 
     data: str = "data/doom-test"
     """Clips that were not trained on, as `dreamwalk collect --split test` writes them."""
     train: str = "data/doom"
-    """Clips that were, to which the readers of rooms and walking are fitted."""
+    """Clips that were, which the classifiers of rooms and walking are fitted to."""
     out: Path = Path("runs/examination")
     clips: int = 200
     """How many captions."""
@@ -57,78 +58,85 @@ class Evaluate:
     guidance: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     at_once: int = 10
-    examiner: str = "inverse.doom"
-    """Inverse-dynamics model that reads motion."""
+    inverse: str = "inverse.doom"
+    """Inverse-dynamics model that reads motion back."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Captions, what they say, the real frames, and who reads."""
+class PromptTest:
+    """Captions of held-out windows, their checkable content, and the classifiers."""
 
     windows: list[Clip]
-    told: list[Facts]
-    readers: Readers
+    facts: list[CaptionFacts]
+    classifiers: ClipClassifiers
 
     @property
     def truth(self) -> Tensor:
         """uint8 `(b, t, 3, h, w)`."""
         return batch(self.windows).video
 
-    def real(self) -> Obedience:
+    def real(self) -> Adherence:
         """What is read from the real frames."""
-        return obedience(self.truth, self.told, self.readers)
+        return adherence(self.truth, self.facts, self.classifiers)
 
 
-def set_exam(asked: Evaluate, examiner: Inverse, *, frames: int) -> Exam:
-    """Draw captions and fit readers; UserError when the level of the data is not known."""
-    test, train = Shards(asked.data), Shards(asked.train)
-    name = str(test.manifest.get("level", ""))
-    if name in ("", "procedural") or test.manifest.get("split") == "train":
+def draw_prompt_test(asked: EvaluateClips, inverse: Inverse, *, frames: int) -> PromptTest:
+    """Draw captions and fit the classifiers; UserError when the level of the data is not known."""
+    held_out, train = Shards(asked.data), Shards(asked.train)
+    name = str(held_out.manifest.get("level", ""))
+    if name in ("", "procedural") or held_out.manifest.get("split") == "train":
         raise UserError(
             f"'{asked.data}' is no held-out walk in a level that is known: collect a test split of one"
         )
     level = level_named(name)
-    windows = held_out(test, asked.clips, frames=frames, seed=asked.seed)
-    told = [facts(level, window.world_from_camera) for window in windows]
-    return Exam(windows, told, readers(train, level, examiner))
+    windows = draw_windows(held_out, asked.clips, frames=frames, seed=asked.seed)
+    facts = [caption_facts(level, window.world_from_camera) for window in windows]
+    return PromptTest(windows, facts, fit_classifiers(train, level, inverse))
 
 
-def dream(system: Moviegen, exam: Exam, order: ClipRequest, *, at_once: int, precision: str) -> Tensor:
+def generate(
+    system: ClipGenerator, test: PromptTest, request: ClipRequest, *, at_once: int, precision: str
+) -> Tensor:
     """The clips of all captions, uint8 `(b, t, 3, h, w)`."""
-    texts = [str(window.caption) for window in exam.windows]
+    texts = [str(window.caption) for window in test.windows]
     lower = precision == "bfloat16"
     made = []
     for first in followed(range(0, len(texts), at_once), "dreaming clips", total=-(-len(texts) // at_once)):
         with torch.autocast("cpu", torch.bfloat16) if lower else nullcontext():
             made.append(
-                system.sample(texts[first : first + at_once], order=replace(order, seed=order.seed + first))
+                system.sample(
+                    texts[first : first + at_once], request=replace(request, seed=request.seed + first)
+                )
             )
     return torch.cat(made).permute(0, 1, 4, 2, 3)
 
 
-def examine(system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None) -> dict[str, Any]:
-    """Whether the words are obeyed; prints the table, writes `report.json` and a contact sheet into `out`."""
-    if not isinstance(system, Moviegen):
+def evaluate_clips(
+    system: System, asked: EvaluateClips, *, name: str, inverse: Inverse | None = None
+) -> dict[str, Any]:
+    """Measure prompt adherence; prints the table, writes `report.json` and a contact sheet into `out`."""
+    if not isinstance(system, ClipGenerator):
         raise UserError(f"'{name}' makes no clips from words, so there are no words to obey")
-    if examiner is None:
+    if inverse is None:
         raise UserError(
-            "motion is read by an inverse-dynamics model: leave `--examiner` as it is, or train one"
+            "motion is read by an inverse-dynamics model: leave `--inverse` as it is, or train one"
         )
     if asked.clips < 1 or asked.at_once < 1:
         raise UserError("`--clips` and `--at-once` are at least 1")
-    order = ClipRequest((), frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
-    check_numbers(order)
-    frames, _ = extent(system, order, None)
-    exam = set_exam(asked, examiner, frames=frames)
+    request = ClipRequest(frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
+    request.check()
+    settings = system.settings(request)
+    frames = settings.frames
+    test = draw_prompt_test(asked, inverse, frames=frames)
     began = perf_counter()
-    video = dream(system, exam, order, at_once=asked.at_once, precision=asked.precision)
+    video = generate(system, test, request, at_once=asked.at_once, precision=asked.precision)
     seconds = (perf_counter() - began) / asked.clips
-    shuffled = [exam.told[i] for i in np.random.default_rng(asked.seed).permutation(len(exam.told))]
+    shuffled = [test.facts[i] for i in np.random.default_rng(asked.seed).permutation(len(test.facts))]
     rows = {
-        "real frames": exam.real(),
-        "dream": obedience(video, exam.told, exam.readers),
-        "dream, others' captions": obedience(video, shuffled, exam.readers),
+        "real frames": test.real(),
+        "dream": adherence(video, test.facts, test.classifiers),
+        "dream, others' captions": adherence(video, shuffled, test.classifiers),
     }
     report = {
         "name": name,
@@ -136,21 +144,21 @@ def examine(system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None
         "clips": asked.clips,
         "frames": frames,
         "seed": asked.seed,
-        "steps": steps_of(system, order),
+        "steps": settings.steps,
         "machine": platform.processor() or platform.machine(),
-        "guidance": system.config.guidance if asked.guidance is None else asked.guidance,
+        "guidance": settings.guidance,
         "seconds a clip": round(seconds, 2),
-        "distance": round(distance(exam.truth, video, examiner), 2),
+        "distance": round(frechet_distance(test.truth, video, inverse), 2),
         "rows": {row: asdict(value) for row, value in rows.items()},
     }
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "report.json").write_text(json.dumps(report, indent=1))
-    captioned_sheet(exam.windows, video, asked.out / "sheet.png")
-    tell(report)
+    captioned_sheet(test.windows, video, asked.out / "sheet.png")
+    _print(report)
     return report
 
 
-def tell(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     """Print a report as a table."""
     print(
         f"{report['name']}: {report['clips']} captions of '{report['data']}', {report['frames']} frames, "

@@ -1,6 +1,6 @@
-"""Whether a dream obeys: an inverse-dynamics model, trained on real frames, reads its actions back.
+"""Action controllability of a dream: an inverse-dynamics model of real frames reads its actions back.
 
-Its own accuracy on the real frames of the same walks is printed beside, since it bounds what can be seen.
+Its accuracy on the real frames of the same walks stands beside, as the ceiling.
 """
 
 from __future__ import annotations
@@ -48,31 +48,31 @@ class Columns:
         return cls(yaw, 1.0 if yaw is None else schema.limits[yaw], forward)
 
 
-def schema_read(examiner: Inverse, given: ActionSchema) -> ActionSchema:
-    """What an examiner reads: as its weight file says, else `given`; UserError when that does not fit."""
-    told = (examiner.about or {}).get("walkable", {}).get("actions")
-    schema = ActionSchema(**{name: tuple(value) for name, value in told.items()}) if told else given
-    reads, known = (examiner.config.buttons, examiner.config.axes), (len(schema.buttons), len(schema.axes))
-    if reads != known:
+def inverse_schema(inverse: Inverse, given: ActionSchema) -> ActionSchema:
+    """Actions of an inverse-dynamics model: its weight file's, else `given`; UserError for another number."""
+    known = (inverse.about or {}).get("walkable", {}).get("actions")
+    schema = ActionSchema(**{name: tuple(value) for name, value in known.items()}) if known else given
+    (buttons, axes), config = (len(schema.buttons), len(schema.axes)), inverse.config
+    if (config.buttons, config.axes) != (buttons, axes):
         raise UserError(
-            f"this examiner reads {reads[0]} buttons and {reads[1]} axes, not {known[0]} and {known[1]}: "
-            'train one on such data, or add `--examiner ""`'
+            f"this model reads {config.buttons} buttons and {config.axes} axes, not {buttons} and {axes}: "
+            'train one on such data, or add `--inverse ""`'
         )
     return schema
 
 
 @torch.inference_mode()
 def read_back(
-    examiner: Inverse, video: Tensor, last: Tensor, actions: Tensor, *, schema: ActionSchema
+    inverse: Inverse, video: Tensor, last: Tensor, actions: Tensor, *, schema: ActionSchema
 ) -> Control:
     """Read `video` uint8 `(b, t, 3, h, w)` after its `last` real frame, against `actions` `(b, t, a)` of
-    `schema`. Yaw and `forward` are found by their names, in the actions and in what the examiner reads."""
+    `schema`. Yaw and `forward` are found by their names, in the actions and in the model's."""
     buttons, axes = [], []
     for index in range(len(video)):
-        logits, angles = examiner.read(torch.cat([last[index : index + 1], video[index : index + 1]], dim=1))
+        logits, angles = inverse.read(torch.cat([last[index : index + 1], video[index : index + 1]], dim=1))
         buttons.append(logits[0])
         axes.append(angles[0])
-    own, theirs = Columns.of(schema), Columns.of(schema_read(examiner, schema))
+    own, theirs = Columns.of(schema), Columns.of(inverse_schema(inverse, schema))
     sign, turns, error, walking = None, 0, None, None
     if own.yaw is not None and theirs.yaw is not None:
         read = torch.stack(axes)[..., theirs.yaw] * theirs.limit
@@ -87,10 +87,10 @@ def read_back(
     return Control(sign, turns, error, walking)
 
 
-def examine_control(examiner: Inverse, rollout: Rollout, *, schema: ActionSchema) -> dict[str, Control]:
+def measure_control(inverse: Inverse, rollout: Rollout, *, schema: ActionSchema) -> dict[str, Control]:
     """Control read from the dream, and from the real frames of the same walks."""
-    real = read_back(examiner, rollout.truth, rollout.last, rollout.actions, schema=schema)
-    dreamt = read_back(examiner, rollout.dream, rollout.last, rollout.actions, schema=schema)
+    real = read_back(inverse, rollout.truth, rollout.last, rollout.actions, schema=schema)
+    dreamt = read_back(inverse, rollout.dream, rollout.last, rollout.actions, schema=schema)
     return {"dream": dreamt, "real": real}
 
 

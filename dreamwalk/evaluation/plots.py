@@ -26,18 +26,6 @@ def contact_sheet(rollout: Rollout, path: Path, *, walks: int = 6, columns: int 
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def film_strip(video: Tensor, path: Path, *, every: int, columns: int = 10) -> None:
-    """One long dream uint8 `(t, 3, h, w)`, a frame in every so many, line after line."""
-    frames = video[::every]
-    lines = [
-        _row(frames, np.arange(first, min(first + columns, len(frames))))
-        for first in range(0, len(frames), columns)
-    ]
-    width = lines[0].shape[1]
-    padded = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines]
-    Image.fromarray(np.concatenate(padded)).save(path)
-
-
 def horizon_plot(curves: dict[str, dict[str, np.ndarray]], path: Path, *, title: str) -> None:
     """One panel per measure (PSNR, SSIM), one line per curve, against the horizon in frames."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -1,9 +1,9 @@
-"""Whether clips show what their words say, read off by machine in the simulator's own vocabulary.
+"""Prompt adherence of generated clips, measured by classifiers of the simulator's own vocabulary.
 
-Captions of held-out walks are dreamt. Which way a clip turns and whether it walks is read by the inverse
-dynamics model (`systems/inverse.py`), in which room it is by a linear classifier of small pictures; both were
-trained on real frames. Beside it stand the same readings of the real frames, which bound what can be read,
-and of the same clips under each other's captions, which is chance.
+Clips are generated from captions of held-out walks. An inverse-dynamics model (`systems/inverse.py`) predicts
+which way a clip turns and whether it walks, a linear classifier of small images in which room it is; both are
+trained on real frames. Two bounds are measured alike: the real frames (ceiling) and the same clips under each
+other's captions (chance).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.data.captions import phases, room_at
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.evaluation.control import Columns, schema_read
+from dreamwalk.evaluation.control import Columns, inverse_schema
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.worlds.scenery import Level
 
@@ -31,8 +31,8 @@ NEAR = 4
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a caption says, as far as it can be checked."""
+class CaptionFacts:
+    """The checkable content of a caption."""
 
     turn: int
     """1 to the left, -1 to the right, 0 both or neither."""
@@ -45,8 +45,8 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Obedience:
-    """Shares of clips, in [0, 1], that do what was said, and of how many it was asked."""
+class Adherence:
+    """Shares of clips, in [0, 1], that follow their caption, and the number of clips measured."""
 
     turn: float
     turns: int
@@ -57,23 +57,23 @@ class Obedience:
     rooms: int
 
 
-def facts(level: Level, poses: np.ndarray) -> Facts:
+def caption_facts(level: Level, poses: np.ndarray) -> CaptionFacts:
     """What the caption of these frames says (`data.captions`)."""
-    told = phases(poses)
-    motions = [phase.motion for phase in told]
+    said = phases(poses)
+    motions = [phase.motion for phase in said]
     left, right = (any(m in turns for m in motions) for turns in (TURNS_LEFT, TURNS_RIGHT))
-    ahead = sum(phase.stop - phase.start for phase in told if phase.motion in WALKS) / (len(poses) - 1)
+    ahead = sum(phase.stop - phase.start for phase in said if phase.motion in WALKS) / (len(poses) - 1)
     still = not any(m in (*WALKS, "back") for m in motions)
-    room = room_at(level, poses, told[0].stop)
-    return Facts(
+    room = room_at(level, poses, said[0].stop)
+    return CaptionFacts(
         turn=int(left) - int(right),
         walks=True if ahead > 0.6 else False if still else None,
         room=room.wall if room else "",
-        at=told[0].stop,
+        at=said[0].stop,
     )
 
 
-class RoomReader(nn.Module):
+class RoomClassifier(nn.Module):
     """Logistic regression of a frame's room from its colours on a coarse grid."""
 
     def __init__(self, rooms: Sequence[str]) -> None:
@@ -89,7 +89,7 @@ class RoomReader(nn.Module):
         x = nn.functional.adaptive_avg_pool2d(frames.float() / 255, (12, 16)).flatten(1) - 0.5
         return torch.cat([x, 2 * x.abs()], dim=1)
 
-    def learn(self, frames: Tensor, rooms: Sequence[str], *, steps: int = 300) -> RoomReader:
+    def learn(self, frames: Tensor, rooms: Sequence[str], *, steps: int = 300) -> RoomClassifier:
         """Fit it to frames whose rooms are known."""
         targets = torch.tensor([self.rooms.index(room) for room in rooms])
         colours = self._colours(frames)
@@ -102,8 +102,8 @@ class RoomReader(nn.Module):
         return self.requires_grad_(False)
 
 
-def _room_reader(shards: Shards, level: Level, *, clips: int) -> RoomReader:
-    """A reader of the level's rooms, fitted to frames spread over some clips."""
+def _room_classifier(shards: Shards, level: Level, *, clips: int) -> RoomClassifier:
+    """A classifier of the level's rooms, fitted to frames spread over some clips."""
     frames, rooms = [], []
     for index in np.linspace(0, len(shards) - 1, min(clips, len(shards))).astype(int):
         clip = shards.clip(int(index), depth=False)
@@ -115,41 +115,41 @@ def _room_reader(shards: Shards, level: Level, *, clips: int) -> RoomReader:
     if not frames:
         raise UserError(f"no clip of '{shards.path}' is in a room of its level: collect more")
     pictures = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-    return RoomReader(sorted(set(rooms))).learn(pictures, rooms)
+    return RoomClassifier(sorted(set(rooms))).learn(pictures, rooms)
 
 
 @dataclass(frozen=True)
-class Readers:
-    """What reads clips; all of it was trained on real frames."""
+class ClipClassifiers:
+    """Classifiers of clips, all trained on real frames."""
 
-    examiner: Inverse
-    rooms: RoomReader
+    inverse: Inverse
+    rooms: RoomClassifier
     columns: Columns
-    """Where the examiner tells yaw and `forward`."""
+    """Where the inverse-dynamics model has yaw and `forward`."""
     walking: float
     """Mean probability of `forward` from which a clip walks: halfway between those that do and do not."""
 
     @torch.inference_mode()
     def motion(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Degrees that clips turn to the left, and the mean probability of `forward`, `(b,)` each."""
-        read = [self.examiner.read(clip[None]) for clip in video]
+        read = [self.inverse.read(clip[None]) for clip in video]
         buttons, axes = (torch.cat(part) for part in zip(*read, strict=True))
         turned = self.columns.limit * axes[..., self.columns.yaw].sum(1)
         return -turned, buttons[..., self.columns.forward].sigmoid().mean(1)
 
 
-def readers(shards: Shards, level: Level, examiner: Inverse, *, clips: int = 200) -> Readers:
+def fit_classifiers(shards: Shards, level: Level, inverse: Inverse, *, clips: int = 200) -> ClipClassifiers:
     """Readers of a level, fitted to windows of the clips that systems were trained on.
 
-    UserError for an examiner that does not read yaw and `forward`.
+    UserError for an inverse-dynamics model that does not read yaw and `forward`.
     """
-    rooms = _room_reader(shards, level, clips=clips)
-    columns = Columns.of(schema_read(examiner, shards.schema))
+    rooms = _room_classifier(shards, level, clips=clips)
+    columns = Columns.of(inverse_schema(inverse, shards.schema))
     if columns.yaw is None or columns.forward is None:
-        raise UserError("motion is read from `yaw` and `forward`: this examiner does not read both")
-    found = Readers(examiner, rooms, columns, walking=0.5)
-    windows = held_out(shards, clips, frames=33, seed=1)
-    walks = [facts(level, clip.world_from_camera).walks for clip in windows]
+        raise UserError("motion is read from `yaw` and `forward`: this model does not read both")
+    found = ClipClassifiers(inverse, rooms, columns, walking=0.5)
+    windows = draw_windows(shards, clips, frames=33, seed=1)
+    walks = [caption_facts(level, clip.world_from_camera).walks for clip in windows]
     means = []
     for want in (True, False):
         chosen = [clip for clip, walk in zip(windows, walks, strict=True) if walk is want]
@@ -160,7 +160,7 @@ def readers(shards: Shards, level: Level, examiner: Inverse, *, clips: int = 200
     return replace(found, walking=sum(means) / 2)
 
 
-def held_out(shards: Shards, count: int, *, frames: int, seed: int = 0) -> list[Clip]:
+def draw_windows(shards: Shards, count: int, *, frames: int, seed: int = 0) -> list[Clip]:
     """Windows of clips, captioned, drawn by a seed."""
     draw = np.random.default_rng(seed)
     drawn = []
@@ -177,21 +177,23 @@ def held_out(shards: Shards, count: int, *, frames: int, seed: int = 0) -> list[
 
 
 @torch.inference_mode()
-def obedience(video: Tensor, told: Sequence[Facts], readers: Readers) -> Obedience:
-    """Read uint8 `(b, t, 3, h, w)` against what was said."""
-    yaw, ahead = readers.motion(video)
-    right = [float(torch.sign(yaw[i]) == fact.turn) for i, fact in enumerate(told) if fact.turn]
+def adherence(video: Tensor, facts: Sequence[CaptionFacts], classifiers: ClipClassifiers) -> Adherence:
+    """Classify uint8 `(b, t, 3, h, w)` and compare with the captions."""
+    yaw, ahead = classifiers.motion(video)
+    right = [float(torch.sign(yaw[i]) == fact.turn) for i, fact in enumerate(facts) if fact.turn]
+    walking = ahead > classifiers.walking
     walks = {
-        want: [float((ahead[i] > readers.walking) == want) for i, f in enumerate(told) if f.walks is want]
+        want: [float(walking[i] == want) for i, fact in enumerate(facts) if fact.walks is want]
         for want in (True, False)
     }
     found = []
-    for clip, fact in zip(video, told, strict=True):
+    for clip, fact in zip(video, facts, strict=True):
         if fact.room:
             near = clip[max(0, fact.at - NEAR + 1) : fact.at + 1]
-            found.append(float(readers.rooms.rooms[int(readers.rooms(near).mean(0).argmax())] == fact.room))
+            best = int(classifiers.rooms(near).mean(0).argmax())
+            found.append(float(classifiers.rooms.rooms[best] == fact.room))
     kinds = [np.mean(each) for each in walks.values() if each]
-    return Obedience(
+    return Adherence(
         turn=float(np.mean(right)),
         turns=len(right),
         walk=float(np.mean(kinds)),
@@ -201,28 +203,30 @@ def obedience(video: Tensor, told: Sequence[Facts], readers: Readers) -> Obedien
     )
 
 
-class _Seen(nn.Module):
-    """What the examiner sees in pairs of frames, before it names actions."""
+class _InverseFeatures(nn.Module):
+    """Features of pairs of frames, before the last layer of an inverse-dynamics model."""
 
     num_features = 256
 
-    def __init__(self, examiner: Inverse) -> None:
+    def __init__(self, inverse: Inverse) -> None:
         super().__init__()
-        self.examiner = examiner
+        self.inverse = inverse
 
     def forward(self, pairs: Tensor) -> Tensor:
         before, after = (pairs.float() / 127.5 - 1).chunk(2, dim=1)
-        return self.examiner.head[:2](self.examiner.trunk(torch.cat([before, after - before], dim=1)))
+        return self.inverse.head[:2](self.inverse.trunk(torch.cat([before, after - before], dim=1)))
 
 
 @torch.inference_mode()
-def distance(real: Tensor, dreamt: Tensor, examiner: Inverse) -> float:
-    """Fréchet distance of neighbouring frames, uint8 `(b, t, 3, h, w)` each, as the examiner sees them.
+def frechet_distance(real: Tensor, dreamt: Tensor, inverse: Inverse) -> float:
+    """Fréchet distance of neighbouring frames, uint8 `(b, t, 3, h, w)` each, in the features of an
+    inverse-dynamics model.
 
     What FVD (arXiv 1812.01717) asks of a network trained on films of people, asked of one trained on this
     world: it compares only systems of the same world.
     """
-    measure = FrechetInceptionDistance(feature=_Seen(examiner), normalize=False, input_img_size=(6, 96, 128))
+    features, size = _InverseFeatures(inverse), (6, 96, 128)
+    measure = FrechetInceptionDistance(feature=features, normalize=False, input_img_size=size)
     for video, is_real in ((real, True), (dreamt, False)):
         for clip in video:
             measure.update(torch.cat([clip[:-1], clip[1:]], dim=1), real=is_real)

@@ -135,17 +135,17 @@ def hunyuan_config(
     return MoviegenConfig(
         codec=codec,
         backbone=backbone,
-        letters=HunyuanTextConfig(text_encoders, IMAGE_STRIDE[image]),
+        text_encoder=HunyuanTextConfig(text_encoders, IMAGE_STRIDE[image]),
         shift=7.0,
-        pictured=1.0 if image else 0.0,
-        hint=0.001 if image else 0.0,
-        lead=4 if beside else 0,
+        image_prob=1.0 if image else 0.0,
+        image_mix=0.001 if image else 0.0,
+        discard_frames=4 if beside else 0,
         frames=125 if beside else 129,
         size=(720, 1280),
         fps=24.0,
         steps=50,
         guidance=1.0,
-        embedded=6.0 if backbone.guidance else None,
+        embedded_guidance=6.0 if backbone.guidance else None,
     )
 
 

@@ -86,8 +86,8 @@ def hunyuan15_config(
     return MoviegenConfig(
         codec=codec,
         backbone=backbone,
-        letters=Hunyuan15TextConfig(text_encoders, 1 if image else 0),
-        pictured=1.0 if image else 0.0,
+        text_encoder=Hunyuan15TextConfig(text_encoders, 1 if image else 0),
+        image_prob=1.0 if image else 0.0,
         shift=_said(folder / "scheduler" / "scheduler_config.json", "shift", Positive, 5.0),
         guidance=_said(folder / "guider" / "guider_config.json", "guidance_scale", float, 6.0),
         frames=121,

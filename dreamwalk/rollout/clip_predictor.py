@@ -19,10 +19,10 @@ from dreamwalk.rollout.execute import ModelInput, Predictor
 
 class Velocity(Protocol):
     """`v` of noisy latents `(b, t, c, h, w)` at sigma `(b,)` or `(b, t)`, given text, perhaps an embedded
-    guidance scale `(b,)`, and perhaps channels beside the latents, `extra` `(b, t, e, h, w)`."""
+    guidance scale `(b,)`, and perhaps channels beside the latents, `cond` `(b, t, e, h, w)`."""
 
     def __call__(
-        self, x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
+        self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
     ) -> Tensor: ...
 
 
@@ -40,7 +40,7 @@ class ClipPredictor:
     """Text of the unconditional branch; None where no plan guides."""
     embedded_guidance: float | None = None
     """Guidance scale that a distilled backbone takes as an input."""
-    extra: Tensor | None = None
+    cond: Tensor | None = None
     """Channels beside the latents of all frames, `(b, t, e, h, w)`."""
 
     def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
@@ -51,9 +51,9 @@ class ClipPredictor:
         if all(len(set(branch.input_sigma)) == 1 for branch in branches):
             sigma = sigma[:, 0]
         text = reduce(beside, [self._text(branch) for branch in branches])
-        extra = None if self.extra is None else torch.cat([self.extra[:, frames]] * n)
+        cond = None if self.cond is None else torch.cat([self.cond[:, frames]] * n)
         guidance = None if self.embedded_guidance is None else x.new_full((len(x),), self.embedded_guidance)
-        return list(self.velocity(x, sigma, text, guidance=guidance, extra=extra).chunk(n))
+        return list(self.velocity(x, sigma, text, guidance=guidance, cond=cond).chunk(n))
 
     def _text(self, branch: ModelInput) -> TextEmbedding:
         if branch.conditional:
@@ -109,13 +109,13 @@ class TiledVelocity:
     overlap: tuple[int, int]
 
     def __call__(
-        self, x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
+        self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
     ) -> Tensor:
         total = torch.zeros_like(x)
         rows, columns = (_blended(x, axis - 2, self.tile[axis], self.overlap[axis]) for axis in (0, 1))
         for (row, down), (column, across) in itertools.product(rows, columns):
-            beside = None if extra is None else extra[..., row, column]
-            v = self.velocity(x[..., row, column], sigma, words, guidance=guidance, extra=beside)
+            beside = None if cond is None else cond[..., row, column]
+            v = self.velocity(x[..., row, column], sigma, text, guidance=guidance, cond=beside)
             total[..., row, column] += down[:, None] * across * v
         return total
 

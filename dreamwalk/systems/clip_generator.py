@@ -1,230 +1,272 @@
-"""Clips from words, pictures and other clips: the plan of a whole clip, and what is given before it begins.
+"""The base of systems that generate whole clips: a request becomes a plan, sampling steps, and a video.
 
-The plan is one of `schedules.clip_plans.together`, walked by the one executor: frames that are known (a first
-picture, a last one, a clip to go on from) are columns that begin clean, and a clip that is dreamt anew begins
-below pure noise.
+The plan is one of `schedules.clip_plans.together`, run by the one executor. The request's conditioning says
+what it starts from (`systems/conditionings.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 
-from dreamwalk.codecs import Codec
+from dreamwalk.backbones import ClipBackboneConfig
+from dreamwalk.backbones.clip_backbone import widened
+from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
+from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.codecs import CodecConfig
+from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.tiles import Tiling, stream_decode
-from dreamwalk.conditions.hunyuan import HunyuanTextEncoder, Reading
+from dreamwalk.conditions import TextEncoderConfig
+from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
+from dreamwalk.conditions.frozen import TextInputs
 from dreamwalk.errors import UserError
+from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.rollout.clip_predictor import ClipPredictor, TiledVelocity, Velocity, WindowedPredictor
 from dreamwalk.rollout.execute import UPDATES, KeyedNoise, Noise, Predictor, begin, run
-from dreamwalk.schedules.clip_plans import together
+from dreamwalk.schedules.flow import expand_like
 from dreamwalk.schedules.guidance import conditions, guided
-from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import spaced_sigmas
-from dreamwalk.systems.clip_request import ClipRequest, Use, check, extent, steps_of, token
-from dreamwalk.systems.system import System
-from dreamwalk.systems.upscaling import resized
-
-
-class ClipGenerator(System):
-    """A system that dreams whole clips."""
-
-    config: Any
-    codec: Codec
-    generates = "clips"
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import Canvas
+from dreamwalk.systems.system import System, SystemConfig
+from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A clip under way."""
+class ClipConfig(SystemConfig):
+    """The parts of a generator of clips, and how it is sampled."""
+
+    codec: CodecConfig = field(default_factory=BlockCodecConfig)
+    backbone: ClipBackboneConfig = field(default_factory=MMDiTConfig)
+    text_encoder: TextEncoderConfig = field(default_factory=lambda: ByteEncoderConfig(width=128))
+    predicts: Literal["velocity", "clean"] = "velocity"
+    """What the last layer gives: `v`, or `x`, from which v follows (Back to Basics, arXiv 2511.13720)."""
+    velocity_floor: Positive = 0.1
+    """Smallest sigma by which a clean prediction is divided."""
+    shift: Positive = 3.0
+    """How far sigmas are shifted towards noise when sampling."""
+    image_prob: Share = 0.3
+    """Probability of image conditioning in training. 0: text to video only; 1: image to video only."""
+    image_mix: Share = 0.0
+    """Share of the image's latent in the noise that image to video begins from."""
+    discard_frames: Count = 0
+    """Frames before a clip that begins with an image, which are generated and cut off."""
+    upscale: int = 1
+    """Factor of height and width by which a given clip is enlarged; 1: the system is no upsampler."""
+    frames: int = 33
+    """Frames of a clip, unless asked for otherwise."""
+    size: tuple[Side, Side] = (96, 128)
+    """Height and width of a clip, unless asked for otherwise."""
+    fps: Rate = 35 / 3
+    steps: Steps = 30
+    guidance: float = 4.0
+    embedded_guidance: float | None = None
+    """Guidance scale for a backbone that has it as an input."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the backbone's weights; the codec's are float32."""
+
+    def __post_init__(self) -> None:
+        channels, extra = self.backbone.channels, self.backbone.cond_channels
+        if self.upscale < 1 or (self.upscale > 1 and extra != channels):
+            raise UserError(
+                f"`upscale` is {self.upscale}, and {extra} channels are beside {channels}: take the config "
+                "that `moviegen.upsampler` gives"
+            )
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """The numbers of a request, with the system's own where it leaves them open."""
+
+    frames: int
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    steps: int
+    guidance: float
+    embedded_guidance: float | None
+    shift: float
+
+
+@dataclass(frozen=True)
+class ClipStep:
+    """Clips after a sampling step."""
 
     step: int
     steps: int
     latents: Tensor
     """`(b, t', c, h', w')`, noisy until the last step."""
-    clean: Tensor
-    """The clip as it is imagined so far: `x - sigma v`, by the last velocity."""
+    denoised: Tensor
+    """The prediction of the clean latents: `x - sigma v`, by the last velocity."""
 
 
-@dataclass(frozen=True)
-class Hinted:
-    """`Noise` through which a first latent shines, as HunyuanVideo begins when it is given a picture."""
+class ClipGenerator(System):
+    """A frozen video codec, a text encoder, and a backbone over all latent frames of a clip."""
 
-    noise: Noise
-    first: Tensor
-    """`(b, c, h, w)`."""
-    share: float
+    config: ClipConfig
+    generates = "clips"
 
-    def __call__(self, frame: int, use: int) -> Tensor:
-        return (1 - self.share) * self.noise(frame, use) + self.share * self.first
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = config.codec.build().requires_grad_(False)
+        self.text_encoder = config.text_encoder.build()
+        self.backbone = config.backbone.build().to(getattr(torch, config.precision))
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.backbone.blocks
 
-@dataclass(frozen=True)
-class Start:
-    """Where a clip begins."""
+    @property
+    def working_bytes(self) -> int:
+        return 4 * 3 * self.config.frames * math.prod(self.config.size)
 
-    plan: Plan
-    noise: Noise
-    given: Tensor | None = None
-    """Of the plan's given slots, `(b, k, c, h', w')`."""
-    extra: Tensor | None = None
-    """What is shown beside the latents, `(b, t', e, h', w')`."""
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
 
+    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of a system with nothing beside its latents, and of other tables of positions."""
+        backbone = self.config.backbone
+        tensors = widened(tensors, backbone)
+        return grown(tensors, backbone.extent) if isinstance(backbone, CrossDiTConfig) else tensors
 
-def unfold(
-    system: Any, order: ClipRequest, video: Tensor | None = None, *, noise: Noise | None = None
-) -> Iterator[Moment]:
-    """Dream a clip step by step; `video` uint8 `(b or 1, t, 3, h, w)` is used as `order.use` says.
+    def encode(self, video: Tensor) -> Tensor:
+        """Video in 0 to 255 `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
+        with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
+            return self.codec.encode(video.float() / 127.5 - 1)
 
-    `system` is one of clips (`systems.moviegen`). `noise` is drawn from the order's seed unless it is given.
-    UserErrors as of `prepared`.
-    """
-    config = system.config
-    start = prepared(system, order, video, noise=noise)
-    plan = guided(start.plan, conditions(_guidance(system, order), rescale=order.rescale))
-    text, *rest = (system.read(*reading) for reading in readings(system, order, video))
-    negative = rest[0] if rest else None
-    embedded = config.embedded if order.embedded is None else order.embedded
-    velocity = _tiled(system, order.area) if order.area else system.velocity
-    predictor: Predictor = ClipPredictor(velocity, text, negative, embedded, start.extra)
-    if order.window:
-        predictor = WindowedPredictor(predictor, order.window, order.window // 2)
-    state, update = begin(plan, start.noise, start.given), UPDATES[order.solver]
-    for index in run(plan, state, predictor, start.noise, update=update):
-        clean = state.x.clone()
-        for slot, (v, _) in state.last_step.items():
-            clean[:, slot] -= plan.sigmas[plan.levels[index + 1][slot]] * v
-        yield Moment(index + 1, len(plan.rows), state.x, clean)
+    def velocity(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        text: TextEmbedding,
+        *,
+        guidance: Tensor | None = None,
+        cond: Tensor | None = None,
+    ) -> Tensor:
+        """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `rollout.clip_predictor.Velocity`."""
+        out = self.backbone(x, sigma, text, guidance=guidance, cond=cond)
+        if self.config.predicts == "velocity":
+            return out
+        return (x - out) / expand_like(sigma.clamp(min=self.config.velocity_floor), x)
 
+    def settings(self, request: ClipRequest) -> ClipSettings:
+        """The numbers that a request is sampled with."""
+        frames, size = request.conditioning.extent(self.config)
+        names = "steps", "guidance", "embedded_guidance", "shift"
+        asked = {name: getattr(request, name) for name in names}
+        own = {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
+        frames = frames if request.frames is None else request.frames
+        return ClipSettings(frames=frames, size=request.size or size, **own)
 
-def readings(system: Any, order: ClipRequest, video: Tensor | None) -> list[Reading]:
-    """What is read for an order: the prompts, with the first picture if there is one, and where there is
-    guidance the words against it, with the picture that a published reader has for them."""
-    reader, first = system.letters, None if video is None else video[:, 0]
-    looks = first is not None and isinstance(reader, HunyuanTextEncoder)
-    against = [order.negative] * len(order.prompts), reader.against(first) if looks else None
-    return [(order.prompts, first)] + [against] * (_guidance(system, order) != 1)
+    @property
+    def token_size(self) -> tuple[int, int]:
+        """Height and width of a token in pixels."""
+        (_, down, across), (_, p, q) = self.codec.stride, self.config.backbone.patch
+        return down * p, across * q
 
+    def check(self, request: ClipRequest) -> None:
+        """UserError, with the nearest valid value, for what this system cannot sample."""
+        request.check()
+        settings = self.settings(request)
+        self._check_tokens(settings.size, "clips")
+        if request.area:
+            self._check_tokens(request.area, "tiles")
+        request.conditioning.check(self.config, settings.frames, settings.size)
 
-def _guidance(system: Any, order: ClipRequest) -> float:
-    return system.config.guidance if order.guidance is None else order.guidance
+    def _check_tokens(self, size: tuple[int, int], what: str) -> None:
+        units = self.token_size
+        if any(side < unit or side % unit for side, unit in zip(size, units, strict=True)):
+            near = "x".join(str(max(1, round(s / u)) * u) for s, u in zip(size, units, strict=True))
+            (h, w), whole = size, "x".join(map(str, units))
+            raise UserError(f"{what} of {h}x{w} do not divide by {whole}: the nearest size is {near}")
 
+    def latent_shape(self, request: ClipRequest) -> tuple[int, int, int, int, int]:
+        """`(b, t', c, h', w')` of what is sampled, frames to be discarded included."""
+        settings, (_, down, across) = self.settings(request), self.codec.stride
+        frames = settings.frames + request.conditioning.discard_frames(self.config)
+        height, width = settings.size
+        grid = height // down, width // across
+        return len(request.prompts), self.codec.latent_frames(frames), self.codec.channels, *grid
 
-def prepared(system: Any, order: ClipRequest, video: Tensor | None, *, noise: Noise | None = None) -> Start:
-    """The plan of an order, and the values of what it is given.
+    def text_inputs(self, request: ClipRequest) -> list[TextInputs]:
+        """What the text encoder reads: the prompts and, where there is guidance, the negative prompts."""
+        image = request.conditioning.image
+        inputs: list[TextInputs] = [(request.prompts, image)]
+        if self.settings(request).guidance != 1:
+            against = None if image is None else self.text_encoder.negative_image(image)
+            inputs.append(([request.negative] * len(request.prompts), against))
+        return inputs
 
-    UserError for what cannot be had, as of `systems.clip_request.check`.
-    """
-    config, codec = system.config, system.codec
-    check(system, order, video)
-    frames, size = extent(system, order, video)
-    count, (_, down, across) = codec.latent_frames(frames + lead(system, video)), codec.stride
-    shape = codec.channels, size[0] // down, size[1] // across
-    seeds = tuple(order.seed + row for row in range(len(order.prompts)))
-    noise = noise or KeyedNoise(seeds, shape, _device(system))
-    moved = config.shift if order.shift is None else order.shift
-    grid = spaced_sigmas(order.spacing, steps_of(system, order), shift_by=moved)
-    extra = torch.zeros(len(seeds), count, config.backbone.cond_channels, *shape[1:], device=_device(system))
-    if video is None:
-        return Start(together(grid, count), noise, None, extra if config.backbone.cond_channels else None)
-    video = video.expand(len(seeds), -1, -1, -1, -1)
-    if order.use == "larger":
-        return Start(together(grid, count), noise, None, system.encode(resized(video, size)))
-    if order.use == "anew":
-        return _anew(system, order, grid, video, noise)
-    latents, known = _known(system, order.use, video, count)
-    if config.hint:
-        noise = Hinted(noise, latents[:, 0], config.hint)
-    if config.backbone.cond_channels:
-        return Start(together(grid, count), noise, None, shown_beside(latents, count))
-    return Start(together(grid, count, known=known), noise, latents)
+    def generate(self, request: ClipRequest, *, noise: Noise | None = None) -> Iterator[ClipStep]:
+        """Sample clips step by step. `noise` is drawn from the request's seed unless it is given.
 
+        UserErrors as of `check`, and of the conditioning's `start`.
+        """
+        self.check(request)
+        settings, shape = self.settings(request), self.latent_shape(request)
+        seeds = tuple(request.seed + row for row in range(shape[0]))
+        noise = noise or KeyedNoise(seeds, shape[2:], self.device)
+        sigmas = spaced_sigmas(request.spacing, settings.steps, shift_by=settings.shift)
+        canvas = Canvas(shape, settings.size, sigmas, noise, self.device)
+        start = request.conditioning.start(self, canvas)
+        plan = guided(start.plan, conditions(settings.guidance, rescale=request.rescale))
+        text, *rest = (self.text_encoder(*inputs) for inputs in self.text_inputs(request))
+        velocity = self._tiled(request.area) if request.area else self.velocity
+        negative = rest[0] if rest else None
+        predictor: Predictor = ClipPredictor(velocity, text, negative, settings.embedded_guidance, start.cond)
+        if request.window:
+            predictor = WindowedPredictor(predictor, request.window, request.window // 2)
+        state, update = begin(plan, start.noise, start.given), UPDATES[request.solver]
+        for index in run(plan, state, predictor, start.noise, update=update):
+            denoised = state.x.clone()
+            for slot, (v, _) in state.last_step.items():
+                denoised[:, slot] -= plan.sigmas[plan.levels[index + 1][slot]] * v
+            yield ClipStep(index + 1, len(plan.rows), state.x, denoised)
 
-def _tiled(system: Any, area: tuple[int, int]) -> Velocity:
-    """The system's velocity, tile by tile; neighbours share a quarter, in whole tokens, but one at least."""
-    _, p, q = system.config.backbone.patch
-    counts = [side // unit for side, unit in zip(area, token(system), strict=True)]
-    shared = [min(-(-n // 4), n - 1) for n in counts]
-    return TiledVelocity(system.velocity, (counts[0] * p, counts[1] * q), (shared[0] * p, shared[1] * q))
+    def _tiled(self, area: tuple[int, int]) -> Velocity:
+        """The velocity, tile by tile; neighbours share a quarter, in whole tokens, but one at least."""
+        _, p, q = self.config.backbone.patch
+        counts = [side // unit for side, unit in zip(area, self.token_size, strict=True)]
+        shared = [min(-(-n // 4), n - 1) for n in counts]
+        return TiledVelocity(self.velocity, (counts[0] * p, counts[1] * q), (shared[0] * p, shared[1] * q))
 
+    def decode(
+        self, request: ClipRequest, latents: Tensor, *, tiling: Tiling | None = None
+    ) -> Iterator[Tensor]:
+        """The frames of sampled latents in [-1, 1], `(b, some, 3, h, w)`, tile by tile or all at once."""
+        cut = request.conditioning.discard_frames(self.config)
+        frames = cut + self.settings(request).frames
+        if tiling:
+            pieces = stream_decode(self.codec, latents, tiling, frames=frames)
+        else:
+            pieces = iter([self.codec.decode(latents, frames)])
+        for piece in pieces:
+            yield piece[:, cut:].clamp(-1, 1)
+            cut = max(0, cut - piece.shape[1])
 
-def lead(system: Any, video: Tensor | None) -> int:
-    """Frames before the clip that are dreamt and cut off: none where it does not begin with a picture."""
-    return 0 if video is None else system.config.lead
+    @torch.inference_mode()
+    def sample_video(self, request: ClipRequest) -> Tensor:
+        """The clips of a request in [-1, 1], `(b, t, 3, h, w)`."""
+        *_, last = self.generate(request)
+        return torch.cat(list(self.decode(request, last.latents)), dim=1)
 
-
-def shown_beside(latents: Tensor, count: int) -> Tensor:
-    """The first latents `(b, k, c, h, w)` of `count`, zeros after them, and where they are as one channel
-    more: `(b, count, c + 1, h, w)`."""
-    b, k, c, h, w = latents.shape
-    extra = latents.new_zeros(b, count, c + 1, h, w)
-    extra[:, :k, :c], extra[:, :k, c] = latents, 1.0
-    return extra
-
-
-def _known(system: Any, use: Use, video: Tensor, count: int) -> tuple[Tensor, list[int]]:
-    """Latents of what is known, and which of the clip's latents they are."""
-    if use == "first":
-        return system.encode(video[:, :1]), [0]
-    if use == "before":
-        latents = system.encode(video)
-        if latents.shape[1] >= count:
-            raise UserError(
-                f"the given video fills all {count} latent frames: ask for more frames than it has"
-            )
-        return latents, list(range(latents.shape[1]))
-    if count < 3 or video.shape[1] < 2:
-        raise UserError("first and last frame need a given video of two frames and a clip of three latents")
-    still = video[:, -1:].expand(-1, system.codec.stride[0] + 1, -1, -1, -1)
-    return torch.cat([system.encode(video[:, :1]), system.encode(still)[:, -1:]], dim=1), [0, count - 1]
-
-
-def _anew(system: Any, order: ClipRequest, grid: list[float], video: Tensor, noise: Noise) -> Start:
-    """Begin with the given video, as noisy as `strength` says."""
-    if not 0 < order.strength <= 1:
-        raise UserError(f"the strength lies above 0 and up to 1, got {order.strength}")
-    rising = list(reversed(grid))
-    level = min(range(1, len(rising)), key=lambda k: abs(rising[k] - order.strength))
-    latents = system.encode(video)
-    eps = torch.stack([noise(frame, 0) for frame in range(latents.shape[1])], dim=1)
-    plan = together(grid, latents.shape[1], begin=level)
-    mixed = (1 - rising[level]) * latents + rising[level] * eps
-    return Start(plan, noise, mixed[:, : sum(plan.given)])
-
-
-def frames_of(
-    system: Any,
-    order: ClipRequest,
-    latents: Tensor,
-    *,
-    video: Tensor | None = None,
-    tiling: Tiling | None = None,
-) -> Iterator[Tensor]:
-    """The frames of a finished clip in [-1, 1], `(b, some, 3, h, w)`, tile by tile or all at once.
-
-    `video` is what `unfold` was given.
-    """
-    cut = lead(system, video)
-    frames = cut + extent(system, order, video)[0]
-    pieces = (
-        stream_decode(system.codec, latents, tiling, frames=frames)
-        if tiling
-        else iter([system.codec.decode(latents, frames)])
-    )
-    for piece in pieces:
-        yield piece[:, cut:].clamp(-1, 1)
-        cut = max(0, cut - piece.shape[1])
-
-
-@torch.inference_mode()
-def film(system: Any, order: ClipRequest, video: Tensor | None = None) -> Tensor:
-    """The clips of an order in [-1, 1], `(b, t, 3, h, w)`."""
-    *_, last = unfold(system, order, video)
-    return torch.cat(list(frames_of(system, order, last.latents, video=video)), dim=1)
-
-
-def _device(system: Any) -> torch.device:
-    return next(system.parameters()).device
+    def sample(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        frames: int | None = None,
+        seed: int = 0,
+        request: ClipRequest | None = None,
+    ) -> Tensor:
+        """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; a `request` says all but the prompts."""
+        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        request = replace(request or ClipRequest(frames=frames, seed=seed), prompts=prompts)
+        video = (self.sample_video(request) + 1) * 127.5
+        return rearrange(video, "b t c h w -> b t h w c").round().byte()

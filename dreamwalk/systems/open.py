@@ -63,14 +63,24 @@ def locate(name: str | Path) -> Path:
         return path
     if text in shipped():
         return PRETRAINED / f"{text}.safetensors"
-    close = difflib.get_close_matches(text, shipped(), n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'?" if close else f"shipped are: {', '.join(shipped()) or 'none'}"
-    raise UserError(f"there are no weights called '{text}', and no such file or folder; {hint}")
+    raise _no_weights(text, shipped(), f"shipped are {', '.join(shipped()) or 'none'}")
 
 
-def known(name: str | Path) -> bool:
-    """Whether a name means weights: shipped ones, a file or a folder that is there, or some on the hub."""
-    return str(name).startswith("hf://") or Path(name).exists() or str(name) in shipped()
+def _no_weights(name: str, choices: list[str], listed: str) -> UserError:
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return UserError(f"there are no weights called '{name}', and no such file or folder: {hint}{listed}")
+
+
+def require_generative(name: str, verb: str, *more: str) -> type[System]:
+    """The class of a system that generates something to see; UserError, with what ships, for another name."""
+    names = [*more, *(each for each in shipped() if kind_of(each).generates)]
+    listed = f"to {verb} there are {', '.join(names)}"
+    if not (name.startswith("hf://") or Path(name).exists() or name in shipped()):
+        raise _no_weights(name, names, listed)
+    if not (kind := kind_of(name)).generates:
+        raise UserError(f"'{name}' is of the system {kind.name}, which dreams nothing to look at: {listed}")
+    return kind
 
 
 def kind_of(name: str | Path) -> type[System]:
@@ -91,7 +101,9 @@ def load(name: str | Path) -> System:
     return made
 
 
-def dream(system: Any = "nextframe.doom", seed: int | None = None, render_mode: str | None = None) -> Dream:
+def dream(
+    system: System | Path | str = "nextframe.doom", seed: int | None = None, render_mode: str | None = None
+) -> Dream:
     """A dream for `gymnasium.make("dreamwalk/Dream-v0", system=...)`: of a name, or of what `load` gave."""
     made = load(system) if isinstance(system, str | Path) else system
     if not isinstance(made, Interactive):
@@ -189,14 +201,14 @@ def _require_memory(system: System, source: str) -> None:
         )
 
 
-def load_examiner(name: str) -> Inverse | None:
+def load_inverse(name: str) -> Inverse | None:
     """The inverse-dynamics model called `name`, None for an empty name; UserError for another system."""
     if not name:
         return None
-    examiner = load(name)
-    if not isinstance(examiner, Inverse):
-        raise UserError(f"'{name}' is of the system {examiner.name}: an examiner is of the system inverse")
-    return examiner
+    inverse = load(name)
+    if not isinstance(inverse, Inverse):
+        raise UserError(f"'{name}' is of the system {inverse.name}: actions are read by one of inverse")
+    return inverse
 
 
 def load_codec(system: System, name: str | Path) -> None:

@@ -1,8 +1,8 @@
-"""A small clip made larger in pixels, and small clips to learn from.
+"""Inputs of an upsampler: clips resized in pixels, and degraded clips to train on.
 
-What Movie Gen's upsampler is shown (arXiv 2410.13720, section 3.1.5): a clip, bilinearly made as large as
-the one that is to come. To train it, clips are made small first. The paper degrades them as Real-ESRGAN does
-(arXiv 2107.10833), in two rounds; here blur, shrinking and noise come once, and are mild.
+Movie Gen's upsampler (arXiv 2410.13720, section 3.1.5) is conditioned on the small clip, bilinearly resized
+to the size of the output. For training, the paper degrades clips as Real-ESRGAN does (arXiv 2107.10833), in
+two rounds; here blur, downscaling and noise come once, and are mild.
 """
 
 from __future__ import annotations
@@ -24,14 +24,11 @@ def resized(video: Tensor, size: tuple[int, int]) -> Tensor:
     return made.unflatten(0, video.shape[:2])
 
 
-def degraded(video: Tensor, generator: KeyedGenerator, *, enlarges: int) -> Tensor:
-    """Clips from which uint8 `video` `(b, t, 3, h, w)` is to be made again, uint8 of its size by `enlarges`.
-
-    Each is as blurred and as noisy as chance says.
-    """
+def degraded(video: Tensor, generator: KeyedGenerator, *, factor: int) -> Tensor:
+    """uint8 `video` `(b, t, 3, h, w)` at 1 / `factor` of its height and width, with random blur and noise."""
     exact = video.float()
     blurred = torch.nn.functional.avg_pool2d(exact.flatten(0, 1), 3, 1, 1, count_include_pad=False)
     soft = torch.lerp(exact, blurred.unflatten(0, video.shape[:2]), expand_like(generator.uniform(1), exact))
-    small = resized(soft, (video.shape[-2] // enlarges, video.shape[-1] // enlarges))
+    small = resized(soft, (video.shape[-2] // factor, video.shape[-1] // factor))
     noise = NOISE * expand_like(generator.uniform(1), small) * generator.normal(*small.shape[1:])
     return (small + noise).round().clamp(0, 255).byte()

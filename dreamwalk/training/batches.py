@@ -35,7 +35,7 @@ def check_latents(data: Latents, system: System) -> None:
         raise UserError(
             f"'{data.path}' holds latents, and the system {system.name} trains on clips: collect clips"
         )
-    if system.config.enlarges > 1:
+    if system.config.upscale > 1:
         raise UserError(f"'{data.path}' holds latents, and an upsampler learns from pixels: collect clips")
     if data.codec != fingerprint(system.codec):
         raise UserError(

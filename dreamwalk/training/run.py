@@ -162,7 +162,7 @@ def forcing_doom() -> Run:
 def moviegen_moment() -> Run:
     """The first stage of the shipped clips: two latents, of which the first is mostly given, so that a word
     like "left" is most of what is to be known. An hour on two CPU cores; needs `autoencode.clips`."""
-    system = replace(moviegen.doom(), training_shift=10.0, pictured=0.8)
+    system = replace(moviegen.doom(), training_shift=10.0, image_prob=0.8)
     run = Run("moviegen.moment", system, codec="runs/autoencode.clips", frames=3, batch=32, steps=3000)
     optim = replace(MUON, decay=0.1)
     return replace(run, optim=optim, ema=0.995, save_every=100, preview_every=10_000)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError
+from dreamwalk.layers.quantize import row_scale
 
 SCALE = ":scale"
 SMALLEST = 4096
@@ -25,9 +26,10 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.ndim < 2 or tensor.numel() < SMALLEST or not tensor.is_floating_point():
             packed[name] = tensor
             continue
-        rows = tensor.float().flatten(1)
-        scale = (rows.abs().amax(1) / 127).clamp(min=1e-12)
-        packed[name] = (rows / scale[:, None]).round().to(torch.int8).reshape(tensor.shape)
+        scale = row_scale(tensor, 127)
+        packed[name] = (
+            (tensor.float().flatten(1) / scale[:, None]).round().to(torch.int8).reshape(tensor.shape)
+        )
         packed[name + SCALE] = scale
     return packed
 

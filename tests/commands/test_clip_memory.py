@@ -12,20 +12,22 @@ from torch import Tensor
 from dreamwalk.cli import main
 from dreamwalk.commands import clip_memory as room
 from dreamwalk.commands.clip_memory import placed, require_room, shortage_told
-from dreamwalk.commands.sample_clip import SampleClip, ordered
-from dreamwalk.conditions.hunyuan import HunyuanTextConfig, HunyuanTextEncoder
+from dreamwalk.commands.sample import SampleClip
+from dreamwalk.conditions.byte_encoder import ByteEncoder
+from dreamwalk.conditions.frozen import FrozenTextEncoder
+from dreamwalk.conditions.hunyuan import HunyuanTextConfig
 from dreamwalk.device import budget
 from dreamwalk.device.budget import MemoryPlan
 from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.systems import moviegen
-from dreamwalk.systems.clip_generator import film
+from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
 from dreamwalk.systems.open import load, load_mmap, meta_system
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
 CPU = torch.device("cpu")
-ASKED = SampleClip(Path("o.mp4"), prompt="walk ahead", steps=1)
+ASKED = SampleClip(Path("o.mp4"), ClipRequest(("walk ahead",), steps=1), prompt="walk ahead")
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +132,12 @@ def test_a_clip_without_room_is_refused_and_nothing_loaded(
 
 @pytest.mark.parametrize("offload", ["none", "blocks", "blocks8"])
 def test_blocks_that_visit_dream_the_same(saved: Path, offload: room.Offloading) -> None:
-    expected = film(load(saved), *ordered(ASKED, load(saved)))
+    expected = load(saved).sample_video(ASKED.request)
     system = placed(replace(ASKED, offload=offload), load_mmap(saved), CPU)
     files.align_(system)
     there = sum(p.numel() for p in system.blocks.parameters())
     assert (there == 0) == (offload != "none")
-    dreamt = film(system, *ordered(ASKED, system))
+    dreamt = system.sample_video(ASKED.request)
     if offload == "blocks8":
         assert 0 < (dreamt - expected).square().mean() < 0.01 * expected.square().mean()
     else:
@@ -153,10 +155,10 @@ def test_blocks_that_visit_dream_the_same(saved: Path, offload: room.Offloading)
 def test_memory_that_runs_out_is_one_sentence(
     saved: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails(system: Moviegen, texts: list[str], pictures: Tensor | None) -> None:
+    def fails(encoder: ByteEncoder, texts: list[str], images: Tensor | None) -> None:
         raise error
 
-    monkeypatch.setattr(Moviegen, "read", fails)
+    monkeypatch.setattr(ByteEncoder, "forward", fails)
     with pytest.raises(SystemExit) as stop:
         main(["sample", str(saved), "--prompt", "walk", "--device", "cpu", "--out", "o.mp4", "--tile", "64"])
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -184,39 +186,39 @@ class Counted:
     def check(self, text: str) -> None:
         pass
 
-    def encode(self, texts: list[str], pictures: Tensor | None) -> TextEmbedding:
+    def encode(self, texts: list[str], images: Tensor | None) -> TextEmbedding:
         return TextEmbedding(torch.full((len(texts), 2, 16), float(len(texts[0]))), None, None)
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[HunyuanTextEncoder]:
-    monkeypatch.setattr("dreamwalk.conditions.hunyuan.hunyuan", lambda source, every, device: Counted())
+def encoder(monkeypatch: pytest.MonkeyPatch) -> Iterator[FrozenTextEncoder]:
+    monkeypatch.setattr(HunyuanTextConfig, "open", lambda config, device: Counted())
     Counted.opened = 0
-    yield HunyuanTextEncoder(HunyuanTextConfig("encoders"))
+    yield HunyuanTextConfig("encoders").build()
 
 
 @pytest.mark.parametrize(("guidance", "read"), [(1.0, ["walk ahead"]), (4.0, ["walk ahead", "ugly"])])
 def test_published_encoders_read_once_and_are_closed(
-    reader: HunyuanTextEncoder, guidance: float, read: list[str]
+    encoder: FrozenTextEncoder, guidance: float, read: list[str]
 ) -> None:
     system = Moviegen(moviegen.tiny())
-    system.letters = reader
-    asked = replace(ASKED, negative="ugly", guidance=guidance, offload="blocks")
+    system.text_encoder = encoder
+    request = replace(ASKED.request, negative="ugly", guidance=guidance)
+    asked = replace(ASKED, request=request, offload="blocks")
     system = placed(asked, system, CPU)
-    assert "encoder" not in vars(reader)
-    film(system, *ordered(asked, system))
-    assert Counted.opened == 1 and "encoder" not in vars(reader)
-    assert [float(reader([text]).tokens[0, 0, 0]) for text in read] == [len(text) for text in read]
-    assert reader(["another text"]).tokens.shape == (1, 2, 16) and Counted.opened == 2
+    assert "model" not in vars(encoder)
+    system.sample_video(request)
+    assert Counted.opened == 1 and "model" not in vars(encoder)
+    assert [float(encoder([text]).tokens[0, 0, 0]) for text in read] == [len(text) for text in read]
+    assert encoder(["another text"]).tokens.shape == (1, 2, 16) and Counted.opened == 2
 
 
 def test_encoders_weigh_what_their_files_do(tmp_path: Path) -> None:
-    assert HunyuanTextEncoder(HunyuanTextConfig("hf://owner/name")).nbytes == 0
+    assert HunyuanTextConfig("hf://owner/name").build().nbytes == 0
     for folder, size in (("text_encoder", 500), ("text_encoder_2", 70), ("vae", 9)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "model.safetensors").write_bytes(bytes(size))
-    reader = HunyuanTextEncoder(HunyuanTextConfig(str(tmp_path)))
-    assert reader.nbytes == 570
+    assert HunyuanTextConfig(str(tmp_path)).build().nbytes == 570
 
 
 def test_an_outline_is_what_is_opened(saved: Path) -> None:
@@ -234,7 +236,7 @@ def test_what_is_opened_is_whole_and_the_same_to_the_last_bit(saved: Path) -> No
     system = load(saved)
     assert not any(tensor.is_meta for tensor in (*system.parameters(), *system.buffers()))
     assert [p.requires_grad for p in system.parameters()] == [p.requires_grad for p in filled.parameters()]
-    assert torch.equal(film(system, *ordered(ASKED, system)), film(filled.eval(), *ordered(ASKED, filled)))
+    assert torch.equal(system.sample_video(ASKED.request), filled.eval().sample_video(ASKED.request))
     for p in load_mmap(saved).parameters():
         p.data += 1
     assert all(map(torch.equal, load(saved).parameters(), filled.parameters()))

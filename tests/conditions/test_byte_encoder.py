@@ -7,7 +7,7 @@ from dreamwalk.conditions.byte_encoder import END, NO_WORD, ByteEncoder, ByteEnc
 @pytest.fixture(scope="module")
 def letters() -> ByteEncoder:
     torch.manual_seed(0)
-    return ByteEncoder(ByteEncoderConfig(width=32, heads=2, longest=40, pooled=6)).double()
+    return ByteEncoder(ByteEncoderConfig(width=32, heads=2, max_length=40, pooled_dim=6)).double()
 
 
 def test_symbols_and_their_words() -> None:
@@ -55,7 +55,7 @@ def test_it_learns_to_tell_texts_apart() -> None:
     texts = ["left", "right", "left left", "", "go left at the wall"]
     torch.manual_seed(1)
     wanted = torch.randn(len(texts), 6)
-    model = ByteEncoder(ByteEncoderConfig(width=16, depth=1, heads=2, pooled=6))
+    model = ByteEncoder(ByteEncoderConfig(width=16, depth=1, heads=2, pooled_dim=6))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(25):
         loss = (model(texts).pooled - wanted).square().mean()

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamwalk.conditions.embedding_cache import CachedTextEncoder
-from dreamwalk.conditions.text_encoders import Widths, padded
+from dreamwalk.conditions.embedding_cache import CachedTextModel
+from dreamwalk.conditions.pretrained import EmbeddingDims, padded
 from dreamwalk.layers.text import TextEmbedding
 
 
 class Counting:
     """A token for every letter, which says the letter; `seen` is what it was asked."""
 
-    widths = Widths(3, 2)
+    dims = EmbeddingDims(3, 2)
 
     def __init__(self, name: str = "letters", *, pooled: bool = True) -> None:
         self.name, self.pooled, self.seen = name, pooled, []
@@ -22,7 +22,7 @@ class Counting:
     def describe(self) -> str:
         return self.name
 
-    def encode(self, texts: Sequence[str]) -> TextEmbedding:
+    def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
         self.seen += texts
         states = [torch.tensor([[ord(x), len(text), 0.1] for x in text]).reshape(-1, 3) for text in texts]
         return padded(states, [state.sum(0)[:2] / 3 for state in states] if self.pooled else None)
@@ -38,24 +38,24 @@ def same(first: TextEmbedding, second: TextEmbedding) -> bool:
 @pytest.mark.parametrize("pooled", [True, False])
 def test_a_text_is_read_once(tmp_path: Path, pooled: bool) -> None:
     encoder = Counting(pooled=pooled)
-    remembered = CachedTextEncoder(encoder, tmp_path, dtype=torch.float32)
+    remembered = CachedTextModel(encoder, tmp_path, dtype=torch.float32)
     texts = ["walk", "", "turn left", "walk"]
     first = remembered.encode(texts)
     assert same(first, Counting(pooled=pooled).encode(texts))
     assert encoder.seen == ["walk", "", "turn left"]
-    again = CachedTextEncoder(encoder, tmp_path, dtype=torch.float32)
+    again = CachedTextModel(encoder, tmp_path, dtype=torch.float32)
     assert same(again.encode(texts), first)
     assert again.encode(["walk"]).mask is None
     assert encoder.seen == ["walk", "", "turn left"]
     assert again.encode(["walk", "go"]).tokens.shape == (2, 4, 3)
     assert encoder.seen[3:] == ["go"]
-    assert again.widths == Widths(3, 2)
+    assert again.dims == EmbeddingDims(3, 2)
 
 
 def test_what_is_kept_rounded_is_given_rounded(tmp_path: Path) -> None:
     """Without padding, and the same the first time as later."""
     encoder = Counting()
-    remembered = CachedTextEncoder(encoder, tmp_path)
+    remembered = CachedTextModel(encoder, tmp_path)
     first = remembered.encode(["a", "longer"])
     assert first.tokens.dtype == torch.bfloat16
     assert same(first, remembered.encode(["a", "longer"]))
@@ -65,17 +65,17 @@ def test_what_is_kept_rounded_is_given_rounded(tmp_path: Path) -> None:
 
 
 def test_other_encoders_and_other_dtypes_are_other_files(tmp_path: Path) -> None:
-    first = CachedTextEncoder(Counting(), tmp_path)
+    first = CachedTextModel(Counting(), tmp_path)
     assert first.path("walk") != first.path("walk ")
-    assert first.path("walk") != CachedTextEncoder(Counting("other"), tmp_path).path("walk")
-    assert first.path("walk") != CachedTextEncoder(Counting(), tmp_path, dtype=torch.float16).path("walk")
-    assert first.path("walk") == CachedTextEncoder(Counting(), tmp_path).path("walk")
+    assert first.path("walk") != CachedTextModel(Counting("other"), tmp_path).path("walk")
+    assert first.path("walk") != CachedTextModel(Counting(), tmp_path, dtype=torch.float16).path("walk")
+    assert first.path("walk") == CachedTextModel(Counting(), tmp_path).path("walk")
 
 
 def test_several_may_write_at_once(tmp_path: Path) -> None:
     texts = [str(k) for k in range(8)]
     with ThreadPoolExecutor(6) as pool:
-        made = list(pool.map(lambda _: CachedTextEncoder(Counting(), tmp_path).encode(texts), range(6)))
+        made = list(pool.map(lambda _: CachedTextModel(Counting(), tmp_path).encode(texts), range(6)))
     assert all(same(words, made[0]) for words in made)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 8
@@ -83,7 +83,7 @@ def test_several_may_write_at_once(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    remembered = CachedTextEncoder(Counting(), tmp_path)
+    remembered = CachedTextModel(Counting(), tmp_path)
     remembered.encode(["walk"])
     path = remembered.path("walk")
     path.write_bytes(path.read_bytes()[:-4])

@@ -13,8 +13,8 @@ from PIL import Image
 from tiny_llava import opened, write_llava
 from torch import Tensor
 
-from dreamwalk.conditions.hunyuan import PICTURE_CROP, PICTURE_TEMPLATE, HunyuanTextConfig, hunyuan
-from dreamwalk.conditions.text_encoders import Widths
+from dreamwalk.conditions.hunyuan import IMAGE_CROP, IMAGE_TEMPLATE, HunyuanTextConfig
+from dreamwalk.conditions.pretrained import EmbeddingDims
 from dreamwalk.layers.text import TextEmbedding
 
 TEXTS = ["the video", "a camera and the objects of the video, light and space"]
@@ -31,14 +31,16 @@ def pictures() -> Tensor:
 
 
 def read(folder: Path, texts: list[str], pictures: Tensor | None, *, every: int = 4) -> TextEmbedding:
-    return hunyuan(str(folder), every=every, dtype=torch.float32).encode(texts, pictures)
+    return (
+        HunyuanTextConfig(str(folder), every).open(torch.device("cpu"), torch.float32).encode(texts, pictures)
+    )
 
 
 def theirs(folder: Path, texts: list[str], pictures: Tensor, *, every: int) -> tuple[Tensor, Tensor, Tensor]:
     from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video_image2video as module
 
     template, pipeline = module.DEFAULT_PROMPT_TEMPLATE, module.HunyuanVideoImageToVideoPipeline
-    assert (template["template"], template["crop_start"]) == (PICTURE_TEMPLATE, PICTURE_CROP)
+    assert (template["template"], template["crop_start"]) == (IMAGE_TEMPLATE, IMAGE_CROP)
     parts: Any = SimpleNamespace(**opened(folder))
     images = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
     at = {"device": torch.device("cpu")}
@@ -57,8 +59,8 @@ def test_it_is_what_the_pipeline_gives(folder: Path, pictures: Tensor, every: in
     assert words.mask is not None and words.mask.sum(1).tolist() == mask.sum(1).tolist() == lengths
     assert (words.tokens[words.mask] - states[mask]).abs().max() <= 1e-4 and states[mask].std() > 0.5
     torch.testing.assert_close(words.pooled, pooled)
-    assert hunyuan(str(folder), every=every).widths == Widths(12, 8)
-    assert words.tokens.shape[1] <= HunyuanTextConfig("", every).longest
+    assert HunyuanTextConfig(str(folder), every).open(torch.device("cpu")).dims == EmbeddingDims(12, 8)
+    assert words.tokens.shape[1] <= HunyuanTextConfig("", every).max_length
 
 
 @pytest.mark.parametrize("count", [0, 250, 251, 252, 253, 400])

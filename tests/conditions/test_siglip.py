@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_kinds import opened, write_kinds
 from torch import Tensor
 
-from dreamwalk.conditions.hunyuan15 import hunyuan15
-from dreamwalk.conditions.siglip import PictureEncoder
+from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig
+from dreamwalk.conditions.siglip import SiglipModel
 
 TEXTS = ["the video", 'a camera and "the light", space']
 
@@ -29,7 +29,7 @@ def pictures() -> Tensor:
 
 
 def seen(folder: Path, pictures: Tensor | None, *, every: int = 1) -> Tensor:
-    return PictureEncoder(str(folder), every=every, dtype=torch.float32).encode(pictures).tokens
+    return SiglipModel(str(folder), interleave=every, dtype=torch.float32).encode(pictures).tokens
 
 
 def theirs(folder: Path, pictures: Tensor) -> Tensor:
@@ -57,14 +57,14 @@ def test_it_is_what_the_pipeline_gives(folder: Path, pictures: Tensor, every: in
 
 def test_it_stands_beside_words_and_letters(folder: Path, pictures: Tensor) -> None:
     """One picture for all texts, or one for each."""
-    three = hunyuan15(str(folder), every=1, dtype=torch.float32)
-    assert three.describe()["picture"]["encoder"] == "SigLIP"
+    three = Hunyuan15TextConfig(str(folder), 1).open(torch.device("cpu"), torch.float32)
+    assert three.describe()[-1]["encoder"] == "SigLIP"
     one, each = (three.encode(TEXTS, given).others for given in (pictures[:1], pictures))
     alone = seen(folder, pictures)
     torch.testing.assert_close(each[1].tokens, alone)
     torch.testing.assert_close(one[1].tokens, alone[:1].expand(2, -1, -1))
     assert one[0].present.sum(1).tolist()[0] == 0 and torch.equal(one[0].tokens, each[0].tokens)
-    assert len(hunyuan15(str(folder)).encode(TEXTS, pictures).others) == 1
+    assert len(Hunyuan15TextConfig(str(folder)).open(torch.device("cpu")).encode(TEXTS, pictures).others) == 1
 
 
 def test_names_of_an_older_file(folder: Path, pictures: Tensor, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_names_of_an_older_file(folder: Path, pictures: Tensor, tmp_path: Path) 
 
 def test_what_cannot_be_seen_is_said(folder: Path, pictures: Tensor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a picture is looked at beside the words: give it one"):
-        hunyuan15(str(folder), every=1).encode(TEXTS)
+        Hunyuan15TextConfig(str(folder), 1).open(torch.device("cpu")).encode(TEXTS)
     for part, name in (("feature_extractor", "feature extractor"), ("image_encoder", "image encoder")):
         bare = Path(shutil.copytree(folder, tmp_path / part))
         shutil.rmtree(bare / part)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dreamwalk.data.captions import caption, motions, phases, vocabulary
-from dreamwalk.evaluation.prompt_adherence import facts
+from dreamwalk.evaluation.prompt_adherence import caption_facts
 from dreamwalk.worlds.doom import pose_matrix
 from dreamwalk.worlds.levels import home, level_named
 
@@ -44,9 +44,9 @@ def test_every_motion_has_its_name(step: tuple[float, float, float], motion: str
 
 
 def test_phases_follow_one_another_and_cover_all() -> None:
-    told = phases(walk([(8, 0, 0)] * 12 + [(8, 0, 6)] + [(8, 0, 0)] * 5 + [(0, 0, -8)] * 14))
-    assert [phase.motion for phase in told] == ["ahead", "turn right"]
-    assert told[0].start == 0 and told[-1].stop == 32 and told[0].stop == told[1].start
+    facts = phases(walk([(8, 0, 0)] * 12 + [(8, 0, 6)] + [(8, 0, 0)] * 5 + [(0, 0, -8)] * 14))
+    assert [phase.motion for phase in facts] == ["ahead", "turn right"]
+    assert facts[0].start == 0 and facts[-1].stop == 32 and facts[0].stop == facts[1].start
 
 
 def test_a_caption_names_motion_room_and_what_comes_into_view() -> None:
@@ -93,7 +93,7 @@ def test_the_vocabulary_has_every_word_of_the_captions_and_few_others(name: str)
 
 
 def test_facts_are_those_of_the_caption() -> None:
-    told = facts(home(), walk([(6, 0, 0)] * 12 + [(0, 0, 8)] * 20))
-    assert (told.turn, told.room, told.walks) == (1, "green marble", None)
-    assert facts(home(), walk([(0, 0, -8)] * 20)).walks is False
-    assert facts(home(), walk([(2, 0, 0)] * 10 + [(6, 0, 0)] * 20)).walks is True
+    facts = caption_facts(home(), walk([(6, 0, 0)] * 12 + [(0, 0, 8)] * 20))
+    assert (facts.turn, facts.room, facts.walks) == (1, "green marble", None)
+    assert caption_facts(home(), walk([(0, 0, -8)] * 20)).walks is False
+    assert caption_facts(home(), walk([(2, 0, 0)] * 10 + [(6, 0, 0)] * 20)).walks is True

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from dreamwalk.commands.collect import run_collect
+from dreamwalk.commands.collect import collect
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.videos import VideoFolder
 from dreamwalk.data.vpt import SCHEMA
@@ -168,7 +168,7 @@ def test_one_bad_file_is_left_out_and_named(folder: Path, why: str, said: str) -
 
 def test_what_is_not_used_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "notes.docx").write_text("?")
-    run_collect(["videos", "--out", str(folder / "out"), "--folder", str(folder), "--clip-frames", "8"])
+    collect(["videos", "--out", str(folder / "out"), "--folder", str(folder), "--clip-frames", "8"])
     told = capsys.readouterr().out
     assert "2 videos, 45 frames at 20 a second: 5 clips" in told
     assert "buttons: jump; axes: yaw (up to 24)" in told
@@ -247,15 +247,15 @@ def test_vpt_recordings_are_taken(tmp_path: Path) -> None:
 def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     flags = ["--out", out, "--folder", str(folder), "--clip-frames", "5", "--size", "24", "32"]
-    run_collect(["videos", *flags])
+    collect(["videos", *flags])
     assert "45 frames in 9 clips" in capsys.readouterr().out
-    run_collect(["--check", out])
+    collect(["--check", out])
     assert "all is well: 45 frames in 9 clips" in capsys.readouterr().out
     (tmp_path / "out" / "000000.tar").write_bytes(b"")
     with pytest.raises(ValueError, match="1 broken files"):
-        run_collect(["--check", out])
+        collect(["--check", out])
     with pytest.raises(ValueError, match="say what to collect"):
-        run_collect(["minecraft"])
+        collect(["minecraft"])
 
 
 def test_what_does_not_fit_is_letterboxed_stretched_or_cut() -> None:

@@ -12,9 +12,14 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.control import Columns, read_back
-from dreamwalk.evaluation.examine import Evaluate, examine
 from dreamwalk.evaluation.fidelity import psnr, roll_out, sharpness, ssim
-from dreamwalk.evaluation.prompt_adherence import Readers, RoomReader, held_out, readers
+from dreamwalk.evaluation.prompt_adherence import (
+    ClipClassifiers,
+    RoomClassifier,
+    draw_windows,
+    fit_classifiers,
+)
+from dreamwalk.evaluation.walks import EvaluateWalks, evaluate_walks
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import Autoencode
@@ -82,25 +87,29 @@ def test_a_rollout_does_not_depend_on_its_batches(system: NextFrame, clips: list
 def test_turning_is_read_back(clips: list[Clip]) -> None:
     """Trained on the toy's real turns, the examiner reads them; from the film backwards, the opposite."""
     torch.manual_seed(0)
-    examiner = Inverse(InverseConfig(buttons=5, axes=2, width=8))
-    optimizer = torch.optim.AdamW(examiner.parameters(), lr=3e-3)
+    inverse = Inverse(InverseConfig(buttons=5, axes=2, width=8))
+    optimizer = torch.optim.AdamW(inverse.parameters(), lr=3e-3)
     clip = batch(clips)
     for step in range(120):
-        loss = examiner.loss(clip, KeyedGenerator([(0, step)]))["loss"]
+        loss = inverse.loss(clip, KeyedGenerator([(0, step)]))["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    told = read_back(examiner, clip.video[:, 1:], clip.video[:, :1], clip.actions[:, 1:], schema=DOOM_ACTIONS)
-    assert told.yaw_sign > 0.9
+    control = read_back(
+        inverse, clip.video[:, 1:], clip.video[:, :1], clip.actions[:, 1:], schema=DOOM_ACTIONS
+    )
+    assert control.yaw_sign > 0.9
     backwards = clip.video.flip(1)
     reversed_ = read_back(
-        examiner, backwards[:, 1:], backwards[:, :1], clip.actions.flip(1)[:, :-1], schema=DOOM_ACTIONS
+        inverse, backwards[:, 1:], backwards[:, :1], clip.actions.flip(1)[:, :-1], schema=DOOM_ACTIONS
     )
     assert reversed_.yaw_sign < 0.3
 
 
 def test_the_examination_writes_its_report(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
-    report = examine(system, Evaluate(str(toy_data), tmp_path, clips=3, frames=8, history=2), name="tiny")
+    report = evaluate_walks(
+        system, EvaluateWalks(str(toy_data), tmp_path, clips=3, frames=8, history=2), name="tiny"
+    )
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert set(report["psnr"]) == {"ceiling (codec)", "dream", "floor (copy last)"}
     assert list(report["psnr"]["dream"]) == ["1", "2", "4", "8"]
@@ -111,38 +120,40 @@ def test_the_examination_writes_its_report(system: NextFrame, toy_data: Path, tm
 def test_the_default_examination_goes_as_far_as_the_walks(
     system: NextFrame, toy_data: Path, tmp_path: Path
 ) -> None:
-    report = examine(system, Evaluate(str(toy_data), tmp_path, clips=2), name="tiny")
+    report = evaluate_walks(system, EvaluateWalks(str(toy_data), tmp_path, clips=2), name="tiny")
     assert (report["walks"], list(report["psnr"]["dream"])) == (2, ["1", "2", "4", "8"])
 
 
 def test_what_cannot_be_examined_is_named(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"longest walk has 12 frames and 68 are needed: .* `--frames`"):
-        examine(system, Evaluate(str(toy_data), tmp_path, frames=64), name="tiny")
+        evaluate_walks(system, EvaluateWalks(str(toy_data), tmp_path, frames=64), name="tiny")
     with pytest.raises(ValueError, match=r"longest walk has 12 frames and 13 are needed: .* `--history`"):
-        examine(system, Evaluate(str(toy_data), tmp_path, history=12), name="tiny")
+        evaluate_walks(system, EvaluateWalks(str(toy_data), tmp_path, history=12), name="tiny")
     other = NextFrame(replace(system.config, actions=3))
     with pytest.raises(UserError, match="has 7 actions and 'tiny' knows 3: give `--data` clips of its own"):
-        examine(other, Evaluate(str(toy_data), tmp_path, clips=3, frames=8, history=2), name="tiny")
-    for asked in (Evaluate(clips=0), Evaluate(frames=0), Evaluate(history=0)):
+        evaluate_walks(
+            other, EvaluateWalks(str(toy_data), tmp_path, clips=3, frames=8, history=2), name="tiny"
+        )
+    for asked in (EvaluateWalks(clips=0), EvaluateWalks(frames=0), EvaluateWalks(history=0)):
         with pytest.raises(UserError, match="are at least 1"):
-            examine(system, asked, name="tiny")
+            evaluate_walks(system, asked, name="tiny")
     codec = Autoencode(autoencode_doom())
     with pytest.raises(ValueError, match="cannot go on frame after frame"):
-        examine(codec, Evaluate(str(toy_data), tmp_path), name="codec")
+        evaluate_walks(codec, EvaluateWalks(str(toy_data), tmp_path), name="codec")
 
 
 def test_clips_that_cannot_be_read_back_are_named(toy_data: Path) -> None:
-    shards, examiner = Shards(toy_data), Inverse(InverseConfig(buttons=5, axes=2, width=8))
+    shards, inverse = Shards(toy_data), Inverse(InverseConfig(buttons=5, axes=2, width=8))
     with pytest.raises(UserError, match="has 12 frames, fewer than the 33 of a dream: use a smaller"):
-        held_out(shards, 2, frames=33)
+        draw_windows(shards, 2, frames=33)
     with pytest.raises(UserError, match=r"no clip of .* is in a room of its level"):
-        readers(shards, Level("nowhere", b""), examiner, clips=2)
+        fit_classifiers(shards, Level("nowhere", b""), inverse, clips=2)
 
 
 def test_control_is_told_by_horizon(system: NextFrame, toy_data: Path, tmp_path: Path) -> None:
-    examiner = Inverse(InverseConfig(buttons=5, axes=2, width=8))
-    asked = Evaluate(str(toy_data), tmp_path, clips=2, frames=8, history=2)
-    report = examine(system, asked, name="tiny", examiner=examiner)
+    inverse = Inverse(InverseConfig(buttons=5, axes=2, width=8))
+    asked = EvaluateWalks(str(toy_data), tmp_path, clips=2, frames=8, history=2)
+    report = evaluate_walks(system, asked, name="tiny", inverse=inverse)
     assert set(report["control"]) == {"dream, 4 frames", "real, 4 frames"}
 
 
@@ -180,10 +191,10 @@ def test_yaw_and_forward_are_found_by_their_names() -> None:
         }
     }
     assert read_back(other, VIDEO, VIDEO[:, :1], actions[None], schema=LOOK) == control
-    readers = Readers(
-        other, RoomReader(["stone"]), Columns.of(ActionSchema(("forward",), ("yaw",), (40.0,))), 0.5
+    classifiers = ClipClassifiers(
+        other, RoomClassifier(["stone"]), Columns.of(ActionSchema(("forward",), ("yaw",), (40.0,))), 0.5
     )
-    degrees, walks = readers.motion(VIDEO)
+    degrees, walks = classifiers.motion(VIDEO)
     assert degrees.item() == pytest.approx(-20 * actions[:, 3].sum().item(), abs=1e-3)
     assert walks.item() == pytest.approx((2 * actions[:, 1] - 1).sigmoid().mean().item(), abs=1e-5)
 
@@ -206,7 +217,9 @@ def test_what_cannot_be_read_back_is_said(
     with pytest.raises(UserError, match="reads 2 buttons and 2 axes, not 1 and 0"):
         read_back(ClipPredictor(still[0], LOOK), VIDEO, VIDEO[:, :1], actions[None], schema=jumps)
     folder = write_clips(Toy(schema=ActionSchema(tuple("abcdefg"))), 2, tmp_path / "data")
-    asked = Evaluate(str(folder), tmp_path / "out", clips=2, frames=8, history=2)
-    report = examine(system, asked, name="tiny", examiner=Inverse(InverseConfig(buttons=5, axes=2, width=8)))
+    asked = EvaluateWalks(str(folder), tmp_path / "out", clips=2, frames=8, history=2)
+    report = evaluate_walks(
+        system, asked, name="tiny", inverse=Inverse(InverseConfig(buttons=5, axes=2, width=8))
+    )
     assert report["control"] == {}
     assert "these data have neither yaw nor forward" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Walks without an end: the same as one large plan, at constant memory; and the films made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,16 +13,18 @@ from toy import Toy, toy_system, with_map
 
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip, batch
-from dreamwalk.commands.sample_walk import Sample, film, plan_of, unfold, walk_of, wander
+from dreamwalk.commands.sample import SampleWalk
 from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.execute import KeyedNoise, Update, euler, execute, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
+from dreamwalk.rollout.strolls import wander
 from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import SCHEDULES, Schedule, attention_group, named_schedule, staircase
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.scheduled import schedule_plan, schedule_preview, scheduled_frames
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.doom import DOOM_ACTIONS
 
@@ -155,17 +157,19 @@ def test_impossible_schedules_are_refused(make: Callable, sentence: str) -> None
 
 
 def test_a_film_has_its_frames(system: Interactive) -> None:
-    asked = Sample(Path("o.mp4"), frames=9, schedule="pyramid", solver="multistep", guide_history=1.5, seed=4)
-    walk = walk_of(asked, system.walkable)  # type: ignore[arg-type]
-    start = system.world().opening({"start": 1}, seed=0)
-    pictures = list(film(system, start, walk, asked, decode=system.codec.decode))
+    flags = {"frames": 9, "schedule": "pyramid", "guide_history": 1.5, "seed": 4, "start": 1}
+    asked = SampleWalk(Path("o.mp4"), solver="multistep", **flags)  # type: ignore[arg-type]
+    walk, world = asked.walk(system.walkable), system.world()  # type: ignore[arg-type]
+    schedule = asked.schedule_for(system, walk)
+
+    def film() -> Iterator[np.ndarray]:
+        return scheduled_frames(system, world, walk, schedule, update=multistep, guide=asked.guide)
+
+    pictures = list(film())
     assert len(pictures) == 9 and {p.shape for p in pictures} == {(32, 32, 3)}
     assert np.array_equal(pictures[0], system.walkable.starts[1])  # type: ignore[union-attr]
-    assert all(
-        np.array_equal(a, b)
-        for a, b in zip(pictures, film(system, start, walk, asked, decode=system.codec.decode), strict=True)
-    )
-    assert "3" in plan_of(asked, system, None).show() or system.config.steps < 4
+    assert all(np.array_equal(a, b) for a, b in zip(pictures, film(), strict=True))
+    assert "3" in schedule_plan(system, schedule, asked.guide).show() or system.config.steps < 4
 
 
 def test_a_walk_is_cut_or_goes_on(system: Interactive) -> None:
@@ -173,25 +177,26 @@ def test_a_walk_is_cut_or_goes_on(system: Interactive) -> None:
     strolls = np.random.default_rng(0).random((2, 6, 7), np.float32)
     strolls[..., :5] = strolls[..., :5] > 0.5
     walkable = replace(system.walkable, strolls=strolls)  # type: ignore[type-var]
-    walk = walk_of(Sample(Path("o.mp4"), frames=5, start=1), walkable)
+    walk = SampleWalk(Path("o.mp4"), frames=5, start=1).walk(walkable)
     assert walk.start == {"start": 1} and np.array_equal(walk.actions, strolls[1, :4])
-    long = walk_of(Sample(Path("o.mp4"), frames=51, start=1, seed=1), walkable).actions
+    long = SampleWalk(Path("o.mp4"), frames=51, start=1, seed=1).walk(walkable).actions
     assert np.array_equal(long[:6], strolls[1]) and np.array_equal(long[6:], wander(DOOM_ACTIONS, 44, seed=1))
-    assert {walk_of(Sample(Path("o.mp4"), seed=seed), walkable).start["start"] for seed in range(9)} == {0, 1}
+    assert {SampleWalk(Path("o.mp4"), seed=seed).walk(walkable).start["start"] for seed in range(9)} == {0, 1}
     assert wander(ActionSchema(("jump",)), 30, seed=0).any()
     with pytest.raises(ValueError, match="at least one frame and at most 100000, got 0"):
-        walk_of(Sample(Path("o.mp4"), frames=0), walkable)
+        SampleWalk(Path("o.mp4"), frames=0).check()
 
 
 def test_what_is_not_learnt_changes_no_film() -> None:
-    system, asked = toy_system(), Sample(Path("o.mp4"), frames=4, schedule="next-frame")
-    start, films = system.world().opening({"start": 0}, seed=0), []
+    system, films = toy_system(), []
     vectors = np.zeros((3, 7), np.float32)
     vectors[:, 5] = 0.5
     for unlearnt, actions in (((), vectors), (("yaw",), vectors), ((), 0 * vectors)):
         system.walkable = replace(system.walkable, unlearnt=unlearnt)  # type: ignore[type-var]
-        walk = Walk(seed=0, buttons=DOOM_ACTIONS.buttons, axes=DOOM_ACTIONS.axes, actions=actions)
-        films.append(np.stack(list(film(system, start, walk, asked, decode=system.codec.decode))))
+        names = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes}
+        walk = Walk(seed=0, actions=actions, start={"start": 0}, **names)
+        made = scheduled_frames(system, system.world(), walk, system.schedule("next-frame"))
+        films.append(np.stack(list(made)))
     assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
 
 
@@ -220,7 +225,7 @@ def test_what_no_film_can_be_is_refused_before_anything_is_opened(
 
 def test_frames_under_way_are_shown_with_their_noise(system: Interactive) -> None:
     schedule = replace(system.schedule("pyramid"), steps=4, lag=2)
-    rows = list(islice(unfold(system, 0, schedule, world=system.world(), shown=5), 12))
+    rows = list(islice(schedule_preview(system, 0, schedule, world=system.world(), shown=5), 12))
     assert {row.shape for row in rows} == {(38, 160, 3)}
     bar = [int((row[-1, :, 0] == 255).sum()) for row in rows]
     assert bar[1] and all(row[:32, :32].any() for row in rows[6:])

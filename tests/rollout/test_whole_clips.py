@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import linear_quadratic_sigmas, spaced_sigmas
 from dreamwalk.schedules.staircase import staircase
 from dreamwalk.systems import moviegen
-from dreamwalk.systems.clip_generator import ClipRequest, Use, film, unfold
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import Conditioning, Continuation, FirstFrame, FirstLast, Redo
 from dreamwalk.systems.moviegen import Moviegen
 
 ORDER = ClipRequest(("walk ahead", "turn left"), steps=3)
@@ -39,9 +41,9 @@ def video(frames: int) -> Tensor:
     return torch.randint(0, 255, (1, frames, 3, 32, 32), dtype=torch.uint8)
 
 
-def last(system: Moviegen, order: ClipRequest, given: Tensor | None = None) -> Tensor:
+def last(system: Moviegen, request: ClipRequest) -> Tensor:
     with torch.inference_mode():
-        return list(unfold(system, order, given))[-1].latents
+        return list(system.generate(request))[-1].latents
 
 
 def test_a_clip_depends_on_its_own_words_and_seed_only(system: Moviegen) -> None:
@@ -52,14 +54,14 @@ def test_a_clip_depends_on_its_own_words_and_seed_only(system: Moviegen) -> None
 
 
 @pytest.mark.parametrize(
-    ("use", "frames", "given", "known"),
-    [("first", 9, 1, [0]), ("ends", 9, 2, [0, 2]), ("before", 13, 9, [0, 1, 2])],
+    ("kind", "frames", "given", "known"),
+    [(FirstFrame, 9, 1, [0]), (FirstLast, 9, 2, [0, 2]), (Continuation, 13, 9, [0, 1, 2])],
 )
 def test_what_is_known_stays_bit_for_bit(
-    system: Moviegen, use: Use, frames: int, given: int, known: list[int]
+    system: Moviegen, kind: Callable[[Tensor], Conditioning], frames: int, given: int, known: list[int]
 ) -> None:
     shown = video(given)
-    made = last(system, replace(ORDER, use=use, frames=frames), shown)
+    made = last(system, replace(ORDER, conditioning=kind(shown), frames=frames))
     assert torch.equal(made[:, 0], system.encode(shown.expand(2, -1, -1, -1, -1))[:, 0])
     free = last(system, replace(ORDER, frames=frames))
     for index in range(made.shape[1]):
@@ -71,7 +73,7 @@ def test_what_is_known_stays_bit_for_bit(
     ("change", "sentence"),
     [
         ({"guidance": math.nan}, "guidance must be a finite number, got nan"),
-        ({"embedded": math.inf}, "embedded must be a finite number"),
+        ({"embedded_guidance": math.inf}, "embedded_guidance must be a finite number"),
         ({"rescale": math.nan}, "rescale must be a finite number"),
         ({"frames": 0}, "at least one frame, got 0"),
         ({"steps": 0}, "from 1 to 64, got 0"),
@@ -89,7 +91,7 @@ def test_dreamt_anew_a_clip_keeps_the_less_the_stronger(system: Moviegen) -> Non
     shown = video(9)
     was = system.encode(shown)
     changes = [
-        (last(system, replace(ORDER, use="anew", frames=9, steps=10, strength=s), shown) - was).abs().mean()
+        (last(system, replace(ORDER, conditioning=Redo(shown, s), steps=10)) - was).abs().mean()
         for s in (0.3, 0.7, 1.0)
     ]
     assert changes[0] < changes[1] < changes[2]
@@ -99,10 +101,10 @@ def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
     asked = []
 
     def velocity(
-        x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
+        x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
     ) -> Tensor:
         asked.append(len(x))
-        return words.tokens.amax((1, 2))[:, None, None, None, None] * torch.ones_like(x)
+        return text.tokens.amax((1, 2))[:, None, None, None, None] * torch.ones_like(x)
 
     text, negative = TextEmbedding(torch.full((2, 4, 1), 2.0)), TextEmbedding(torch.full((2, 1, 1), 0.5))
     start = torch.zeros(2, 3, 1, 2, 2)
@@ -114,11 +116,11 @@ def test_a_guidance_of_one_asks_once_and_guidance_is_linear() -> None:
 
 
 def by_text(
-    x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
+    x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
 ) -> Tensor:
     """A velocity that depends on the level of every frame and on the words."""
     levels = sigma[:, None] if sigma.ndim == 1 else sigma
-    return words.tokens.mean((1, 2))[:, None, None, None, None] + levels[:, :, None, None, None] * x
+    return text.tokens.mean((1, 2))[:, None, None, None, None] + levels[:, :, None, None, None] * x
 
 
 @pytest.mark.parametrize("window", [0, 2])
@@ -167,7 +169,7 @@ def test_a_plan_that_clips_cannot_follow_is_refused(
 def test_rescaling_brings_back_the_spread_of_the_clean_prediction() -> None:
     x, velocities = torch.randn(1, 3, 2, 4, 4), torch.randn(2, 3, 2, 4, 4)
     text = TextEmbedding(torch.zeros(1, 1, 1))
-    predictor = ClipPredictor(lambda x, sigma, words, guidance, extra: velocities, text, text)
+    predictor = ClipPredictor(lambda x, sigma, text, guidance, cond: velocities, text, text)
     plan = guidance.guided(together([1.0, 0.6, 0.0], 3, begin=1), guidance.conditions(5.0, rescale=1.0))
     made = execute(plan, predictor, KeyedNoise((0,), ()), given=x)  # one step: x - 0.6 v
     assert torch.isclose(made.std(), (x - 0.6 * velocities[:1]).std(), rtol=1e-4)
@@ -192,20 +194,20 @@ def test_windows_that_agree_change_nothing() -> None:
 def test_tiles_that_agree_change_nothing() -> None:
     """Where a velocity knows only its own place, asking tile by tile changes nothing, what is shown beside it
     included."""
-    x, extra = torch.randn(2, 2, 3, 2, 7, 11, dtype=torch.float64)
+    x, cond = torch.randn(2, 2, 3, 2, 7, 11, dtype=torch.float64)
     sizes = []
 
     def velocity(
-        x: Tensor, sigma: Tensor, words: TextEmbedding, *, guidance: Tensor | None, extra: Tensor | None
+        x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
     ) -> Tensor:
-        assert extra is not None
+        assert cond is not None
         sizes.append(tuple(x.shape[3:]))
-        return x.sin() + extra
+        return x.sin() + cond
 
-    words = TextEmbedding(torch.zeros(2, 1, 1))
+    text = TextEmbedding(torch.zeros(2, 1, 1))
     tiled = TiledVelocity(velocity, (4, 5), (1, 2))
-    made = tiled(x, torch.ones(2), words, guidance=None, extra=extra)
-    torch.testing.assert_close(made, x.sin() + extra, rtol=0, atol=1e-14)
+    made = tiled(x, torch.ones(2), text, guidance=None, cond=cond)
+    torch.testing.assert_close(made, x.sin() + cond, rtol=0, atol=1e-14)
     assert sizes == [(4, 5)] * 6
 
 
@@ -218,7 +220,7 @@ def test_tiles_blend_where_they_share() -> None:
         torch.ones(1),
         TextEmbedding(torch.zeros(1, 1, 1)),
         guidance=None,
-        extra=None,
+        cond=None,
     )
     assert made.flatten().tolist() == pytest.approx([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1])
 
@@ -245,21 +247,20 @@ def test_movie_gens_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "given", "sentence"),
+    ("change", "sentence"),
     [
-        (replace(ORDER, size=(32, 40)), None, "nearest size is 32x"),
-        (replace(ORDER, frames=-1), None, "at least one frame"),
-        (replace(ORDER, area=(4, 30)), None, "tiles of 4x30 .* nearest size is"),
-        (replace(ORDER, steps=3, spacing="linear-quadratic"), None, "take 4"),
-        (replace(ORDER, use="before"), video(5), "more frames"),
-        (replace(ORDER, use="anew"), video(9), "make them equal"),
-        (replace(ORDER, use="anew", strength=0.0), video(5), "strength"),
-        (replace(ORDER, size=(48, 48)), video(1), "scale them"),
-        (replace(ORDER, use="ends"), video(2), "three latents"),
+        ({"size": (32, 40)}, "nearest size is 32x"),
+        ({"frames": -1}, "at least one frame"),
+        ({"area": (4, 30)}, "tiles of 4x30 .* nearest size is"),
+        ({"steps": 3, "spacing": "linear-quadratic"}, "take 4"),
+        ({"conditioning": Continuation(video(5))}, "more frames"),
+        ({"conditioning": Redo(video(9)), "frames": 5}, "make them equal"),
+        ({"conditioning": Redo(video(5), strength=0.0)}, "strength"),
+        ({"conditioning": Redo(video(5), strength=math.nan)}, "strength"),
+        ({"conditioning": FirstFrame(video(1)), "size": (48, 48)}, "scale them"),
+        ({"conditioning": FirstLast(video(2))}, "three latents"),
     ],
 )
-def test_impossible_orders_are_refused(
-    system: Moviegen, order: ClipRequest, given: Tensor | None, sentence: str
-) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        film(system, order, given)
+def test_impossible_requests_are_refused(system: Moviegen, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        system.sample_video(replace(ORDER, **change))

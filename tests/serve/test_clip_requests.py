@@ -219,6 +219,8 @@ def test_a_real_system_makes_clips(tmp_path: Path) -> None:
     import torch
 
     from dreamwalk.commands.play import open_app
+    from dreamwalk.systems.clip_request import ClipRequest
+    from dreamwalk.systems.conditionings import FirstFrame
     from dreamwalk.systems.moviegen import tiny
     from dreamwalk.systems.open import load
     from dreamwalk.weights import files
@@ -235,7 +237,8 @@ def test_a_real_system_makes_clips(tmp_path: Path) -> None:
     seen = list(page.clips.make(request))
     assert [(moment.step, moment.steps) for moment in seen] == [(k, 5) for k in range(1, 6)]
     assert all(moment.frames is not None and moment.frames.shape[0] == 5 for moment in seen)
-    film = load(tmp_path).sample("turn left", seed=3, video=torch.full((1, 1, 3, 32, 32), 200).byte())
+    first = FirstFrame(torch.full((1, 1, 3, 32, 32), 200).byte())
+    film = load(tmp_path).sample("turn left", request=ClipRequest(conditioning=first, seed=3))
     whole = [m.frames for m in page.clips.make(WebClipRequest("turn left", seed=3, steps=3, image=picture))]
     assert np.abs(film[0].numpy().astype(int) - whole[-1]).max() <= 1
 

@@ -20,10 +20,11 @@ import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
 from dreamwalk.commands.clip_memory import placed, whole_plan
-from dreamwalk.commands.sample_clip import SampleClip, write_clip
-from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig, hunyuan15
+from dreamwalk.commands.sample import SampleClip, write_clip
+from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems.clip_generator import ClipRequest, film, frames_of, unfold
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import FirstFrame
 from dreamwalk.systems.moviegen import Moviegen
 
 SIZE, PROMPT, NEGATIVE = (32, 48), 'light and "space" in the video', "texture"
@@ -48,7 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def system(folder: Path) -> Moviegen:
     system = dreamwalk.load(folder / "h.safetensors")
-    system.letters.encoder = hunyuan15(system.config.letters.source, every=1, dtype=torch.float32)
+    encoder = system.text_encoder
+    encoder.model = encoder.config.open(torch.device("cpu"), torch.float32)
     return system
 
 
@@ -74,12 +76,15 @@ def pipeline(folder: Path) -> Any:
 
 def test_an_import_knows_what_looks(folder: Path, system: Moviegen) -> None:
     config = system.config
-    assert config.letters == Hunyuan15TextConfig(str(folder.resolve()), 1) and config.letters.longest == 1985
-    assert (config.pictured, config.hint, config.lead) == (1.0, 0.0, 0)
+    assert (
+        config.text_encoder == Hunyuan15TextConfig(str(folder.resolve()), 1)
+        and config.text_encoder.max_length == 1985
+    )
+    assert (config.image_prob, config.image_mix, config.discard_frames) == (1.0, 0.0, 0)
     assert (config.shift, config.guidance, config.frames) == (9.0, 4.0, 121)
     names = "text_encoder", "text_encoder_2", "image_encoder"
     files = [folder / name / "model.safetensors" for name in names]
-    assert system.letters.nbytes == sum(file.stat().st_size for file in files)
+    assert system.text_encoder.nbytes == sum(file.stat().st_size for file in files)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
@@ -97,22 +102,28 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
         num_inference_steps=2,
         output_type="pt",
     ).frames
-    order = ClipRequest((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
+    shape = {"frames": 9, "size": SIZE, "steps": 2, "guidance": guidance}
+    order = ClipRequest((PROMPT,), FirstFrame(picture), negative=NEGATIVE, **shape)  # type: ignore[arg-type]
     with torch.inference_mode():
-        *_, last = unfold(system, order, picture, noise=lambda frame, use: noise[:, frame])
-        (ours,) = frames_of(system, order, last.latents, video=picture)
+        *_, last = system.generate(order, noise=lambda frame, use: noise[:, frame])
+        (ours,) = system.decode(order, last.latents)
     assert ours.shape == (1, 9, 3, *SIZE) and 0.3 < ours.std() < 0.8
     assert (ours - (2 * theirs - 1)).abs().max() <= 2e-3
 
 
 def test_another_picture_leads_to_another_clip(system: Moviegen, picture: Tensor) -> None:
     """By its latents, and by what SigLIP tells of it alone; the words stay the same."""
-    order, other = ClipRequest((PROMPT,), frames=5, size=SIZE, steps=1, guidance=1.0), picture // 8
-    assert (film(system, order, picture) - film(system, order, other)).abs().max() > 1e-2
-    one, two = (system.read([PROMPT], given[:, 0]) for given in (picture, other))
+    other = picture // 8
+    orders = [
+        ClipRequest((PROMPT,), FirstFrame(given), frames=5, size=SIZE, steps=1, guidance=1.0)
+        for given in (picture, other)
+    ]
+    first, second = map(system.sample_video, orders)
+    assert (first - second).abs().max() > 1e-2
+    one, two = (system.text_encoder([PROMPT], given[:, 0]) for given in (picture, other))
     assert torch.equal(one.tokens, two.tokens)
-    x, extra = torch.randn(1, 2, 4, 2, 3), torch.zeros(1, 2, 5, 2, 3)
-    v, w = (system.velocity(x, torch.ones(1, 2), words, extra=extra) for words in (one, two))
+    x, cond = torch.randn(1, 2, 4, 2, 3), torch.zeros(1, 2, 5, 2, 3)
+    v, w = (system.velocity(x, torch.ones(1, 2), text, cond=cond) for text in (one, two))
     assert (v - w).abs().max() > 1e-4
 
 
@@ -121,26 +132,24 @@ def test_an_order_of_the_command_line(folder: Path, picture: Tensor, tmp_path: P
     drawn.image(picture).save(tmp_path / "first.png")
     asked = SampleClip(
         tmp_path / "o.mp4",
+        ClipRequest(negative=NEGATIVE, frames=5, size=SIZE, steps=1),
         prompt=PROMPT,
-        negative=NEGATIVE,
         image=(tmp_path / "first.png",),
-        frames=5,
-        size=SIZE,
-        steps=1,
     )
+    asked = asked.opened(dreamwalk.load(folder / "h.safetensors"))
     system = placed(asked, dreamwalk.load(folder / "h.safetensors"), torch.device("cpu"))
-    assert "encoder" not in vars(system.letters) and whole_plan(asked, system).step > 0
+    assert "model" not in vars(system.text_encoder) and whole_plan(asked, system).step > 0
     assert write_clip(asked, system) == 5
-    system.letters.config = Hunyuan15TextConfig("nowhere", 1)
-    told, against = (system.read([text], picture[:, 0]) for text in (PROMPT, NEGATIVE))
+    system.text_encoder.config = Hunyuan15TextConfig("nowhere", 1)
+    told, against = (system.text_encoder([text], picture[:, 0]) for text in (PROMPT, NEGATIVE))
     assert torch.equal(told.others[1].tokens, against.others[1].tokens)
     with pytest.raises(ValueError, match="nowhere"):
-        system.read([PROMPT], 255 - picture[:, 0])
+        system.text_encoder([PROMPT], 255 - picture[:, 0])
 
 
 def test_without_a_picture_it_is_said(system: Moviegen) -> None:
     with pytest.raises(ValueError, match="goes on from a picture: give it one"):
-        film(system, ClipRequest((PROMPT,), frames=9, size=SIZE, steps=1))
+        system.sample_video(ClipRequest((PROMPT,), frames=9, size=SIZE, steps=1))
 
 
 def test_training_shows_it_too(system: Moviegen) -> None:

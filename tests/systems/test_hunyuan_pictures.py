@@ -16,10 +16,11 @@ import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
 from dreamwalk.commands.clip_memory import placed
-from dreamwalk.commands.sample_clip import SampleClip, write_clip
-from dreamwalk.conditions.hunyuan import HunyuanTextConfig, hunyuan
+from dreamwalk.commands.sample import SampleClip, write_clip
+from dreamwalk.conditions.hunyuan import HunyuanTextConfig
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems.clip_generator import ClipRequest, film, frames_of, unfold
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import FirstFrame
 from dreamwalk.systems.moviegen import Moviegen
 
 SIZE, PROMPT, NEGATIVE = (16, 32), "light and space in the video", "texture"
@@ -49,8 +50,8 @@ def folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def system(folder: Path) -> Moviegen:
     system = dreamwalk.load(folder / "h.safetensors")
-    reader = system.letters
-    reader.encoder = hunyuan(reader.config.source, every=reader.config.pictures, dtype=torch.float32)
+    encoder = system.text_encoder
+    encoder.model = encoder.config.open(torch.device("cpu"), torch.float32)
     return system
 
 
@@ -60,8 +61,8 @@ def picture() -> Tensor:
 
 
 def test_an_import_knows_what_looks(folder: Path, system: Moviegen, kind: str) -> None:
-    assert system.config.letters == HunyuanTextConfig(str(folder.resolve()), EVERY[kind])
-    assert system.config.letters.longest == 256 + 576 // EVERY[kind]
+    assert system.config.text_encoder == HunyuanTextConfig(str(folder.resolve()), EVERY[kind])
+    assert system.config.text_encoder.max_length == 256 + 576 // EVERY[kind]
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +104,11 @@ def test_a_prompt_and_a_picture_lead_to_the_clip_of_the_pipeline(
         call |= {f"negative_{name}": given for name, given in zip(names, black, strict=True)}
     image = Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy())
     theirs = pipeline(image, **call, latents=noise.transpose(1, 2), output_type="pt").frames
-    order = ClipRequest((PROMPT,), negative=NEGATIVE, frames=9, size=SIZE, steps=2, guidance=guidance)
+    shape = {"frames": 9, "size": SIZE, "steps": 2, "guidance": guidance}
+    order = ClipRequest((PROMPT,), FirstFrame(picture), negative=NEGATIVE, **shape)  # type: ignore[arg-type]
     with torch.inference_mode():
-        *_, last = unfold(system, order, picture, noise=lambda frame, use: noise[:, frame])
-        (ours,) = frames_of(system, order, last.latents, video=picture)
+        *_, last = system.generate(order, noise=lambda frame, use: noise[:, frame])
+        (ours,) = system.decode(order, last.latents)
     assert ((ours + 1) / 2 - theirs).abs().max() <= 2e-3
 
 
@@ -117,29 +119,28 @@ def test_prompt_and_picture_are_read_once_and_the_encoders_closed(
     Image.fromarray(picture[0, 0].permute(1, 2, 0).numpy()).save(tmp_path / "first.png")
     asked = SampleClip(
         tmp_path / "o.mp4",
+        ClipRequest(negative=NEGATIVE, frames=5, size=SIZE, steps=1, guidance=2.0),
         prompt=PROMPT,
-        negative=NEGATIVE,
         image=(tmp_path / "first.png",),
-        frames=5,
-        size=SIZE,
-        steps=1,
-        guidance=2.0,
     )
+    asked = asked.opened(dreamwalk.load(folder / "h.safetensors"))
     system = placed(asked, dreamwalk.load(folder / "h.safetensors"), torch.device("cpu"))
-    reader = system.letters
-    monkeypatch.setattr("dreamwalk.conditions.hunyuan.hunyuan", None)
+    monkeypatch.setattr(HunyuanTextConfig, "open", None)
     assert write_clip(asked, system) == 5
-    told, black = (system.read([PROMPT], picture[:, 0]), system.read([NEGATIVE], 0 * picture[:, 0]))
+    told, black = (
+        system.text_encoder([PROMPT], picture[:, 0]),
+        system.text_encoder([NEGATIVE], 0 * picture[:, 0]),
+    )
     assert told.tokens.dtype == torch.float32 and told.tokens.shape[1] > black.tokens.shape[1]
     with pytest.raises(TypeError, match="not callable"):
-        reader([PROMPT], 255 - picture[:, 0])
+        system.text_encoder([PROMPT], 255 - picture[:, 0])
 
 
 def test_without_a_picture_it_is_said(system: Moviegen) -> None:
     with pytest.raises(ValueError, match="goes on from a picture: give it one"):
-        film(system, ClipRequest((PROMPT,), frames=9, size=SIZE, steps=1))
+        system.sample_video(ClipRequest((PROMPT,), frames=9, size=SIZE, steps=1))
     with pytest.raises(ValueError, match="looks at a picture while it reads: give it one"):
-        system.read([PROMPT])
+        system.text_encoder([PROMPT])
 
 
 def test_training_shows_it_too(system: Moviegen) -> None:

@@ -21,7 +21,8 @@ with warnings.catch_warnings():
 import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.published.hunyuan import hunyuan_system
-from dreamwalk.systems.clip_generator import ClipRequest, film, frames_of, unfold
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import FirstFrame, TextOnly
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -55,8 +56,8 @@ def system(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Moviegen:
     folder = saved(pipeline, tmp_path_factory.mktemp("published"))
     main(["import", "hunyuanvideo", str(folder), "--out", str(folder / "h.safetensors")])
     opened = dreamwalk.load(folder / "h.safetensors")
-    assert not any(name.startswith("letters") for name in opened.state_dict())
-    opened.letters.encoder = Drawn(pooled=8)
+    assert not any(name.startswith("text_encoder") for name in opened.state_dict())
+    opened.text_encoder.model = Drawn(pooled=8)
     return opened
 
 
@@ -90,6 +91,11 @@ def asked(pipeline: Any, noise: Tensor, picture: Tensor, guidance: float) -> dic
     return call | {"num_frames": 1 + 4 * (noise.shape[1] - 1)}
 
 
+def on(pipeline: Any, picture: Tensor) -> ClipRequest:
+    """A request, with the picture where the pipeline takes one."""
+    return replace(ORDER, conditioning=FirstFrame(picture) if kind_of(pipeline) else TextOnly())
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_the_whole_loop(pipeline: Any, system: Moviegen, guidance: float) -> None:
     concat = int(kind_of(pipeline) == "latent_concat")
@@ -104,14 +110,13 @@ def test_the_whole_loop(pipeline: Any, system: Moviegen, guidance: float) -> Non
     with torch.no_grad():
         call = asked(pipeline, noise, picture, guidance)
         video = pipeline(**call, output_type="pt", callback_on_step_end=watch).frames
-    order = replace(ORDER, negative="ugly", guidance=guidance)
-    given = picture if kind_of(pipeline) else None
+    order = replace(on(pipeline, picture), negative="ugly", guidance=guidance)
     with torch.inference_mode():
         moments = [
             moment.latents.clone()
-            for moment in unfold(system, order, given, noise=lambda frame, use: noise[:, frame])
+            for moment in system.generate(order, noise=lambda frame, use: noise[:, frame])
         ]
-        (ours,) = frames_of(system, order, moments[-1], video=given)
+        (ours,) = system.decode(order, moments[-1])
     assert len(path) == len(moments) == STEPS and path[-1].std() > 0.3 and video.std() > 0.01
     for theirs, mine in zip(path, moments, strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=0)
@@ -120,21 +125,23 @@ def test_the_whole_loop(pipeline: Any, system: Moviegen, guidance: float) -> Non
 
 def test_pictures_are_asked_for_where_they_were_trained(pipeline: Any, system: Moviegen) -> None:
     picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8)
-    given, sentence = (None, "goes on from a picture") if kind_of(pipeline) else (picture, "leave them out")
+    wrong, sentence = TextOnly(), "goes on from a picture"
+    if not kind_of(pipeline):
+        wrong, sentence = FirstFrame(picture), "leave them out"
     with pytest.raises(ValueError, match=sentence):
-        film(system, ORDER, given)
+        system.sample_video(replace(ORDER, conditioning=wrong))
 
 
 def test_the_scale_of_embedded_guidance_can_be_ordered(pipeline: Any, system: Moviegen) -> None:
-    picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8) if kind_of(pipeline) else None
-    strong = replace(ORDER, embedded=9.0, steps=1)
+    order = replace(on(pipeline, torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8)), steps=1)
+    strong = replace(order, embedded_guidance=9.0)
     if kind_of(pipeline) == "latent_concat":
         with pytest.raises(ValueError, match="`guidance` is not an input"):
-            film(system, strong, picture)
+            system.sample_video(strong)
     else:
-        usual = film(system, replace(ORDER, steps=1), picture)
-        assert torch.equal(usual, film(system, replace(strong, embedded=6.0), picture))
-        assert not torch.equal(usual, film(system, strong, picture))
+        usual = system.sample_video(order)
+        assert torch.equal(usual, system.sample_video(replace(strong, embedded_guidance=6.0)))
+        assert not torch.equal(usual, system.sample_video(strong))
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [("float32", 6000.0), ("bfloat16", 6016.0)])
@@ -156,11 +163,11 @@ def test_guidance_is_told_as_it_was_released(
     tensors, metadata = hunyuan_system(saved(pipeline, tmp_path), dtype=dtype)
     files.save(tmp_path / "h.safetensors", tensors, metadata=metadata)
     system = dreamwalk.load(tmp_path / "h.safetensors")
-    system.letters.encoder = Drawn(pooled=8)
+    system.text_encoder.model = Drawn(pooled=8)
     ours: list[float] = []
     at = system.backbone.guidance.at
     monkeypatch.setattr(system.backbone.guidance, "at", lambda told: ours.append(float(told[0])) or at(told))
-    film(system, ORDER, picture if kind_of(pipeline) else None)
+    system.sample_video(on(pipeline, picture))
     assert ours == theirs == [scale] * STEPS
 
 
@@ -177,12 +184,13 @@ def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen,
         axes=(4, 6, 6),
     )
     every = {None: 0, "latent_concat": 2, "token_replace": 4}[kind_of(pipeline)]
-    assert metadata["config"]["letters"] == {
+    assert metadata["config"]["text_encoder"] == {
         "kind": "HunyuanTextConfig",
         "source": "encoders",
-        "pictures": every,
+        "image_interleave": every,
+        "cache": "",
     }
-    expected = to_json(system.config) | {"letters": metadata["config"]["letters"]}
+    expected = to_json(system.config) | {"text_encoder": metadata["config"]["text_encoder"]}
     assert metadata["config"] == expected
     for name, tensor in system.state_dict().items():
         assert torch.equal(tensor, tensors[name]), name
@@ -194,6 +202,6 @@ def test_in_bfloat16(pipeline: Any, tmp_path: Path) -> None:
     system = dreamwalk.load(tmp_path / "h.safetensors")
     dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
     assert dtypes == {"backbone": torch.bfloat16, "codec": torch.float32}
-    system.letters.encoder = Drawn(pooled=8)
-    picture = torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8) if kind_of(pipeline) else None
-    assert film(system, replace(ORDER, steps=1), picture).isfinite().all()
+    system.text_encoder.model = Drawn(pooled=8)
+    order = replace(on(pipeline, torch.zeros(1, 1, 3, *SIZE, dtype=torch.uint8)), steps=1)
+    assert system.sample_video(order).isfinite().all()

@@ -19,9 +19,10 @@ with warnings.catch_warnings():
 import dreamwalk
 from dreamwalk.cli import main
 from dreamwalk.commands.clip_memory import whole_plan
-from dreamwalk.commands.sample_clip import SampleClip
-from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig, Hunyuan15TextEncoder
-from dreamwalk.systems.clip_generator import ClipRequest, frames_of, unfold
+from dreamwalk.commands.sample import SampleClip
+from dreamwalk.conditions.frozen import FrozenTextEncoder
+from dreamwalk.conditions.hunyuan15 import Hunyuan15TextConfig
+from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.moviegen import Moviegen
 from dreamwalk.weights import files
 
@@ -54,7 +55,7 @@ def saved(pipeline: Any, folder: Path) -> Path:
 def imported(pipeline: Any, folder: Path) -> Moviegen:
     main(["import", "hunyuanvideo", str(saved(pipeline, folder)), "--out", str(folder / "h.safetensors")])
     system = dreamwalk.load(folder / "h.safetensors")
-    system.letters.encoder = Drawn(letters=10)
+    system.text_encoder.model = Drawn(letters=10)
     return system
 
 
@@ -93,9 +94,9 @@ def test_the_whole_loop(tmp_path: Path, guidance: float) -> None:
     with torch.inference_mode():
         moments = [
             moment.latents.clone()
-            for moment in unfold(system, order, noise=lambda frame, use: noise[:, frame])
+            for moment in system.generate(order, noise=lambda frame, use: noise[:, frame])
         ]
-        (ours,) = frames_of(system, order, moments[-1])
+        (ours,) = system.decode(order, moments[-1])
     assert len(path) == len(moments) == STEPS and path[-1].std() > 0.3 and video.std() > 0.01
     for theirs, mine in zip(path, moments, strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=0)
@@ -105,12 +106,12 @@ def test_the_whole_loop(tmp_path: Path, guidance: float) -> None:
 def test_what_the_folder_says(tmp_path: Path) -> None:
     system = imported(made(6.0), tmp_path)
     config = system.config
-    assert config.letters == Hunyuan15TextConfig(str(tmp_path)) and isinstance(
-        system.letters, Hunyuan15TextEncoder
+    assert config.text_encoder == Hunyuan15TextConfig(str(tmp_path)) and isinstance(
+        system.text_encoder, FrozenTextEncoder
     )
     assert (config.frames, config.size, config.fps, config.steps) == (121, (480, 848), 24.0, 50)
-    assert not any(name.startswith("letters") for name in system.state_dict())
-    asked = SampleClip(out=Path("a.mp4"), prompt="a", frames=9, size=SIZE)
+    assert not any(name.startswith("text_encoder") for name in system.state_dict())
+    asked = SampleClip(Path("a.mp4"), ClipRequest(("a",), frames=9, size=SIZE))
     assert whole_plan(asked, system).step > 0
 
 
@@ -121,5 +122,5 @@ def test_in_bfloat16(tmp_path: Path) -> None:
     system = dreamwalk.load(out)
     dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
     assert dtypes == {"backbone": torch.bfloat16, "codec": torch.float32}
-    system.letters.encoder = Drawn(letters=10)
-    assert all(moment.latents.isfinite().all() for moment in unfold(system, replace(ORDER, steps=1)))
+    system.text_encoder.model = Drawn(letters=10)
+    assert all(moment.latents.isfinite().all() for moment in system.generate(replace(ORDER, steps=1)))

@@ -13,7 +13,8 @@ from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import moviegen
-from dreamwalk.systems.clip_generator import ClipRequest, film
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import FirstFrame
 from dreamwalk.systems.moviegen import Moviegen, MoviegenConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -25,15 +26,15 @@ def config() -> MoviegenConfig:
     codec = BlockCodecConfig((4, 8, 8), 24, width=8, depth=1)
     tiny = moviegen.tiny()
     backbone = replace(tiny.backbone, channels=24, pooled_dim=16, patch=(1, 1, 1))
-    letters = replace(tiny.letters, pooled=16)
+    text_encoder = replace(tiny.text_encoder, pooled_dim=16)
     return replace(
         tiny,
         codec=codec,
         backbone=backbone,
-        letters=letters,
+        text_encoder=text_encoder,
         predicts="clean",
-        untold=0.0,
-        pictured=0.3,
+        cond_dropout=0.0,
+        image_prob=0.3,
         steps=8,
     )
 
@@ -58,11 +59,11 @@ def learnt(clip: Clip) -> Moviegen:
 
 def test_words_bring_back_their_clip(learnt: Moviegen, clip: Clip) -> None:
     size = (clip.video.shape[-2], clip.video.shape[-1])
-    made = to_bytes(film(learnt, ClipRequest(PROMPTS, frames=5, size=size, guidance=1.0)))
+    made = to_bytes(learnt.sample_video(ClipRequest(PROMPTS, frames=5, size=size, guidance=1.0)))
     crossed = psnr(made, clip.video.flip(0)).mean()
     assert psnr(made, clip.video).mean() > max(crossed + 4, 18)
-    shown = ClipRequest(PROMPTS, frames=5, size=size, guidance=1.0)
-    going_on = to_bytes(film(learnt, shown, clip.video[:, :1]))
+    first = FirstFrame(clip.video[:, :1])
+    going_on = to_bytes(learnt.sample_video(ClipRequest(PROMPTS, first, frames=5, size=size, guidance=1.0)))
     assert psnr(going_on, clip.video)[:, 1:].mean() > psnr(going_on, clip.video.flip(0))[:, 1:].mean() + 4
 
 
@@ -70,14 +71,14 @@ def test_a_weight_file_opens_itself(learnt: Moviegen, tmp_path: Path) -> None:
     metadata = {"system": "moviegen", "config": to_json(learnt.config)}
     files.save(tmp_path / "m.safetensors", learnt.state_dict(), metadata=metadata)
     opened = dreamwalk.load(tmp_path / "m.safetensors")
-    order = ClipRequest((), frames=5, steps=2)
-    assert torch.equal(opened.sample("walk", order=order), learnt.sample("walk", order=order))
+    request = ClipRequest(frames=5, steps=2)
+    assert torch.equal(opened.sample("walk", request=request), learnt.sample("walk", request=request))
     assert opened.sample("walk", frames=1).shape == (1, 1, 32, 32, 3)
 
 
 def test_a_first_latent_that_is_shown_has_no_loss(clip: Clip) -> None:
     torch.manual_seed(0)
-    system = Moviegen(replace(config(), pictured=1.0))
+    system = Moviegen(replace(config(), image_prob=1.0))
     keys, latents = [(0, 0, row) for row in range(2)], torch.randn(2, 2, 24, 4, 4)
     losses = []
     for changed in (None, 0, 1):
@@ -88,7 +89,7 @@ def test_a_first_latent_that_is_shown_has_no_loss(clip: Clip) -> None:
 
 
 def test_a_clip_goes_on_from_one_latent_or_from_several(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    system = Moviegen(replace(config(), pictured=1.0))
+    system = Moviegen(replace(config(), image_prob=1.0))
     told = replace(clip, latents=torch.randn(64, 6, 24, 8, 8), caption=list(PROMPTS) * 32)
     seen: list[torch.Tensor] = []
 

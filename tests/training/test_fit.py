@@ -18,7 +18,7 @@ from gymnasium import spaces
 from toy import Toy, with_map
 
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.commands.sample_walk import Sample, walk_of
+from dreamwalk.commands.sample import SampleWalk
 from dreamwalk.data.game_walks import GameWalks
 from dreamwalk.data.shards import Shards
 from dreamwalk.data.videos import read_frames
@@ -274,7 +274,7 @@ def test_any_game_is_collected_trained_on_and_walked_in(kind: str, tmp_path: Pat
     world.reset(seed=0)
     acted = world.step(world.actions.unpack(world.actions.canonical(nothing)))[0]
     assert np.array_equal(still, acted)  # no key held is what it means in the game
-    walk = walk_of(Sample(out=tmp_path / "walk.mp4", frames=20), world.walkable)
+    walk = SampleWalk(out=tmp_path / "walk.mp4", frames=20).walk(world.walkable)
     assert np.array_equal(walk.actions, world.actions.canonical(walk.actions))
     assert walk.actions.any()
     fit(tiny(data, system=InverseConfig(1, 1, width=8), steps=1), tmp_path / "reader")

@@ -18,8 +18,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from diffusers import HunyuanVideo15Pipeline
 
-from dreamwalk.conditions.hunyuan15 import CROP, TEMPLATE, GlyphText, hunyuan15
-from dreamwalk.conditions.text_encoders import TextEncoder, Widths
+from dreamwalk.conditions.hunyuan15 import CROP, TEMPLATE, GlyphTextConfig, Hunyuan15TextConfig
+from dreamwalk.conditions.pretrained import EmbeddingDims, PretrainedTextModel
 from dreamwalk.layers.text import TextEmbedding
 
 TEXTS = ["walk a brick hall", 'a hall “left” "a" walk "left"', "", 'turn "right, left" right left right left']
@@ -43,14 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def theirs(folder: Path, texts: list[str], *, longest: int, crop: int) -> TextEmbedding:
+def theirs(folder: Path, texts: list[str], *, max_length: int, crop: int) -> TextEmbedding:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
     tokenizer.chat_template = CHAT
     model = transformers.Qwen2_5_VLTextModel.from_pretrained(folder / "text_encoder")
     letters = transformers.T5EncoderModel.from_pretrained(folder / "text_encoder_2")
     place = torch.device("cpu")
     states, mask = HunyuanVideo15Pipeline._get_mllm_prompt_embeds(
-        model, tokenizer, texts, place, tokenizer_max_length=longest, crop_start=crop
+        model, tokenizer, texts, place, tokenizer_max_length=max_length, crop_start=crop
     )
     bytes_, shown = HunyuanVideo15Pipeline._get_byt5_prompt_embeds(
         transformers.ByT5Tokenizer(), letters, texts, place, tokenizer_max_length=20
@@ -59,16 +59,18 @@ def theirs(folder: Path, texts: list[str], *, longest: int, crop: int) -> TextEm
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("longest", [30, 7])
-def test_the_pair_gives_what_its_pipeline_gives(folder: Path, longest: int) -> None:
-    pair = hunyuan15(str(folder), dtype=torch.float32)
-    assert (pair.language.config.crop, pair.language.config.longest) == (CROP, 1000)
-    assert pair.letters.config.longest == 256 and pair.widths == Widths(32, None)
-    pair.language = TextEncoder(
-        replace(pair.language.config, longest=longest, crop=None), dtype=torch.float32
+@pytest.mark.parametrize("max_length", [30, 7])
+def test_the_pair_gives_what_its_pipeline_gives(folder: Path, max_length: int) -> None:
+    pair = Hunyuan15TextConfig(str(folder)).open(torch.device("cpu"), torch.float32)
+    language, glyphs = (model.config for model in pair.models)
+    assert (language.crop, language.max_length) == (CROP, 1000)
+    assert glyphs.max_length == 256 and pair.dims == EmbeddingDims(32, None)
+    configs = replace(language, max_length=max_length, crop=None), replace(glyphs, max_length=20)
+    pair.models = [PretrainedTextModel(config, dtype=torch.float32) for config in configs]
+    words, expected = (
+        pair.encode(TEXTS),
+        theirs(folder, TEXTS, max_length=max_length, crop=pair.models[0].crop),
     )
-    pair.letters = TextEncoder(replace(pair.letters.config, longest=20), dtype=torch.float32)
-    words, expected = pair.encode(TEXTS), theirs(folder, TEXTS, longest=longest, crop=pair.language.crop)
     for ours, other in ((words, expected), (words.others[0], expected.others[0])):
         assert ours.present.sum(1).tolist() == other.present.sum(1).tolist()
         torch.testing.assert_close(ours.tokens[ours.present], other.tokens[other.present], atol=1e-4, rtol=0)
@@ -76,7 +78,9 @@ def test_the_pair_gives_what_its_pipeline_gives(folder: Path, longest: int) -> N
 
 
 def test_no_letters_at_all(folder: Path) -> None:
-    assert hunyuan15(str(folder)).letters.encode(["walk", "turn"]).tokens.shape == (2, 0, 24)
+    assert Hunyuan15TextConfig(str(folder)).open(torch.device("cpu")).models[1].encode(
+        ["walk", "turn"]
+    ).tokens.shape == (2, 0, 24)
 
 
 def test_the_question_is_theirs() -> None:
@@ -87,5 +91,5 @@ def test_the_question_is_theirs() -> None:
 
 
 def test_letters_are_said_to_be_a_text() -> None:
-    told = GlyphText("").shown('say "hi", then “so long”, then "hi"')
-    assert told == 'Text "hi". Text "so long". ' and GlyphText("").shown("it's late") == ""
+    told = GlyphTextConfig("").prompt('say "hi", then “so long”, then "hi"')
+    assert told == 'Text "hi". Text "so long". ' and GlyphTextConfig("").prompt("it's late") == ""

@@ -18,18 +18,19 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation import plots as pictures
-from dreamwalk.evaluation.control import Columns, examine_control
+from dreamwalk.evaluation.control import Columns, measure_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
 from dreamwalk.evaluation.speed import time_dream
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.inverse import Inverse
+from dreamwalk.systems.system import System
 from dreamwalk.world import ActionSchema
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateWalks:
     """Examine a system on held-out walks: pictures, numbers and plots into a folder."""
 
     data: str = "data/doom-test"
@@ -41,12 +42,14 @@ class Evaluate:
     """Longest horizon; default: 64, or as far as the longest walks go."""
     history: int = 4
     """Real frames that a dream begins from."""
-    examiner: str = "inverse.doom"
+    inverse: str = "inverse.doom"
     """Inverse-dynamics model that reads the actions back; empty for none."""
     seed: int = 0
 
 
-def examine(system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None = None) -> dict[str, Any]:
+def evaluate_walks(
+    system: System, asked: EvaluateWalks, *, name: str, inverse: Inverse | None = None
+) -> dict[str, Any]:
     """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`.
 
     UserError for a system that cannot go on frame after frame.
@@ -83,19 +86,19 @@ def examine(system: Any, asked: Evaluate, *, name: str, examiner: Inverse | None
             "real": _at(sharpness(rollout.truth).mean(0)),
         },
     }
-    if examiner is not None:
-        report["control"] = _control(examiner, rollout, shards.schema)
+    if inverse is not None:
+        report["control"] = _control(inverse, rollout, shards.schema)
     if system.walkable is not None:
         world = system.world(seed=seed)
         report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
     pictures.contact_sheet(rollout, out / "sheet.png")
     pictures.horizon_plot(curves, out / "horizon.png", title=f"{name} on {len(walks)} held-out walks")
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    tell(report)
+    _print(report)
     return report
 
 
-def _walks(shards: Shards, asked: Evaluate, history: int) -> list[Clip]:
+def _walks(shards: Shards, asked: EvaluateWalks, history: int) -> list[Clip]:
     """The first clips that are long enough, cut to the history and the longest horizon."""
     lengths = [shards.frames_of(index) for index in range(len(shards))] or [0]
     frames = history + (asked.frames or max(1, min(HORIZONS[-1], max(lengths) - history)))
@@ -115,14 +118,14 @@ def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _control(examiner: Inverse, rollout: Rollout, schema: ActionSchema) -> dict[str, dict[str, Any]]:
+def _control(inverse: Inverse, rollout: Rollout, schema: ActionSchema) -> dict[str, dict[str, Any]]:
     """Control over the first 4, 16 and 64 frames, of the dream and of the real frames; empty for data with
     neither yaw nor `forward`."""
     rows: dict[str, dict[str, Any]] = {}
     if Columns.of(schema) == Columns(None, 1.0, None):
         return rows
     for horizon in (h for h in (4, 16, 64) if h <= rollout.truth.shape[1]):
-        read = examine_control(examiner, rollout.until(horizon), schema=schema)
+        read = measure_control(inverse, rollout.until(horizon), schema=schema)
         rows |= {f"{who}, {horizon} frames": asdict(control) for who, control in read.items()}
     return rows
 
@@ -134,7 +137,7 @@ def _at(curve: np.ndarray) -> dict[str, float]:
     }
 
 
-def tell(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     """Print a report as tables."""
     print(
         f"{report['name']} on {report['walks']} walks of '{report['level']}' ({report['split']}), "
@@ -150,14 +153,14 @@ def tell(report: dict[str, Any]) -> None:
     if report.get("control") == {}:
         print("  control   not measured: these data have neither yaw nor forward to read back")
     for who, control in report.get("control", {}).items():
-        print(f"  control   {who:16} {_control_told(control)}")
+        print(f"  control   {who:16} {_control_line(control)}")
     for speed in report.get("speed", []):
         stages = ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed["milliseconds"].items())
         print(f"  speed     {speed['steps']} passes: {speed['fps']:.1f} fps ({stages})")
 
 
-def _control_told(control: dict[str, Any]) -> str:
-    """A row of `report["control"]` in words, also what of it could not be measured."""
+def _control_line(control: dict[str, Any]) -> str:
+    """A row of `report["control"]` as text, also what of it could not be measured."""
     sign, error, walking = (control[name] for name in ("yaw_sign", "yaw_error", "walking"))
     turns = (
         f"yaw sign right {sign:.1%} of {control['turning_frames']} turning frames"

@@ -1,8 +1,8 @@
-"""Published text encoders, through `transformers`: CLIP, T5 and its kin, and layers of language models.
+"""Published text models, through `transformers`: CLIP, T5 and its kin, and layers of language models.
 
     CLIP               states of all tokens, and the state of the last one as `pooled`
     T5, UL2, umT5      states of all tokens
-    ByT5               states of the bytes that a picture shall show, which stand in quotes
+    ByT5               states of the bytes to be rendered, which stand in quotes
     LLaMA and its kin  states of a layer before the last, of what follows a template
 
 Each is a folder as its authors published it, or `hf://owner/name`; a folder is never completed from the hub.
@@ -33,107 +33,113 @@ AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class ClipText:
-    """A CLIP text encoder (arXiv 2103.00020)."""
+class TextModelConfig:
+    """A published text model and where it is."""
 
     source: str
     """Folder, or `hf://owner/name`."""
-    longest: int = 77
-    """Tokens; 256 for the long-prompt MetaCLIP of Movie Gen."""
+    max_length: int = 512
+    """Tokens of a text, at most."""
     model: str = ""
     """Where in the source the weights are."""
     tokenizer: str = ""
 
+    def prompt(self, text: str) -> str:
+        """What is tokenized of a text, or around it; empty: nothing is read."""
+        return text
+
 
 @dataclass(frozen=True)
-class T5Text:
+class ClipTextConfig(TextModelConfig):
+    """A CLIP text encoder (arXiv 2103.00020)."""
+
+    max_length: int = 77
+    """256 for the long-prompt MetaCLIP of Movie Gen."""
+
+
+@dataclass(frozen=True)
+class T5TextConfig(TextModelConfig):
     """The encoder of T5 (arXiv 1910.10683), UL2 (2205.05131) or umT5 (2304.09151)."""
 
-    source: str
-    longest: int = 512
-    model: str = ""
-    tokenizer: str = ""
-
 
 @dataclass(frozen=True)
-class QuotedText:
+class QuotedTextConfig(TextModelConfig):
     """ByT5 (arXiv 2105.13626) over what stands in double quotes; it has no tokenizer's file."""
 
-    source: str
-    longest: int = 100
+    max_length: int = 100
     """Bytes."""
-    model: str = ""
 
-    def shown(self, text: str) -> str:
-        """What is read of a text; nothing where a picture is to show no letters."""
+    def prompt(self, text: str) -> str:
+        """Empty where no text is to be rendered."""
         return quoted(text)
 
 
 @dataclass(frozen=True)
-class DecoderText:
+class DecoderTextConfig(TextModelConfig):
     """The states of a language model `skip` layers before its last one, without the norm at its end."""
 
-    source: str
-    longest: int = 256
+    max_length: int = 256
     """Tokens after the crop."""
     template: str = "{}"
     """The text is put in place of `{}`; states of all that comes before it are cropped."""
     crop: int | None = None
     """How many tokens that should be; None if nothing is published. Another tokenizer makes other tokens."""
     skip: int = 2
-    model: str = ""
-    tokenizer: str = ""
+
+    def prompt(self, text: str) -> str:
+        return self.template.replace("{}", text)
 
 
-TextConfig = ClipText | T5Text | QuotedText | DecoderText
-
-
-class Widths(NamedTuple):
-    """Of what an encoder gives."""
+class EmbeddingDims(NamedTuple):
+    """Widths of a text model's embeddings."""
 
     tokens: int
     pooled: int | None
 
 
-class Encoder(Protocol):
-    """What can be asked of anything that turns texts into `TextEmbedding`."""
+class TextModel(Protocol):
+    """Texts to `TextEmbedding`, without a weight that is trained."""
 
     @property
-    def widths(self) -> Widths: ...
+    def dims(self) -> EmbeddingDims: ...
 
     def describe(self) -> Any:
-        """JSON-able; two encoders with one description give the same words."""
+        """JSON-able; two models with one description give the same embeddings."""
 
     def check(self, text: str) -> None:
-        """UserError for a text of which not all would be read."""
+        """UserError for a text that would be truncated."""
 
-    def encode(self, texts: Sequence[str]) -> TextEmbedding: ...
+    def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding: ...
 
 
-class TextEncoder:
-    """A published encoder, opened when it is first asked and closed again by `close`.
+class PretrainedTextModel:
+    """A published model, opened when it is first asked and closed again by `close`.
 
     UserError, on being asked, for what is not there, not a text encoder, or not in safetensors.
     """
 
     def __init__(
-        self, config: TextConfig, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.bfloat16
+        self,
+        config: TextModelConfig,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
 
     @cached_property
-    def widths(self) -> Widths:
+    def dims(self) -> EmbeddingDims:
         """Read from the model's config; its weights stay closed."""
         from transformers import AutoConfig
 
         width = open_part(AutoConfig, self.config.source, self.config.model).get_text_config().hidden_size
-        return Widths(width, width if isinstance(self.config, ClipText) else None)
+        return EmbeddingDims(width, width if isinstance(self.config, ClipTextConfig) else None)
 
     @cached_property
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer, ByT5Tokenizer
 
-        if isinstance(self.config, QuotedText):
+        if isinstance(self.config, QuotedTextConfig):
             return ByT5Tokenizer()
         return open_part(AutoTokenizer, self.config.source, self.config.tokenizer)
 
@@ -144,7 +150,7 @@ class TextEncoder:
     @cached_property
     def crop(self) -> int:
         """Tokens of the template before the text; UserError when they are not as many as published."""
-        if not isinstance(self.config, DecoderText):
+        if not isinstance(self.config, DecoderTextConfig):
             return 0
         before, _, _ = self.config.template.partition("{}")
         found, published = len(self.tokenizer(before).input_ids), self.config.crop
@@ -163,23 +169,23 @@ class TextEncoder:
         return {"encoder": type(self.config).__name__, **asdict(self.config), "dtype": str(self.dtype)}
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> TextEmbedding:
+    def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
         """`b` texts to tokens `(b, n, d)` of the longest, and pooled `(b, d)` of CLIP; in `dtype`."""
         symbols = self._symbols(texts)
-        states = [torch.zeros(0, self.widths.tokens, dtype=self.dtype, device=self.device) for _ in texts]
+        states = [torch.zeros(0, self.dims.tokens, dtype=self.dtype, device=self.device) for _ in texts]
         pooled: list[Tensor] = [torch.empty(0)] * len(texts)
         order = sorted((i for i in range(len(texts)) if symbols[i]), key=lambda i: len(symbols[i]))
         for piece in (order[k : k + AT_ONCE] for k in range(0, len(order), AT_ONCE)):
             out = self._read([symbols[i] for i in piece])
             for row, i in enumerate(piece):
                 states[i] = out.last_hidden_state[row, self.crop : len(symbols[i])].to(self.dtype)
-                pooled[i] = out.pooler_output[row] if self.widths.pooled else pooled[i]
-        return padded(states, pooled if self.widths.pooled else None)
+                pooled[i] = out.pooler_output[row] if self.dims.pooled else pooled[i]
+        return padded(states, pooled if self.dims.pooled else None)
 
     def check(self, text: str) -> None:
-        """UserError for a text of more than `longest` tokens, of which `encode` reads the first."""
-        shown, most = self._shown(text), self.config.longest
-        size = len(self.tokenizer(shown, verbose=False).input_ids) - self.crop if shown else 0
+        """UserError for a text of more than `max_length` tokens, which `encode` would truncate."""
+        prompt, most = self.config.prompt(text), self.config.max_length
+        size = len(self.tokenizer(prompt, verbose=False).input_ids) - self.crop if prompt else 0
         if size > most:
             raise UserError(
                 f"a text has {size} tokens and this encoder reads {most}: shorten '{text[:40]}...'"
@@ -194,19 +200,15 @@ class TextEncoder:
         )
 
     def _symbols(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of each text; none for one in which a picture is to show no letters."""
-        letters = isinstance(self.config, QuotedText)
-        shown = [self._shown(text) for text in texts]
-        return [self._tokens(text) if text or not letters else [] for text in shown]
-
-    def _shown(self, text: str) -> str:
-        """What is read of a text, or around it."""
-        if isinstance(self.config, DecoderText):
-            return self.config.template.replace("{}", text)
-        return self.config.shown(text) if isinstance(self.config, QuotedText) else text
-
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, truncation=True, max_length=self.crop + self.config.longest).input_ids
+        """The tokens of each text; none where no text is to be rendered."""
+        most, optional = self.crop + self.config.max_length, isinstance(self.config, QuotedTextConfig)
+        prompts = [self.config.prompt(text) for text in texts]
+        return [
+            self.tokenizer(prompt, truncation=True, max_length=most).input_ids
+            if prompt or not optional
+            else []
+            for prompt in prompts
+        ]
 
 
 def quoted(text: str) -> str:
@@ -215,7 +217,7 @@ def quoted(text: str) -> str:
 
 
 def padded(states: Sequence[Tensor], pooled: Sequence[Tensor] | None) -> TextEmbedding:
-    """Words of texts from each one's tokens `(n, d)` and, perhaps, pooled `(p,)`."""
+    """The embedding of a batch, from each text's tokens `(n, d)` and, perhaps, pooled `(p,)`."""
     lengths = torch.tensor([len(state) for state in states])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     tokens = pad_sequence(list(states), batch_first=True)
@@ -226,24 +228,25 @@ def padded(states: Sequence[Tensor], pooled: Sequence[Tensor] | None) -> TextEmb
     )
 
 
-def _weights(config: TextConfig, dtype: torch.dtype) -> Any:
-    """The model of an encoder, as far as it is used."""
+def _weights(config: TextModelConfig, dtype: torch.dtype) -> Any:
+    """The weights that are used of a model."""
     from transformers import AutoConfig, AutoModel, CLIPTextModel, T5EncoderModel, UMT5EncoderModel
 
-    kind: Any = {ClipText: CLIPTextModel, DecoderText: AutoModel}.get(type(config), T5EncoderModel)
+    kinds: dict[Any, Any] = {ClipTextConfig: CLIPTextModel, DecoderTextConfig: AutoModel}
+    kind = kinds.get(type(config), T5EncoderModel)
     if kind is T5EncoderModel and open_part(AutoConfig, config.source, config.model).model_type == "umt5":
         kind = UMT5EncoderModel
     model = open_whole(kind, config.source, config.model, dtype=dtype)
-    if isinstance(config, ClipText) and model.config.max_position_embeddings < config.longest:
+    if isinstance(config, ClipTextConfig) and model.config.max_position_embeddings < config.max_length:
         most = model.config.max_position_embeddings
-        raise UserError(f"'{config.source}' reads {most} tokens, not {config.longest}: ask for {most}")
-    if isinstance(config, DecoderText):
+        raise UserError(f"'{config.source}' reads {most} tokens, not {config.max_length}: ask for {most}")
+    if isinstance(config, DecoderTextConfig):
         cut(model, config)
     return model
 
 
 def open_whole(kind: Any, source: str, part: str, *, dtype: torch.dtype) -> Any:
-    """The model of an encoder, a `kind` of transformers; UserError when its file does not hold all of it."""
+    """A model, a `kind` of transformers; UserError when its file does not hold all of it."""
     given = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     model, about = open_part(kind, source, part, given)
     if about["missing_keys"]:
@@ -253,7 +256,7 @@ def open_whole(kind: Any, source: str, part: str, *, dtype: torch.dtype) -> Any:
     return model
 
 
-def cut(model: Any, config: DecoderText) -> None:
+def cut(model: Any, config: DecoderTextConfig) -> None:
     """Take the layers off that are skipped, and with them the norm that would follow."""
     if config.skip >= len(model.layers):
         raise UserError(f"'{config.source}' has {len(model.layers)} layers: skip fewer than {config.skip}")

@@ -1,0 +1,24 @@
+"""`dreamwalk evaluate NAME --data DIR`: walks, or clips, by what the name holds."""
+
+from __future__ import annotations
+
+from dreamwalk.commands.flags import check_seed, parse_flags, split_name
+from dreamwalk.data.shards import Shards
+from dreamwalk.errors import require_writable
+from dreamwalk.systems.open import load, load_inverse, require_generative
+
+
+def evaluate(argv: list[str]) -> None:
+    """Run the verb."""
+    name, rest = split_name(argv, "evaluate", ["nextframe.doom", "moviegen.doom"])
+    if name and require_generative(name, "evaluate").generates == "clips":
+        from dreamwalk.evaluation.clips import EvaluateClips as Flags
+        from dreamwalk.evaluation.clips import evaluate_clips as run
+    else:
+        from dreamwalk.evaluation.walks import EvaluateWalks as Flags  # type: ignore[assignment]
+        from dreamwalk.evaluation.walks import evaluate_walks as run  # type: ignore[assignment]
+    asked = parse_flags(Flags, rest, prog=f"evaluate {name or 'NAME'}")
+    check_seed(asked.seed)
+    Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
+    require_writable(asked.out)
+    run(load(name), asked, name=name, inverse=load_inverse(asked.inverse))

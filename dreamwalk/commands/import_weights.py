@@ -1,0 +1,21 @@
+"""`dreamwalk import NAME DIR --out FILE`: published weights become a weight file of ours."""
+
+from __future__ import annotations
+
+from dreamwalk.commands.flags import parse_flags, split_name, suggest
+from dreamwalk.errors import UserError
+from dreamwalk.published import hunyuan, oasis
+
+KINDS = {
+    "oasis": (oasis.ImportOasis, oasis.import_oasis),
+    "hunyuanvideo": (hunyuan.ImportHunyuan, hunyuan.import_hunyuan),
+}
+
+
+def import_weights(argv: list[str]) -> None:
+    """Run the verb."""
+    name, rest = split_name(argv, "import", list(KINDS))
+    if name not in ("", *KINDS):
+        raise UserError(f"there are no published weights called '{name}'" + suggest(name, list(KINDS)))
+    flags, run = KINDS[name or "oasis"]
+    run(parse_flags(flags, rest, prog=f"import {name or 'NAME'}"))

@@ -1,0 +1,42 @@
+"""Several text models side by side, of which a backbone is given each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dreamwalk.conditions.pretrained import EmbeddingDims, TextModel
+from dreamwalk.conditions.siglip import SiglipModel
+from dreamwalk.layers.text import TextEmbedding
+
+
+class MultiTextModel:
+    """The embedding of one model, and as `others` those of further models and, perhaps, of an image."""
+
+    def __init__(
+        self, models: Sequence[TextModel], vision: SiglipModel | None = None, *, blank: str = ""
+    ) -> None:
+        """`blank` stands for an empty text, for the first model."""
+        self.models, self.vision, self.blank = list(models), vision, blank
+
+    @property
+    def dims(self) -> EmbeddingDims:
+        return self.models[0].dims
+
+    def describe(self) -> Any:
+        return [part.describe() for part in (*self.models, self.vision) if part]
+
+    def check(self, text: str) -> None:
+        for model in self.models:
+            model.check(text)
+
+    def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
+        """`b` texts, and images uint8 `(b or 1, 3, h, w)`; UserError where an image is missing."""
+        first, *further = self.models
+        others = [model.encode(texts) for model in further]
+        if self.vision:
+            seen = self.vision.encode(images).tokens
+            others.append(TextEmbedding(seen.expand(len(texts), -1, -1)))
+        return first.encode([text or self.blank for text in texts])._replace(others=tuple(others))
