@@ -198,7 +198,7 @@ def test_a_stroll_on_a_schedule_becomes_a_film(
     assert (folder / "o.mp4").stat().st_size and (folder / "p.png").stat().st_size
     for flags, sentence in (
         (["--schedule", "spiral"], "there is no schedule 'spiral'"),
-        (["--lag", "9"], "the lag must lie between 0 and the 4 steps, got 9"),
+        (["--lag", "9"], "the lag must be a whole number from 0 to 4, got 9"),
         (["--chunk", "30"], "a window of 9 frames is too small for the 120"),
         (["--guide-actions", "2", "--guide-history", "2"], "not both at once"),
     ):

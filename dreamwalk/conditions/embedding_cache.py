@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dreamwalk.errors import UserError, atomic
 from dreamwalk.layers.text import TextEmbedding
 
 
+@dataclass(eq=False)
 class CachedTextModel:
     """A text model whose embeddings are kept in `folder`, one safetensors file for each text (and the image
     that it was read with), without padding.
@@ -26,15 +28,10 @@ class CachedTextModel:
     the text and of the model's description names the file; several processes may share a folder.
     """
 
-    def __init__(
-        self,
-        model: TextModel,
-        folder: Path | str,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> None:
-        self.model, self.folder, self.device, self.dtype = model, Path(folder), device, dtype
+    model: TextModel
+    folder: Path
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.bfloat16
 
     @property
     def dims(self) -> EmbeddingDims:

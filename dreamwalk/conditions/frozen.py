@@ -100,7 +100,7 @@ class FrozenTextEncoder(TextEncoder):
         """Opened when it is first asked; UserErrors as of `PretrainedTextModel`."""
         model, folder = self.config.open(self.here.device), self.config.cache
         if folder and self.training:  # a weight file that is opened writes nowhere
-            return CachedTextModel(model, folder, device=self.here.device)
+            return CachedTextModel(model, Path(folder), self.here.device)
         return model
 
     @property

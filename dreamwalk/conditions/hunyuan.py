@@ -16,7 +16,6 @@ from dreamwalk.conditions.pretrained import (
     DecoderTextConfig,
     EmbeddingDims,
     PretrainedTextModel,
-    TextModel,
 )
 from dreamwalk.layers.text import TextEmbedding
 
@@ -54,10 +53,10 @@ class HunyuanTextConfig(FrozenTextConfig):
         """Tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide. With `image_interleave` as
         in HunyuanVideo-I2V: tokens of LLaVA, its image's first."""
         clip = ClipTextConfig(self.source, model=CLIP, tokenizer="tokenizer_2")
-        pooled = PretrainedTextModel(clip, device=device, dtype=dtype)
+        pooled = PretrainedTextModel(clip, device, dtype)
         if not self.image_interleave:
             llama = DecoderTextConfig(self.source, self.text_tokens, LANGUAGE, "tokenizer", TEMPLATE, CROP)
-            return PairedTextModel(PretrainedTextModel(llama, device=device, dtype=dtype), pooled)
+            return PairedTextModel(PretrainedTextModel(llama, device, dtype), pooled)
         llava = LlavaTextConfig(
             self.source,
             model=LANGUAGE,
@@ -67,20 +66,21 @@ class HunyuanTextConfig(FrozenTextConfig):
             processor="image_processor",
             interleave=self.image_interleave,
         )
-        return PairedTextModel(LlavaTextModel(llava, device=device, dtype=dtype), pooled)
+        return PairedTextModel(LlavaTextModel(llava, device, dtype), pooled)
 
     def negative_image(self, image: Tensor) -> Tensor:
         """Black, as in diffusers' `HunyuanVideoImageToVideoPipeline`."""
         return torch.zeros_like(image)
 
 
+@dataclass(eq=False)
 class PairedTextModel:
     """The tokens of one model, which may read images, with the pooled vector of another.
 
     A text that is too long for the first is refused; CLIP reads the first 77 tokens, as published."""
 
-    def __init__(self, tokens: TextModel, pooled: TextModel) -> None:
-        self.tokens, self.pooled = tokens, pooled
+    tokens: PretrainedTextModel
+    pooled: PretrainedTextModel
 
     @property
     def dims(self) -> EmbeddingDims:

@@ -51,6 +51,6 @@ class Hunyuan15TextConfig(FrozenTextConfig):
         1152 wide."""
         qwen = DecoderTextConfig(self.source, 1000, LANGUAGE, "tokenizer", TEMPLATE, CROP)
         glyphs, every = GlyphTextConfig(self.source, 256, GLYPHS), self.image_interleave
-        models = [PretrainedTextModel(config, device=device, dtype=dtype) for config in (qwen, glyphs)]
-        vision = SiglipModel(self.source, interleave=every, device=device, dtype=dtype) if every else None
+        models = [PretrainedTextModel(config, device, dtype) for config in (qwen, glyphs)]
+        vision = SiglipModel(self.source, every, device, dtype) if every else None
         return MultiTextModel(models, vision, blank=" ")

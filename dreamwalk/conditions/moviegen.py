@@ -55,7 +55,7 @@ class MovieGenTextConfig(FrozenTextConfig):
             QuotedTextConfig(self.byt5, byt5),
             ClipTextConfig(self.metaclip, metaclip),
         )
-        models = [PretrainedTextModel(config, device=device, dtype=dtype) for config in configs]
+        models = [PretrainedTextModel(config, device, dtype) for config in configs]
         for model, width in zip(models, self.widths, strict=True):
             if model.dims.tokens != width:
                 raise UserError(

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from dreamwalk.conditions.pretrained import EmbeddingDims, TextModel
+from dreamwalk.conditions.pretrained import EmbeddingDims, PretrainedTextModel
 from dreamwalk.conditions.siglip import SiglipModel
 from dreamwalk.layers.text import TextEmbedding
 
 
+@dataclass(eq=False)
 class MultiTextModel:
     """The embedding of one model, and as `others` those of further models and, perhaps, of an image."""
 
-    def __init__(
-        self, models: Sequence[TextModel], vision: SiglipModel | None = None, *, blank: str = ""
-    ) -> None:
-        """`blank` stands for an empty text, for the first model."""
-        self.models, self.vision, self.blank = list(models), vision, blank
+    models: list[PretrainedTextModel]
+    vision: SiglipModel | None = None
+    blank: str = ""
+    """Stands for an empty text, for the first model."""
 
     @property
     def dims(self) -> EmbeddingDims:

@@ -112,20 +112,16 @@ class TextModel(Protocol):
     def encode(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding: ...
 
 
+@dataclass(eq=False)
 class PretrainedTextModel:
     """A published model, opened when it is first asked and closed again by `close`.
 
     UserError, on being asked, for what is not there, not a text encoder, or not in safetensors.
     """
 
-    def __init__(
-        self,
-        config: TextModelConfig,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> None:
-        self.config, self.device, self.dtype = config, device, dtype
+    config: TextModelConfig
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.bfloat16
 
     @cached_property
     def dims(self) -> EmbeddingDims:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,21 +17,18 @@ VISION, SCALING = "image_encoder", "feature_extractor"
 """Where in a folder of diffusers the weights lie, and where its image processor is configured."""
 
 
+@dataclass(eq=False)
 class SiglipModel:
     """The states of its last layer, from a folder or `hf://` repository as diffusers lays it out.
 
     Opened when it is first asked; UserError then for what is not there, not SigLIP, or not in safetensors.
     """
 
-    def __init__(
-        self,
-        source: str,
-        *,
-        interleave: int = 1,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-    ) -> None:
-        self.source, self.interleave, self.device, self.dtype = source, interleave, device, dtype
+    source: str
+    interleave: int = 1
+    """Stride over the tokens of an image."""
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.bfloat16
 
     @cached_property
     def processor(self) -> Any:

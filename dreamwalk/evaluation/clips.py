@@ -37,6 +37,7 @@ from dreamwalk.progress import followed
 from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.inverse import Inverse
+from dreamwalk.systems.system import System
 from dreamwalk.worlds.levels import level_named
 
 
@@ -112,7 +113,7 @@ def generate(
 
 
 def evaluate_clips(
-    system: Any, asked: EvaluateClips, *, name: str, inverse: Inverse | None = None
+    system: System, asked: EvaluateClips, *, name: str, inverse: Inverse | None = None
 ) -> dict[str, Any]:
     """Measure prompt adherence; prints the table, writes `report.json` and a contact sheet into `out`."""
     if not isinstance(system, ClipGenerator):

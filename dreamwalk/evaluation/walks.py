@@ -23,6 +23,7 @@ from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ss
 from dreamwalk.evaluation.speed import time_dream
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.inverse import Inverse
+from dreamwalk.systems.system import System
 from dreamwalk.world import ActionSchema
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
@@ -47,7 +48,7 @@ class EvaluateWalks:
 
 
 def evaluate_walks(
-    system: Any, asked: EvaluateWalks, *, name: str, inverse: Inverse | None = None
+    system: System, asked: EvaluateWalks, *, name: str, inverse: Inverse | None = None
 ) -> dict[str, Any]:
     """Fidelity, control and speed; prints the tables, writes `report.json`, pictures and plots into `out`.
 

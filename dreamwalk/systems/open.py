@@ -101,7 +101,9 @@ def load(name: str | Path) -> System:
     return made
 
 
-def dream(system: Any = "nextframe.doom", seed: int | None = None, render_mode: str | None = None) -> Dream:
+def dream(
+    system: System | Path | str = "nextframe.doom", seed: int | None = None, render_mode: str | None = None
+) -> Dream:
     """A dream for `gymnasium.make("dreamwalk/Dream-v0", system=...)`: of a name, or of what `load` gave."""
     made = load(system) if isinstance(system, str | Path) else system
     if not isinstance(made, Interactive):
