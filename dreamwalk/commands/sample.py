@@ -27,7 +27,6 @@ from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.progress import followed
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.rollout.execute import UPDATES, Solver
-from dreamwalk.rollout.strolls import stroll
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import Plan
@@ -133,7 +132,7 @@ class SampleWalk:
         else:
             start = int(drawn) if self.start is None else self.start
             frames = 64 if self.frames is None else self.frames
-            actions = stroll(spec, start, frames - 1, seed=self.seed or 0)
+            actions = spec.stroll(start, frames - 1, seed=self.seed or 0)
             walk = Walk(
                 seed=0, buttons=schema.buttons, axes=schema.axes, actions=actions, start={"start": start}
             )

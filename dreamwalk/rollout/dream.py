@@ -19,6 +19,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.rollout.realtime import FramePass, Session
 from dreamwalk.validation import Rate, assembled
 from dreamwalk.world import Action, ActionSchema, World, known_render_mode
+from dreamwalk.worlds.games import wander
 
 
 class InteractiveSystem(Protocol):
@@ -44,11 +45,16 @@ class Decode(Protocol):
     def __call__(self, latents: Tensor) -> Tensor: ...
 
 
-def picture(latents: Tensor, decode: Decode) -> np.ndarray:
+def to_image(frame: Tensor) -> np.ndarray:
+    """uint8 `(h, w, 3)` of a frame `(3, h, w)` in [-1, 1]."""
+    pixels = frame.permute(1, 2, 0).float().cpu().numpy()
+    return np.rint((pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def decode_frame(latents: Tensor, decode: Decode) -> np.ndarray:
     """uint8 `(h, w, 3)` of the latents `(1, 1, c, h, w)` of one frame."""
     with torch.inference_mode():
-        video = decode(latents)[0, 0].permute(1, 2, 0).float().cpu().numpy()
-    return np.rint((video.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+        return to_image(decode(latents)[0, 0])
 
 
 ARRAYS = ("starts", "poses", "intrinsics", "strolls")
@@ -81,6 +87,12 @@ class WorldSpec:
         """An action vector `(..., a)` without what is not learnt."""
         names = (*self.actions.buttons, *self.actions.axes)
         return vector * np.array([name not in self.unlearnt for name in names], np.float32)
+
+    def stroll(self, start: int, frames: int, *, seed: int) -> np.ndarray:
+        """Action vectors `(frames, a)` of nobody's steering: as recorded from a start, then `wander`."""
+        known = self.strolls[start][:frames] if start < len(self.strolls) else self.strolls[:0]
+        about = wander(self.actions, frames - len(known), seed=seed)
+        return np.concatenate([known, about]) if len(known) else about
 
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-able metadata for a weight file."""
@@ -207,7 +219,7 @@ class Dream(World):
         held = torch.from_numpy(vector)[None].to(self.device)
         latents = self.system.advance(session, held, frame_pass=self.frame_pass, timings=timings)
         began = perf_counter()
-        frame = picture(latents, self.decode_latents)
+        frame = decode_frame(latents, self.decode_latents)
         timings["decode"] = 1000 * (perf_counter() - began)
         camera = session.camera
         pose = self._reckon(now.pose, action) if camera is None else camera.pose[0].double().cpu().numpy()

@@ -9,10 +9,9 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import Walk
-from dreamwalk.rollout.dream import Dream, picture
+from dreamwalk.rollout.dream import Dream, decode_frame, to_image
 from dreamwalk.rollout.execute import Update, euler
 from dreamwalk.rollout.streaming import finished_frames
-from dreamwalk.rollout.strolls import stroll
 from dreamwalk.schedules.guidance import Guide, guided, unguided
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.staircase import Schedule, staircase
@@ -33,9 +32,15 @@ def scheduled_frames(
     yield from start.video[0].permute(0, 2, 3, 1).cpu().numpy()
     actions = _actions(world, walk.actions, start)
     steps = system.stream(start, actions, schedule=schedule, seed=walk.seed, update=update, guide=guide)
+    if system.actions.stride > 1:  # one latent frame is several frames: decoded together
+        count = system.codec.latent_frames(len(walk) + 1) - system.codec.latent_frames(1)
+        latents = torch.cat([system.encode(start.video), *finished_frames(steps, count)], dim=1)
+        for frame in system.codec.decode(latents, len(walk) + 1)[0, 1:]:
+            yield to_image(frame)
+        return
     for latents in finished_frames(steps, len(walk)):
         for frame in latents[0].unbind(0):  # frame by frame: one picture in memory
-            yield picture(frame[None, None], world.decode_latents)
+            yield decode_frame(frame[None, None], world.decode_latents)
 
 
 def schedule_preview(
@@ -53,11 +58,12 @@ def schedule_preview(
     uint8 `(h + bar, shown * w, 3)`; the bar under a frame is as long as its noise level.
     """
     clip = world.opening({"start": start}, seed=seed)
-    actions = _actions(world, stroll(world.world_spec, start, 10_000, seed=seed), clip)
+    actions = _actions(world, world.world_spec.stroll(start, 10_000, seed=seed), clip)
     tiles = {0: _tile(world.world_spec.starts[start], 0.0, bar)}
     for step in system.stream(clip, actions, schedule=schedule, seed=seed):
         for frame, level, x in zip(step.frames, step.levels, step.x[0], strict=True):
-            tiles[frame] = _tile(picture(x[None, None], world.decode_latents), level / schedule.steps, bar)
+            image = decode_frame(x[None, None], world.decode_latents)
+            tiles[frame] = _tile(image, level / schedule.steps, bar)
         last = max(tiles)
         tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}
         row = [tiles.get(frame, np.zeros_like(tiles[last])) for frame in range(last - shown + 1, last + 1)]

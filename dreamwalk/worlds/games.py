@@ -174,3 +174,24 @@ class RandomKeys:
         moved = (random.random(len(schema.axes)) < 0.5) & (not still)
         turns = random.uniform(*schema.bounds) / np.asarray(schema.limits) * moved
         return schema.canonical(np.concatenate([held, turns]))
+
+
+def wander(schema: ActionSchema, frames: int, *, seed: int) -> np.ndarray:
+    """Action vectors `(frames, a)`: ahead, in curves, and turns on the spot now and then.
+
+    In a world without `forward` and `yaw`, random keys.
+    """
+    random, vectors = np.random.default_rng(seed), np.zeros((frames, schema.size), np.float32)
+    if not {"forward", "yaw"} & {*schema.buttons, *schema.axes}:
+        keys = RandomKeys(schema)
+        return np.stack([keys.hold(random) for _ in range(frames)]) if frames else vectors
+    at = 0
+    while at < frames:
+        length, side = int(random.integers(5, 14)), float(random.choice([-1, 1]))
+        ahead, turn = [(1, 0.0), (1, 0.2), (0, 0.5)][random.choice(3, p=[0.4, 0.25, 0.35])]
+        if "forward" in schema.buttons:
+            vectors[at : at + length, schema.buttons.index("forward")] = ahead
+        if "yaw" in schema.axes:
+            vectors[at : at + length, len(schema.buttons) + schema.axes.index("yaw")] = side * turn
+        at += length
+    return schema.canonical(vectors)

@@ -18,7 +18,6 @@ from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.execute import KeyedNoise, Update, euler, execute, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
-from dreamwalk.rollout.strolls import wander
 from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import SCHEDULES, Schedule, attention_group, named_schedule, staircase
@@ -27,6 +26,7 @@ from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.scheduled import schedule_plan, schedule_preview, scheduled_frames
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.doom import DOOM_ACTIONS
+from dreamwalk.worlds.games import wander
 
 GRID = shifted_sigmas(4).tolist()
 

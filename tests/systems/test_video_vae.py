@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from toy import Toy
@@ -10,11 +11,15 @@ from dreamwalk.backbones.framedit import FrameDiTConfig
 from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.data.walks import Walk
 from dreamwalk.errors import UserError
+from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import forcing
 from dreamwalk.systems.forcing import Forcing
+from dreamwalk.systems.scheduled import scheduled_frames
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 
 CAUSAL = CausalVAEConfig(
     4, (8, 8, 8), 1, norm="position", attention="frame", scale=1.0, patch=2, strides=((2, 2, 2), (2, 2, 2))
@@ -73,3 +78,15 @@ def test_there_is_no_next_frame_to_play(system: Forcing, clip: Clip) -> None:
     session = system.begin(clip.first(1))
     with pytest.raises(UserError, match=r"one latent of [24] frames: dream on a schedule"):
         system.advance(session, clip.actions[:, 0])
+
+
+def test_it_is_filmed_on_a_schedule(system: Forcing, clip: Clip) -> None:
+    starts = clip.video[:1, 0].permute(0, 2, 3, 1).numpy()
+    poses, intrinsics = clip.world_from_camera[:1, 0].numpy(), clip.intrinsics[0, 0].numpy()
+    system.world_spec = WorldSpec(DOOM_ACTIONS, 10.0, starts, poses, intrinsics)
+    actions = clip.actions[0, 1:].numpy()
+    keys = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes, "actions": actions}
+    walk = Walk(seed=0, fps=10.0, steps=0, start={"start": 0}, **keys)
+    frames = list(scheduled_frames(system, system.world(), walk, system.schedule("chunks")))
+    assert len(frames) == 9 and {frame.shape for frame in frames} == {(32, 32, 3)}
+    assert np.array_equal(frames[0], starts[0])
