@@ -21,7 +21,7 @@ import json
 import zlib
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,33 +29,29 @@ from msgspec import Meta
 
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
-from dreamwalk.validation import MOST_STEPS, Range, Signed, conform, decode_json, field_errors, required
+from dreamwalk.validation import MOST_STEPS, Signed, conform, decode_json, required
 from dreamwalk.world import ActionSchema
 
 FORMAT = "dreamwalk.walk/1"
 MAX_ACTIONS = 100_000
 """The longest walk that is read, in steps: more than two hours at 12 frames a second."""
-Pixels = Annotated[int, Range(1, 4096)]
+Pixels = Annotated[int, Meta(ge=1, le=4096)]
 """Height or width of a start picture."""
 Row = tuple[Signed, Signed, Signed, Signed]
 OPTIONS: dict[str, Any] = {
-    "start": Annotated[int, Range(0, 2**31 - 1)],
+    "start": Annotated[int, Meta(ge=0, le=2**31 - 1)],
     "pose": tuple[Signed, Signed, Signed],
     "world_from_camera": tuple[Row, Row, Row, Row],
 }
 """Options of `World.reset` that are checked; others are a game's own and stay as they are."""
-Vectors = Annotated[list[list[Annotated[float, Meta(ge=-1, le=1)]]], Meta(max_length=MAX_ACTIONS)]
+Vector = tuple[Annotated[float, Meta(ge=-1, le=1)], ...]
+Vectors = Annotated[tuple[Vector, ...], Meta(max_length=MAX_ACTIONS)]
+Passes = Annotated[int, Meta(ge=0, le=MOST_STEPS)]
+FramesPerSecond = Annotated[float, Meta(ge=1e-9, le=1000)]
+Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
-class Walk(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    eq=False,
-    forbid_unknown_fields=True,
-    tag_field="format",
-    tag=FORMAT,
-):
+class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One walk from its reset onwards: `actions[i]` leads into frame `i + 1`, frame 0 is that of the reset.
 
     UserError when its fields do not go together.
@@ -63,16 +59,16 @@ class Walk(
 
     system: str = ""
     """Name of what was walked in, such as `nextframe.doom`; a note, not checked."""
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    seed: Whole
     buttons: tuple[str, ...]
     axes: tuple[str, ...]
     actions: np.ndarray
     """float32 `(t, len(buttons) + len(axes))`."""
     start: dict[str, Any] = {}
     """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`."""
-    steps: Annotated[int, Meta(ge=0, le=MOST_STEPS)] = 0
+    steps: Passes = 0
     """Denoising steps per frame; 0 where there is no such thing."""
-    fps: Annotated[float, Meta(gt=0, le=1000)] = 10.0
+    fps: FramesPerSecond = 10.0
 
     def __post_init__(self) -> None:
         names = self.buttons + self.axes
@@ -80,10 +76,12 @@ class Walk(
             msgspec.structs.force_setattr(self, "actions", np.zeros((0, len(names)), np.float32))
         if len(set(names)) < len(names):
             raise UserError("the walk names a button or an axis twice")
-        if self.actions.shape[1] != len(names):
-            raise UserError(f"actions must be vectors of {len(names)} numbers, got {self.actions.shape[1]}")
-        if not np.isin(self.actions[:, : len(self.buttons)], (0.0, 1.0)).all():
-            raise UserError("actions has a button that is neither 0 nor 1")
+        size = self.actions.shape[1]
+        if size != len(names):
+            raise UserError(f"action 0 must be {len(names)} numbers from -1 to 1, got {size}")
+        wrong = np.flatnonzero(~np.isin(self.actions[:, : len(self.buttons)], (0.0, 1.0)).all(axis=1))
+        if wrong.size:
+            raise UserError(f"action {wrong[0]} has a button that is neither 0 nor 1")
         for name in OPTIONS.keys() & self.start:
             conform(OPTIONS[name], self.start[name], name)
         if not isinstance(self.start.get("image", np.zeros(0)), np.ndarray):
@@ -104,16 +102,30 @@ class Walk(
             )
 
 
-def read_actions(kind: type, value: Any) -> np.ndarray:
-    """Decode the `np.ndarray` of a `Walk` for msgspec: float32 `(t, a)` from lists; UserError for others."""
-    with field_errors("actions"):
-        vectors = msgspec.convert(value, Vectors)
-    if len(set(map(len, vectors))) > 1:
-        raise UserError("actions must be vectors of one length")
-    return np.asarray(vectors, np.float32)
+class Actions(np.ndarray):
+    """float32 `(t, a)`, which came as lists of numbers from -1 to 1."""
+
+    @staticmethod
+    def from_json(value: Any) -> np.ndarray:
+        """Decode what a walk file holds; UserError names the action that is not as it should be."""
+        try:
+            vectors = msgspec.convert(value, Vectors)
+        except msgspec.ValidationError:
+            conform(Vectors, value, "actions")
+            raise
+        size = len(vectors[0]) if vectors else 0
+        if wrong := [index for index, vector in enumerate(vectors) if len(vector) != size]:
+            raise UserError(f"action {wrong[0]} has not {size} numbers as those before it")
+        return np.asarray(vectors, np.float32).view(Actions)
 
 
-_DECODER = msgspec.json.Decoder(Walk, dec_hook=read_actions)
+class WalkFile(Walk, frozen=True, kw_only=True, eq=False, forbid_unknown_fields=True):
+    """A walk as its file holds it: all but the name and the start must be there."""
+
+    format: Literal["dreamwalk.walk/1"]
+    actions: Actions
+    steps: Passes
+    fps: FramesPerSecond
 
 
 def check_steps(steps: int) -> None:
@@ -149,7 +161,7 @@ def dump_walk(walk: Walk) -> str:
 
 def parse_walk(text: str | bytes) -> Walk:
     """A walk from JSON text; UserError with one sentence when it is not one."""
-    return decode_json(_DECODER, text, "the walk file")
+    return decode_json(WalkFile, text, "the walk file")
 
 
 def _short(value: np.float32) -> float | int:
