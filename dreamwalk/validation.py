@@ -17,14 +17,13 @@ from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from dreamwalk.errors import UserError
 
-T = TypeVar("T")
 LONGEST = 2**30
 """Bytes of a JSON file that is read."""
 
@@ -65,7 +64,7 @@ def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:
         return conform(kind, parse_json(path.read_bytes(), f"'{path}'"), f"in '{path}', the whole")
 
 
-def decode_json(kind: type[T], text: str | bytes, where: str) -> T:
+def decode_json(kind: Any, text: str | bytes, where: str) -> Any:
     """JSON from a text as `kind`, a union of Structs or one; a UserError names the wrong field, or the line.
 
     An annotation may be a class with `from_json`, which makes one of what JSON gave.
@@ -84,7 +83,11 @@ def decode_json(kind: type[T], text: str | bytes, where: str) -> T:
 
 @cache
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind, dec_hook=lambda custom, value: custom.from_json(value))
+    return msgspec.json.Decoder(kind, dec_hook=_custom)
+
+
+def _custom(kind: Any, value: Any) -> Any:
+    return kind.from_json(value)
 
 
 @contextmanager

@@ -161,6 +161,16 @@ class World(gymnasium.Env):
     actions: ActionSchema
     fps: float = 10.0
 
+    def _declare(self, size: Sequence[int], render_mode: str | None) -> None:
+        """Say of a world with `actions` and `fps` what gymnasium asks: frames of `size` (h, w) and how it
+        renders. UserError for a mode in which worlds cannot."""
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"a world has no render_mode '{render_mode}': it has 'rgb_array', and None")
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
+        self.action_space = self.actions.space
+
     @abstractmethod
     def state(self) -> Any:
         """A snapshot from which `restore` continues exactly as if nothing had happened."""
@@ -180,13 +190,6 @@ class World(gymnasium.Env):
             if terminated or truncated:
                 break
         return frame, float(reward), terminated, truncated, info
-
-
-def known_render_mode(mode: str | None) -> str | None:
-    """`mode` itself, or UserError when worlds cannot render so."""
-    if mode not in (None, "rgb_array"):
-        raise UserError(f"a world has no render_mode '{mode}': it has 'rgb_array', and None")
-    return mode
 
 
 class DiscreteActions(gymnasium.ActionWrapper, gymnasium.utils.RecordConstructorArgs):

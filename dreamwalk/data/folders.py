@@ -181,9 +181,8 @@ def _bucket(sizes: tuple[Bucket, ...], frames: int, shape: float, *, moving: boo
     """The bucket of the most frames, and of those of the nearest shape; UserError when there is none."""
     fitting = [size for size in sizes if (size.frames > 1) == moving and size.frames <= frames]
     if not fitting:
-        raise UserError(
-            "shorter than every bucket of videos" if moving else "a picture, and no bucket of one frame"
-        )
+        still = "a picture, and no bucket of one frame"
+        raise UserError("shorter than every bucket of videos" if moving else still)
     most = max(size.frames for size in fitting)
     longest = [size for size in fitting if size.frames == most]
     return min(longest, key=lambda size: abs(math.log(shape * size.width / size.height)))

@@ -19,7 +19,6 @@ import base64
 import binascii
 import json
 import zlib
-from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,11 +37,8 @@ MAX_ACTIONS = 100_000
 Pixels = Annotated[int, Meta(ge=1, le=4096)]
 """Height or width of a start picture."""
 Row = tuple[Signed, Signed, Signed, Signed]
-OPTIONS: dict[str, Any] = {
-    "start": Annotated[int, Meta(ge=0, le=2**31 - 1)],
-    "pose": tuple[Signed, Signed, Signed],
-    "world_from_camera": tuple[Row, Row, Row, Row],
-}
+OPTIONS: dict[str, Any] = {"start": Annotated[int, Meta(ge=0, le=2**31 - 1)]}
+OPTIONS |= {"pose": tuple[Signed, Signed, Signed], "world_from_camera": tuple[Row, Row, Row, Row]}
 """Options of `World.reset` that are checked; others are a game's own and stay as they are."""
 Vector = tuple[Annotated[float, Meta(ge=-1, le=1)], ...]
 Vectors = Annotated[tuple[Vector, ...], Meta(max_length=MAX_ACTIONS)]
@@ -97,9 +93,8 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         theirs, ours = self.buttons + self.axes, schema.buttons + schema.axes
         if theirs != ours:
             known = f"{', '.join(theirs) or 'none'} and this world knows {', '.join(ours)}"
-            raise UserError(
-                f"this walk's actions are {known}: replay it where it was recorded ({self.system})"
-            )
+            mend = f"replay it where it was recorded ({self.system})"
+            raise UserError(f"this walk's actions are {known}: {mend}")
 
 
 class Actions(np.ndarray):
@@ -126,12 +121,6 @@ class WalkFile(Walk, frozen=True, kw_only=True, eq=False, forbid_unknown_fields=
     actions: Actions
     steps: Passes
     fps: FramesPerSecond
-
-
-def check_steps(steps: int) -> None:
-    """UserError unless one can denoise in so many steps."""
-    if not isinstance(steps, Integral) or not 1 <= steps <= MOST_STEPS:
-        raise UserError(f"steps must be a whole number from 1 to {MOST_STEPS}, got {steps!r:.40}")
 
 
 def write_walk(path: str | Path, walk: Walk) -> None:

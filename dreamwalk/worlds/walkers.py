@@ -25,32 +25,23 @@ class Mix:
     pitch: float = 0.0
 
 
-HOME = Mix(
-    {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12, "place": 0.08}
-)
+HOME_SHARES = {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12}
+HOME = Mix(HOME_SHARES | {"place": 0.08})
 WILD = Mix({"tour": 0.3, "keys": 0.2, "mouse": 0.25, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 MAP = Mix({"keys": 0.35, "mouse": 0.4, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 
 
-def mix_for(level: Level) -> Mix:
-    """The mix of walks that suits a level."""
-    return HOME if level.name == "home" else WILD if level.doors else MAP
-
-
-def draw_kind(mix: Mix, random: np.random.Generator) -> str:
-    """The name of a kind of walk, drawn by its share."""
-    names, shares = list(mix.shares), np.array(list(mix.shares.values()))
-    return names[random.choice(len(names), p=shares / sum(mix.shares.values()))]
-
-
-def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float = 0.0) -> Walker:
-    """A walker of a kind, which never ends.
+def walk(level: Level, random: np.random.Generator) -> Walker:
+    """A walker of a kind that suits the level, drawn by its share; it never ends.
 
     Start it with `next` (that move means nothing), then send it the info of every frame for the move that
-    follows. `pitch` is how far it looks up and down now and then, in degrees.
+    follows.
     """
+    mix = HOME if level.name == "home" else WILD if level.doors else MAP
+    names, shares = list(mix.shares), np.array(list(mix.shares.values()))
+    kind = names[random.choice(len(names), p=shares / sum(mix.shares.values()))]
     plan = WALKERS[kind](level, random)
-    return _glance(plan, random, pitch) if pitch and kind != "place" else plan
+    return _glance(plan, random, mix.pitch) if mix.pitch and kind != "place" else plan
 
 
 def _keys(level: Level, random: np.random.Generator) -> Walker:
@@ -58,12 +49,10 @@ def _keys(level: Level, random: np.random.Generator) -> Walker:
     info = yield STAY
     near = 20.0 if random.random() < 0.25 else random.uniform(50, 90)
     ahead, still = ("forward",), ()
-    patterns: list[tuple[tuple[str, ...], float, float]] = [
-        *[(ahead, 0, 5), (ahead, 1, 4), (still, 1, 1.5)],
-        *[((*ahead, "left"), 0, 0.5), ((*ahead, "right"), 0, 0.5)],
-        *[(("left",), 0, 1.2), (("right",), 0, 1.2), (("back",), 0, 2.0), (("back",), 1, 0.8)],
-        *[(("left",), 1, 0.3), (("right",), -1, 0.3), (still, 0, 1.0)],
-    ]
+    patterns: list[tuple[tuple[str, ...], float, float]] = [(ahead, 0, 5), (ahead, 1, 4), (still, 1, 1.5)]
+    patterns += [((*ahead, "left"), 0, 0.5), ((*ahead, "right"), 0, 0.5)]
+    patterns += [(("left",), 0, 1.2), (("right",), 0, 1.2), (("back",), 0, 2.0), (("back",), 1, 0.8)]
+    patterns += [(("left",), 1, 0.3), (("right",), -1, 0.3), (still, 0, 1.0)]
     odds = np.array([weight for *_, weight in patterns])
     while True:
         held, turning, _ = patterns[random.choice(len(patterns), p=odds / odds.sum())]
