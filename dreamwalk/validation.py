@@ -64,8 +64,9 @@ def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:
         return conform(kind, parse_json(path.read_bytes(), f"'{path}'"), f"in '{path}', the whole")
 
 
-def decode_json(kind: Any, text: str | bytes, where: str) -> Any:
-    """JSON from a text as `kind`, a union of Structs or one; a UserError names the wrong field, or the line.
+def decode_json(kind: Any, text: str | bytes, where: str, *, of: str = "") -> Any:
+    """JSON from a text as `kind`, a union of Structs or one; a UserError names the wrong field, after `of`,
+    or the line.
 
     An annotation may be a class with `from_json`, which makes one of what JSON gave.
     """
@@ -77,7 +78,7 @@ def decode_json(kind: Any, text: str | bytes, where: str) -> Any:
         try:
             conform(kind, parse_json(text, where), where)
         except UserError as wrong:
-            raise UserError(str(wrong).replace(f"{where}.", f"{where}'s ", 1)) from None
+            raise UserError(str(wrong).replace(f"{where}.", of, 1)) from None
         raise UserError(f"{where} is not valid JSON: {error}") from None
 
 

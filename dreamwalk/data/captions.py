@@ -189,9 +189,9 @@ def _picture_caption(level: Level, poses: np.ndarray, random: np.random.Generato
 
 
 def _preposition(motion: Motion, *, entered: bool) -> str:
-    if entered and motion in ("ahead", "bear left", "bear right"):
-        return "into"
-    return "through" if motion in ("ahead", "bear left", "bear right") else "in"
+    if motion not in ("ahead", "bear left", "bear right"):
+        return "in"
+    return "into" if entered else "through"
 
 
 def room_at(level: Level, poses: np.ndarray, at: int) -> Room | None:

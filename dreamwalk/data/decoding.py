@@ -122,8 +122,7 @@ def read_frames(
 def map_files(work: Callable[[T], R], files: Sequence[T]) -> list[R]:
     """`work` of every file, on all cores, with a progress bar."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(work, files)
-        return list(followed(found, "looking at files", total=len(files)))
+        return list(followed(pool.map(work, files), "looking at files", total=len(files)))
 
 
 def check_fps(fps: float | None) -> None:
@@ -208,8 +207,7 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 def _upright(frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
     """A frame as players show it, uint8 `(h, w, 3)`."""
-    aspect = stream.sample_aspect_ratio or 1
-    width = max(1, round(frame.width * aspect))
+    width = max(1, round(frame.width * (stream.sample_aspect_ratio or 1)))
     picture = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

@@ -121,9 +121,8 @@ def open_captioned(
     folder, sizes = Path(path), tuple(sizes)
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES)
     looks: list[_Look | UserError] = map_files(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
-    both = zip(found, looks, strict=True)
-    wrong = [(file, str(why)) for file, why in both if isinstance(why, UserError)]
-    left_out = [(_named(file, folder), why.removeprefix(f"'{file}' ")) for file, why in wrong]
+    wrong = [(file, look) for file, look in zip(found, looks, strict=True) if isinstance(look, UserError)]
+    left_out = [(_named(file, folder), str(why).removeprefix(f"'{file}' ")) for file, why in wrong]
     taken = [look for look in looks if isinstance(look, _Look)]
     pieces = [piece for look in taken for piece in look.pieces]
     pieces.sort(key=lambda piece: (sizes.index(piece.bucket), piece.file, piece.number))
@@ -183,9 +182,7 @@ def _bucket(sizes: tuple[Bucket, ...], frames: int, shape: float, *, moving: boo
     if not fitting:
         still = "a picture, and no bucket of one frame"
         raise UserError("shorter than every bucket of videos" if moving else still)
-    most = max(size.frames for size in fitting)
-    longest = [size for size in fitting if size.frames == most]
-    return min(longest, key=lambda size: abs(math.log(shape * size.width / size.height)))
+    return min(fitting, key=lambda size: (-size.frames, abs(math.log(shape * size.width / size.height))))
 
 
 def _near(side: float, multiple: int) -> int:

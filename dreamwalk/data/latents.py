@@ -149,8 +149,7 @@ def _claim(path: Path, header: dict[str, str]) -> None:
         _replace(file, json.dumps(header, indent=1).encode())
         return
     written = _header(path)
-    other = [key for key, value in header.items() if written.get(key) != value]
-    if other:
+    if other := [key for key, value in header.items() if written.get(key) != value]:
         raise UserError(f"'{path}' holds latents of another {' and '.join(other)}: choose another folder")
 
 

@@ -85,8 +85,7 @@ def _read_cells(file: Path) -> Table:
     notes = [f"column {k + 1} has no name and is not used" for k in nameless]
     empty = sum(not cells[k] for _, cells in rows for k in kept)
     notes += [f"empty cells are taken for 0 ({empty})"] if empty else []
-    comma = delimiter != ","
-    number = partial(_number, file=file, comma=comma)
+    number = partial(_number, file=file, comma=delimiter != ",")
     table = [(row, [number(cells[k], row=row, name=names[k]) for k in kept]) for row, cells in rows]
     return _table(file, [names[k] for k in kept], table, notes)
 

@@ -150,7 +150,7 @@ def dump_walk(walk: Walk) -> str:
 
 def parse_walk(text: str | bytes) -> Walk:
     """A walk from JSON text; UserError with one sentence when it is not one."""
-    return decode_json(WalkFile, text, "the walk file")
+    return decode_json(WalkFile, text, "the walk file", of="the walk file's ")
 
 
 def _short(value: np.float32) -> float | int:

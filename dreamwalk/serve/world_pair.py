@@ -259,6 +259,5 @@ class WorldPair:
         return [tracked for tracked in shown if tracked]
 
     def _newest_frame(self, ended: bool = False) -> Frame:
-        shown = self._shown()
-        stages = {name: ms for tracked in shown for name, ms in tracked.stages.items()}
+        stages = {name: ms for tracked in self._shown() for name, ms in tracked.stages.items()}
         return Frame(self.pictures, stages, ended)

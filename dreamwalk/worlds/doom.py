@@ -211,8 +211,7 @@ class Doom(World):
         intrinsics = intrinsics_matrix(fx, fy, cx=width / 2, cy=cy)
         assert state.depth_buffer is not None
         steps = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
-        planes = [height - z for height in self.level.heights]
-        depth = exact_depth(steps, intrinsics, planes=planes)
+        depth = exact_depth(steps, intrinsics, planes=[height - z for height in self.level.heights])
         self._info = {"world_from_camera": pose_matrix((x, y, z), heading), "intrinsics": intrinsics}
         self._info |= {"depth": depth, "level": self.level.name}
         return self._frame.copy(), dict(self._info)

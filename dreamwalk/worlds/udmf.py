@@ -152,8 +152,7 @@ def _edges(cell: Cell, cells: Sequence[Cell], panels: Sequence[Panel]) -> list[t
         low, high = min(start, end), max(start, end)
         axis = 0 if low[1] == high[1] else 1
         inside = {p for p in points if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
-        stops = sorted({low, high} | inside, reverse=start > end)
-        edges += list(itertools.pairwise(stops))
+        edges += itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
     return edges
 
 

@@ -92,15 +92,13 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
     last: Door | None = None
     speed = KEY_TURN if random.random() < 0.75 else 14.0
     while True:
-        here = steer.place_of(info)
-        room = level.room_at(*here)
+        room = level.room_at(*steer.place_of(info))
         near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
         choices = [d for d in near if d is not last] or near or list(level.doors)
         last = choices[random.integers(len(choices))]
         info = yield from steer.go_to(info, (last.x, last.y), random=random, speed=speed)
         there = level.rooms[last.second if level.rooms[last.first] is room else last.first]
-        goal = _spot_in(level, there, random)
-        info = yield from steer.go_to(info, goal, random=random, speed=speed)
+        info = yield from steer.go_to(info, _spot_in(level, there, random), random=random, speed=speed)
         if random.random() < 0.3:
             info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
         if random.random() < 0.2:
@@ -135,8 +133,7 @@ def _push(level: Level, random: np.random.Generator) -> Walker:
         held = [("forward",), ("forward", "left"), ("forward", "right"), ("left",), ("right",), ("back",)]
         move = Move(held[random.choice(6, p=(0.5, 0.1, 0.1, 0.1, 0.1, 0.1))])
         for _ in range(random.integers(4, 20)):
-            turn = random.choice([0.0, -KEY_TURN, KEY_TURN], p=(0.8, 0.1, 0.1))
-            yield Move(move.held, turn)
+            yield Move(move.held, random.choice([0.0, -KEY_TURN, KEY_TURN], p=(0.8, 0.1, 0.1)))
         for _ in range(random.integers(0, 12)):
             yield Move((), KEY_TURN if move.held[-1] != "right" else -KEY_TURN)
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image
-from rooms import ACTIONS
+from rooms import ACTIONS, unpack_frame
 
 from dreamwalk.serve.controls import Controls
-from dreamwalk.serve.frames import FrameNote, encode_picture, pack_frame, unpack_frame
+from dreamwalk.serve.frames import FrameNote, encode_picture, pack_frame
 from dreamwalk.serve.protocol import MAX_MESSAGE, Input, Reset, parse
 from dreamwalk.world import ActionSchema
 
@@ -58,8 +58,8 @@ def test_pictures_are_read_with_or_without_a_data_url() -> None:
         ("{", "not valid JSON"),
         ("[" * 50_000, "that message is not valid JSON: nested too deeply"),
         ("[1]", "that message must be an object, got a list"),
-        ("{}", "that message's type must be one of input, ack, ping"),
-        ('{"type": 3}', "that message's type must be one of input, ack, ping"),
+        ("{}", "^type must be one of input, ack, ping"),
+        ('{"type": 3}', "^type must be one of input, ack, ping"),
         ('{"type": "fly"}', "type must be one of input, ack, ping, .*, record, replay, got 'fly'"),
         ('{"type": "input", "moved": {"yaw": NaN}}', "yaw must be a number from -1.* to 1.*, got nan"),
         ('{"type": "input", "moved": {"pitch": -Infinity}}', "pitch must be a number from .*, got -inf"),

@@ -37,8 +37,8 @@ def reason(visitor: Visitor) -> tuple[int, str]:
     ("text", "sentence"),
     [
         ("{", "that message is not valid JSON"),
-        ('{"type": "fly"}', "that message's type must be one of input, ack, ping"),
-        ('{"type": "input", "moved": {"yaw": NaN}}', "that message's moved.yaw must be a number"),
+        ('{"type": "fly"}', "type must be one of input, ack, ping"),
+        ('{"type": "input", "moved": {"yaw": NaN}}', "moved.yaw must be a number"),
         ('{"type": "input", "held": ["jump"]}', "this world has no button 'jump': it knows forward, back"),
         ('{"type": "ack", "serial": 4000000000}', "frame 4000000000 was never sent"),
         (
