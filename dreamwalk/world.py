@@ -140,11 +140,15 @@ class ActionSchema:
 
     def words(self, vector: np.ndarray) -> str:
         """A short reading of a vector, for captions and overlays: `forward yaw +8`."""
+        held, axes = self.named(vector)
+        turns = [f"{name} {value:+.3g}" for name, value in zip(self.axes, axes, strict=True) if value]
+        return " ".join([*held, *turns]) or "stay"
+
+    def named(self, vector: np.ndarray) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """The names of the buttons that a vector holds, and the values of its axes in their own units."""
         action = self.unpack(vector)
-        parts = [name for name, held in zip(self.buttons, action.get("buttons", ()), strict=True) if held]
-        axes = zip(self.axes, action.get("axes", ()), strict=True)
-        parts += [f"{name} {value:+.3g}" for name, value in axes if value]
-        return " ".join(parts) or "stay"
+        buttons = zip(self.buttons, action.get("buttons", ()), strict=True)
+        return tuple(name for name, held in buttons if held), tuple(map(float, action.get("axes", ())))
 
 
 class World(gymnasium.Env):

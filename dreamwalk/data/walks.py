@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,7 +106,9 @@ class Actions(np.ndarray):
         """Decode what a walk file holds; UserError names the action that is not as it should be."""
         try:
             vectors = msgspec.convert(value, Vectors)
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
+            if row := re.search(r"\$\[(\d+)\]", str(error)):  # for all of a long walk it would take seconds
+                conform(Vector, value[int(row[1])], f"actions[{row[1]}]")
             conform(Vectors, value, "actions")
             raise
         size = len(vectors[0]) if vectors else 0

@@ -13,7 +13,6 @@ from dreamwalk.worlds.udmf import Cell, Thing
 
 PITCH = 512
 GRID = 16
-STEP = 24
 
 WALLS = {"sandstone": "STWALL", "carved sandstone": "BIGWALL", "green marble": "DOKGRIR"}
 WALLS |= {"steel": "SHAWN2", "white steel": "SHAWN02", "red metal": "REDWALL1", "rusty red": "GRAYRED"}

@@ -7,14 +7,13 @@ A walker is a generator: it yields a `Move` and is sent the info that followed. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dreamwalk.worlds import steering as steer
 from dreamwalk.worlds.scenery import Door, Level, Room
-from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Info, Move, Part, Walker
+from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Move, Walker
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,6 @@ def _push(level: Level, random: np.random.Generator) -> Walker:
             yield Move((), KEY_TURN if move.held[-1] != "right" else -KEY_TURN)
 
 
-def _follow_back(trail: Iterable[np.ndarray], random: np.random.Generator, info: Info) -> Part:
-    for point in trail:
-        info = yield from steer.go_to(info, (float(point[0]), float(point[1])), random=random, speed=KEY_TURN)
-    return info
-
-
 def _retrace(level: Level, random: np.random.Generator) -> Walker:
     """Walk a path, turn around, and come back the same way."""
     info = yield STAY
@@ -156,7 +149,8 @@ def _retrace(level: Level, random: np.random.Generator) -> Walker:
             if step % 6 == 5:
                 trail.append(steer.place_of(info))
         info = yield from steer.turn_by(info, random.choice([-180, 180]))
-        info = yield from _follow_back(trail[::-1], random, info)
+        for x, y in trail[::-1]:
+            info = yield from steer.go_to(info, (float(x), float(y)), random=random, speed=KEY_TURN)
         info = yield from steer.turn_by(info, random.choice([-180, 180]))
 
 
