@@ -29,7 +29,7 @@ from msgspec import Meta
 
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
-from dreamwalk.validation import MOST_STEPS, Signed, conform, decode_json, required
+from dreamwalk.validation import MOST_STEPS, Signed, conform, decode_json, required, shorten
 from dreamwalk.world import ActionSchema
 
 FORMAT = "dreamwalk.walk/1"
@@ -38,8 +38,9 @@ MAX_ACTIONS = 100_000
 Pixels = Annotated[int, Meta(ge=1, le=4096)]
 """Height or width of a start picture."""
 Row = tuple[Signed, Signed, Signed, Signed]
-OPTIONS: dict[str, Any] = {"start": Annotated[int, Meta(ge=0, le=2**31 - 1)]}
-OPTIONS |= {"pose": tuple[Signed, Signed, Signed], "world_from_camera": tuple[Row, Row, Row, Row]}
+OPTIONS: dict[str, Any] = {"start": (Annotated[int, Meta(ge=0, le=2**31 - 1)], "a whole number from 0 up")}
+OPTIONS |= {"pose": (tuple[Signed, Signed, Signed], "x, y and heading, three numbers")}
+OPTIONS |= {"world_from_camera": (tuple[Row, Row, Row, Row], "4x4 numbers")}
 """Options of `World.reset` that are checked; others are a game's own and stay as they are."""
 Vector = tuple[Annotated[float, Meta(ge=-1, le=1)], ...]
 Vectors = Annotated[tuple[Vector, ...], Meta(max_length=MAX_ACTIONS)]
@@ -80,7 +81,11 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if wrong.size:
             raise UserError(f"action {wrong[0]} has a button that is neither 0 nor 1")
         for name in OPTIONS.keys() & self.start:
-            conform(OPTIONS[name], self.start[name], name)
+            kind, what = OPTIONS[name]
+            try:
+                conform(kind, self.start[name], name)
+            except UserError:
+                raise UserError(f"{name} must be {what}, got {shorten(self.start[name])}") from None
         if not isinstance(self.start.get("image", np.zeros(0)), np.ndarray):
             start = {**self.start, "image": _unpack_image(self.start["image"])}
             msgspec.structs.force_setattr(self, "start", start)
