@@ -51,9 +51,7 @@ def start(device: str | None = None) -> Process:
             dist.init_process_group(backend)
         else:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    local = (
-        torch.device(kind, int(os.environ.get("LOCAL_RANK", 0))) if kind == "cuda" else torch.device("cpu")
-    )
+    local = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind)
     if kind == "cuda":
         torch.cuda.set_device(local)
     world = dist.get_world_size()

@@ -27,10 +27,8 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"'{path}' cannot be written ({reason}): free some space there, or choose another place"
-        ) from error
+        mend = "free some space there, or choose another place"
+        raise UserError(f"'{path}' cannot be written ({error.strerror or error}): {mend}") from error
 
 
 @contextmanager

@@ -9,58 +9,42 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
+from inspect import Parameter, signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from dreamwalk.errors import UserError
 
-T = TypeVar("T")
 LONGEST = 2**30
 """Bytes of a JSON file that is read."""
 
 
-@dataclass(frozen=True)
-class Range:
-    """From where to where a number may go, both included."""
-
-    low: float
-    high: float = 2.0**24
-
-
-Count = Annotated[int, Range(0)]
+MOST = 2**24
+"""The largest whole number where nothing else is said."""
+Count = Annotated[int, Meta(ge=0, le=MOST)]
 MOST_STEPS = 64
 """Denoising steps of a frame or a clip that anything takes, at most."""
-Steps = Annotated[int, Range(1, MOST_STEPS)]
+Steps = Annotated[int, Meta(ge=1, le=MOST_STEPS)]
 """Denoising passes."""
-Side = Annotated[int, Range(1, 16384)]
+Side = Annotated[int, Meta(ge=1, le=16384)]
 """Pixels."""
-Bytes = Annotated[int, Range(0, 2**53)]
-Positive = Annotated[float, Range(1e-9, 1e9)]
-Share = Annotated[float, Range(0, 1)]
-Signed = Annotated[float, Range(-1e9, 1e9)]
-Rate = Annotated[float, Range(0.01, 1000)]
+Bytes = Annotated[int, Meta(ge=0, le=2**53)]
+Positive = Annotated[float, Meta(ge=1e-9, le=1e9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Signed = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Rate = Annotated[float, Meta(ge=0.01, le=1000)]
 """Frames per second."""
-DEFAULT_RANGES: dict[Any, Range] = {int: Range(1), float: Range(0, 1e9)}
+DEFAULT_RANGES: dict[Any, Meta] = {int: Meta(ge=1, le=MOST), float: Meta(ge=0, le=1e9)}
 """Ranges of numbers without one: sizes and weights of losses are never negative."""
-
-
-TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
-TYPES |= {"array": "a list", "object": "an object", "null": "nothing"}
-"""JSON's types by msgspec's names."""
-PHRASES = {"Expected ": "must be ", "Number out of range": "must be a smaller number"}
-PHRASES |= {"Object missing required field": "lacks", "Object contains unknown field": "has no field"}
-PHRASES |= {"Invalid enum value": "has no choice", "Invalid value": "cannot be"}
-"""Beginnings of msgspec's sentences, and ours."""
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -80,34 +64,31 @@ def read_json(path: Path, kind: Any = Any, *, mend: str) -> Any:
         return conform(kind, parse_json(path.read_bytes(), f"'{path}'"), f"in '{path}', the whole")
 
 
-def decode_json(decoder: msgspec.json.Decoder[T], text: str | bytes, where: str) -> T:
-    """JSON from a text as the type of a decoder; a UserError names the wrong field, or the line."""
+def decode_json(kind: Any, text: str | bytes, where: str, *, of: str = "") -> Any:
+    """JSON from a text as `kind`, a union of Structs or one; a UserError names the wrong field, after `of`,
+    or the line.
+
+    An annotation may be a class with `from_json`, which makes one of what JSON gave.
+    """
     try:
-        with field_errors(where):
-            return decoder.decode(text)
+        return _decoder(kind).decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        parse_json(text, where)  # names the line
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        try:
+            conform(kind, parse_json(text, where), where)
+        except UserError as wrong:
+            raise UserError(str(wrong).replace(f"{where}.", of, 1)) from None
         raise UserError(f"{where} is not valid JSON: {error}") from None
 
 
-@contextmanager
-def field_errors(where: str) -> Iterator[None]:
-    """Around msgspec: what does not fit its type is a UserError, which names the field, or else `where`."""
-    try:
-        yield
-    except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        reason, _, field = str(error).partition(" - at `$")
-        for theirs, ours in PHRASES.items():
-            reason = reason.replace(theirs, ours)
-        reason = re.sub(r"`[\w |]+`", lambda names: _types(names[0].strip("`")), reason, count=2)
-        raise UserError(f"{field.strip('.`') or where} {reason:.160}") from None
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind, dec_hook=_custom)
 
 
-def _types(names: str) -> str:
-    """What people call the types that msgspec names, such as `int | null`."""
-    return " or ".join(TYPES.get(name, f"'{name}'") for name in names.split(" | "))
+def _custom(kind: Any, value: Any) -> Any:
+    return kind.from_json(value)
 
 
 @contextmanager
@@ -142,7 +123,7 @@ def conform(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if origin is Annotated:
-        return _number(args[0], args[1], value, where)
+        return _bounded(args[0], args[1], value, where)
     if kind in DEFAULT_RANGES:
         return _number(kind, DEFAULT_RANGES[kind], value, where)
     if origin in (typing.Union, types.UnionType):
@@ -154,9 +135,11 @@ def conform(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         _require(isinstance(value, dict), value, "an object", where)
         return {key: conform(args[1], item, f"{where}.{key:.60}") for key, item in value.items()}
-    if dataclasses.is_dataclass(kind):
+    if _is_record(kind):
         named = value.get("kind") if isinstance(value, dict) else None
         return assembled(_subclasses(kind).get(str(named), kind), value, where)
+    if hasattr(kind, "from_json"):
+        return kind.from_json(value)
     wanted = {str: "a text", bool: "true or false", dict: "an object"}[kind]
     return _require(isinstance(value, kind), value, wanted, where)
 
@@ -173,13 +156,13 @@ def assembled(kind: Any, value: Any, where: str, *, others: Mapping[str, Any] = 
     """A dataclass from an object that gives its fields, and from `others`; UserError for a field that is
     missing, unknown, or not as it is annotated."""
     _require(isinstance(value, dict), value, "an object", where)
-    hints, given = field_types(kind), {name: item for name, item in value.items() if name != "kind"}
-    if (named := value.get("kind", kind.__name__)) != kind.__name__:
-        raise UserError(f"{where} must be of the kind {kind.__name__}, got {shorten(named)}")
+    hints, (key, tag, strict) = field_types(kind), _tag(kind)
+    if (named := value.get(key, tag)) != tag:
+        raise UserError(f"{where} must be of the kind {tag}, got {shorten(named)}")
+    given = {name: item for name, item in value.items() if name != key and (strict or name in hints)}
     if unknown := sorted(set(given) - (set(hints) - set(others))):
-        raise UserError(
-            f"{where} is damaged or of another version: {kind.__name__} has no field '{unknown[0]:.60}'"
-        )
+        reason = f"{kind.__name__} has no field '{unknown[0]:.60}', known are {_listed(hints)}"
+        raise UserError(f"{where} is damaged or of another version: {reason:.400}")
     if missing := [name for name in _required(kind) if name not in given and name not in others]:
         raise UserError(f"{where} lacks '{missing[0]}'")
     fields = {name: conform(hints[name], item, f"{where}.{name}") for name, item in given.items()}
@@ -198,31 +181,41 @@ def required(kinds: Mapping[str, Any], value: Any, where: str) -> dict[str, Any]
     return {name: conform(kind, value[name], f"{where}: {name}") for name, kind in kinds.items()}
 
 
+def _is_record(kind: Any) -> bool:
+    """Whether this is a dataclass or a Struct."""
+    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct))
+
+
+def _tag(kind: Any) -> tuple[str | None, Any, bool]:
+    """The field of an object that names its class, that name, and whether fields of no use are refused."""
+    if config := getattr(kind, "__struct_config__", None):
+        return config.tag_field, config.tag, config.forbid_unknown_fields
+    return "kind", kind.__name__, True
+
+
 @cache
 def field_types(kind: Any) -> dict[str, Any]:
-    """The annotation of every field of a dataclass."""
+    """The annotation of every field of a dataclass or a Struct."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return {name: hints[name] for name in signature(kind).parameters}
 
 
 @cache
 def _required(kind: Any) -> tuple[str, ...]:
-    none = dataclasses.MISSING
-    fields = dataclasses.fields(kind)
-    return tuple(field.name for field in fields if field.default is none and field.default_factory is none)
+    fields = signature(kind).parameters.values()
+    return tuple(field.name for field in fields if field.default is Parameter.empty)
 
 
 def _member(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Of several dataclasses the one whose name is the object's `kind`; of another union its only member."""
-    kinds = {
-        kind.__name__: kind for kind in args if isinstance(kind, type) and dataclasses.is_dataclass(kind)
-    }
+    """Of several dataclasses or Structs the one that the object names; of another union its only member."""
+    kinds = {_tag(kind)[1]: kind for kind in args if _is_record(kind)}
     if len(kinds) < 2:
         return conform(next(kind for kind in args if kind is not type(None)), value, where)
     _require(isinstance(value, dict), value, "an object", where)
-    named = value.get("kind")
+    key = _tag(next(iter(kinds.values())))[0]
+    named = value.get(key)
     if not isinstance(named, str) or named not in kinds:
-        raise UserError(f"{where}.kind must be one of {_listed(kinds)}, got {shorten(named)}")
+        raise UserError(f"{where}.{key} must be one of {_listed(kinds)}, got {shorten(named)}")
     return conform(kinds[named], value, where)
 
 
@@ -234,11 +227,22 @@ def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     return tuple(conform(part, item, f"{where}[{index}]") for index, (part, item) in enumerate(parts))
 
 
-def _number(kind: type, bounds: Range, value: Any, where: str) -> Any:
+def _bounded(kind: Any, bounds: Meta, value: Any, where: str) -> Any:
+    if bounds.max_length is None:
+        return _number(kind, bounds, value, where)
+    short = isinstance(value, list | dict) and len(value) <= bounds.max_length
+    what = f"{'an object' if typing.get_origin(kind) is dict else 'a list'} of at most {bounds.max_length}"
+    return conform(kind, _require(short, value, what, where), where)
+
+
+def _number(kind: type, bounds: Meta, value: Any, where: str) -> Any:
+    low, high = bounds.ge or 0, bounds.le or 0
     whole = isinstance(value, int) and not isinstance(value, bool)
     right = whole or (kind is float and isinstance(value, float) and math.isfinite(value))
-    what = f"a {'whole ' if kind is int else ''}number from {bounds.low:.12g} to {bounds.high:.12g}"
-    return kind(_require(right and bounds.low <= value <= bounds.high, value, what, where))
+    if not right or not low <= value <= high:
+        what = f"a {'whole ' if kind is int else ''}number from {low:.12g} to {high:.12g}"
+        _require(False, value, what, where)
+    return kind(value)
 
 
 def _require(right: bool, value: Any, what: str, where: str) -> Any:

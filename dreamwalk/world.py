@@ -140,11 +140,15 @@ class ActionSchema:
 
     def words(self, vector: np.ndarray) -> str:
         """A short reading of a vector, for captions and overlays: `forward yaw +8`."""
+        held, axes = self.named(vector)
+        turns = [f"{name} {value:+.3g}" for name, value in zip(self.axes, axes, strict=True) if value]
+        return " ".join([*held, *turns]) or "stay"
+
+    def named(self, vector: np.ndarray) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """The names of the buttons that a vector holds, and the values of its axes in their own units."""
         action = self.unpack(vector)
-        parts = [name for name, held in zip(self.buttons, action.get("buttons", ()), strict=True) if held]
-        axes = zip(self.axes, action.get("axes", ()), strict=True)
-        parts += [f"{name} {value:+.3g}" for name, value in axes if value]
-        return " ".join(parts) or "stay"
+        buttons = zip(self.buttons, action.get("buttons", ()), strict=True)
+        return tuple(name for name, held in buttons if held), tuple(map(float, action.get("axes", ())))
 
 
 class World(gymnasium.Env):
@@ -160,6 +164,16 @@ class World(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
     actions: ActionSchema
     fps: float = 10.0
+
+    def _declare(self, size: Sequence[int], render_mode: str | None) -> None:
+        """Say of a world with `actions` and `fps` what gymnasium asks: frames of `size` (h, w) and how it
+        renders. UserError for a mode in which worlds cannot."""
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"a world has no render_mode '{render_mode}': it has 'rgb_array', and None")
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
+        self.action_space = self.actions.space
 
     @abstractmethod
     def state(self) -> Any:
@@ -180,13 +194,6 @@ class World(gymnasium.Env):
             if terminated or truncated:
                 break
         return frame, float(reward), terminated, truncated, info
-
-
-def known_render_mode(mode: str | None) -> str | None:
-    """`mode` itself, or UserError when worlds cannot render so."""
-    if mode not in (None, "rgb_array"):
-        raise UserError(f"a world has no render_mode '{mode}': it has 'rgb_array', and None")
-    return mode
 
 
 class DiscreteActions(gymnasium.ActionWrapper, gymnasium.utils.RecordConstructorArgs):

@@ -16,7 +16,7 @@ import numpy as np
 
 from dreamwalk.commands.flags import parse_flags, split_name
 from dreamwalk.errors import UserError
-from dreamwalk.serve import AppConfig, Clips, GalleryStart, Progress, WebClipRequest, serve
+from dreamwalk.serve import AppConfig, Clips, GalleryStart, Progress, ServerConfig, WebClipRequest, serve
 from dreamwalk.world import World
 
 if TYPE_CHECKING:
@@ -35,23 +35,9 @@ DISSOLVES = (
 
 
 @dataclass(frozen=True)
-class Play:
+class Play(ServerConfig):
     """Open a page on this machine in which you walk."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets others on your network in."""
-    port: int = 8000
-    allow_host: tuple[str, ...] = ()
-    """Names by which others reach the page, as behind a proxy (docs/serving.md); addresses in numbers,
-    localhost and this machine's own name are always taken, and * takes any."""
-    root_path: str = ""
-    """Path under which a proxy shows the page, such as /dream."""
-    max_sessions: int = 8
-    """How many walk at once."""
-    max_waiting: int = 32
-    """How many more wait for their turn."""
-    browser: bool = True
-    """Open the page in your browser."""
     level: str = "home"
     """Level of the real game, for `dreamwalk play doom`."""
     device: Literal["cuda", "cpu"] | None = None
@@ -62,16 +48,7 @@ def play(argv: list[str]) -> None:
     """Run the verb: shipped weights, a weight file, a run folder, or `doom` for the game itself."""
     name, rest = split_name(argv, "play", ["nextframe.doom", "doom"])
     asked = parse_flags(Play, rest, prog=f"play {name or 'NAME'}")
-    serve(
-        game_app(asked.level) if name == "doom" else open_app(name, asked.device),
-        host=asked.host,
-        port=asked.port,
-        open_browser=asked.browser,
-        max_sessions=asked.max_sessions,
-        max_waiting=asked.max_waiting,
-        allowed=asked.allow_host,
-        root=asked.root_path,
-    )
+    serve(game_app(asked.level) if name == "doom" else open_app(name, asked.device), asked)
 
 
 def game_app(level: str) -> AppConfig:

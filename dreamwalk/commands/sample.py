@@ -19,7 +19,7 @@ from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.commands.flags import check_seed, parse_flags, split_name
 from dreamwalk.data.decoding import probe, read_frames
 from dreamwalk.data.film import check_film, replay, write_film
-from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps, read_walk
+from dreamwalk.data.walks import MAX_ACTIONS, Walk, read_walk
 from dreamwalk.device.offload import Offloading
 from dreamwalk.distributed import pick_device
 from dreamwalk.errors import UserError
@@ -37,7 +37,7 @@ from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.scheduled import schedule_plan, scheduled_frames
-from dreamwalk.validation import Side, conform
+from dreamwalk.validation import Side, Steps, conform
 from dreamwalk.weights.files import align_
 
 LONGEST = 100_000
@@ -101,7 +101,7 @@ class SampleWalk:
         if self.frames is not None and not 1 <= self.frames <= MAX_ACTIONS:
             raise UserError(f"a film has at least one frame and at most {MAX_ACTIONS}, got {self.frames}")
         if self.steps is not None:
-            check_steps(self.steps)
+            conform(Steps, self.steps, "steps")
         _ = self.guide
 
     @property

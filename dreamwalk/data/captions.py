@@ -22,9 +22,8 @@ from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for, level_named
 from dreamwalk.worlds.procedural import WALLS
 from dreamwalk.worlds.scenery import LANDMARKS, PLACED, Level, Room
 
-Motion = Literal[
-    "ahead", "back", "left", "right", "turn left", "turn right", "bear left", "bear right", "still"
-]
+Turn = Literal["turn left", "turn right", "bear left", "bear right"]
+Motion = Literal["ahead", "back", "left", "right", "still", Turn]
 MOVING = 3.0
 """Map units a frame from which one walks."""
 TURNING = 2.0
@@ -56,17 +55,11 @@ PHRASES: dict[Motion, tuple[str, ...]] = {
     "still": ("stand still", "stand", "wait"),
 }
 PREPOSITIONS: dict[Motion, tuple[str, ...]] = {"back": ("away from",), "still": ("in front of", "before")}
-WALL_NAMES = {
-    "sandstone": ("sandstone", "orange brick", "brick"),
-    "red metal": ("red metal", "red"),
-    "green marble": ("green marble", "green"),
-    "steel": ("steel", "grey metal"),
-}
+WALL_NAMES = {"sandstone": ("sandstone", "orange brick", "brick"), "red metal": ("red metal", "red")}
+WALL_NAMES |= {"green marble": ("green marble", "green"), "steel": ("steel", "grey metal")}
 """Other words for walls."""
-CONNECTIVES = (
-    *("a", "an", "then", "and", "with", "in", "into", "through", "to", "towards", "put down"),
-    *(words for near in PREPOSITIONS.values() for words in near),
-)
+CONNECTIVES: tuple[str, ...] = ("a", "an", "then", "and", "with", "in", "into", "through", "to")
+CONNECTIVES += ("towards", "put down", *(words for near in PREPOSITIONS.values() for words in near))
 """Words that join the parts of a caption."""
 WindowCaption = Callable[[int, Clip, int], str]
 """The caption of a window: index of the clip, the window, and where it starts."""
@@ -166,12 +159,9 @@ def vocabulary(level: str) -> dict[str, tuple[str, ...]]:
         walls = tuple(dict.fromkeys(room.wall for room in rooms))
         marks = tuple(dict.fromkeys(room.landmark for room in rooms if room.landmark))
     names = dict.fromkeys(word for wall in walls for word in WALL_NAMES.get(wall, (wall,)))
-    return {
-        "What is done": tuple(dict.fromkeys(words for said in PHRASES.values() for words in said)),
-        "Walls": (*names, "room", "hall"),
-        "Things": (*marks, "doorway", PLACED.name),
-        "Between them": CONNECTIVES,
-    }
+    done = tuple(dict.fromkeys(words for said in PHRASES.values() for words in said))
+    words = {"What is done": done, "Walls": (*names, "room", "hall")}
+    return words | {"Things": (*marks, "doorway", PLACED.name), "Between them": CONNECTIVES}
 
 
 def window_caption(manifest: dict[str, Any], schema: ActionSchema) -> WindowCaption | None:
@@ -199,9 +189,9 @@ def _picture_caption(level: Level, poses: np.ndarray, random: np.random.Generato
 
 
 def _preposition(motion: Motion, *, entered: bool) -> str:
-    if entered and motion in ("ahead", "bear left", "bear right"):
-        return "into"
-    return "through" if motion in ("ahead", "bear left", "bear right") else "in"
+    if motion not in ("ahead", "bear left", "bear right"):
+        return "in"
+    return "into" if entered else "through"
 
 
 def room_at(level: Level, poses: np.ndarray, at: int) -> Room | None:
@@ -215,7 +205,7 @@ def _landmark_in_view(level: Level, pose: np.ndarray) -> str | None:
     room = level.room_at(*pose[:2, 3])
     if room is None or not room.landmark:
         return None
-    inside = [(x, y) for x, y, _ in level.obstacles if room.x0 <= x <= room.x1 and room.y0 <= y <= room.y1]
+    inside = [(x, y) for x, y, _ in level.obstacles if room.holds(x, y)]
     for x, y in inside:
         away = np.array([x, y]) - pose[:2, 3]
         distance = float(np.hypot(*away))

@@ -17,11 +17,11 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
-from rich.console import Console
-from rich.progress import track
 
+from dreamwalk.data.h264 import CorruptData
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image
+from dreamwalk.progress import followed
 
 CAMERAS = (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob")
 SCREENS = (".mkv", ".webm", ".flv", ".f4v", ".ts", ".wmv", ".asf", ".ogv", ".gif")
@@ -82,7 +82,7 @@ def probe(video: Path) -> VideoFacts:
                 times.append(frame.time if frame.time is not None else len(times) / nominal)
                 size = size if len(times) > 1 else _upright(frame, stream).shape[:2]
                 lasts = float((frame.duration or 0) * (frame.time_base or 0)) or 1 / nominal
-        except _Corrupt as why:
+        except CorruptData as why:
             damage = str(why)
         except (av.FFmpegError, ValueError) as error:  # pixels that cannot be made RGB
             raise UserError(f"'{video}' cannot be shown ({error}): convert it to mp4") from error
@@ -115,17 +115,14 @@ def read_frames(
                 if picture is None:
                     picture = fit_image(_upright(frame, stream), size, how)
                 yield picture
-        except (StopIteration, _Corrupt):
+        except (StopIteration, CorruptData):
             return
 
 
 def map_files(work: Callable[[T], R], files: Sequence[T]) -> list[R]:
     """`work` of every file, on all cores, with a progress bar."""
-    console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(work, files)
-        quiet = not console.is_terminal
-        return list(track(found, "looking at files", len(files), console=console, disable=quiet))
+        return list(followed(pool.map(work, files), "looking at files", total=len(files)))
 
 
 def check_fps(fps: float | None) -> None:
@@ -141,10 +138,6 @@ def grouped(files: Sequence[tuple[str, str]], most: int = 5) -> list[str]:
         names.setdefault(why, []).append(name)
     more = {why: f" and {len(of) - most} more" if len(of) > most else "" for why, of in names.items()}
     return [f"{', '.join(of[:most])}{more[why]}: {why}" for why, of in names.items()]
-
-
-class _Corrupt(Exception):
-    """The reason for which decoding ends early."""
 
 
 def _open(video: Path) -> InputContainer:
@@ -169,7 +162,7 @@ def _video_stream(container: InputContainer, video: Path) -> VideoStream:
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Good frames in order, and `_Corrupt` after the last one before damage.
+    """Good frames in order, and `CorruptData` after the last one before damage.
 
     What cannot be decoded before the first good frame is passed over: a recording may begin in the middle.
     """
@@ -182,21 +175,21 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
             damage = "a packet is torn" if packet.is_corrupt else ""
         except StopIteration:
             more = False
-        except (av.FFmpegError, _Corrupt) as error:
+        except (av.FFmpegError, CorruptData) as error:
             damage = getattr(error, "strerror", None) or str(error)
         for frame in frames:
             if not frame.is_corrupt:
                 good = True
                 yield frame
             elif good:
-                raise _Corrupt("a frame is torn")
+                raise CorruptData("a frame is torn")
         if damage and good:
-            raise _Corrupt(damage)
+            raise CorruptData(damage)
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
-    """The packets of a stream; `_Corrupt` where bytes and time are missing between two of them, which FFmpeg
-    passes over. In an mp4 they may lie in any order."""
+    """The packets of a stream; `CorruptData` where bytes and time are missing between two of them, which
+    FFmpeg passes over. In an mp4 they may lie in any order."""
     end, latest, ordered = 0, None, "mov" not in container.format.name
     late = 1.8 / float(stream.average_rate or stream.guessed_rate or 30)
     for packet in container.demux():
@@ -207,15 +200,14 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
         if packet.dts is not None and packet.time_base:
             time = float(packet.dts * packet.time_base)
             if ordered and hole and latest is not None and time - latest > late:
-                raise _Corrupt("bytes in the middle cannot be read")
+                raise CorruptData("bytes in the middle cannot be read")
             latest = time
         yield packet
 
 
 def _upright(frame: av.VideoFrame, stream: VideoStream) -> np.ndarray:
     """A frame as players show it, uint8 `(h, w, 3)`."""
-    aspect = stream.sample_aspect_ratio or 1
-    width = max(1, round(frame.width * aspect))
+    width = max(1, round(frame.width * (stream.sample_aspect_ratio or 1)))
     picture = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

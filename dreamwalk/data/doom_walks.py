@@ -13,9 +13,9 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.writing import Walks
-from dreamwalk.worlds import walkers
 from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for
+from dreamwalk.worlds.walkers import walk
 
 TICS = 3
 
@@ -45,9 +45,7 @@ class DoomWalks(Walks):
     def walk(self, world: Doom, index: int) -> Clip:
         """Clip `index`, walked in a world that is on its level."""
         random = self.random(index)
-        mix = walkers.mix_for(world.level)
-        kind = walkers.draw_kind(mix, random)
-        walker = walkers.walk(kind, world.level, random=random, pitch=mix.pitch)
+        walker = walk(world.level, random)
         next(walker)
         frame, info = world.reset(seed=int(random.integers(1 << 31)))
         frames, infos, actions = [frame], [info], [np.zeros(self.schema.size, np.float32)]

@@ -53,14 +53,9 @@ def write_film(path: Path, frames: Iterable[np.ndarray], *, fps: float) -> int:
                 writer.finish()
     except BaseException:
         if writer is not None:
-            _give_up(writer, path)
+            with suppress(OSError):
+                writer.close()
+            if path.is_file():
+                path.unlink()
         raise
     return count
-
-
-def _give_up(writer: VideoWriter, path: Path) -> None:
-    """Close and delete what is no whole film."""
-    with suppress(OSError):
-        writer.close()
-    if path.is_file():
-        path.unlink()

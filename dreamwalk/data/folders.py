@@ -121,9 +121,8 @@ def open_captioned(
     folder, sizes = Path(path), tuple(sizes)
     found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES)
     looks: list[_Look | UserError] = map_files(partial(_look, folder=folder, sizes=sizes, fps=fps), found)
-    both = zip(found, looks, strict=True)
-    wrong = [(file, str(why)) for file, why in both if isinstance(why, UserError)]
-    left_out = [(_named(file, folder), why.removeprefix(f"'{file}' ")) for file, why in wrong]
+    wrong = [(file, look) for file, look in zip(found, looks, strict=True) if isinstance(look, UserError)]
+    left_out = [(_named(file, folder), str(why).removeprefix(f"'{file}' ")) for file, why in wrong]
     taken = [look for look in looks if isinstance(look, _Look)]
     pieces = [piece for look in taken for piece in look.pieces]
     pieces.sort(key=lambda piece: (sizes.index(piece.bucket), piece.file, piece.number))
@@ -181,12 +180,9 @@ def _bucket(sizes: tuple[Bucket, ...], frames: int, shape: float, *, moving: boo
     """The bucket of the most frames, and of those of the nearest shape; UserError when there is none."""
     fitting = [size for size in sizes if (size.frames > 1) == moving and size.frames <= frames]
     if not fitting:
-        raise UserError(
-            "shorter than every bucket of videos" if moving else "a picture, and no bucket of one frame"
-        )
-    most = max(size.frames for size in fitting)
-    longest = [size for size in fitting if size.frames == most]
-    return min(longest, key=lambda size: abs(math.log(shape * size.width / size.height)))
+        still = "a picture, and no bucket of one frame"
+        raise UserError("shorter than every bucket of videos" if moving else still)
+    return min(fitting, key=lambda size: (-size.frames, abs(math.log(shape * size.width / size.height))))
 
 
 def _near(side: float, multiple: int) -> int:

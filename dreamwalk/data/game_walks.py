@@ -74,8 +74,7 @@ class GameWalks(Walks):
                 yield self._play(game, index)
 
     def _open(self) -> Game:
-        env = self.make() if self.make else self.id
-        return Game(env, size=self.size, repeat=self.repeat, fit=self.fit)
+        return Game(self.make() if self.make else self.id, size=self.size, repeat=self.repeat, fit=self.fit)
 
     def _play(self, game: Game, index: int) -> Clip:
         """The first of some episodes of this index that lasts long enough."""

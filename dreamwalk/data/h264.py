@@ -12,10 +12,10 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-CRF = "11"
-"""42 to 43 dB on Doom."""
 REPEATABLE = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
 """With `mbtree`, its default, x264 gives other bytes now and then for very small pictures."""
+EXACT = REPEATABLE | {"crf": "11", "pixels": "yuv444p"}
+"""Options for training data: 42 to 43 dB on Doom."""
 
 
 class CorruptData(Exception):
@@ -26,27 +26,20 @@ class VideoWriter:
     """An mp4 that is being written, one uint8 frame `(h, w, 3)` after another; memory does not grow."""
 
     def __init__(
-        self,
-        file: Path | io.BytesIO,
-        *,
-        size: tuple[int, int],
-        fps: float,
-        options: Mapping[str, str],
-        pixels: str = "yuv420p",
+        self, file: Path | io.BytesIO, *, size: tuple[int, ...], fps: float, options: Mapping[str, str]
     ) -> None:
-        """For frames of `size` (h, w). `pixels`: every player shows yuv420p, yuv444p keeps all the colour."""
-        if isinstance(file, Path):
-            self._container = av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"})
-        else:
-            self._container = av.open(file, "w", format="mp4")
+        """For frames of `size` (h, w). Options are those of the encoder, and `pixels`: every player shows
+        yuv420p, which is the default; yuv444p keeps all the colour."""
+        flags = {"movflags": "+faststart"} if isinstance(file, Path) else {}
+        self._container = av.open(file, "w", format="mp4", options=flags)
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
         assert isinstance(stream, VideoStream)
         self._stream = stream
         self._stream.height, self._stream.width = size
-        self._stream.pix_fmt = pixels
+        self._stream.pix_fmt = options.get("pixels", "yuv420p")
         if codec == "libx264":
-            self._stream.options = dict(options)
+            self._stream.options = {name: value for name, value in options.items() if name != "pixels"}
 
     def add(self, frame: np.ndarray) -> None:
         """Append one frame."""
@@ -65,9 +58,7 @@ class VideoWriter:
 def encode_video(video: np.ndarray, fps: float) -> bytes:
     """An mp4 of uint8 frames (t, h, w, 3) with all their colour; the same frames give the same bytes."""
     file = io.BytesIO()
-    writer = VideoWriter(
-        file, size=video.shape[1:3], fps=fps, options={"crf": CRF, **REPEATABLE}, pixels="yuv444p"
-    )
+    writer = VideoWriter(file, size=video.shape[1:3], fps=fps, options=EXACT)
     for frame in video:
         writer.add(frame)
     writer.finish()

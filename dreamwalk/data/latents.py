@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Protocol
@@ -115,9 +115,10 @@ def cached_latents(
             latents = codec.encode(video)
         for piece, each in zip(group, latents, strict=True):
             _save(files[piece], each.to("cpu", dtype), piece)
-    named = [(file.relative_to(path).as_posix(), file, piece) for piece, file in files.items()]
-    entries = [LatentsEntry(name, _shape(file), piece.caption, piece.fps) for name, file, piece in named]
-    _replace(path / INDEX, json.dumps([asdict(entry) for entry in entries], indent=0).encode())
+    keys = [field.name for field in fields(LatentsEntry)]
+    rows = [(_name(p, folder.fit), _load(file).shape, p.caption, p.fps) for p, file in files.items()]
+    index = [dict(zip(keys, row, strict=True)) for row in rows]
+    _replace(path / INDEX, json.dumps(index, indent=0).encode())
     return Latents(path)
 
 
@@ -148,8 +149,7 @@ def _claim(path: Path, header: dict[str, str]) -> None:
         _replace(file, json.dumps(header, indent=1).encode())
         return
     written = _header(path)
-    other = [key for key, value in header.items() if written.get(key) != value]
-    if other:
+    if other := [key for key, value in header.items() if written.get(key) != value]:
         raise UserError(f"'{path}' holds latents of another {' and '.join(other)}: choose another folder")
 
 
@@ -173,11 +173,6 @@ def _load(file: Path) -> Tensor:
         return safetensors.torch.load_file(file)["latents"]
     except (OSError, KeyError, safetensors.SafetensorError) as error:
         raise UserError(f"'{file}' is missing or damaged ({error}): {MEND}") from None
-
-
-def _shape(file: Path) -> tuple[int, int, int, int]:
-    frames, channels, height, width = _load(file).shape
-    return frames, channels, height, width
 
 
 def _replace(file: Path, data: bytes) -> None:

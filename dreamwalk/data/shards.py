@@ -36,6 +36,8 @@ from dreamwalk.world import ActionSchema
 FORMAT, VERSION = "dreamwalk-clips", 1
 MANIFEST = "manifest.json"
 DEPTH_SCALE = 0.125
+ARRAYS = {"actions.npy": "actions", "poses.npy": "world_from_camera", "intrinsics.npy": "intrinsics"}
+"""Files of a clip, and its fields."""
 HEADER = 1024
 """Bytes, at most, before the numbers of an array."""
 
@@ -58,12 +60,8 @@ class Shard:
     clips: tuple[ClipEntry, ...]
 
 
-FIELDS: dict[str, Any] = {
-    "schema": ActionSchema,
-    "fps": Rate,
-    "size": tuple[Side, Side],
-    "shards": tuple[Shard, ...],
-}
+FIELDS: dict[str, Any] = {"schema": ActionSchema, "fps": Rate, "size": tuple[Side, Side]}
+FIELDS |= {"shards": tuple[Shard, ...]}
 """Fields of every manifest."""
 SOURCE: dict[str, Any] = {"world": str, "level": str, "split": str, "seed": Count, "depth_scale": Positive}
 """What of that is read again, where it is there."""
@@ -74,11 +72,9 @@ DECODE_ERRORS = (*_PLAIN, tarfile.TarError, zipfile.BadZipFile, zlib.error, av.F
 
 def encode_clip(clip: Clip, fps: float) -> dict[str, bytes]:
     """The files of one clip, by extension."""
-    files = {"video.mp4": encode_video(clip.video, fps), "actions.npy": _npy(clip.actions)}
-    if clip.world_from_camera is not None:
-        files["poses.npy"] = _npy(clip.world_from_camera)
-    if clip.intrinsics is not None:
-        files["intrinsics.npy"] = _npy(clip.intrinsics)
+    arrays = {file: getattr(clip, name) for file, name in ARRAYS.items()}
+    files = {"video.mp4": encode_video(clip.video, fps)}
+    files |= {file: _npy(array) for file, array in arrays.items() if array is not None}
     if clip.depth is not None:
         counts = np.clip(np.round(clip.depth / DEPTH_SCALE), 0, 65535).astype(np.uint16)
         file = io.BytesIO()
@@ -112,9 +108,8 @@ def index_shard(path: Path) -> list[ClipEntry]:
             frames = len(_load_npy(_read_members(part)["actions.npy"]))
             entries.append(ClipEntry(start, size, frames, hashlib.sha256(part).hexdigest()))
     except DECODE_ERRORS as error:
-        raise UserError(
-            f"'{path}' is not a whole tar file ({brief(error)}): delete it and collect again"
-        ) from error
+        reason = f"is not a whole tar file ({brief(error)})"
+        raise UserError(f"'{path}' {reason}: delete it and collect again") from error
     if not entries:
         raise UserError(f"'{path}' holds no clips: delete it and collect again")
     return entries
@@ -129,8 +124,7 @@ class Shards:
 
     def __init__(self, path: str | Path, *, memory: int = 4 << 30) -> None:
         self.path = Path(path)
-        self.manifest = read_manifest(self.path)
-        known = manifest_fields(self.manifest, self.path)
+        self.manifest, known = read_manifest(self.path)
         self.schema: ActionSchema = known["schema"]
         self.fps: float = known["fps"]
         self.size: tuple[int, int] = known["size"]
@@ -167,7 +161,7 @@ class Shards:
         with self._decoding(index):
             files = _read_members(self.read(index))
             arrays = _arrays(files, self.frames_of(index), self.schema.size)
-            return arrays.get("poses.npy"), arrays["actions.npy"]
+            return arrays.get("world_from_camera"), arrays["actions"]
 
     def frames_of(self, index: int) -> int:
         """Frames in a clip."""
@@ -198,9 +192,12 @@ class Shards:
 
     def _decode(self, index: int, depth: bool) -> Clip:
         with self._decoding(index):
-            files = _read_members(self.read(index))
-            frames = self.frames_of(index)
-            clip = decode_clip(files, frames=frames, size=self.size, actions=self.schema.size, depth=depth)
+            files, shape = _read_members(self.read(index)), (self.frames_of(index), *self.size)
+            arrays: dict[str, Any] = _arrays(files, shape[0], self.schema.size)
+            if depth and "depth.npz" in files:
+                arrays["depth"] = _load_depth(files["depth.npz"], shape)
+            video = decode_video(files["video.mp4"], frames=shape[0], size=self.size)
+            clip = Clip(video=video, caption=files["caption.txt"].decode(), **arrays)
         return clip
 
     @contextmanager
@@ -213,9 +210,8 @@ class Shards:
         except DECODE_ERRORS as error:
             file, advice = self._entry(index)[0], f"delete it and collect into '{self.path}' again"
             reason = f"it lacks {error}" if isinstance(error, KeyError) else brief(error)
-            raise UserError(
-                f"clip {index} in '{self.path / file}' is damaged ({reason}): {advice}"
-            ) from error
+            where = f"clip {index} in '{self.path / file}'"
+            raise UserError(f"{where} is damaged ({reason}): {advice}") from error
 
     def _keep(self, index: int, clip: Clip) -> None:
         """Remember a decoded clip as the latest used; forget the oldest ones over the budget."""
@@ -226,69 +222,45 @@ class Shards:
             self._used -= _bytes(self._clips.popitem(last=False)[1])
 
 
-def decode_clip(
-    files: dict[str, bytes], *, frames: int, size: tuple[int, int], actions: int, depth: bool = True
-) -> Clip:
-    """The clip of the files that `encode_clip` made; Damaged unless it has as many frames of `size` (h, w)
-    and as many actions as the manifest says."""
-    arrays = _arrays(files, frames, actions)
-    return Clip(
-        video=decode_video(files["video.mp4"], frames=frames, size=size),
-        actions=arrays["actions.npy"],
-        world_from_camera=arrays.get("poses.npy"),
-        intrinsics=arrays.get("intrinsics.npy"),
-        depth=_load_depth(files["depth.npz"], (frames, *size)) if depth and "depth.npz" in files else None,
-        caption=files["caption.txt"].decode(),
-    )
-
-
 def find_faults(path: str | Path) -> list[tuple[str, str]]:
     """Compare a folder with its manifest byte by byte: (file, what is wrong) for each fault; [] if none."""
     folder = Path(path)
     faults: list[tuple[str, str]] = []
-    for shard in read_manifest(folder)["shards"]:
-        file = folder / shard["file"]
+    for shard in read_manifest(folder)[1]["shards"]:
+        file = folder / shard.file
         if not file.is_file():
-            faults.append((shard["file"], "missing"))
+            faults.append((shard.file, "missing"))
             continue
         data = file.read_bytes()
-        for number, clip in enumerate(shard["clips"]):
-            part = data[clip["offset"] : clip["offset"] + clip["size"]]
-            if len(part) < clip["size"]:
-                faults.append((shard["file"], f"cut short: ends inside its clip {number}"))
+        for number, clip in enumerate(shard.clips):
+            part = data[clip.offset : clip.offset + clip.size]
+            if len(part) < clip.size:
+                faults.append((shard.file, f"cut short: ends inside its clip {number}"))
                 break
-            if hashlib.sha256(part).hexdigest() != clip["sha256"]:
-                faults.append((shard["file"], f"clip {number} has changed bytes"))
+            if hashlib.sha256(part).hexdigest() != clip.sha256:
+                faults.append((shard.file, f"clip {number} has changed bytes"))
     return faults
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a folder, its `FIELDS` and `SOURCE` checked; UserError when there is none, another
-    version wrote it, it is damaged, or a shard that it names is not in the folder."""
-    file = path / MANIFEST
+def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest of a folder, and of it what `FIELDS` names; UserError when there is none, another version
+    wrote it, it is damaged, or a shard that it names is not in the folder."""
+    file, mend = path / MANIFEST, f"delete it and collect into '{path}' again"
     if not file.exists():
         raise UserError(f"'{file}' is missing: '{path}' holds no clips; `dreamwalk collect` makes them")
-    manifest = validation.read_json(file, dict[str, Any], mend=f"delete it and collect into '{path}' again")
+    manifest = validation.read_json(file, dict[str, Any], mend=mend)
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         found = f"{manifest.get('format')} version {manifest.get('version')}"
-        raise UserError(
-            f"'{file}' is {found}, this reads {FORMAT} version {VERSION}: collect into a new folder"
-        )
-    manifest_fields(manifest, path)
-    return manifest
-
-
-def manifest_fields(manifest: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What `FIELDS` names, of the manifest of a folder."""
-    file = path / MANIFEST
-    with mending(f"delete it and collect into '{path}' again"):
+        ours = f"this reads {FORMAT} version {VERSION}"
+        raise UserError(f"'{file}' is {found}, {ours}: collect into a new folder")
+    with mending(mend):
         known = required(FIELDS, manifest, f"'{file}'")
         source = required({k: v for k, v in SOURCE.items() if k in manifest}, manifest, f"'{file}'")
         if source.get("depth_scale", DEPTH_SCALE) != DEPTH_SCALE:
             raise UserError(f"'{file}' has a depth_scale of {source['depth_scale']}, not {DEPTH_SCALE}")
     for shard in known["shards"]:
         validation.require_inside(path, shard.file, f"'{file}': a shard's file")
-    return known
+    return manifest, known
 
 
 def _read_members(data: bytes) -> dict[str, bytes]:
@@ -310,12 +282,13 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _arrays(files: dict[str, bytes], frames: int, actions: int) -> dict[str, np.ndarray]:
-    """What is known of each frame besides its pixels."""
-    shapes = {"actions.npy": (frames, actions), "poses.npy": (frames, 4, 4), "intrinsics.npy": (frames, 3, 3)}
-    arrays = {name: _load_npy(files[name]) for name in shapes if name in files}
-    for name, array in arrays.items():
-        if array.shape != shapes[name] or array.dtype != np.float32 or not np.isfinite(array).all():
-            raise CorruptData(f"{name} is not finite, or not float32 of shape {shapes[name]}")
+    """What is known of each frame besides its pixels, by the fields of a `Clip`."""
+    arrays = {}
+    for (file, name), size in zip(ARRAYS.items(), ((actions,), (4, 4), (3, 3)), strict=True):
+        if file in files or name == "actions":  # which every clip has
+            array = arrays[name] = _load_npy(files[file])
+            if array.shape != (frames, *size) or array.dtype != np.float32 or not np.isfinite(array).all():
+                raise CorruptData(f"{file} is not finite, or not float32 of shape {(frames, *size)}")
     return arrays
 
 

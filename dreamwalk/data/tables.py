@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,8 @@ def _read_cells(file: Path) -> Table:
     notes = [f"column {k + 1} has no name and is not used" for k in nameless]
     empty = sum(not cells[k] for _, cells in rows for k in kept)
     notes += [f"empty cells are taken for 0 ({empty})"] if empty else []
-    comma = delimiter != ","
-    table = [
-        (row, [_number(cells[k], file, row, names[k], comma=comma) for k in kept]) for row, cells in rows
-    ]
+    number = partial(_number, file=file, comma=delimiter != ",")
+    table = [(row, [number(cells[k], row=row, name=names[k]) for k in kept]) for row, cells in rows]
     return _table(file, [names[k] for k in kept], table, notes)
 
 
@@ -140,9 +139,7 @@ def _value(value: Any, file: Path, row: int, name: str) -> float:
         return _number(value, file, row, name)
     if value is None or isinstance(value, bool | int | float):
         return float(value or 0) if not isinstance(value, int) or abs(value) < 1e300 else math.inf
-    raise UserError(
-        f"'{file}', row {row}, column '{name}' is neither a number nor true or false: {value!r:.40}"
-    )
+    raise _no_number(value, file, row, name)
 
 
 def _read_array(file: Path) -> Table:
@@ -176,9 +173,13 @@ def _number(cell: str, file: Path, row: int, name: str, *, comma: bool = False) 
     if text in WORDS:
         return WORDS[text]
     if not _is_number(text):
-        what = "is neither a number nor true or false"
-        raise UserError(f"'{file}', row {row}, column '{name}' {what}: {cell!r:.40}")
+        raise _no_number(cell, file, row, name)
     return float(text)
+
+
+def _no_number(value: Any, file: Path, row: int, name: str) -> UserError:
+    what = "is neither a number nor true or false"
+    return UserError(f"'{file}', row {row}, column '{name}' {what}: {value!r:.40}")
 
 
 def _is_number(text: str) -> bool:

@@ -206,10 +206,8 @@ def _look(video: Path, *, schema: ActionSchema | None) -> _Look | UserError:
     notes += [] if facts.steady else ["a variable frame rate, made even by time"]
     if table is None:
         return _Look(video, facts, False, {}, None, tuple(notes))
-    columns = {
-        name: (bool(np.isin(values, (0, 1)).all()), float(abs(values).max()))
-        for name, values in zip(table.names, table.values.T, strict=False)
-    }
+    binary, peaks = np.all(np.isin(table.values, (0, 1)), axis=0), abs(table.values).max(0)
+    columns = dict(zip(table.names, zip(binary.tolist(), peaks.tolist(), strict=True), strict=False))
     return _Look(video, facts, True, columns, table.schema, (*notes, *table.notes))
 
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import zlib
-from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,33 +29,27 @@ from msgspec import Meta
 
 from dreamwalk.data.tables import read_text
 from dreamwalk.errors import UserError
-from dreamwalk.validation import MOST_STEPS, Range, Signed, conform, decode_json, field_errors, required
+from dreamwalk.validation import MOST_STEPS, Signed, conform, decode_json, required, shorten
 from dreamwalk.world import ActionSchema
 
 FORMAT = "dreamwalk.walk/1"
 MAX_ACTIONS = 100_000
 """The longest walk that is read, in steps: more than two hours at 12 frames a second."""
-Pixels = Annotated[int, Range(1, 4096)]
+Pixels = Annotated[int, Meta(ge=1, le=4096)]
 """Height or width of a start picture."""
 Row = tuple[Signed, Signed, Signed, Signed]
-OPTIONS: dict[str, Any] = {
-    "start": Annotated[int, Range(0, 2**31 - 1)],
-    "pose": tuple[Signed, Signed, Signed],
-    "world_from_camera": tuple[Row, Row, Row, Row],
-}
+OPTIONS: dict[str, Any] = {"start": (Annotated[int, Meta(ge=0, le=2**31 - 1)], "a whole number from 0 up")}
+OPTIONS |= {"pose": (tuple[Signed, Signed, Signed], "x, y and heading, three numbers")}
+OPTIONS |= {"world_from_camera": (tuple[Row, Row, Row, Row], "4x4 numbers")}
 """Options of `World.reset` that are checked; others are a game's own and stay as they are."""
-Vectors = Annotated[list[list[Annotated[float, Meta(ge=-1, le=1)]]], Meta(max_length=MAX_ACTIONS)]
+Vector = tuple[Annotated[float, Meta(ge=-1, le=1)], ...]
+Vectors = Annotated[tuple[Vector, ...], Meta(max_length=MAX_ACTIONS)]
+Passes = Annotated[int, Meta(ge=0, le=MOST_STEPS)]
+FramesPerSecond = Annotated[float, Meta(ge=1e-9, le=1000)]
+Whole = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
-class Walk(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    eq=False,
-    forbid_unknown_fields=True,
-    tag_field="format",
-    tag=FORMAT,
-):
+class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One walk from its reset onwards: `actions[i]` leads into frame `i + 1`, frame 0 is that of the reset.
 
     UserError when its fields do not go together.
@@ -63,16 +57,16 @@ class Walk(
 
     system: str = ""
     """Name of what was walked in, such as `nextframe.doom`; a note, not checked."""
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    seed: Whole
     buttons: tuple[str, ...]
     axes: tuple[str, ...]
     actions: np.ndarray
     """float32 `(t, len(buttons) + len(axes))`."""
     start: dict[str, Any] = {}
     """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`."""
-    steps: Annotated[int, Meta(ge=0, le=MOST_STEPS)] = 0
+    steps: Passes = 0
     """Denoising steps per frame; 0 where there is no such thing."""
-    fps: Annotated[float, Meta(gt=0, le=1000)] = 10.0
+    fps: FramesPerSecond = 10.0
 
     def __post_init__(self) -> None:
         names = self.buttons + self.axes
@@ -80,12 +74,18 @@ class Walk(
             msgspec.structs.force_setattr(self, "actions", np.zeros((0, len(names)), np.float32))
         if len(set(names)) < len(names):
             raise UserError("the walk names a button or an axis twice")
-        if self.actions.shape[1] != len(names):
-            raise UserError(f"actions must be vectors of {len(names)} numbers, got {self.actions.shape[1]}")
-        if not np.isin(self.actions[:, : len(self.buttons)], (0.0, 1.0)).all():
-            raise UserError("actions has a button that is neither 0 nor 1")
+        size = self.actions.shape[1]
+        if size != len(names):
+            raise UserError(f"action 0 must be {len(names)} numbers from -1 to 1, got {size}")
+        wrong = np.flatnonzero(~np.isin(self.actions[:, : len(self.buttons)], (0.0, 1.0)).all(axis=1))
+        if wrong.size:
+            raise UserError(f"action {wrong[0]} has a button that is neither 0 nor 1")
         for name in OPTIONS.keys() & self.start:
-            conform(OPTIONS[name], self.start[name], name)
+            kind, what = OPTIONS[name]
+            try:
+                conform(kind, self.start[name], name)
+            except UserError:
+                raise UserError(f"{name} must be {what}, got {shorten(self.start[name])}") from None
         if not isinstance(self.start.get("image", np.zeros(0)), np.ndarray):
             start = {**self.start, "image": _unpack_image(self.start["image"])}
             msgspec.structs.force_setattr(self, "start", start)
@@ -99,27 +99,36 @@ class Walk(
         theirs, ours = self.buttons + self.axes, schema.buttons + schema.axes
         if theirs != ours:
             known = f"{', '.join(theirs) or 'none'} and this world knows {', '.join(ours)}"
-            raise UserError(
-                f"this walk's actions are {known}: replay it where it was recorded ({self.system})"
-            )
+            mend = f"replay it where it was recorded ({self.system})"
+            raise UserError(f"this walk's actions are {known}: {mend}")
 
 
-def read_actions(kind: type, value: Any) -> np.ndarray:
-    """Decode the `np.ndarray` of a `Walk` for msgspec: float32 `(t, a)` from lists; UserError for others."""
-    with field_errors("actions"):
-        vectors = msgspec.convert(value, Vectors)
-    if len(set(map(len, vectors))) > 1:
-        raise UserError("actions must be vectors of one length")
-    return np.asarray(vectors, np.float32)
+class Actions(np.ndarray):
+    """float32 `(t, a)`, which came as lists of numbers from -1 to 1."""
+
+    @staticmethod
+    def from_json(value: Any) -> np.ndarray:
+        """Decode what a walk file holds; UserError names the action that is not as it should be."""
+        try:
+            vectors = msgspec.convert(value, Vectors)
+        except msgspec.ValidationError as error:
+            if row := re.search(r"\$\[(\d+)\]", str(error)):  # for all of a long walk it would take seconds
+                conform(Vector, value[int(row[1])], f"actions[{row[1]}]")
+            conform(Vectors, value, "actions")
+            raise
+        size = len(vectors[0]) if vectors else 0
+        if wrong := [index for index, vector in enumerate(vectors) if len(vector) != size]:
+            raise UserError(f"action {wrong[0]} has not {size} numbers as those before it")
+        return np.asarray(vectors, np.float32).view(Actions)
 
 
-_DECODER = msgspec.json.Decoder(Walk, dec_hook=read_actions)
+class WalkFile(Walk, frozen=True, kw_only=True, eq=False, forbid_unknown_fields=True):
+    """A walk as its file holds it: all but the name and the start must be there."""
 
-
-def check_steps(steps: int) -> None:
-    """UserError unless one can denoise in so many steps."""
-    if not isinstance(steps, Integral) or not 1 <= steps <= MOST_STEPS:
-        raise UserError(f"steps must be a whole number from 1 to {MOST_STEPS}, got {steps!r:.40}")
+    format: Literal["dreamwalk.walk/1"]
+    actions: Actions
+    steps: Passes
+    fps: FramesPerSecond
 
 
 def write_walk(path: str | Path, walk: Walk) -> None:
@@ -149,7 +158,7 @@ def dump_walk(walk: Walk) -> str:
 
 def parse_walk(text: str | bytes) -> Walk:
     """A walk from JSON text; UserError with one sentence when it is not one."""
-    return decode_json(_DECODER, text, "the walk file")
+    return decode_json(WalkFile, text, "the walk file", of="the walk file's ")
 
 
 def _short(value: np.float32) -> float | int:

@@ -15,10 +15,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import Array, c_byte, c_longlong
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, Protocol
@@ -135,17 +136,14 @@ def _header(source: Source) -> dict[str, Any]:
 def _finished(folder: Path, header: dict[str, Any], clips: int) -> dict[int, list[ClipEntry]]:
     """The shards that are there already, with their clips; half-written files are removed."""
     entries: dict[int, list[ClipEntry]] = {}
+    known: dict[str, list[ClipEntry]] = {}
     if (folder / MANIFEST).exists():
-        manifest = shards.read_manifest(folder)
-        known = {
-            shard.file: list(shard.clips) for shard in shards.manifest_fields(manifest, folder)["shards"]
-        }
+        manifest, fields = shards.read_manifest(folder)
+        known = {shard.file: list(shard.clips) for shard in fields["shards"]}
         del manifest["shards"]
         if manifest != header:
             other = ", ".join(key for key, value in header.items() if manifest.get(key) != value)
             raise UserError(f"'{folder}' holds clips of another {other}: choose another folder")
-    else:
-        known = {}
     for leftover in folder.glob(".*.partial"):
         leftover.unlink()
     for number in range(-(-clips // CLIPS_PER_SHARD)):
@@ -183,12 +181,9 @@ def _run(
     several = multiprocessing.get_context("spawn")
     workers = min(workers, len(todo))
     signs = _Signs(several.RawArray("q", workers), several.Value("q", 0), several.RawValue("b", 0))
-    with ProcessPoolExecutor(
-        workers, mp_context=several, initializer=_start_worker, initargs=(signs,)
-    ) as pool:
-        waiting: dict[Future[list[ClipEntry]], int] = {
-            pool.submit(_work, source, folder, number, indices): number for number, indices in todo
-        }
+    start = partial(_start_worker, signs)
+    with ProcessPoolExecutor(workers, mp_context=several, initializer=start) as pool:
+        waiting = {pool.submit(_work, source, folder, *shard): shard[0] for shard in todo}
         try:
             while waiting:
                 ready, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)

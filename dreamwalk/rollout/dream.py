@@ -10,15 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from dreamwalk.clip import Clip
-from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.realtime import FramePass, Session
-from dreamwalk.validation import Rate, assembled
-from dreamwalk.world import Action, ActionSchema, World, known_render_mode
+from dreamwalk.validation import Rate, Steps, assembled, conform
+from dreamwalk.world import Action, ActionSchema, World
 from dreamwalk.worlds.games import wander
 
 
@@ -148,11 +146,8 @@ class Dream(World):
     ) -> None:
         self.system, self.world_spec, self.device = system, world_spec, device
         self.frame_pass, self.decode_latents = system.engine()
-        self.render_mode = known_render_mode(render_mode)
         self.actions, self.fps = world_spec.actions, world_spec.fps
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
-        self.action_space = self.actions.space
-        self.observation_space = spaces.Box(0, 255, world_spec.starts.shape[1:], np.uint8)
+        self._declare(world_spec.starts.shape[1:3], render_mode)
         self.timings: dict[str, float] = {}
         self._steps: int | None = None
         self._now: DreamState | None = None
@@ -164,7 +159,7 @@ class Dream(World):
 
     @steps.setter
     def steps(self, steps: int) -> None:
-        check_steps(steps)
+        conform(Steps, steps, "steps")
         self._steps = steps
 
     def reset(

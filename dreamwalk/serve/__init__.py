@@ -7,6 +7,7 @@ serve(AppConfig(title="nextframe.doom", dream=make_dream, game=make_game, starts
 from dreamwalk.serve.access import Access
 from dreamwalk.serve.app import build_app
 from dreamwalk.serve.app_config import AppConfig, Clips, GalleryStart, Progress, WebClipRequest
-from dreamwalk.serve.server import serve
+from dreamwalk.serve.server import ServerConfig, serve
 
-__all__ = ["Access", "AppConfig", "Clips", "GalleryStart", "Progress", "WebClipRequest", "build_app", "serve"]
+__all__ = ["Access", "AppConfig", "Clips", "GalleryStart", "Progress", "ServerConfig", "WebClipRequest"]
+__all__ += ["build_app", "serve"]

@@ -33,11 +33,9 @@ from dreamwalk.validation import MOST_STEPS
 
 ANY = Access()
 PAGE = Path(__file__).parent / "page"
-_POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    "style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-)
+_POLICY = "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+_POLICY += "style-src 'self' 'unsafe-inline'; connect-src 'self' ws: wss:; "
+_POLICY += "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
 
 class _Page(StaticFiles):
@@ -73,9 +71,6 @@ def build_app(
     server = ServerState(config, SessionQueue(max_sessions, max_waiting=max_waiting), RecordingStore())
     thumbnails = [encode_picture(start.thumbnail) for start in config.starts]
 
-    async def about(request: Request) -> Response:
-        return JSONResponse(_about(config, server.queue))
-
     async def walk(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
@@ -94,7 +89,7 @@ def build_app(
         await asyncio.to_thread(server.close)
 
     routes = [
-        Route("/api/stage", about),
+        Route("/api/stage", partial(_about, config, server.queue)),
         Route("/starts/{index:int}.jpg", partial(_thumbnail, thumbnails)),
         Route("/recordings/{name}", partial(_recording, server.store)),
         Route("/schedules/{name}", partial(_schedule, config, SessionQueue(MAX_STREAMS), access)),
@@ -104,10 +99,8 @@ def build_app(
     if config.clips:
         make = partial(_clip, ClipQueue(config.clips), access)
         routes.insert(0, Route("/clips", make, methods=["POST"]))
-    guard = [Middleware(HostGuard, access, root)]
-    return Starlette(
-        routes=routes, middleware=guard, exception_handlers={UserError: _refuse}, lifespan=lifespan
-    )
+    guard, refusals = [Middleware(HostGuard, access, root)], {UserError: _refuse}
+    return Starlette(routes=routes, middleware=guard, exception_handlers=refusals, lifespan=lifespan)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -154,7 +147,7 @@ async def _clip(queue: ClipQueue, access: Access, request: Request) -> Response:
     return StreamingResponse(queue.events(clip), media_type="application/x-ndjson")
 
 
-def _about(config: AppConfig, queue: SessionQueue) -> dict[str, object]:
+async def _about(config: AppConfig, queue: SessionQueue, request: Request) -> Response:
     """What the start screen shows."""
     about = {name: getattr(config, name) for name in ("title", "notes", "picture", "unlearnt")}
     about |= {"dream": config.dream is not None, "game": config.game is not None}
@@ -165,7 +158,7 @@ def _about(config: AppConfig, queue: SessionQueue) -> dict[str, object]:
         offer = {name: getattr(clips, name) for name in ("fps", "steps", "longest", "examples", "vocabulary")}
         about["clips"] = offer | dict(zip(("height", "width"), clips.size, strict=True))
         about["clips"] |= {"most_steps": MOST_STEPS}
-    return about
+    return JSONResponse(about)
 
 
 def _query(websocket: HTTPConnection, name: str, high: int) -> int | None:

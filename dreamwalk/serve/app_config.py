@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve.protocol import Picture, Seed, Steps
+from dreamwalk.serve.protocol import Picture, Seed
+from dreamwalk.validation import Steps
 from dreamwalk.world import ActionSchema, World
 
 

@@ -39,7 +39,7 @@ from dreamwalk.images import fit_image
 from dreamwalk.serve.app_config import Clips, WebClipRequest
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.player import sentence
-from dreamwalk.serve.protocol import MAX_MESSAGE, read_array
+from dreamwalk.serve.protocol import MAX_MESSAGE
 from dreamwalk.serve.recording_store import Film
 from dreamwalk.serve.session_queue import Full, SessionQueue
 from dreamwalk.temporary import TemporaryFolder
@@ -47,18 +47,14 @@ from dreamwalk.validation import decode_json
 
 Event = dict[str, Any]
 Post = Callable[[Event | None], None]
-Post = Callable[[Event | None], None]
 log = logging.getLogger(__name__)
-
-
-_DECODER = msgspec.json.Decoder(WebClipRequest, dec_hook=read_array)
 
 
 def parse_clip_request(body: bytes, clips: Clips) -> WebClipRequest:
     """What a page asks for, with all that it left out; UserError with one sentence when it cannot be had."""
     if len(body) > MAX_MESSAGE:
         raise UserError(f"that request is too long: at most {MAX_MESSAGE // 2**20} MB are read")
-    request = decode_json(_DECODER, body, "that request")
+    request = decode_json(WebClipRequest, body, "that request")
     prompt = _checked(request.prompt, "prompt", clips)
     if not prompt:
         raise UserError("prompt is empty: say what the clip shows")

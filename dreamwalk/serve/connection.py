@@ -166,9 +166,8 @@ class Connection:
         self._allowance = min(self._allowance + earned, float(BURST)) - 1.0 - min(size / LARGE, 128.0)
         self._counted = now
         if self._allowance < 0:
-            raise CloseConnection(
-                1008, f"too many messages: at most {MESSAGES_PER_SECOND} a second are taken"
-            )
+            reason = f"too many messages: at most {MESSAGES_PER_SECOND} a second are taken"
+            raise CloseConnection(1008, reason)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Ping):

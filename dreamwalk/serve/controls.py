@@ -52,9 +52,8 @@ class Controls:
         for name, known in named:
             if name not in known:
                 kind = "button" if known is schema.buttons else "axis"
-                raise UserError(
-                    f"this world has no {kind} '{name:.40}': it knows {', '.join(known) or 'none'}"
-                )
+                listed = ", ".join(known) or "none"
+                raise UserError(f"this world has no {kind} '{name:.40}': it knows {listed}")
         with self._lock:
             self._seq = max(self._seq, message.seq)
             self._held = frozenset(message.held)
@@ -81,13 +80,8 @@ class Controls:
             for axis, limit in zip(self.schema.axes, self.schema.limits, strict=True):
                 wanted = self._moved[axis] + turning.get(axis, 0.0)
                 used = float(np.clip(wanted, -limit, limit))
-                self._moved[axis] = self._rest(self._moved[axis], wanted, used)
+                # what is left over is never more than was moved: held turning is a rate and leaves nothing
+                low, high = min(self._moved[axis], 0.0), max(self._moved[axis], 0.0)
+                self._moved[axis] = float(np.clip(wanted - used, low, high))
                 vector.append(used / limit)
             return np.asarray(vector, np.float32), self._seq
-
-    @staticmethod
-    def _rest(moved: float, wanted: float, used: float) -> float:
-        """Movement that is left over: never more than was moved, for held turning is a rate and leaves
-        nothing."""
-        rest = wanted - used
-        return float(np.clip(rest, min(moved, 0.0), max(moved, 0.0)))

@@ -196,11 +196,14 @@ class Player:
         pictures = [frames.encode_picture(picture) for picture in frame.pictures]
         now = time.perf_counter()
         self.serial += 1
-        what = (self.serial, self._frame, self._worlds.view, self._seq, self._flags())
+        replaying = self._walk is not None
+        marks = {frames.RECORDING: self._film, frames.REPLAYING: replaying, frames.PAUSED: self.paused}
+        flags = sum(flag for flag, on in marks.items() if on)
+        what = (self.serial, self._frame, self._worlds.view, self._seq, flags)
         times: dict[str, Any] = {"model_ms": sum(frame.stages.values()), "encode_ms": (now - began) * 1e3}
         times["period_ms"] = (now - self._last) * 1e3 if self._last else 0.0
-        used = _used(self._worlds, vector)
-        note = frames.FrameNote(*what, **times, **used, stages=frame.stages)
+        held, axes = ((), ()) if vector is None else self._worlds.schema.named(vector)
+        note = frames.FrameNote(*what, **times, held=held, stages=frame.stages, axes=axes)
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))
         if self._film and vector is not None:
@@ -217,20 +220,6 @@ class Player:
         if self._film.full:
             self._keep_film()
             self.status("The film has reached its longest length and was saved.")
-
-    def _flags(self) -> int:
-        flags = frames.RECORDING if self._film else 0
-        flags |= frames.REPLAYING if self._walk is not None else 0
-        return flags | (frames.PAUSED if self.paused else 0)
-
-
-def _used(worlds: WorldPair, vector: np.ndarray | None) -> dict[str, Any]:
-    """The buttons and axes of an action as the frame's header carries them."""
-    if vector is None:
-        return {}
-    action = worlds.schema.unpack(vector)
-    held = [name for name, on in zip(worlds.schema.buttons, action.get("buttons", ()), strict=True) if on]
-    return {"held": tuple(held), "axes": tuple(float(a) for a in action.get("axes", ()))}
 
 
 def sentence(error: Exception) -> str:

@@ -28,14 +28,13 @@ import binascii
 import io
 from typing import Annotated, Any, Literal
 
-import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 from PIL import Image
 
-from dreamwalk.data.walks import Walk, read_actions
+from dreamwalk.data.walks import WalkFile
 from dreamwalk.errors import UserError
-from dreamwalk.validation import MOST_STEPS, decode_json
+from dreamwalk.validation import Steps, decode_json
 
 MAX_MESSAGE = 4 * 2**20
 """The longest message from a page, in bytes: room for a long walk or a picture."""
@@ -43,8 +42,6 @@ MAX_SEED = 2**31 - 1
 MAX_START = 10_000
 Serial = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Seed = Annotated[int, Meta(ge=0, le=MAX_SEED)]
-Steps = Annotated[int, Meta(ge=1, le=MOST_STEPS)]
-"""Denoising steps."""
 Distance = Annotated[float, Meta(ge=-1e5, le=1e5)]
 Presses = Annotated[int, Meta(ge=0, le=1000)]
 FEW = Meta(max_length=256)
@@ -54,6 +51,20 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 class Picture(np.ndarray):
     """uint8 `(h, w, 3)` of any size, which came as the base64 text of a PNG, JPEG or WebP."""
+
+    @staticmethod
+    def from_json(value: Any) -> Picture:
+        """Decode what a message holds; UserError for anything else than such a text, perhaps a data URL."""
+        if not isinstance(value, str):
+            raise UserError("image must be the base64 text of a PNG, JPEG or WebP picture")
+        try:
+            data = base64.b64decode(value.rpartition(",")[2].encode(), validate=True)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+                if max(picture.size) > 2048:
+                    raise UserError("that picture is too large: at most 2048 pixels a side")
+                return np.asarray(picture.convert("RGB")).view(Picture)
+        except (binascii.Error, OSError, SyntaxError, EOFError, *_BOMBS):
+            raise UserError("that picture cannot be read: send a PNG, JPEG or WebP") from None
 
 
 class Input(Struct, frozen=True, tag_field="type", tag="input"):
@@ -126,37 +137,15 @@ class Record(Struct, frozen=True, tag_field="type", tag="record"):
 class Replay(Struct, frozen=True, tag_field="type", tag="replay"):
     """Walk a saved walk, or take over from it."""
 
-    walk: Walk | None = None
+    walk: WalkFile | None = None
 
 
 Command = Reset | View | Pause | OneFrame | SetSteps | Pace | Record | Replay
 Message = Input | Ack | Ping | Command
 
 
-def read_array(kind: type, value: Any) -> np.ndarray:
-    """Decode an array of a message for msgspec: a `Picture`, or the actions of a walk."""
-    return decode_picture(value).view(Picture) if kind is Picture else read_actions(kind, value)
-
-
-_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message, dec_hook=read_array)
-
-
 def parse(text: str) -> Message:
     """One message from a page; UserError with one clear sentence when it is not understood."""
     if len(text) > MAX_MESSAGE:
         raise UserError(f"that message is too long: at most {MAX_MESSAGE // 2**20} MB are read")
-    return decode_json(_DECODER, text, "that message")
-
-
-def decode_picture(text: Any) -> np.ndarray:
-    """uint8 `(h, w, 3)` of base64 text, perhaps a data URL; UserError for anything else."""
-    if not isinstance(text, str):
-        raise UserError("image must be the base64 text of a PNG, JPEG or WebP picture")
-    try:
-        data = base64.b64decode(text.rpartition(",")[2].encode(), validate=True)
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
-            if max(picture.size) > 2048:
-                raise UserError("that picture is too large: at most 2048 pixels a side")
-            return np.asarray(picture.convert("RGB"))
-    except (binascii.Error, OSError, SyntaxError, EOFError, *_BOMBS):
-        raise UserError("that picture cannot be read: send a PNG, JPEG or WebP") from None
+    return decode_json(Message, text, "that message")

@@ -103,7 +103,5 @@ def _beside(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures side by side at the height of the first."""
     height = pictures[0].shape[0]
     widths = [max(1, round(picture.shape[1] * height / picture.shape[0])) for picture in pictures]
-    sizes = [(height, width) for width in widths]
-    return np.concatenate(
-        [fit_image(*sized, "stretch") for sized in zip(pictures, sizes, strict=True)], axis=1
-    )
+    pairs = zip(pictures, widths, strict=True)
+    return np.hstack([fit_image(picture, (height, width), "stretch") for picture, width in pairs])

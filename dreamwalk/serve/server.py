@@ -7,7 +7,8 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -41,32 +42,43 @@ class Server(uvicorn.Server):
             self._ready()
 
 
-def serve(
-    config: AppConfig,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    open_browser: bool = True,
-    max_sessions: int = 8,
-    max_waiting: int = 32,
-    allowed: Sequence[str] = (),
-    root: str = "",
-) -> None:
-    """Serve the page until Ctrl-C. Port 0 takes any free port.
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where a page is served, and to how many."""
 
-    Prints one line with the address, and opens it in a browser if there is a display. `max_sessions`,
-    `max_waiting` and `root` are those of `build_app`; `allowed` are further names by which it may be reached.
-    UserError when the port is in use or the host is not this machine's.
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets others on your network in."""
+    port: int = 8000
+    """0 takes any free port."""
+    allow_host: tuple[str, ...] = ()
+    """Names by which others reach the page, as behind a proxy (docs/serving.md); addresses in numbers,
+    localhost and this machine's own name are always taken, and * takes any."""
+    root_path: str = ""
+    """Path under which a proxy shows the page, such as /dream."""
+    max_sessions: int = 8
+    """How many walk at once."""
+    max_waiting: int = 32
+    """How many more wait for their turn."""
+    browser: bool = True
+    """Open the page in your browser."""
+
+
+def serve(page: AppConfig, config: ServerConfig | None = None) -> None:
+    """Serve the page until Ctrl-C.
+
+    Prints one line with the address, and opens it in a browser if there is a display. UserError when the port
+    is in use or the host is not this machine's.
     """
-    app = build_app(
-        config, max_sessions=max_sessions, max_waiting=max_waiting, access=Access.of(host, allowed), root=root
-    )
-    listener = bind(host, port)
-    url = address(host, listener.getsockname()[1])
+    config = config or ServerConfig()
+    seats, waiting, root = config.max_sessions, config.max_waiting, config.root_path
+    access = Access.of(config.host, config.allow_host)
+    app = build_app(page, max_sessions=seats, max_waiting=waiting, access=access, root=root)
+    listener = bind(config.host, config.port)
+    url = address(config.host, listener.getsockname()[1])
 
     def ready() -> None:
-        print(f"{config.title} is at {url}  (Ctrl-C ends it)", flush=True)
-        if open_browser and _has_display():
+        print(f"{page.title} is at {url}  (Ctrl-C ends it)", flush=True)
+        if config.browser and _has_display():
             webbrowser.open(url)
 
     server = make_server(app, ready=ready)
@@ -82,12 +94,8 @@ def make_server(app: Starlette, *, ready: Callable[[], None] = lambda: None) -> 
     """A quiet server for what `build_app` gives, to be run with `run(sockets=[bind(host, port)])`; it calls
     `ready`."""
     quiet: dict[str, Any] = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 2}
-    sockets: dict[str, Any] = {
-        "proxy_headers": False,
-        "ws_max_size": MAX_FRAME,
-        "ws_per_message_deflate": False,
-    }
-    return Server(uvicorn.Config(app, **quiet, **sockets), ready)
+    quiet |= {"proxy_headers": False, "ws_max_size": MAX_FRAME, "ws_per_message_deflate": False}
+    return Server(uvicorn.Config(app, **quiet), ready)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from dreamwalk.data.walks import MAX_ACTIONS, Walk, check_steps
+from dreamwalk.data.walks import MAX_ACTIONS, Walk
 from dreamwalk.errors import UserError
 from dreamwalk.images import fit_image
 from dreamwalk.serve.app_config import AppConfig
+from dreamwalk.validation import Steps, conform
 from dreamwalk.world import ActionSchema, World
 
 WARM_STEPS = 2
@@ -64,24 +65,17 @@ class _TrackedWorld:
         began = time.perf_counter()
         if not self.live:
             raise UserError(f"the {self.name} is over: press R to begin again")
-        self.live = False
-        frame, _, terminated, truncated, info = self.world.step(self.world.actions.unpack(vector))
-        self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
+        self.follow(vector[None])
         whole = (time.perf_counter() - began) * 1e3
         self.stages = dict(getattr(self.world, "timings", {})) or {self.name: whole}
-        self._note(vector)
-        self.live = not (terminated or truncated)
         return not self.live
 
     def follow(self, vectors: np.ndarray) -> None:
-        """Take steps that nobody sees. A world that raises is not live any more."""
+        """Take steps of which only the last is seen. A world that raises is not live any more."""
         self.live = False
         frame, _, terminated, truncated, info = self.world.follow(vectors)
         self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
-        self._note(vectors)
         self.live = not (terminated or truncated)
-
-    def _note(self, vectors: np.ndarray) -> None:
         if len(self._log) < MAX_ACTIONS * vectors.shape[-1]:
             self._log.extend(vectors.ravel().tolist())
         else:
@@ -159,8 +153,7 @@ class WorldPair:
         """UserError for a number that cannot be, and where there is no such thing."""
         if self._dream is None or self.steps is None:
             raise UserError("this world has no denoising steps to set")
-        check_steps(value)
-        self._dream.set_steps(value)
+        self._dream.set_steps(conform(Steps, value, "steps"))
 
     def warm(self, seed: int, start: dict[str, Any]) -> None:
         """Walk a few steps that nobody sees, so that the first one that somebody sees is not slow."""
@@ -266,6 +259,5 @@ class WorldPair:
         return [tracked for tracked in shown if tracked]
 
     def _newest_frame(self, ended: bool = False) -> Frame:
-        shown = self._shown()
-        stages = {name: ms for tracked in shown for name, ms in tracked.stages.items()}
+        stages = {name: ms for tracked in self._shown() for name, ms in tracked.stages.items()}
         return Frame(self.pictures, stages, ended)

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import tyro
 
-from dreamwalk.data.walks import check_steps
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.execute import Solver
 from dreamwalk.schedules.sigmas import Spacing
 from dreamwalk.systems.conditionings import Conditioning, TextOnly
+from dreamwalk.validation import Steps, conform
 
 NUMBERS = ("guidance", "embedded_guidance", "rescale", "shift")
 
@@ -56,7 +56,7 @@ class ClipRequest:
         if self.frames is not None and self.frames < 1:
             raise UserError(f"a clip has at least one frame, got {self.frames}")
         if self.steps is not None:
-            check_steps(self.steps)
+            conform(Steps, self.steps, "steps")
         for name in NUMBERS:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):

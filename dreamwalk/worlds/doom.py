@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 import vizdoom
-from gymnasium import spaces
 from PIL import Image
 from vizdoom import Button, GameVariable
 
 from dreamwalk.cameras import camera_rays, intrinsics_matrix
 from dreamwalk.errors import UserError
 from dreamwalk.temporary import TemporaryFolder
-from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World, known_render_mode
+from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World
 from dreamwalk.worlds.levels import level_named
 from dreamwalk.worlds.scenery import PLACED, PLACED_CLASS, Level
 
@@ -42,10 +41,8 @@ REACH = 32768
 """The farthest coordinate of Doom's maps."""
 SETTLE_TICS = 20
 PLACE = DOOM_ACTIONS.buttons.index("place")
-BUTTONS = (
-    *(Button.MOVE_FORWARD, Button.MOVE_BACKWARD, Button.MOVE_LEFT, Button.MOVE_RIGHT),
-    *(Button.TURN_LEFT_RIGHT_DELTA, Button.LOOK_UP_DOWN_DELTA),
-)
+BUTTONS = [Button.MOVE_FORWARD, Button.MOVE_BACKWARD, Button.MOVE_LEFT, Button.MOVE_RIGHT]
+BUTTONS += [Button.TURN_LEFT_RIGHT_DELTA, Button.LOOK_UP_DOWN_DELTA]
 EYE = (GameVariable.CAMERA_POSITION_X, GameVariable.CAMERA_POSITION_Y, GameVariable.CAMERA_POSITION_Z)
 POSE = [*EYE, GameVariable.CAMERA_ANGLE, GameVariable.CAMERA_PITCH]
 _STARTING = threading.Lock()
@@ -81,10 +78,7 @@ class Doom(World):
         self.level = level_named(level) if isinstance(level, str) else level
         self.size, self.tics = size, tics
         self.fps = 35 / tics
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(self.fps)}
-        self.render_mode = known_render_mode(render_mode)
-        self.observation_space = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        self.action_space = self.actions.space
+        self._declare(size, render_mode)
         self._folder = TemporaryFolder("dreamwalk-doom-")
         self._game: vizdoom.DoomGame | None = _open_game(self.level, Path(self._folder.name))
         self._episode: tuple[int, Pose | None] = (0, None)
@@ -154,9 +148,8 @@ class Doom(World):
     def _gallery(self, start: Any) -> Pose:
         count = len(self.level.starts)
         if not isinstance(start, int | np.integer) or isinstance(start, bool) or not 0 <= start < count:
-            raise UserError(
-                f"level '{self.level.name}' has {count} starts, counted from 0: not {start!r:.40}"
-            )
+            have = f"{count} starts, counted from 0"
+            raise UserError(f"level '{self.level.name}' has {have}: not {start!r:.40}")
         return self.level.starts[start]
 
     def _begin(self, seed: int, pose: Pose | None) -> None:
@@ -218,8 +211,7 @@ class Doom(World):
         intrinsics = intrinsics_matrix(fx, fy, cx=width / 2, cy=cy)
         assert state.depth_buffer is not None
         steps = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
-        planes = [height - z for height in self.level.heights]
-        depth = exact_depth(steps, intrinsics, planes=planes)
+        depth = exact_depth(steps, intrinsics, planes=[height - z for height in self.level.heights])
         self._info = {"world_from_camera": pose_matrix((x, y, z), heading), "intrinsics": intrinsics}
         self._info |= {"depth": depth, "level": self.level.name}
         return self._frame.copy(), dict(self._info)
@@ -279,21 +271,16 @@ def _open_game(level: Level, folder: Path) -> vizdoom.DoomGame:
     """The engine with a level loaded; its files live in `folder`."""
     game = vizdoom.DoomGame()
     (folder / "level.wad").write_bytes(level.wad)
-    game.set_doom_game_path(str(Path(vizdoom.__file__).parent / level.game))
-    game.set_doom_scenario_path(str(folder / "level.wad"))
-    game.set_doom_config_path(os.devnull)
-    game.set_doom_map(level.map)
-    game.set_screen_resolution(vizdoom.ScreenResolution.RES_640X480)
-    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-    game.set_depth_buffer_enabled(True)
-    game.set_window_visible(False)
-    game.set_mode(vizdoom.Mode.PLAYER)
-    game.set_episode_timeout(0)
-    game.set_available_buttons(list(BUTTONS))
-    game.set_available_game_variables(POSE)
+    settings: dict[str, Any] = {"doom_game_path": str(Path(vizdoom.__file__).parent / level.game)}
+    settings |= {"doom_scenario_path": str(folder / "level.wad"), "doom_config_path": os.devnull}
+    settings |= {"doom_map": level.map, "mode": vizdoom.Mode.PLAYER, "episode_timeout": 0}
+    settings |= {"screen_resolution": vizdoom.ScreenResolution.RES_640X480, "window_visible": False}
+    settings |= {"screen_format": vizdoom.ScreenFormat.RGB24, "depth_buffer_enabled": True}
+    settings |= {"available_buttons": BUTTONS, "available_game_variables": POSE}
     hidden = ("hud", "weapon", "crosshair", "decals", "particles", "effects_sprites", "messages", "corpses")
-    for part in (*hidden, "screen_flashes"):
-        getattr(game, f"set_render_{part}")(False)
+    settings |= {f"render_{part}": False for part in (*hidden, "screen_flashes")}
+    for name, value in settings.items():
+        getattr(game, f"set_{name}")(value)
     game.add_game_args("-nomonsters +movebob 0 +stillbob 0")
     with _STARTING, contextlib.chdir(folder):  # the engine makes a folder of its own wherever it is started
         game.init()

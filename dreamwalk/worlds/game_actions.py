@@ -66,10 +66,9 @@ def translate(space: spaces.Space, meanings: tuple[str, ...] = (), *, name: str 
         case spaces.MultiBinary():
             return _flags(space, name)
         case spaces.Box() if space.is_bounded():
-            binary = (
-                np.issubdtype(space.dtype, np.integer) and (space.low == 0).all() and (space.high == 1).all()
-            )
-            return _flags(space, name) if binary else _axes(space, name)
+            binary = (space.low == 0).all() and (space.high == 1).all()
+            integer = np.issubdtype(space.dtype, np.integer)
+            return _flags(space, name) if integer and binary else _axes(space, name)
         case spaces.Dict() | spaces.Tuple():
             inner = dict(space.spaces if isinstance(space, spaces.Dict) else enumerate(space.spaces))
             before = f"{name}_" if name else "" if isinstance(space, spaces.Dict) else "part_"

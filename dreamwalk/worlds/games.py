@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
+from gymnasium import Env, spaces
 
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image
@@ -28,15 +28,10 @@ class Game(World):
     """
 
     def __init__(
-        self,
-        env: gymnasium.Env | str,
-        *,
-        size: tuple[int, int] = (96, 128),
-        repeat: int = 1,
-        fit: Fit = "letterbox",
+        self, env: Env | str, *, size: tuple[int, int] = (96, 128), repeat: int = 1, fit: Fit = "letterbox"
     ) -> None:
         self.env = open_game(env) if isinstance(env, str) else env
-        if not isinstance(self.env, gymnasium.Env):
+        if not isinstance(self.env, Env):
             raise UserError(f"a game is a gymnasium.Env, and this is a {type(self.env).__name__}")
         seen, rendered = self.env.observation_space, self.env.render_mode == "rgb_array"
         self._pixels = _is_picture(seen, 3) or (not rendered and _is_picture(seen, 1))
@@ -50,10 +45,7 @@ class Game(World):
             raise UserError(f"a game has {need}, got {given}")
         self.size, self.repeat, self.fit = size, repeat, fit
         self.fps = float(self.env.metadata.get("render_fps") or 10) / repeat
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(self.fps))}
-        self.render_mode = "rgb_array"
-        self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
-        self.action_space = self.actions.space
+        self._declare(size, "rgb_array")
         self._seed: int | None = None
         self._history: list[np.ndarray] = []
         self._frame = np.zeros((*size, 3), np.uint8)
@@ -104,7 +96,7 @@ class Game(World):
         return self._frame.copy(), dict(self._info)
 
 
-def open_game(name: str) -> gymnasium.Env:
+def open_game(name: str) -> Env:
     """`gymnasium.make`, with pixels; UserError with its advice for a name that it does not know."""
     errors = gymnasium.error
     try:

@@ -30,37 +30,23 @@ def home() -> Level:
         (Cell(704, 144, 1088, 528, wall="STARTAN1", flat="GRASS1", top=SKY), "stone", "leafy tree"),
     ]
     spots = [(90, 600), (590, 590), (590, 80), (90, 80), (980, 336)]
-    doorways = [
-        (Cell(320, 448, 352, 576), (0, 1)),
-        (Cell(448, 320, 576, 352), (1, 2)),
-        (Cell(320, 96, 352, 224), (2, 3)),
-        (Cell(96, 320, 224, 352), (3, 0)),
-        (Cell(672, 384, 704, 496), (1, 4)),
-        (Cell(672, 176, 704, 288), (4, 2)),
-    ]
-    panels = [
-        Panel(0, 448, 0, 576, "AQLITE09"),
-        Panel(448, 672, 576, 672, "BIGMURAL"),
-        Panel(448, 0, 576, 0, "AQLITE07"),
-        Panel(0, 96, 0, 224, "AQLITE11"),
-        Panel(1088, 272, 1088, 400, "BIGDOOR1"),
-    ]
+    pairs = [(0, 1), (1, 2), (2, 3), (3, 0), (1, 4), (4, 2)]
+    between = [Cell(320, 448, 352, 576), Cell(448, 320, 576, 352), Cell(320, 96, 352, 224)]
+    between += [Cell(96, 320, 224, 352), Cell(672, 384, 704, 496), Cell(672, 176, 704, 288)]
+    panels = [Panel(0, 448, 0, 576, "AQLITE09"), Panel(448, 672, 576, 672, "BIGMURAL")]
+    panels += [Panel(448, 0, 576, 0, "AQLITE07"), Panel(0, 96, 0, 224, "AQLITE11")]
+    panels += [Panel(1088, 272, 1088, 400, "BIGDOOR1")]
     cells = [cell for cell, _, _ in plan]
-    cells += [replace(c, ceiling=104, wall="SHAWN2", flat="FLAT23", top="FLAT23") for c, _ in doorways]
+    cells += [replace(c, ceiling=104, wall="SHAWN2", flat="FLAT23", top="FLAT23") for c in between]
     things = [Thing(160, 512, PLAYER_START, 0)]
     things += [Thing(x, y, LANDMARKS[mark].kind) for (x, y), (_, _, mark) in zip(spots, plan, strict=True)]
     rooms = tuple(Room(c.x0, c.y0, c.x1, c.y1, wall, mark) for c, wall, mark in plan)
-    centres = [((room.x0 + room.x1) / 2, (room.y0 + room.y1) / 2) for room in rooms]
     wad = pack_level([replace(cell, light=255) for cell in cells], things, panels=panels)
-    doors = tuple(_door(cell, *pair) for cell, pair in doorways)
+    doors = tuple(Door(*cell.middle, *pair) for cell, pair in zip(between, pairs, strict=True))
     obstacles = tuple((x, y, 16) for x, y in spots)
-    starts = tuple((x, y, heading) for x, y in centres for heading in (45.0, 180.0, 300.0))
+    starts = tuple((*room.middle, heading) for room in rooms for heading in (45.0, 180.0, 300.0))
     known: dict[str, Any] = {"rooms": rooms, "doors": doors, "obstacles": obstacles, "starts": starts}
     return Level("home", wad, heights=(0, 104, 128), **known)
-
-
-def _door(cell: Cell, first: int, second: int) -> Door:
-    return Door((cell.x0 + cell.x1) / 2, (cell.y0 + cell.y1) / 2, first, second)
 
 
 def level_named(name: str) -> Level:

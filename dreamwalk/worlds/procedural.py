@@ -13,49 +13,21 @@ from dreamwalk.worlds.udmf import Cell, Thing
 
 PITCH = 512
 GRID = 16
-STEP = 24
 
-WALLS = {
-    "sandstone": "STWALL",
-    "carved sandstone": "BIGWALL",
-    "green marble": "DOKGRIR",
-    "steel": "SHAWN2",
-    "white steel": "SHAWN02",
-    "red metal": "REDWALL1",
-    "rusty red": "GRAYRED",
-    "stone": "STARTAN1",
-    "mossy stone": "STARG1",
-    "grey stone": "STARGR1",
-    "orange stone": "STARBR1",
-    "painted stone": "STARG4",
-    "bronze plate": "ESPIBR1",
-    "tan plate": "ESPITAN1",
-    "green plate": "ESPIG1",
-    "grey plate": "ESPIGR1",
-    "blue tile": "AQLITE07",
-    "green tile": "AQLITE09",
-    "orange tile": "AQLITE11",
-    "red tile": "AQLITE13",
-    "red rock": "ROCKRED1",
-    "red brick": "SP_HOT1",
-    "wood panel": "WOOD3",
-    "shingle": "A-MYWOOD",
-    "cobble": "BSTONE1",
-    "brown brick": "BRICK6",
-    "concrete": "AQCONC17",
-    "crate": "CRATE1",
-    "blue light": "LITEBLU4",
-    "pipe": "PIPES",
-}
-FLOORS = (
-    *("FLOOR0_2", "FLOOR4_8", "FLAT5", "AQF067", "GRASS1", "FLAT23", "FLOOR0_1", "FLOOR0_3", "FLOOR0_6"),
-    *("FLOOR4_6", "FLOOR5_4", "FLAT8", "FLAT5_3", "FLOOR7_2", "CEIL3_3", "COMP01", "MFLR8_1", "RROCK12"),
-    *("AQF022", "FLOOR1_6", "FLOOR5_3", "CRATOP2"),
-)
-CEILINGS = (
-    *("AQF067", "FLAT23", "CEIL3_1", "CEIL3_2", "CEIL3_3", "CEIL3_5", "FLOOR0_3", "COMP01", "FLAT3"),
-    *("FLOOR0_1", "AQF062", "TLITE6_4"),
-)
+WALLS = {"sandstone": "STWALL", "carved sandstone": "BIGWALL", "green marble": "DOKGRIR"}
+WALLS |= {"steel": "SHAWN2", "white steel": "SHAWN02", "red metal": "REDWALL1", "rusty red": "GRAYRED"}
+WALLS |= {"stone": "STARTAN1", "mossy stone": "STARG1", "grey stone": "STARGR1", "orange stone": "STARBR1"}
+WALLS |= {"painted stone": "STARG4", "bronze plate": "ESPIBR1", "tan plate": "ESPITAN1"}
+WALLS |= {"green plate": "ESPIG1", "grey plate": "ESPIGR1", "blue tile": "AQLITE07"}
+WALLS |= {"green tile": "AQLITE09", "orange tile": "AQLITE11", "red tile": "AQLITE13"}
+WALLS |= {"red rock": "ROCKRED1", "red brick": "SP_HOT1", "wood panel": "WOOD3", "shingle": "A-MYWOOD"}
+WALLS |= {"cobble": "BSTONE1", "brown brick": "BRICK6", "concrete": "AQCONC17", "crate": "CRATE1"}
+WALLS |= {"blue light": "LITEBLU4", "pipe": "PIPES"}
+FLOORS = ["FLOOR0_2", "FLOOR4_8", "FLAT5", "AQF067", "GRASS1", "FLAT23", "FLOOR0_1", "FLOOR0_3", "FLOOR0_6"]
+FLOORS += ["FLOOR4_6", "FLOOR5_4", "FLAT8", "FLAT5_3", "FLOOR7_2", "CEIL3_3", "COMP01", "MFLR8_1", "RROCK12"]
+FLOORS += ["AQF022", "FLOOR1_6", "FLOOR5_3", "CRATOP2"]
+CEILINGS = ["AQF067", "FLAT23", "CEIL3_1", "CEIL3_2", "CEIL3_3", "CEIL3_5", "FLOOR0_3", "COMP01", "FLAT3"]
+CEILINGS += ["FLOOR0_1", "AQF062", "TLITE6_4"]
 TRIMS = ("SHAWN2", "STARGR1", "ESPIGR1", "WOOD3", "BRICK6", "SUPPORT2")
 
 
@@ -79,8 +51,7 @@ def procedural(seed: int) -> Level:
     for first, second in _links(slots, random):
         corridor = _corridor(slots[first], slots[second], random)
         cells += corridor
-        middle = corridor[len(corridor) // 2]
-        doors.append(Door((middle.x0 + middle.x1) / 2, (middle.y0 + middle.y1) / 2, first, second))
+        doors.append(Door(*corridor[len(corridor) // 2].middle, first, second))
     things: list[Thing] = []
     rooms: list[Room] = []
     obstacles: list[tuple[int, int, int]] = []
@@ -125,10 +96,8 @@ def _links(slots: list[_Slot], random: np.random.Generator) -> list[tuple[int, i
     group = list(range(len(slots)))
     links = []
     for i, k in random.permutation(pairs).tolist():
-        if group[i] != group[k]:
+        if group[i] != group[k] or random.random() < 0.6:
             group = [group[i] if g == group[k] else g for g in group]
-            links.append((i, k))
-        elif random.random() < 0.6:
             links.append((i, k))
     return links
 
@@ -146,9 +115,8 @@ def _corridor(first: _Slot, second: _Slot, random: np.random.Generator) -> list[
     ceiling = max(a.floor, b.floor) + int(random.choice([88, 104]))
     light = int(random.integers(176, 240))
     wall, flat, top = (str(random.choice(names)) for names in (TRIMS, FLOORS, CEILINGS))
-    cells = []
-    for k, (low, high) in enumerate(itertools.pairwise(stops)):
-        along, aside = (low, high), (centre - half, centre + half)
+    cells, aside = [], (centre - half, centre + half)
+    for k, along in enumerate(itertools.pairwise(stops)):
         (x0, x1), (y0, y1) = (along, aside) if across else (aside, along)
         floor = a.floor + round(rise * (k + 1))
         cells.append(Cell(x0, y0, x1, y1, floor, ceiling, light, wall, flat, top))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from gymnasium import spaces
 
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
@@ -21,10 +20,7 @@ class Recording(World):
         if clip.video.ndim != 4:
             raise UserError("a Recording plays one clip, not a batch: index the batch first")
         self.clip, self.actions, self.fps = clip, schema, fps
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(fps)}
-        self.render_mode = "rgb_array"
-        self.observation_space = spaces.Box(0, 255, clip.video.shape[1:], np.uint8)
-        self.action_space = schema.space
+        self._declare(clip.video.shape[1:3], "rgb_array")
         self._index = 0
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> Seen:

@@ -14,20 +14,16 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from dreamwalk.worlds.udmf import Cell, Panel, Thing, write_textmap, write_wad
+from dreamwalk.worlds.udmf import Box, Cell, Panel, Thing, write_textmap, write_wad
 
 SKY = "F_SKY1"
 PLAYER_START = 1
 
 
 @dataclass(frozen=True)
-class Room:
+class Room(Box):
     """A rectangle in which one may stand, and what there is to see, in plain words."""
 
-    x0: int
-    y0: int
-    x1: int
-    y1: int
     wall: str
     landmark: str = ""
 
@@ -61,8 +57,7 @@ class Level:
 
     def room_at(self, x: float, y: float) -> Room | None:
         """The room that holds a point, or None (in a doorway)."""
-        inside = (r for r in self.rooms if r.x0 <= x <= r.x1 and r.y0 <= y <= r.y1)
-        return next(inside, None)
+        return next((room for room in self.rooms if room.holds(x, y)), None)
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,9 @@ class Landmark:
     options: str = ""
 
 
-_SPRITES = {
-    **{"leafy tree": "SMIT", "bare tree": "TRE2", "blue torch": "TBLU", "green torch": "TGRN"},
-    **{"red torch": "TRED", "tech lamp": "TLMP", "tech column": "ELEC", "green pillar": "COL1"},
-    **{"red pillar": "COL3", "candelabra": "CBRA"},
-}
+_SPRITES = {"leafy tree": "SMIT", "bare tree": "TRE2", "blue torch": "TBLU", "green torch": "TGRN"}
+_SPRITES |= {"red torch": "TRED", "tech lamp": "TLMP", "tech column": "ELEC", "green pillar": "COL1"}
+_SPRITES |= {"red pillar": "COL3", "candelabra": "CBRA"}
 LANDMARKS = {
     name: Landmark(15001 + k, name, sprite, radius=24 if name == "bare tree" else 16)
     for k, (name, sprite) in enumerate(_SPRITES.items())

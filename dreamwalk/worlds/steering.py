@@ -100,11 +100,8 @@ def go_to(info: Info, goal: tuple[float, float], *, random: np.random.Generator,
         if np.hypot(*away) < 48:
             break
         lately = [*lately[-5:], here]
-        if (
-            len(lately) == 6
-            and np.ptp(np.stack(lately), axis=0).max() < 3
-            and clearance(info, (0.3, 0.7)) < 60
-        ):
+        stuck = len(lately) == 6 and np.ptp(np.stack(lately), axis=0).max() < 3
+        if stuck and clearance(info, (0.3, 0.7)) < 60:
             info = yield from avoid(info, random, near=60)
             info = yield from hold(info, AHEAD, steps=6)
             lately = []

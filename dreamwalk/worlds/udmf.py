@@ -13,13 +13,28 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A rectangle of floor, in map units (a player is 32 wide, 56 tall, and steps up to 24)."""
+class Box:
+    """A rectangle, in map units."""
 
     x0: int
     y0: int
     x1: int
     y1: int
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The point `(x, y)` in its middle."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point lies in it or on its edge."""
+        return self.x0 <= x <= self.x1 and self.y0 <= y <= self.y1
+
+
+@dataclass(frozen=True)
+class Cell(Box):
+    """A rectangle of floor (a player is 32 wide, 56 tall, and steps up to 24)."""
+
     floor: int = 0
     ceiling: int = 128
     light: int = 240
@@ -29,13 +44,9 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Panel(Box):
     """A stretch of wall, on an edge of some cell, with a texture of its own."""
 
-    x0: int
-    y0: int
-    x1: int
-    y1: int
     wall: str
 
 
@@ -134,25 +145,22 @@ def _offset(start: Point, end: Point) -> int:
 def _edges(cell: Cell, cells: Sequence[Cell], panels: Sequence[Panel]) -> list[tuple[Point, Point]]:
     """The four sides clockwise (the cell lies to the right), split wherever anything else has a corner."""
     corners = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
-    others: list[Cell | Panel] = [*cells, *panels]
+    others: list[Box] = [*cells, *panels]
     points = {(x, y) for o in others for x in (o.x0, o.x1) for y in (o.y0, o.y1)}
     edges: list[tuple[Point, Point]] = []
     for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
         low, high = min(start, end), max(start, end)
         axis = 0 if low[1] == high[1] else 1
         inside = {p for p in points if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
-        stops = sorted({low, high} | inside, reverse=start > end)
-        edges += list(itertools.pairwise(stops))
+        edges += itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
     return edges
 
 
 def _neighbour(start: Point, end: Point, index: int, cells: Sequence[Cell]) -> int | None:
     """The cell on the far side of an edge of cell `index`."""
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    for k, other in enumerate(cells):
-        if k != index and other.x0 <= x <= other.x1 and other.y0 <= y <= other.y1:
-            return k
-    return None
+    others = ((k, cell) for k, cell in enumerate(cells) if k != index)
+    return next((k for k, cell in others if cell.holds(x, y)), None)
 
 
 def _panel(start: Point, end: Point, panels: Sequence[Panel]) -> str | None:

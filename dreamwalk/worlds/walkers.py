@@ -7,14 +7,13 @@ A walker is a generator: it yields a `Move` and is sent the info that followed. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dreamwalk.worlds import steering as steer
 from dreamwalk.worlds.scenery import Door, Level, Room
-from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Info, Move, Part, Walker
+from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Move, Walker
 
 
 @dataclass(frozen=True)
@@ -25,32 +24,23 @@ class Mix:
     pitch: float = 0.0
 
 
-HOME = Mix(
-    {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12, "place": 0.08}
-)
+HOME_SHARES = {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12}
+HOME = Mix(HOME_SHARES | {"place": 0.08})
 WILD = Mix({"tour": 0.3, "keys": 0.2, "mouse": 0.25, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 MAP = Mix({"keys": 0.35, "mouse": 0.4, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 
 
-def mix_for(level: Level) -> Mix:
-    """The mix of walks that suits a level."""
-    return HOME if level.name == "home" else WILD if level.doors else MAP
-
-
-def draw_kind(mix: Mix, random: np.random.Generator) -> str:
-    """The name of a kind of walk, drawn by its share."""
-    names, shares = list(mix.shares), np.array(list(mix.shares.values()))
-    return names[random.choice(len(names), p=shares / sum(mix.shares.values()))]
-
-
-def walk(kind: str, level: Level, *, random: np.random.Generator, pitch: float = 0.0) -> Walker:
-    """A walker of a kind, which never ends.
+def walk(level: Level, random: np.random.Generator) -> Walker:
+    """A walker of a kind that suits the level, drawn by its share; it never ends.
 
     Start it with `next` (that move means nothing), then send it the info of every frame for the move that
-    follows. `pitch` is how far it looks up and down now and then, in degrees.
+    follows.
     """
+    mix = HOME if level.name == "home" else WILD if level.doors else MAP
+    names, shares = list(mix.shares), np.array(list(mix.shares.values()))
+    kind = names[random.choice(len(names), p=shares / sum(mix.shares.values()))]
     plan = WALKERS[kind](level, random)
-    return _glance(plan, random, pitch) if pitch and kind != "place" else plan
+    return _glance(plan, random, mix.pitch) if mix.pitch and kind != "place" else plan
 
 
 def _keys(level: Level, random: np.random.Generator) -> Walker:
@@ -58,12 +48,10 @@ def _keys(level: Level, random: np.random.Generator) -> Walker:
     info = yield STAY
     near = 20.0 if random.random() < 0.25 else random.uniform(50, 90)
     ahead, still = ("forward",), ()
-    patterns: list[tuple[tuple[str, ...], float, float]] = [
-        *[(ahead, 0, 5), (ahead, 1, 4), (still, 1, 1.5)],
-        *[((*ahead, "left"), 0, 0.5), ((*ahead, "right"), 0, 0.5)],
-        *[(("left",), 0, 1.2), (("right",), 0, 1.2), (("back",), 0, 2.0), (("back",), 1, 0.8)],
-        *[(("left",), 1, 0.3), (("right",), -1, 0.3), (still, 0, 1.0)],
-    ]
+    patterns: list[tuple[tuple[str, ...], float, float]] = [(ahead, 0, 5), (ahead, 1, 4), (still, 1, 1.5)]
+    patterns += [((*ahead, "left"), 0, 0.5), ((*ahead, "right"), 0, 0.5)]
+    patterns += [(("left",), 0, 1.2), (("right",), 0, 1.2), (("back",), 0, 2.0), (("back",), 1, 0.8)]
+    patterns += [(("left",), 1, 0.3), (("right",), -1, 0.3), (still, 0, 1.0)]
     odds = np.array([weight for *_, weight in patterns])
     while True:
         held, turning, _ = patterns[random.choice(len(patterns), p=odds / odds.sum())]
@@ -103,15 +91,13 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
     last: Door | None = None
     speed = KEY_TURN if random.random() < 0.75 else 14.0
     while True:
-        here = steer.place_of(info)
-        room = level.room_at(*here)
+        room = level.room_at(*steer.place_of(info))
         near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
         choices = [d for d in near if d is not last] or near or list(level.doors)
         last = choices[random.integers(len(choices))]
         info = yield from steer.go_to(info, (last.x, last.y), random=random, speed=speed)
         there = level.rooms[last.second if level.rooms[last.first] is room else last.first]
-        goal = _spot_in(level, there, random)
-        info = yield from steer.go_to(info, goal, random=random, speed=speed)
+        info = yield from steer.go_to(info, _spot_in(level, there, random), random=random, speed=speed)
         if random.random() < 0.3:
             info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
         if random.random() < 0.2:
@@ -146,16 +132,9 @@ def _push(level: Level, random: np.random.Generator) -> Walker:
         held = [("forward",), ("forward", "left"), ("forward", "right"), ("left",), ("right",), ("back",)]
         move = Move(held[random.choice(6, p=(0.5, 0.1, 0.1, 0.1, 0.1, 0.1))])
         for _ in range(random.integers(4, 20)):
-            turn = random.choice([0.0, -KEY_TURN, KEY_TURN], p=(0.8, 0.1, 0.1))
-            yield Move(move.held, turn)
+            yield Move(move.held, random.choice([0.0, -KEY_TURN, KEY_TURN], p=(0.8, 0.1, 0.1)))
         for _ in range(random.integers(0, 12)):
             yield Move((), KEY_TURN if move.held[-1] != "right" else -KEY_TURN)
-
-
-def _follow_back(trail: Iterable[np.ndarray], random: np.random.Generator, info: Info) -> Part:
-    for point in trail:
-        info = yield from steer.go_to(info, (float(point[0]), float(point[1])), random=random, speed=KEY_TURN)
-    return info
 
 
 def _retrace(level: Level, random: np.random.Generator) -> Walker:
@@ -170,7 +149,8 @@ def _retrace(level: Level, random: np.random.Generator) -> Walker:
             if step % 6 == 5:
                 trail.append(steer.place_of(info))
         info = yield from steer.turn_by(info, random.choice([-180, 180]))
-        info = yield from _follow_back(trail[::-1], random, info)
+        for x, y in trail[::-1]:
+            info = yield from steer.go_to(info, (float(x), float(y)), random=random, speed=KEY_TURN)
         info = yield from steer.turn_by(info, random.choice([-180, 180]))
 
 

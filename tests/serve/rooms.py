@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve import GalleryStart
-from dreamwalk.serve.frames import FrameNote, unpack_frame
+from dreamwalk.serve.frames import HEADER, VERSION, VIEWS, FrameNote
 from dreamwalk.world import Action, ActionSchema, World
 
 ACTIONS = ActionSchema(
@@ -147,6 +148,21 @@ def thumbnails() -> list[GalleryStart]:
         GalleryStart(name, room.reset(seed=0, options={"start": k})[0], {"start": k})
         for k, name in enumerate(names)
     ]
+
+
+def unpack_frame(message: bytes) -> tuple[FrameNote, list[bytes]]:
+    """The inverse of `pack_frame`. UserError when it is no frame of this
+    version."""
+    if len(message) < HEADER.size or message[0] != VERSION:
+        raise UserError(f"this is not a frame message of version {VERSION}")
+    values = HEADER.unpack_from(message)
+    count, view, flags, serial, frame, seq, model, encode, period, text, *lengths = values[1:]
+    body = message[HEADER.size :]
+    extra = json.loads(body[:text])
+    cuts = [text, text + lengths[0], text + lengths[0] + lengths[1]]
+    pictures = [body[a:b] for a, b in pairwise(cuts)][:count]
+    lists = tuple(extra["held"]), extra["stages"], tuple(extra["axes"])
+    return FrameNote(serial, frame, VIEWS[view], seq, flags, model, encode, period, *lists), pictures
 
 
 class Visitor:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rooms import unpack_frame
 from websockets.asyncio.client import connect
-
-from dreamwalk.serve.frames import unpack_frame
 
 linux = pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="counts processes and threads in /proc"

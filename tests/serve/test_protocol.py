@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image
-from rooms import ACTIONS
+from rooms import ACTIONS, unpack_frame
 
 from dreamwalk.serve.controls import Controls
-from dreamwalk.serve.frames import FrameNote, encode_picture, pack_frame, unpack_frame
+from dreamwalk.serve.frames import FrameNote, encode_picture, pack_frame
 from dreamwalk.serve.protocol import MAX_MESSAGE, Input, Reset, parse
 from dreamwalk.world import ActionSchema
 
@@ -56,34 +56,34 @@ def test_pictures_are_read_with_or_without_a_data_url() -> None:
     [
         ("", "not valid JSON"),
         ("{", "not valid JSON"),
-        ("[" * 50_000, "that message must be an object"),
+        ("[" * 50_000, "that message is not valid JSON: nested too deeply"),
         ("[1]", "that message must be an object, got a list"),
-        ("{}", "that message lacks 'type'"),
-        ('{"type": 3}', "type must be a text"),
-        ('{"type": "fly"}', "type cannot be 'fly'"),
-        ('{"type": "input", "moved": {"yaw": NaN}}', "not valid JSON: .*invalid character"),
-        ('{"type": "input", "moved": {"pitch": -Infinity}}', "not valid JSON"),
-        ('{"type": "input", "moved": {"yaw": 1e999}}', r"moved\[...\] must be a smaller number"),
-        ('{"type": "input", "moved": {"yaw": 1' + "0" * 400 + "}}", r"moved\[...\] must be a smaller number"),
-        ('{"type": "input", "turning": {"yaw": "8"}}', r"turning\[...\] must be a number, got a text"),
-        ('{"type": "input", "turning": {"pitch": true}}', r"turning\[...\] must be a number, got true"),
-        ('{"type": "input", "turning": 8}', "turning must be an object, got a whole number"),
-        ('{"type": "input", "held": "forward"}', "held must be a list, got a text"),
+        ("{}", "^type must be one of input, ack, ping"),
+        ('{"type": 3}', "^type must be one of input, ack, ping"),
+        ('{"type": "fly"}', "type must be one of input, ack, ping, .*, record, replay, got 'fly'"),
+        ('{"type": "input", "moved": {"yaw": NaN}}', "yaw must be a number from -1.* to 1.*, got nan"),
+        ('{"type": "input", "moved": {"pitch": -Infinity}}', "pitch must be a number from .*, got -inf"),
+        ('{"type": "input", "moved": {"yaw": 1e999}}', "yaw must be a number from -1"),
+        ('{"type": "input", "moved": {"yaw": 1' + "0" * 400 + "}}", "yaw must be a number from -1"),
+        ('{"type": "input", "turning": {"yaw": "8"}}', "turning.yaw must be a number from .*, got '8'"),
+        ('{"type": "input", "turning": {"pitch": true}}', "turning.pitch must be a number from .*, got True"),
+        ('{"type": "input", "turning": 8}', "turning must be an object of at most 256, got 8"),
+        ('{"type": "input", "held": "forward"}', "held must be a list of at most 256, got 'forward'"),
         ('{"type": "input", "held": [1]}', r"held\[0\] must be a text"),
-        ('{"type": "input", "pressed": {"place": -1}}', r"pressed\[...\] must be a whole number >= 0"),
+        ('{"type": "input", "pressed": {"place": -1}}', "place must be a whole number from 0 to 1000"),
         ('{"type": "input", "pressed": ["place"]}', "pressed must be an object"),
         ('{"type": "input", "seq": 1.5}', "seq must be a whole number"),
         ('{"type": "ack"}', "that message lacks 'serial'"),
         ('{"type": "reset", "seed": "7"}', "seed must be a whole number"),
-        ('{"type": "reset", "seed": 99999999999}', "seed must be a whole number <= 2147483647"),
+        ('{"type": "reset", "seed": 99999999999}', "seed must be a whole number from 0 to 2147483647"),
         ('{"type": "reset", "image": 5}', "image must be the base64 text"),
         ('{"type": "reset", "image": "###"}', "that picture cannot be read"),
         ('{"type": "reset", "image": "aGVsbG8="}', "that picture cannot be read"),
-        ('{"type": "view", "view": "left"}', "view has no choice 'left'"),
+        ('{"type": "view", "view": "left"}', "view must be one of dream, game, both"),
         ('{"type": "pause"}', "that message lacks 'paused'"),
         ('{"type": "steps", "steps": null}', "steps must be a whole number"),
         ('{"type": "replay", "walk": {}}', "walk lacks 'seed'"),
-        ('{"type": "replay", "walk": 3}', "walk must be an object or nothing, got a whole number"),
+        ('{"type": "replay", "walk": 3}', "walk must be an object, got 3"),
         ("x" * (MAX_MESSAGE + 1), "too long: at most 4 MB"),
     ],
     ids=range(31),

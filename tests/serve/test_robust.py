@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import AppConfig, GalleryStart, build_app, serve
+from dreamwalk.serve import AppConfig, GalleryStart, ServerConfig, build_app, serve
 from dreamwalk.serve import connection as connections
 from dreamwalk.serve.server import address, bind, make_server
 
@@ -37,8 +37,8 @@ def reason(visitor: Visitor) -> tuple[int, str]:
     ("text", "sentence"),
     [
         ("{", "that message is not valid JSON"),
-        ('{"type": "fly"}', "type cannot be 'fly'"),
-        ('{"type": "input", "moved": {"yaw": NaN}}', "that message is not valid JSON"),
+        ('{"type": "fly"}', "type must be one of input, ack, ping"),
+        ('{"type": "input", "moved": {"yaw": NaN}}', "moved.yaw must be a number"),
         ('{"type": "input", "held": ["jump"]}', "this world has no button 'jump': it knows forward, back"),
         ('{"type": "ack", "serial": 4000000000}', "frame 4000000000 was never sent"),
         (
@@ -253,11 +253,11 @@ def test_a_port_in_use_is_named_with_its_mend(make_config: Make) -> None:
         with pytest.raises(
             ValueError, match=f"port {port} is in use on 127.0.0.1: choose another with --port"
         ):
-            serve(make_config(), port=port)
+            serve(make_config(), ServerConfig(port=port))
     with pytest.raises(ValueError, match="a port is a number from 0 to 65535"):
-        serve(make_config(), port=70_000)
+        serve(make_config(), ServerConfig(port=70_000))
     with pytest.raises(ValueError, match=r"cannot listen on 203\.0\.113\.1|is not an address"):
-        serve(make_config(), host="203.0.113.1", port=8000)
+        serve(make_config(), ServerConfig(host="203.0.113.1"))
 
 
 def test_a_server_says_where_it_is_and_stops_clean(make_config: Make, opened: list[Room]) -> None:

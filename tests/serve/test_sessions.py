@@ -171,9 +171,9 @@ def test_steps_are_set_while_walking(make_config: Make, visit: Visit) -> None:
     visitor.send("steps", steps=1)
     visitor.until("status", steps=1)
     assert visitor.step()[0].stages["denoise"] == 3.0
-    for steps, bound in ((0, ">= 1"), (65, "<= 64")):
+    for steps in (0, 65):
         visitor.send("steps", steps=steps)
-        assert visitor.until("error")["message"] == f"steps must be a whole number {bound}"
+        assert visitor.until("error")["message"] == f"steps must be a whole number from 1 to 64, got {steps}"
     visitor.send("steps", steps=64)
     visitor.until("status", steps=64)
 
