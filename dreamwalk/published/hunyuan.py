@@ -132,8 +132,7 @@ def _parts(folder: Path) -> tuple[Path, Path]:
     """Its authors' two files; UserError for one that is missing."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        with files.opened(path, header=True) as file:
-            names = set(file.keys())
+        names = files.read_shapes(path)
         found |= {part: path for name, part in _PARTS.items() if name in names}
     for part in _PARTS.values():
         if part not in found:
@@ -161,8 +160,7 @@ def read_hunyuan(path: Path, *, axes: Extent = (16, 56, 56)) -> tuple[Mapping[st
                 f"'{path}' is a pickle, which can run code when loaded: convert it to safetensors, or take "
                 "the folder of diffusers"
             )
-        with files.opened(path) as file:
-            places, layout = dict.fromkeys(file.keys(), path), TENCENT
+        places, layout = dict.fromkeys(files.read_shapes(path), path), TENCENT
         config = _tencent_config(shapes_of(places), axes, source=f"'{path}'")
         image = "latent_concat" if config.cond_channels else None
     source = f"'{path}'"
@@ -184,8 +182,7 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
     single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not single:
         raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")
-    with files.opened(single[0]) as file:
-        return dict.fromkeys(file.keys(), single[0])
+    return dict.fromkeys(files.read_shapes(single[0]), single[0])
 
 
 def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:

@@ -102,17 +102,15 @@ class TensorPart(NamedTuple):
         return len(range(count)[self.rows]), columns
 
 
+Parts = Callable[[str], list[TensorPart]]
+"""Their tensors of one of ours, by its name."""
+
+
 class Renamed(Mapping[str, Tensor]):
     """Tensors under our names and in our shapes, each read from its file when asked for and not kept."""
 
     def __init__(
-        self,
-        wanted: Mapping[str, Tensor],
-        places: Mapping[str, Path],
-        parts: Callable[[str], list[TensorPart]],
-        *,
-        source: str,
-        layout: str,
+        self, wanted: dict[str, Tensor], places: dict[str, Path], parts: Parts, *, source: str, layout: str
     ) -> None:
         """`places`: the file of each of their tensors; `parts`: theirs of each of ours.
 
@@ -166,7 +164,7 @@ def renamed(name: str, table: Mapping[str, str]) -> str:
     return name
 
 
-def translation(table: Mapping[str, str]) -> Callable[[str], list[TensorPart]]:
+def translation(table: Mapping[str, str]) -> Parts:
     """The `parts` of `Renamed` where every tensor of ours is one of theirs, `renamed` by a table."""
     return lambda name: [TensorPart(renamed(name, table))]
 

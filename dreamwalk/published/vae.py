@@ -52,14 +52,13 @@ VAE15_NAMES |= {".middle.attention.out.": ".mid_block.attentions.0.proj_out."}
 VAE15_NAMES |= {f".{norm}.weight": f".{norm}.gamma" for norm in ("norm1", "norm2", "norm", "norm_out")}
 
 
-def read_vae(path: Path | str) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
+def read_vae(path: Path) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     """Tensors of a `CausalVAE` and its config, from a folder or from a file with `config.json` beside it.
 
     A file without one is of the published sizes. UserError with one sentence for a file that is missing or
     damaged, for a config of another network, and for the first tensor that is missing, too much, or of
     another shape.
     """
-    path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
@@ -72,10 +71,9 @@ def read_vae(path: Path | str) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     return _tensors(config, file, VAE_NAMES), config
 
 
-def read_vae15(path: Path | str) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig]:
+def read_vae15(path: Path) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig]:
     """Tensors of a `ShuffleVAE` and its config, from the folder of HunyuanVideo-1.5; UserErrors as of
     `read_vae`."""
-    path = Path(path)
     for file in (path / "config.json", path / FILE):
         if not file.is_file():
             raise UserError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")

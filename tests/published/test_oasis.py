@@ -14,6 +14,7 @@ from safetensors import safe_open
 from tiny_oasis import GOLDEN, PROMPT, SIZES, STEPS, WINDOW, rewrite, write_files
 from torch import Tensor, nn
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.layers import vp
 from dreamwalk.published import oasis
 from dreamwalk.published.names import renamed
@@ -57,7 +58,8 @@ def test_a_pass_of_the_network(parts: nn.ModuleDict, golden: dict[str, Tensor]) 
     backbone, y = parts["backbone"], given(parts, golden["net.y"])
     conditions, rope = parts["actions"](given(parts, golden["net.actions"])), backbone.rope(torch.arange(4))
     mask = backbone.mask(torch.ones(4, 4, dtype=torch.bool).tril())
-    close(backbone.denoise(y, golden["net.timesteps"], conditions, rope, mask, None)[0], golden["net.u"])
+    inputs = FrameInputs(conditions)
+    close(backbone.denoise(y, golden["net.timesteps"], inputs, rope, mask, None)[0], golden["net.u"])
 
 
 def test_the_codec(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
