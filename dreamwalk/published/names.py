@@ -33,7 +33,7 @@ are in widths, and of a bias only rows are taken."""
 
 
 def _mlp(ours: str, diffusers: str, theirs: str) -> Layers:
-    """The two linear layers of a small network; `theirs` names both after the dot."""
+    """The two linear layers of a small network; `theirs`: its name at theirs, and the names of both."""
     parent, *names = theirs.split()
     first, second = (f"{parent}.{name}" for name in names)
     return {f"{ours}.0": (f"{diffusers}.linear_1", first), f"{ours}.2": (f"{diffusers}.linear_2", second)}

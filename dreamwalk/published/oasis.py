@@ -92,8 +92,8 @@ ROTARY = re.compile(r"(spatial_|temporal_|blocks\.\d+\.[st]_attn\.)rotary_emb\.f
 class OasisSizes:
     """Sizes of the two networks; by default the published ones."""
 
-    backbone: STDiTConfig = field(default_factory=lambda: oasis_500m())
-    codec: ViTCodecConfig = field(default_factory=lambda: vit_l20())
+    backbone: STDiTConfig = field(default_factory=oasis_500m)
+    codec: ViTCodecConfig = field(default_factory=vit_l20)
 
 
 @dataclass(frozen=True)
