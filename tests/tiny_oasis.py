@@ -54,7 +54,8 @@ def write_files(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
 
 def imported(folder: Path, *, stored: torch.dtype = torch.float32, **asked: str) -> Forcing:
     """The system of the weight file that importing makes of the two files, which are written to `folder`."""
-    order = ImportOasis(write_files(folder, dtype=stored), folder / "ours.safetensors", **asked)  # type: ignore[arg-type]
+    given, out = write_files(folder, dtype=stored), folder / "ours.safetensors"
+    order = ImportOasis(given, out, **asked)  # type: ignore[arg-type]
     tensors, metadata = oasis_system(order, SIZES, window=WINDOW, steps=STEPS)
     files.save(folder / "ours.safetensors", tensors, metadata=metadata)
     system = load(folder / "ours.safetensors")
