@@ -87,7 +87,7 @@ def transformer_rows(options: Options) -> list[dict[str, float | str]]:
     theirs = diffusers_model(options)
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)  # type: ignore[operator]
-        tensors, metadata = read_hunyuan(folder)
+        tensors, metadata = read_hunyuan(Path(folder))
         ours = MMDiT(from_json(MMDiTConfig, metadata["backbone"])).to(options.dtype)
         files.fill(ours, tensors, source="diffusers")
     theirs, ours = (model.to(options.place).eval() for model in (theirs, ours))

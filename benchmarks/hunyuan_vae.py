@@ -122,7 +122,7 @@ def coders(options: Options, way: Literal["encode", "decode"]) -> Coders:
             "theirs": lambda: theirs.encode(video.transpose(1, 2)).latent_dist.mean.transpose(1, 2),
         },
         "decode": {
-            "ours": lambda: ours.decode(ours.normalise(latents)),
+            "ours": lambda: ours.decode(ours.scale(latents)),
             "theirs": lambda: theirs.decode(latents.transpose(1, 2)).sample.transpose(1, 2),
         },
     }

@@ -23,6 +23,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.distributed import pick_device
 from dreamwalk.layers import vp
@@ -163,7 +164,7 @@ def ours_at_once(backbone: STDiT, actions: nn.Module) -> Network:
     def network(y: Tensor, timesteps: Tensor, given: Tensor) -> Tensor:
         visible = torch.ones(y.shape[1], y.shape[1], dtype=torch.bool, device=y.device).tril()
         rope, mask = backbone.rope(torch.arange(y.shape[1], device=y.device)), backbone.mask(visible)
-        return backbone.denoise(y, timesteps, actions(given), rope, mask, None)[0]
+        return backbone.denoise(y, timesteps, FrameInputs(actions(given)), rope, mask, None)[0]
 
     return network
 

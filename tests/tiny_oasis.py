@@ -12,14 +12,14 @@ from torch import Tensor
 
 from dreamwalk.backbones.stdit import STDiTConfig
 from dreamwalk.codecs.vit import vit_tiny
-from dreamwalk.published.oasis import oasis_system
+from dreamwalk.published.oasis import ImportOasis, OasisSizes, oasis_system
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.open import load
 from dreamwalk.weights import files
 
 GOLDEN = Path(__file__).parent / "published" / "oasis_tiny.safetensors"
 BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
-SIZES = {"backbone": BACKBONE, "codec": vit_tiny()}
+SIZES = OasisSizes(BACKBONE, vit_tiny())
 WINDOW, STEPS, PROMPT = 4, 4, 2
 
 
@@ -54,8 +54,9 @@ def write_files(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
 
 def imported(folder: Path, *, stored: torch.dtype = torch.float32, **asked: str) -> Forcing:
     """The system of the weight file that importing makes of the two files, which are written to `folder`."""
-    sizes = {**SIZES, "window": WINDOW, "steps": STEPS, **asked}
-    tensors, metadata = oasis_system(write_files(folder, dtype=stored), **sizes)  # type: ignore[arg-type]
+    given, out = write_files(folder, dtype=stored), folder / "ours.safetensors"
+    order = ImportOasis(given, out, **asked)  # type: ignore[arg-type]
+    tensors, metadata = oasis_system(order, SIZES, window=WINDOW, steps=STEPS)
     files.save(folder / "ours.safetensors", tensors, metadata=metadata)
     system = load(folder / "ours.safetensors")
     assert isinstance(system, Forcing)

@@ -60,9 +60,8 @@ class Positions(nn.Module):
 
     def __init__(self, extent: Extent, width: int) -> None:
         super().__init__()
-        self.time, self.height, self.width = (
-            nn.Parameter(0.02 * torch.randn(side, width)) for side in extent
-        )
+        tables = (nn.Parameter(0.02 * torch.randn(side, width)) for side in extent)
+        self.time, self.height, self.width = tables
 
     def forward(self, extent: Extent) -> Tensor:
         """`(1, n, d)`; UserError where a table ends too early."""

@@ -6,18 +6,18 @@ A backbone translates one fact, which frame sees which, for its attention: `mask
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.errors import UserError
-from dreamwalk.layers.attention import KeyValues, Mask, SelfAttention
+from dreamwalk.layers.attention import KeyValues, Mask
 from dreamwalk.layers.cache import Cache, Past, RingCache
-from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate
+from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate, zero_init
 
 Rope = tuple[Tensor, Tensor]
 
@@ -58,12 +58,13 @@ class AdaLNBlock(nn.Module):
     within frames, `(b n) t` through time.
     """
 
-    rows: str
-    norm_attention: nn.Module
-    attention: SelfAttention
-    norm_feedforward: nn.Module
-    feedforward: nn.Module
-    modulation: Modulation
+    def __init__(
+        self, width: int, rows: str, norm: Callable[[int], nn.Module], attention: nn.Module, mlp: nn.Module
+    ) -> None:
+        super().__init__()
+        self.rows, self.norm_attention, self.attention = rows, norm(width), attention
+        self.norm_feedforward, self.feedforward = norm(width), mlp
+        self.modulation = Modulation(width, parts=6)
 
     def forward(
         self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None, past: KeyValues | None
@@ -75,6 +76,20 @@ class AdaLNBlock(nn.Module):
         y, fresh = self.attention(y, rope, mask=mask, past=past)
         x = x + gate_a * rearrange(y, f"{self.rows} d -> b t n d", b=b, t=t)
         return x + gate_f * self.feedforward(modulate(self.norm_feedforward(x), shift_f, scale_f)), fresh
+
+
+class FrameInputs(NamedTuple):
+    """What a frame backbone is given of `t` frames besides their noisy latents."""
+
+    conditions: Tensor
+    """`(b, t, d)`."""
+    features: Tensor | None = None
+    """Recalled by a memory, `(b, t, n, d)`; added to the tokens."""
+
+    def history_and_targets(self) -> FrameInputs:
+        """Of the first `t - 1` frames as history, then of the last `t - 1` as targets."""
+        pairs = (None if x is None else torch.cat([x[:, :-1], x[:, 1:]], dim=1) for x in self)
+        return FrameInputs(*pairs)  # type: ignore[arg-type]
 
 
 class FrameBackbone(nn.Module):
@@ -93,9 +108,7 @@ class FrameBackbone(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = Modulation(width, parts=2)
-        self.head = nn.Linear(width, features)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_init(nn.Linear(width, features))
 
     def forward(
         self,
@@ -115,46 +128,33 @@ class FrameBackbone(nn.Module):
         (row) sees which (column), by default itself and all before it; with a cache, which is only read, `t`
         must be 1. `features` `(b, t, n, d)` are added to the tokens.
         """
+        inputs = FrameInputs(conditions, features)
         rope = self.rope(self.times(x, cache) if times is None else times)
         if cache is not None:
-            return self.predict(x, sigma, conditions, rope, self.bias(cache), cache, features)[0]
+            return self.predict(x, sigma, inputs, rope, self.bias(cache), cache)[0]
         if visible is None:
             visible = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        return self.predict(x, sigma, conditions, rope, self.mask(visible), None, features)[0]
+        return self.predict(x, sigma, inputs, rope, self.mask(visible), None)[0]
 
     def predict(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        conditions: Tensor,
-        rope: Rope,
-        mask: Mask | None,
-        cache: Past | None,
-        features: Tensor | None = None,
+        self, x: Tensor, sigma: Tensor, inputs: FrameInputs, rope: Rope, mask: Mask | None, cache: Past | None
     ) -> tuple[Tensor, list[KeyValues]]:
         """The pure function behind `forward`, to compile and export: also gives fresh keys and values.
 
         `mask` is what `mask` or `bias` gave.
         """
         y = self.scaled(x, sigma)
-        out, fresh = self.denoise(y, self.timestep(sigma), conditions, rope, mask, cache, features)
+        out, fresh = self.denoise(y, self.timestep(sigma), inputs, rope, mask, cache)
         return self.velocity(y, out, sigma), fresh
 
     def denoise(
-        self,
-        y: Tensor,
-        timestep: Tensor,
-        conditions: Tensor,
-        rope: Rope,
-        mask: Mask | None,
-        cache: Past | None,
-        features: Tensor | None = None,
+        self, y: Tensor, label: Tensor, inputs: FrameInputs, rope: Rope, mask: Mask | None, cache: Past | None
     ) -> tuple[Tensor, list[KeyValues]]:
-        """The network alone: scaled latents `y` at `timestep` `(b, t)` to the output of its last layer."""
+        """The network alone: scaled latents `y` at timesteps `label` `(b, t)` to its last layer's output."""
         p, (h, w), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
         x = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        x = x if features is None else x + features.to(dtype)
-        condition, ropes = self.sigma.at(timestep) + conditions.to(dtype), self.block_rope(rope)
+        x = x if inputs.features is None else x + inputs.features.to(dtype)
+        condition, ropes = self.sigma.at(label) + inputs.conditions.to(dtype), self.block_rope(rope)
         fresh = []
         for index, block in enumerate(self.blocks):
             past = cache.layer(index) if cache is not None else None

@@ -21,7 +21,6 @@ from torch import Tensor
 from dreamwalk.backbones.frame_backbone import AdaLNBlock, FrameBackbone, FrameSizes, Rope
 from dreamwalk.layers.attention import Mask, SelfAttention, SwiGLU, frame_mask
 from dreamwalk.layers.cache import Cache
-from dreamwalk.layers.modulation import Modulation
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import head_width, rope_tables, split_axes
 from dreamwalk.validation import Positive
@@ -51,15 +50,10 @@ class FrameDiTConfig(FrameSizes):
 class FrameBlock(AdaLNBlock):
     """RMSNorm, attention over all tokens that a frame sees, SwiGLU."""
 
-    rows = "b (t n)"
-
     def __init__(self, config: FrameDiTConfig) -> None:
-        super().__init__()
-        self.norm_attention = RMSNorm(config.width)
-        self.attention = SelfAttention(config.width, heads=config.heads, qk_norm=config.qk_norm)
-        self.norm_feedforward = RMSNorm(config.width)
-        self.feedforward = SwiGLU(config.width, multiple=config.feedforward_multiple)
-        self.modulation = Modulation(config.width, parts=6)
+        attention = SelfAttention(config.width, heads=config.heads, qk_norm=config.qk_norm)
+        mlp = SwiGLU(config.width, multiple=config.feedforward_multiple)
+        super().__init__(config.width, "b (t n)", RMSNorm, attention, mlp)
 
 
 class FrameDiT(FrameBackbone):

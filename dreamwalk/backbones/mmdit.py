@@ -168,21 +168,10 @@ class MMDiT(ClipBackbone):
 
 def hunyuan_13b(image: Literal["latent_concat", "token_replace"] | None = None) -> MMDiTConfig:
     """HunyuanVideo as published: for text (guidance-distilled), or one of the two kinds for images."""
-    if image == "latent_concat":
-        return MMDiTConfig(cond_channels=17)
-    return MMDiTConfig(guidance=True)
+    return MMDiTConfig(cond_channels=17) if image == "latent_concat" else MMDiTConfig(guidance=True)
 
 
 def tiny(channels: int = 4) -> MMDiTConfig:
     """For tests: 4 blocks of width 32."""
-    return MMDiTConfig(
-        channels=channels,
-        width=32,
-        heads=2,
-        double_blocks=2,
-        single_blocks=2,
-        refiner_blocks=1,
-        text_dim=12,
-        pooled_dim=0,
-        axes=(4, 6, 6),
-    )
+    config = MMDiTConfig(channels, width=32, heads=2, text_dim=12, pooled_dim=0, axes=(4, 6, 6))
+    return replace(config, double_blocks=2, single_blocks=2, refiner_blocks=1)

@@ -14,7 +14,7 @@ do not rotate and may stand in any order, so an encoder without output is left o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,21 +50,10 @@ class MultiEncoderMMDiT(MMDiT):
     def __init__(self, config: MultiEncoderMMDiTConfig) -> None:
         super().__init__(config)
         width, glyphs, image = config.width, config.glyph_dim, config.image_dim
-        self.glyph = nn.Sequential(
-            nn.LayerNorm(glyphs),
-            nn.Linear(glyphs, HIDDEN),
-            nn.GELU(),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.GELU(),
-            nn.Linear(HIDDEN, width),
-        )
-        self.image = nn.Sequential(
-            nn.LayerNorm(image),
-            nn.Linear(image, image),
-            nn.GELU(),
-            nn.Linear(image, width),
-            nn.LayerNorm(width),
-        )
+        mlp = nn.Linear(glyphs, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN)
+        self.glyph = nn.Sequential(nn.LayerNorm(glyphs), *mlp, nn.GELU(), nn.Linear(HIDDEN, width))
+        mlp = nn.Linear(image, image), nn.GELU(), nn.Linear(image, width)
+        self.image = nn.Sequential(nn.LayerNorm(image), *mlp, nn.LayerNorm(width))
         self.type_embedding = nn.Embedding(3, width)
 
     def text_tokens(self, text: TextEmbedding, sigma: Tensor) -> TextEmbedding:
@@ -85,14 +74,5 @@ class MultiEncoderMMDiT(MMDiT):
 
 def hunyuan_8b() -> MultiEncoderMMDiTConfig:
     """HunyuanVideo-1.5 as published, for text and for images: 8,326,608,160 parameters."""
-    return MultiEncoderMMDiTConfig(
-        channels=32,
-        cond_channels=33,
-        width=2048,
-        heads=16,
-        double_blocks=54,
-        single_blocks=0,
-        patch=(1, 1, 1),
-        text_dim=3584,
-        pooled_dim=0,
-    )
+    config = MultiEncoderMMDiTConfig(32, 33, 2048, 16, (1, 1, 1), text_dim=3584, pooled_dim=0)
+    return replace(config, double_blocks=54, single_blocks=0)

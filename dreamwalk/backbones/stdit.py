@@ -18,6 +18,7 @@ the cache holds keys and values of temporal attention only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -27,9 +28,12 @@ from dreamwalk.backbones.frame_backbone import AdaLNBlock, FrameBackbone, FrameS
 from dreamwalk.layers import vp
 from dreamwalk.layers.attention import BiasedAttention, KeyValues, Mask
 from dreamwalk.layers.cache import Cache
-from dreamwalk.layers.modulation import Modulation
+from dreamwalk.layers.joint_attention import MLP
 from dreamwalk.layers.rope import head_width, pixel_tables, time_tables
 from dreamwalk.validation import Count, Positive
+
+Ropes = tuple[Rope, Rope]
+"""Rotary positions within a frame, and of time."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,9 @@ class AxisBlock(AdaLNBlock):
     """Attention along one axis, within frames or through time."""
 
     def __init__(self, config: STDiTConfig, rows: str) -> None:
-        super().__init__()
-        self.rows, width = rows, config.width
-        self.norm_attention, self.norm_feedforward = (
-            nn.LayerNorm(width, elementwise_affine=False, eps=1e-6) for _ in range(2)
-        )
-        self.attention = BiasedAttention(width, heads=config.heads, qkv_bias=False)
-        self.feedforward = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width)
-        )
-        self.modulation = Modulation(width, parts=6)
+        width, norm = config.width, partial(nn.LayerNorm, elementwise_affine=False, eps=1e-6)
+        attention = BiasedAttention(width, heads=config.heads, qkv_bias=False)
+        super().__init__(width, rows, norm, attention, MLP(width, hidden=4 * width))
 
 
 class STBlock(nn.Module):
@@ -76,12 +73,7 @@ class STBlock(nn.Module):
         self.time = AxisBlock(config, "(b n) t")
 
     def forward(
-        self,
-        x: Tensor,
-        condition: Tensor,
-        ropes: tuple[Rope, Rope],
-        mask: Mask | None,
-        past: KeyValues | None,
+        self, x: Tensor, condition: Tensor, ropes: Ropes, mask: Mask | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
         """As in `FrameBlock`; `past` and fresh are frame after frame, `(b, heads, t*n, e)`."""
         n, (space, time) = x.shape[2], ropes
@@ -110,14 +102,11 @@ class STDiT(FrameBackbone):
     def velocity(self, y: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
         return vp.flow_velocity(y, out, sigma[:, :, None, None, None]).to(y.dtype)
 
-    def block_rope(self, rope: Rope) -> tuple[Rope, Rope]:
+    def block_rope(self, rope: Rope) -> Ropes:
         """Of positions within a frame, and of time."""
         grid, head = self.config.token_grid, self.config.width // self.config.heads
         frequency, device = self.config.max_frequency, self.embed.weight.device
-        space = pixel_tables(
-            grid, head_width=head, axis_width=head // 2, max_frequency=frequency, device=device
-        )
-        return space, rope
+        return pixel_tables(grid, head, head // 2, max_frequency=frequency, device=device), rope
 
     def rope(self, times: Tensor) -> Rope:
         return time_tables(times, head_width=self.config.width // self.config.heads)

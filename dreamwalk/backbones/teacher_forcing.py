@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone
+from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameInputs
 
-
-class FrameInputs(NamedTuple):
-    """What a frame backbone is given of `t` frames besides their noisy latents."""
-
-    conditions: Tensor
-    """`(b, t, d)`."""
-    features: Tensor | None
-    """Recalled by a memory, `(b, t, n, d)`."""
-
-    def history_and_targets(self) -> FrameInputs:
-        """Of the first `t - 1` frames as history, then of the last `t - 1` as targets."""
-        pairs = (None if x is None else torch.cat([x[:, :-1], x[:, 1:]], dim=1) for x in self)
-        return FrameInputs(*pairs)  # type: ignore[arg-type]
+Noisy = tuple[Tensor, Tensor]
+"""Latents `(b, t, c, h, w)` and their sigmas `(b, t)`."""
 
 
 def teacher_forcing(
-    backbone: FrameBackbone,
-    history: tuple[Tensor, Tensor],
-    targets: tuple[Tensor, Tensor],
-    inputs: FrameInputs,
-    groups: Tensor | None = None,
+    backbone: FrameBackbone, history: Noisy, targets: Noisy, inputs: FrameInputs, groups: Tensor | None = None
 ) -> Tensor:
     """Velocity of `t` noisy targets, each of which sees the history before its group and the targets in it.
 
@@ -43,13 +26,7 @@ def teacher_forcing(
     before, of_targets = groups[:-1], groups[1:]
     past = torch.cat([before[:, None] >= before, of_targets[:, None] > before])
     future = torch.cat([torch.zeros_like(past[:t]), of_targets[:, None] == of_targets])
-    times, twice = torch.arange(t, device=device), inputs.history_and_targets()
-    v = backbone(
-        torch.cat([shown, noisy], 1),
-        torch.cat([shown_sigma, sigma], 1),
-        twice.conditions,
-        times=torch.cat([times, times + 1]),
-        visible=torch.cat([past, future], dim=1),
-        features=twice.features,
-    )
-    return v[:, t:]
+    x, sigmas = torch.cat([shown, noisy], dim=1), torch.cat([shown_sigma, sigma], dim=1)
+    times, visible = torch.arange(t, device=device), torch.cat([past, future], dim=1)
+    times, (conditions, features) = torch.cat([times, times + 1]), inputs.history_and_targets()
+    return backbone(x, sigmas, conditions, times=times, visible=visible, features=features)[:, t:]

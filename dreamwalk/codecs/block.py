@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dreamwalk.codecs.causal_layers import frames_of_a_piece
 from dreamwalk.codecs.patch import FilterBlock, LinearCodec
 from dreamwalk.errors import UserError
+from dreamwalk.layers.modulation import zero_init
 
 
 @dataclass(frozen=True)
@@ -62,24 +63,16 @@ class Deblocking(nn.Module):
         """Of a first frame, and of each frame of a block."""
         self.first = nn.Conv2d(2 * pixels + config.place, config.width, 3, padding=1)
         self.blocks = nn.Sequential(*(FilterBlock(config.width) for _ in range(config.depth)))
-        self.last = nn.Conv2d(config.width, pixels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.last = zero_init(nn.Conv2d(config.width, pixels, 3, padding=1))
 
     def forward(self, frames: Tensor, before: Tensor | None) -> Tensor:
         """A first frame and whole blocks `(b, t, 3, h, w)`, or whole blocks after the frame `before`."""
-        cells = rearrange(
-            torch.cat([frames[:, :1] if before is None else before, frames], dim=1),
-            "b t c (h p) (w q) -> b t (c p q) h w",
-            p=self.cell,
-            q=self.cell,
-        )
+        p, video = self.cell, torch.cat([frames[:, :1] if before is None else before, frames], dim=1)
+        cells = rearrange(video, "b t c (h p) (w q) -> b t (c p q) h w", p=p, q=p)
         now, last = cells[:, 1:], cells[:, :-1]
         seen = torch.cat([now, last, self._places(now, begun=before is not None)], dim=2).flatten(0, 1)
         lacking = self.last(self.blocks(self.first(seen.contiguous(memory_format=torch.channels_last))))
-        return rearrange(
-            lacking, "(b t) (c p q) h w -> b t c (h p) (w q)", t=now.shape[1], p=self.cell, q=self.cell
-        )
+        return rearrange(lacking, "(b t) (c p q) h w -> b t c (h p) (w q)", b=len(frames), p=p, q=p)
 
     def _places(self, cells: Tensor, *, begun: bool) -> Tensor:
         """Where in its block each of `cells` `(b, t, c, h, w)` is."""
@@ -101,7 +94,7 @@ class BlockCodec(LinearCodec):
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         (t, h, w), cell = self.stride, self.config.cell
-        count = max(1, frames_of_a_piece(h * latents.shape[3] // cell, w * latents.shape[4] // cell) // t)
+        count = frames_of_a_piece(latents, (t, h // cell, w // cell))
         pieces = [latents] if torch.is_grad_enabled() else latents.split(count, dim=1)
         return torch.cat(list(self._decoded(pieces)), dim=1)
 

@@ -17,16 +17,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from dreamwalk.codecs import causal_layers
 from dreamwalk.codecs.causal_coding import CausalCodec, CausalDecoder, CausalEncoder, CausalSizes
-from dreamwalk.codecs.causal_layers import (
-    AttentionKind,
-    CausalConv,
-    CausalStage,
-    LayerKind,
-    NormKind,
-    Upsample,
-    convolve,
-)
+from dreamwalk.codecs.causal_layers import CausalConv, CausalStage, LayerKind, Upsample, convolve
 from dreamwalk.codecs.codec import Stride
 from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive
@@ -39,9 +32,9 @@ class CausalVAEConfig(CausalSizes):
     scale: Positive | None = 0.476986
     groups: int = 32
     """Groups of the group norms."""
-    norm: NormKind = "group"
+    norm: causal_layers.NormKind = "group"
     """Over groups of channels and all positions (published), or over the channels of each position."""
-    attention: AttentionKind = "causal"
+    attention: causal_layers.AttentionKind = "causal"
     """In the middle: of each frame over itself and all before it (published), or over itself only."""
 
     def __post_init__(self) -> None:
@@ -101,19 +94,9 @@ def hunyuan_vae() -> CausalVAEConfig:
 
 def small(channels: int = 16) -> CausalVAEConfig:
     """Strict, and small enough to train on a processor in minutes: 5.4 million parameters."""
-    return CausalVAEConfig(
-        channels,
-        widths=(48, 64, 96),
-        blocks=1,
-        strides=((2, 1, 1), (2, 2, 2)),
-        scale=None,
-        patch=4,
-        groups=16,
-        norm="position",
-        attention="frame",
-    )
+    return replace(small_published(channels), norm="position", attention="frame")
 
 
 def small_published(channels: int = 16) -> CausalVAEConfig:
     """Of the size of `small`, normalised and attending as published."""
-    return replace(small(channels), norm="group", attention="causal")
+    return CausalVAEConfig(channels, (48, 64, 96), 1, ((2, 1, 1), (2, 2, 2)), scale=None, patch=4, groups=16)

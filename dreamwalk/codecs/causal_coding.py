@@ -13,16 +13,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.codecs.causal_layers import (
-    CausalConv,
-    CausalMiddle,
-    CausalStage,
-    LayerKind,
-    StreamState,
-    activated,
-    frames_of_a_piece,
-    laid_out,
-)
+from dreamwalk.codecs import causal_layers
+from dreamwalk.codecs.causal_layers import CausalConv, CausalMiddle, CausalStage, LayerKind, StreamState
 from dreamwalk.codecs.codec import KLAutoencoder, Stride, split_moments
 from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive
@@ -46,11 +38,9 @@ class CausalSizes:
     """Pixels a side that are one position, in their own channels, before the first convolution."""
 
     def __post_init__(self) -> None:
-        between = len(self.widths) - 1
-        if len(self.strides) != between:
-            raise UserError(
-                f"{between + 1} levels need {between} strides between them, not {len(self.strides)}"
-            )
+        levels, strides = len(self.widths), len(self.strides)
+        if strides != levels - 1:
+            raise UserError(f"{levels} levels need {levels - 1} strides between them, not {strides}")
 
     @property
     def stride(self) -> Stride:
@@ -93,7 +83,7 @@ class CausalEncoder(nn.Module):
 
     def to_moments(self, x: list[Tensor], past: StreamState | None) -> Iterator[Tensor]:
         """Norm, SiLU and convolution."""
-        return self.last(activated(self.norm(x)), past)
+        return self.last(causal_layers.activated(self.norm(x)), past)
 
 
 class CausalDecoder(nn.Module):
@@ -112,7 +102,7 @@ class CausalDecoder(nn.Module):
         x = self.middle(self.expanded(pieces, past), past)
         for level in self.levels:
             x = level(x, past)
-        return list(self.last(activated(self.norm(x)), past))
+        return list(self.last(causal_layers.activated(self.norm(x)), past))
 
     def expanded(self, pieces: Iterable[Tensor], past: StreamState | None) -> list[Tensor]:
         """Latents as wide as the first layers."""
@@ -127,14 +117,11 @@ class CausalCodec(KLAutoencoder):
     decoder: CausalDecoder
 
     def moments_of(self, video: Tensor) -> Tensor:
-        p = self.config.patch
-        step = frames_of_a_piece(video.shape[3] // p, video.shape[4] // p)
-        return self._moments(self._run(self.encoder, self._folded(video), step=step))
+        return self._moments(self._run(self.encoder, self._folded(video), (1, 1, 1)))
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         (t, h, w), p = self.stride, self.config.patch
-        step = max(1, frames_of_a_piece(h * latents.shape[3] // p, w * latents.shape[4] // p) // t)
-        return self._unfolded(self._run(self.decoder, self._expanded(latents), step=step))
+        return self._unfolded(self._run(self.decoder, self._expanded(latents), (t, h // p, w // p)))
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Latents `(b, 1, c, h, w)` one by one as soon as their frames are there: one, then four for each.
@@ -167,7 +154,7 @@ class CausalCodec(KLAutoencoder):
 
     def _latent(self, frames: Tensor, past: StreamState) -> Iterator[Tensor]:
         for moments in self.encoder([self._folded(frames)], past):
-            yield self.normalise(split_moments(self._moments(moments))[0])
+            yield self.scale(split_moments(self._moments(moments))[0])
 
     @torch.no_grad()
     def _frames(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -183,11 +170,12 @@ class CausalCodec(KLAutoencoder):
                 "stream exactly: one with norm='position' and attention='frame' can"
             )
 
-    def _run(self, coder: CausalEncoder | CausalDecoder, x: Tensor, *, step: int) -> Tensor:
+    def _run(self, coder: CausalEncoder | CausalDecoder, x: Tensor, factors: Stride) -> Tensor:
         """All at once if gradients are wanted. If not: piece after piece through all layers where frames are
-        coded by themselves, else layer after layer through all pieces."""
+        coded by themselves, else layer after layer through all pieces. `factors`: see `frames_of_a_piece`."""
         if torch.is_grad_enabled():
             return torch.cat(coder([x], None), dim=2)
+        step = causal_layers.frames_of_a_piece(x, factors)
         pieces = [x[:, :, :1], *x[:, :, 1:].split(step, dim=2)] if x.shape[2] > 1 else [x]
         if not self.config.strict:
             return torch.cat(coder(pieces, None), dim=2)
@@ -200,11 +188,11 @@ class CausalCodec(KLAutoencoder):
 
     def _expanded(self, latents: Tensor) -> Tensor:
         """What the decoder takes, `(b, c, t, h, w)`."""
-        return laid_out(rearrange(self.scale.undo(latents), "b t c h w -> b c t h w"))
+        return causal_layers.laid_out(rearrange(self.scale.undo(latents), "b t c h w -> b c t h w"))
 
     def _folded(self, video: Tensor) -> Tensor:
         p = self.config.patch
-        return laid_out(rearrange(video, "b t c (h p) (w q) -> b (c p q) t h w", p=p, q=p))
+        return causal_layers.laid_out(rearrange(video, "b t c (h p) (w q) -> b (c p q) t h w", p=p, q=p))
 
     def _unfolded(self, x: Tensor) -> Tensor:
         p = self.config.patch

@@ -79,7 +79,7 @@ class Upsample(CausalConv):
     def _repeated(self, pieces: Iterable[Tensor], *, begun: bool) -> Iterator[Tensor]:
         t, h, w = self.factors
         for piece in pieces:
-            count = max(1, frames_of_a_piece(h * piece.shape[3], w * piece.shape[4]) // t)
+            count = frames_of_a_piece(piece, self.factors)
             for part in [piece] if torch.is_grad_enabled() else piece.split(count, dim=2):
                 last = rearrange(part, "b c t h w -> b t h w c")
                 large = repeat(last, "b t h w c -> b (t r) (h p) (w q) c", r=t, p=h, q=w)
@@ -229,9 +229,11 @@ class CausalStage(nn.Module):
         return x if self.resample is None else list(self.resample(x, past))
 
 
-def frames_of_a_piece(height: int, width: int) -> int:
-    """How many frames of so many positions are coded at a time where few copies of a video are to be held."""
-    return max(SLICE, POSITIONS // (height * width))
+def frames_of_a_piece(x: Tensor, factors: Stride) -> int:
+    """How many frames of `x`, five axes of which the last are height and width, are coded at a time where few
+    copies of a video are to be held; `factors`: frames, rows and columns that one of each becomes."""
+    (t, down, across), (h, w) = factors, x.shape[3:]
+    return max(1, max(SLICE, POSITIONS // (down * h * across * w)) // t)
 
 
 def laid_out(x: Tensor) -> Tensor:
@@ -253,10 +255,8 @@ def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     """
     if not direct(x):
         return conv(x)
-    ones = [1, 1, 1]
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, conv.weight, conv.bias, [0, 0, 0], conv.stride, ones, 1, "none", [], ""
-    )
+    run, padding, dilation = torch.ops.mkldnn._convolution_pointwise, [0, 0, 0], [1, 1, 1]
+    return run(x, conv.weight, conv.bias, padding, conv.stride, dilation, 1, "none", [], "")
 
 
 def activated(pieces: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -42,20 +42,14 @@ class Codec(nn.Module):
     causal: ClassVar[bool] = True
     """No latent sees a later frame's latent; the first frame has a latent of its own."""
     config: CodecSizes
+    stride: Stride
+    """Frames, rows and columns of pixels per latent."""
+    channels: int
+    """Latent channels."""
 
     def __init__(self, config: CodecSizes) -> None:
         super().__init__()
-        self.config = config
-
-    @property
-    def stride(self) -> Stride:
-        """Frames, rows and columns of pixels per latent."""
-        return self.config.stride
-
-    @property
-    def channels(self) -> int:
-        """Latent channels."""
-        return self.config.channels
+        self.config, self.stride, self.channels = config, config.stride, config.channels
 
     @property
     def channel_weights(self) -> Tensor:
@@ -128,12 +122,8 @@ class KLAutoencoder(Codec):
         """`(b, t', 2 c, h', w')`: means, then log variances."""
         raise NotImplementedError
 
-    def normalise(self, latents: Tensor) -> Tensor:
-        """Unscaled latents to scaled ones."""
-        return self.scale(latents)
-
     def encode(self, video: Tensor) -> Tensor:
-        return self.normalise(self.posterior(video)[0])
+        return self.scale(self.posterior(video)[0])
 
 
 class Scale(nn.Module):

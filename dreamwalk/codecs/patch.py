@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dreamwalk.codecs.codec import Codec, CodecSizes, Stride
 from dreamwalk.errors import UserError
+from dreamwalk.layers.modulation import zero_init
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,7 @@ class PatchCodec(LinearCodec):
                 side //= 2
             layers += [nn.Conv2d(width, following, 3, padding=1), FilterBlock(following)]
             width = following
-        last = nn.Conv2d(width, 3 * side**2, 3, padding=1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        last = zero_init(nn.Conv2d(width, 3 * side**2, 3, padding=1))
         self.refine = nn.Sequential(*layers, nn.SiLU(), last, nn.PixelShuffle(side))
 
     def reconstruct(self, latents: Tensor) -> Tensor:

@@ -23,18 +23,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.codecs import kl_autoencoder
 from dreamwalk.codecs.codec import KLAutoencoder, Stride
-from dreamwalk.codecs.kl_autoencoder import (
-    Downsample,
-    KLCodec,
-    KLCodecConfig,
-    PixelAttention,
-    ResidualBlock,
-    image_decoder,
-    image_encoder,
-    kl_tiny,
-)
+from dreamwalk.codecs.kl_autoencoder import Downsample, KLCodec, KLCodecConfig, PixelAttention, ResidualBlock
 from dreamwalk.errors import UserError
+from dreamwalk.layers.modulation import zero_init
 from dreamwalk.layers.norms import RMSNorm
 
 
@@ -85,8 +78,9 @@ class TAECodec(KLAutoencoder):
     def __init__(self, config: TAEConfig) -> None:
         super().__init__(config)
         levels, halvings = len(config.image.multiples) - 1, config.temporal.bit_length() - 1
-        self.encoder = _inflated(image_encoder(config.image), first=0, last=halvings)
-        self.decoder = _inflated(image_decoder(config.image), first=levels - halvings, last=levels)
+        self.encoder = _inflated(kl_autoencoder.image_encoder(config.image), first=0, last=halvings)
+        decoder = kl_autoencoder.image_decoder(config.image)
+        self.decoder = _inflated(decoder, first=levels - halvings, last=levels)
 
     def padded(self, video: Tensor) -> Tensor:
         """As of any codec, but for a lone frame, which gives the same by itself."""
@@ -147,9 +141,8 @@ class TemporalAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.qkv, self.out = RMSNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.norm, self.qkv = RMSNorm(width), nn.Linear(width, 3 * width)
+        self.out = zero_init(nn.Linear(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(rearrange(x, "b t c h w -> b (h w) t c"))
@@ -169,33 +162,26 @@ def _inflated(layers: nn.Sequential, *, first: int, last: int) -> nn.Sequential:
     inflated: list[nn.Module] = []
     resamplings = 0
     for layer in layers:
-        if isinstance(layer, Downsample | nn.Upsample):
-            temporal = first <= resamplings < last
-            resamplings += 1
-            inflated.append(Inflated(layer, _resampling(layer, temporal=temporal)))
-        elif isinstance(layer, ResidualBlock):
+        if isinstance(layer, ResidualBlock):
             for name, child in layer.named_children():
-                setattr(layer, name, _followed(child))
+                setattr(layer, name, Inflated(child, _over_time(child)))
             inflated.append(layer)
         else:
-            inflated.append(_followed(layer))
+            inflated.append(Inflated(layer, _over_time(layer, temporal=first <= resamplings < last)))
+            resamplings += isinstance(layer, Downsample | nn.Upsample)
     return nn.Sequential(*inflated)
 
 
-def _resampling(layer: Downsample | nn.Upsample, *, temporal: bool) -> nn.Module:
+def _over_time(layer: nn.Module, *, temporal: bool = False) -> nn.Module:
+    """What follows a layer of the image network: its like in time for a resampling, an attention, and a
+    convolution of more than one pixel. A `temporal` resampling acts on time too."""
     if isinstance(layer, Downsample):
         return TemporalConv(layer.conv.out_channels, stride=2 if temporal else 1)
-    return Doubled() if temporal else nn.Identity()
-
-
-def _followed(layer: nn.Module) -> nn.Module:
-    """What stands in the image network, and after a convolution of more than one pixel or an attention its
-    like in time."""
     if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-        return Inflated(layer, TemporalConv(layer.out_channels))
+        return TemporalConv(layer.out_channels)
     if isinstance(layer, PixelAttention):
-        return Inflated(layer, TemporalAttention(layer.out.out_channels))
-    return Inflated(layer, nn.Identity())
+        return TemporalAttention(layer.out.out_channels)
+    return Doubled() if isinstance(layer, nn.Upsample) and temporal else nn.Identity()
 
 
 def tae_released() -> TAEConfig:
@@ -206,4 +192,4 @@ def tae_released() -> TAEConfig:
 
 def tae_tiny() -> TAEConfig:
     """Small enough for a test: 4x4x4."""
-    return TAEConfig(image=kl_tiny(), temporal=4)
+    return TAEConfig(image=kl_autoencoder.kl_tiny(), temporal=4)

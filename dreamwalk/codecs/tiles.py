@@ -118,28 +118,20 @@ def _in_latents(tiling: Tiling, axis: int, stride: int) -> tuple[int, int]:
     """Size and overlap of tiles along an axis in latents; UserError with the nearest that are whole."""
     unit, where = AXES[axis]
     tile, overlap = tiling.tile[axis], tiling.overlap[axis]
+    tiles = f"tiles of {tile} {unit} in {where}"
     if tile < stride or tile % stride:
         nearest = max(1, round(tile / stride)) * stride
-        raise UserError(
-            f"tiles of {tile} {unit} in {where} are not whole latents of {stride}: the nearest are {nearest}"
-        )
+        raise UserError(f"{tiles} are not whole latents of {stride}: the nearest are {nearest}")
     if overlap % stride or not 0 <= overlap < tile:
         nearest = min(max(0, round(overlap / stride)) * stride, tile - stride)
-        raise UserError(
-            f"tiles of {tile} {unit} in {where} cannot share {overlap}: with latents of {stride} the nearest "
-            f"is {nearest}"
-        )
+        raise UserError(f"{tiles} cannot share {overlap}: with latents of {stride} the nearest is {nearest}")
     return tile // stride, overlap // stride
 
 
 @torch.no_grad()
 def _stitched(run: Coder, source: Tensor, axes: list[list[_Tile]]) -> Iterator[Tensor]:
     """Outputs in the order of time, each as soon as no later tile has a share in it."""
-    exact = torch.promote_types(source.dtype, torch.float32)
-    times, rows, columns = (
-        [(tile, weight.to(source.device, exact)) for tile, weight in zip(axis, _weights(axis), strict=True)]
-        for axis in axes
-    )
+    times, rows, columns = (_weighed(axis, source) for axis in axes)
     ends = [tile.kept.start for tile, _ in times[1:]] + [times[-1][0].kept.stop]
     shared: Tensor | None = None
     for (time, weight), end in zip(times, ends, strict=True):
@@ -169,8 +161,9 @@ def _mosaic(
     return whole
 
 
-def _weights(axis: list[_Tile]) -> list[Tensor]:
-    return trapezoids([tile.kept for tile in axis])
+def _weighed(axis: list[_Tile], source: Tensor) -> list[_Weighed]:
+    exact, weights = torch.promote_types(source.dtype, torch.float32), trapezoids([t.kept for t in axis])
+    return [(tile, weight.to(source.device, exact)) for tile, weight in zip(axis, weights, strict=True)]
 
 
 def trapezoids(kept: Sequence[slice]) -> list[Tensor]:

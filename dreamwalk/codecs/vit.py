@@ -116,9 +116,7 @@ class ViTCodec(KLAutoencoder):
     def _run(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
         """Tokens after all blocks."""
         (h, w), head = self.config.grid, self.config.width // self.config.heads
-        rope = pixel_tables(
-            (h, w), head_width=head, axis_width=head // 4, max_frequency=h * w, device=x.device
-        )
+        rope = pixel_tables((h, w), head, head // 4, max_frequency=h * w, device=x.device)
         for block in blocks:
             x = block(x, rope)
         return x

@@ -36,8 +36,7 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         head = width // heads
-        self.norm_q = RMSNorm(head) if qk_norm else nn.Identity()
-        self.norm_k = RMSNorm(head) if qk_norm else nn.Identity()
+        self.norm_q, self.norm_k = (RMSNorm(head) if qk_norm else nn.Identity() for _ in range(2))
 
     def forward(
         self, x: Tensor, rope: tuple[Tensor, Tensor], *, mask: Mask | None, past: KeyValues | None
@@ -47,9 +46,8 @@ class SelfAttention(nn.Module):
         `mask` is boolean (True = may see) or an additive bias, broadcastable to `(b, heads, n, past + n)`, or
         a `BlockMask`.
         """
-        q, k, v = rearrange(
-            self.qkv(x), "b n (three heads e) -> three b heads n e", three=3, heads=self.heads
-        )
+        qkv = self.qkv(x)
+        q, k, v = rearrange(qkv, "b n (three heads e) -> three b heads n e", three=3, heads=self.heads)
         q, k = (rotate(x, *rope).to(v.dtype) for x in (self.norm_q(q), self.norm_k(k)))
         fresh = KeyValues(k, v)
         if past is not None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def zero_init(layer: Layer) -> Layer:
+    """A new layer with all weights and biases 0, so that what it leads to adds nothing at first."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 class SigmaEmbedding(nn.Module):
@@ -37,9 +47,7 @@ class Modulation(nn.Module):
     def __init__(self, width: int, *, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.project = nn.Linear(width, parts * width)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.project = zero_init(nn.Linear(width, parts * width))
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
         return self.project(nn.functional.silu(condition))[:, :, None].chunk(self.parts, dim=-1)

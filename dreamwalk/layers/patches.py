@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.errors import UserError
+from dreamwalk.layers.modulation import zero_init
 
 Patch = tuple[int, int, int]
 Extent = tuple[int, int, int]
@@ -33,9 +34,7 @@ class PatchHead(nn.Module):
     def __init__(self, width: int, channels: int, *, patch: Patch) -> None:
         super().__init__()
         self.patch = patch
-        self.project = nn.Linear(width, channels * math.prod(patch))
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.project = zero_init(nn.Linear(width, channels * math.prod(patch)))
 
     def forward(self, tokens: Tensor, extent: Extent) -> Tensor:
         (p, q, r), (_, h, w) = self.patch, extent

@@ -67,25 +67,20 @@ def time_tables(times: Tensor, *, head_width: int, theta: float = 10_000.0) -> t
 
 
 def pixel_tables(
-    grid: tuple[int, int],
-    *,
-    head_width: int,
-    axis_width: int,
-    max_frequency: float,
-    device: torch.device | str = "cpu",
+    grid: tuple[int, int], head: int, axis: int, *, max_frequency: float, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Tables `(1, 1, h*w, head_width / 2)` for a fixed picture, both axes from -1 to 1: `axis_width` of the
-    head turns with the row, as much with the column, at frequencies pi to pi max_frequency / 2, and the rest
+    """Tables `(1, 1, h*w, head / 2)` for a fixed picture, both axes from -1 to 1: of the `head` channels
+    `axis` turn with the row, as many with the column, at frequencies pi to pi max_frequency / 2, and the rest
     stays (angle 0). Angles are of the default dtype; float32 it is in the networks that were trained with
     them (Diffusion Forcing, open-oasis), and at several hundred radians float64 would show.
     """
-    if 2 * axis_width > head_width or axis_width % 2:
-        raise UserError(f"two even parts of {axis_width} do not fit into a head of {head_width}")
-    steps = torch.linspace(1, max_frequency / 2, axis_width // 2, device=device, dtype=torch.float64)
+    if 2 * axis > head or axis % 2:
+        raise UserError(f"two even parts of {axis} do not fit into a head of {head}")
+    steps = torch.linspace(1, max_frequency / 2, axis // 2, device=device, dtype=torch.float64)
     frequency = (steps * torch.pi).float()  # as they lie in the published files
     row, column = (torch.linspace(-1, 1, side, device=device)[:, None] * frequency for side in grid)
     angle = torch.cat([row[:, None].expand(*grid, -1), column[None].expand(*grid, -1)], dim=-1).flatten(0, 1)
-    angle = torch.nn.functional.pad(angle, (0, head_width // 2 - angle.shape[-1]))[None, None]
+    angle = torch.nn.functional.pad(angle, (0, head // 2 - angle.shape[-1]))[None, None]
     return angle.cos(), angle.sin()
 
 

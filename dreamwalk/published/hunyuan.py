@@ -51,11 +51,8 @@ IMAGE_STRIDE = {None: 0, "latent_concat": 2, "token_replace": 4}
 _PARTS = {"img_in.proj.weight": "transformer", "quant_conv.weight": "VAE"}
 """A tensor of each of the two files of its authors."""
 
-OWN_SIZES = {
-    "num_single_layers": "single_blocks",
-    "pooled_projection_dim": "pooled_dim",
-    "guidance_embeds": "guidance",
-}
+OWN_SIZES = {"num_single_layers": "single_blocks", "pooled_projection_dim": "pooled_dim"}
+OWN_SIZES |= {"guidance_embeds": "guidance"}
 """Fields of the config of the first HunyuanVideo's transformer, and ours."""
 
 
@@ -80,85 +77,62 @@ class ImportHunyuan:
 def import_hunyuan(order: ImportHunyuan) -> None:
     """Read the published files and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
-    tensors, metadata = hunyuan_system(
-        order.folder, text_encoders=order.text_encoders, image=order.image, dtype=order.dtype
-    )
+    tensors, metadata = hunyuan_system(order)
     files.save(order.out, tensors, metadata=metadata)
-    print(
-        f"{order.out}: {order.out.stat().st_size / 1e9:.2f} GB; `dreamwalk sample {order.out} --prompt ...`"
-    )
+    size = order.out.stat().st_size / 1e9
+    print(f"{order.out}: {size:.2f} GB; `dreamwalk sample {order.out} --prompt ...`")
 
 
 def hunyuan_system(
-    folder: Path | str,
-    *,
-    text_encoders: str = "",
-    image: Image | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
-    axes: Extent = (16, 56, 56),
+    order: ImportHunyuan, *, axes: Extent = (16, 56, 56)
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a weight file of the system `moviegen`.
 
     `axes` are read by nobody but from diffusers' config. UserErrors as of `read_hunyuan` and `read_vae`.
     """
-    folder = Path(folder)
+    folder, encoders = order.folder, order.text_encoders
     if (folder / "transformer").is_dir():
         transformer, vae = folder / "transformer", folder / "vae"
-        text_encoders = text_encoders or str(folder.resolve())
+        encoders = encoders or str(folder.resolve())
     else:
         transformer, vae = _parts(folder)
     tensors, about = read_hunyuan(transformer, axes=axes)
     backbone = from_json(ClipBackboneConfig, about["backbone"])
     if isinstance(backbone, MultiEncoderMMDiTConfig):
         codec_tensors, second = read_vae15(vae)
-        config = hunyuan15.hunyuan15_config(
-            folder, backbone, second, text_encoders=text_encoders, image=about["image"]
-        )
+        config = hunyuan15.hunyuan15_config(folder, backbone, second, encoders, image=about["image"])
     else:
-        image = about["image"] or image
         codec_tensors, first = read_vae(vae)
-        config = hunyuan_config(backbone, first, text_encoders=text_encoders or HUBS[image], image=image)
-    config = replace(config, precision=dtype)
-    named = _named("backbone", tensors, getattr(torch, dtype)) | _named("codec", codec_tensors, None)
+        config = hunyuan_config(backbone, first, encoders, image=about["image"] or order.image)
+    config, dtype = replace(config, precision=order.dtype), getattr(torch, order.dtype)
+    named = {f"backbone.{name}": tensor.to(dtype) for name, tensor in tensors.items()}
+    named |= {f"codec.{name}": tensor for name, tensor in codec_tensors.items()}
     notes = {"trained": "by its authors: HunyuanVideo", "licence": "Tencent Hunyuan Community License"}
     return named, {"system": "moviegen", "config": to_json(config), "notes": notes}
 
 
 def hunyuan_config(
-    backbone: MMDiTConfig, codec: CausalVAEConfig, *, text_encoders: str, image: Image | None
+    backbone: MMDiTConfig, codec: CausalVAEConfig, text_encoders: str, *, image: Image | None
 ) -> MoviegenConfig:
     """HunyuanVideo as its authors sample it (arXiv 2412.03603, section 4), for text or for a first frame.
 
-    With latent concatenation, the first two latents do not fit together: a clip begins after them.
+    `text_encoders`: their folder, or empty for diffusers' repository. With latent concatenation, the first
+    two latents do not fit together: a clip begins after them.
     """
-    beside = backbone.cond_channels > 0
-    return MoviegenConfig(
-        codec=codec,
-        backbone=backbone,
-        text_encoder=HunyuanTextConfig(text_encoders, IMAGE_STRIDE[image]),
-        shift=7.0,
-        image_prob=1.0 if image else 0.0,
-        image_mix=0.001 if image else 0.0,
-        discard_frames=4 if beside else 0,
-        frames=125 if beside else 129,
-        size=(720, 1280),
-        fps=24.0,
-        steps=50,
-        guidance=1.0,
-        embedded_guidance=6.0 if backbone.guidance else None,
-    )
-
-
-def _named(part: str, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    return {f"{part}.{name}": tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}
+    encoder = HunyuanTextConfig(text_encoders or HUBS[image], IMAGE_STRIDE[image])
+    config = MoviegenConfig(codec, backbone, encoder, shift=7.0, steps=50, guidance=1.0, image_prob=0.0)
+    config = replace(config, embedded_guidance=6.0 if backbone.guidance else None)
+    config = replace(config, frames=129, size=(720, 1280), fps=24.0)
+    if image:
+        config = replace(config, image_prob=1.0, image_mix=0.001)
+    return replace(config, discard_frames=4, frames=125) if backbone.cond_channels else config
 
 
 def _parts(folder: Path) -> tuple[Path, Path]:
     """Its authors' two files; UserError for one that is missing."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        with files.opened(path, header=True) as file:
-            names = set(file.keys())
+        names = files.read_shapes(path)
         found |= {part: path for name, part in _PARTS.items() if name in names}
     for part in _PARTS.values():
         if part not in found:
@@ -169,16 +143,13 @@ def _parts(folder: Path) -> tuple[Path, Path]:
     return found["transformer"], found["VAE"]
 
 
-def read_hunyuan(
-    path: Path | str, *, axes: Extent = (16, 56, 56)
-) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+def read_hunyuan(path: Path, *, axes: Extent = (16, 56, 56)) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
     """A published transformer as tensors of `MMDiT`, read one by one when asked for, and JSON-able metadata:
     its config as `backbone`, and as `image` its image conditioning (None, `latent_concat`, `token_replace`).
 
     `path` is diffusers' folder, or that of the whole pipeline, or their file as safetensors, of which `axes`
     cannot be read. UserError with one sentence for what is missing, too much, pickled or of other sizes.
     """
-    path = Path(path)
     if path.is_dir():
         folder = path / "transformer" if (path / "transformer").is_dir() else path
         config, image = _diffusers_config(folder)
@@ -189,15 +160,13 @@ def read_hunyuan(
                 f"'{path}' is a pickle, which can run code when loaded: convert it to safetensors, or take "
                 "the folder of diffusers"
             )
-        with files.opened(path) as file:
-            places, layout = dict.fromkeys(file.keys(), path), TENCENT
+        places, layout = dict.fromkeys(files.read_shapes(path), path), TENCENT
         config = _tencent_config(shapes_of(places), axes, source=f"'{path}'")
         image = "latent_concat" if config.cond_channels else None
     source = f"'{path}'"
     wanted = files.on_meta(config.build, shapes_of(places), source=source).state_dict()
-    tensors = Renamed(
-        wanted, places, lambda name: public_parts(name, config, layout), source=source, layout="HunyuanVideo"
-    )
+    parts = lambda name: public_parts(name, config, layout)
+    tensors = Renamed(wanted, places, parts, source=source, layout="HunyuanVideo")
     return tensors, {"source": "HunyuanVideo", "image": image, "backbone": to_json(config)}
 
 
@@ -213,8 +182,7 @@ def _diffusers_places(folder: Path) -> dict[str, Path]:
     single = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
     if not single:
         raise UserError(f"'{folder}' lacks diffusion_pytorch_model.safetensors: download the whole folder")
-    with files.opened(single[0]) as file:
-        return dict.fromkeys(file.keys(), single[0])
+    return dict.fromkeys(files.read_shapes(single[0]), single[0])
 
 
 def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
@@ -238,25 +206,15 @@ def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, sour
     try:
         width, inputs, *patch = shapes["img_in.proj.weight"]
         channels = shapes["final_layer.linear.weight"][0] // math.prod(patch)
-        counts = (
+        (p, q, r), heads = patch, width // shapes["single_blocks.0.q_norm.weight"][0]
+        text, pooled = shapes["txt_in.input_embedder.weight"][1], shapes["vector_in.in_layer.weight"][1]
+        sizes = channels, inputs - channels, width, heads, (p, q, r), text, pooled
+        refiner, double, single = (
             len({match[0] for name in shapes if (match := re.match(rf"{blocks}\.\d+\.", name))})
             for blocks in (re.escape(names[TENCENT]) for names in BLOCKS.values())
         )
-        refine, dual, single = counts
-        return MMDiTConfig(
-            channels=channels,
-            cond_channels=inputs - channels,
-            width=width,
-            heads=width // shapes["single_blocks.0.q_norm.weight"][0],
-            double_blocks=dual,
-            single_blocks=single,
-            refiner_blocks=refine,
-            patch=(patch[0], patch[1], patch[2]),
-            text_dim=shapes["txt_in.input_embedder.weight"][1],
-            pooled_dim=shapes["vector_in.in_layer.weight"][1],
-            guidance="guidance_in.mlp.0.weight" in shapes,
-            axes=axes,
-            ratio=shapes["double_blocks.0.img_mlp.fc1.weight"][0] // width,
-        )
+        ratio = shapes["double_blocks.0.img_mlp.fc1.weight"][0] // width
+        config = MMDiTConfig(*sizes, double, single, refiner, axes=axes, ratio=ratio)
+        return replace(config, guidance="guidance_in.mlp.0.weight" in shapes)
     except (LookupError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{source} is not of the layout of HunyuanVideo ({error})") from None

@@ -4,6 +4,7 @@ huggingface.co/hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,14 +19,9 @@ from dreamwalk.validation import Positive, assembled, conform, field_types, mend
 
 _Config = TypeVar("_Config", bound=MMDiTConfig)
 TRANSFORMER15 = "HunyuanVideo15Transformer3DModel"
-TRANSFORMER_SIZES = {
-    "num_attention_heads": "heads",
-    "num_layers": "double_blocks",
-    "num_refiner_layers": "refiner_blocks",
-    "text_embed_dim": "text_dim",
-    "rope_axes_dim": "axes",
-    "rope_theta": "theta",
-}
+TRANSFORMER_SIZES = {"num_layers": "double_blocks", "num_refiner_layers": "refiner_blocks"}
+TRANSFORMER_SIZES |= {"num_attention_heads": "heads", "text_embed_dim": "text_dim"}
+TRANSFORMER_SIZES |= {"rope_axes_dim": "axes", "rope_theta": "theta"}
 """Fields of the config of their transformers, and ours; others follow from these:"""
 COMPUTED: dict[str, Any] = {"out_channels": int, "in_channels": int, "attention_head_dim": int}
 COMPUTED |= {"patch_size": int, "patch_size_t": int, "mlp_ratio": Positive}
@@ -33,9 +29,7 @@ CLIP_SIZES = {640: (480, 848), 960: (720, 1280)}
 """Height and width of clips, by the side of the square that has as many pixels."""
 
 
-def transformer_config(
-    given: Mapping[str, Any], *, source: str
-) -> tuple[MultiEncoderMMDiTConfig, str | None]:
+def transformer_config(given: Mapping[str, Any], source: str) -> tuple[MultiEncoderMMDiTConfig, str | None]:
     """Our config from theirs, and its image conditioning: `latent_concat`, or None for text alone.
 
     UserError for a size that is missing or is none, and for a network distilled by MeanFlow, which has the
@@ -61,40 +55,25 @@ def transformer_sizes(
     hints, names = field_types(kind), TRANSFORMER_SIZES | names  # type: ignore[arg-type]
     said = required(COMPUTED | {theirs: hints[ours] for theirs, ours in names.items()}, given, source)
     channels, side = said["out_channels"], said["patch_size"]
-    sizes = {ours: said[theirs] for theirs, ours in names.items()} | {
-        "channels": channels,
-        "cond_channels": said["in_channels"] - channels,
-        "width": said["num_attention_heads"] * said["attention_head_dim"],
-        "patch": (said["patch_size_t"], side, side),
-        "ratio": int(said["mlp_ratio"]),
-    }
+    sizes = {"channels": channels, "cond_channels": said["in_channels"] - channels}
+    sizes |= {"width": said["num_attention_heads"] * said["attention_head_dim"]}
+    sizes |= {"patch": (said["patch_size_t"], side, side), "ratio": int(said["mlp_ratio"])}
+    sizes |= {ours: said[theirs] for theirs, ours in names.items()}
     return assembled(kind, sizes | fixed, source)
 
 
 def hunyuan15_config(
-    folder: Path,
-    backbone: MultiEncoderMMDiTConfig,
-    codec: ShuffleVAEConfig,
-    *,
-    text_encoders: str,
-    image: str | None,
+    folder: Path, backbone: MMDiTConfig, codec: ShuffleVAEConfig, encoders: str, *, image: str | None
 ) -> MoviegenConfig:
     """For text, or for a first frame with `image` (arXiv 2511.18870). Size, shift and guidance
     differ from one to another, and are what its configs of the transformer, the scheduler and the guider say.
     """
     side = _said(folder / "transformer" / "config.json", "target_size", int, 640)
-    return MoviegenConfig(
-        codec=codec,
-        backbone=backbone,
-        text_encoder=Hunyuan15TextConfig(text_encoders, 1 if image else 0),
-        image_prob=1.0 if image else 0.0,
-        shift=_said(folder / "scheduler" / "scheduler_config.json", "shift", Positive, 5.0),
-        guidance=_said(folder / "guider" / "guider_config.json", "guidance_scale", float, 6.0),
-        frames=121,
-        size=CLIP_SIZES.get(side, CLIP_SIZES[640]),
-        fps=24.0,
-        steps=50,
-    )
+    shift = _said(folder / "scheduler" / "scheduler_config.json", "shift", Positive, 5.0)
+    guidance = _said(folder / "guider" / "guider_config.json", "guidance_scale", float, 6.0)
+    encoder, size = Hunyuan15TextConfig(encoders, 1 if image else 0), CLIP_SIZES.get(side, CLIP_SIZES[640])
+    config = MoviegenConfig(codec, backbone, encoder, shift=shift, guidance=guidance, size=size)
+    return replace(config, image_prob=1.0 if image else 0.0, frames=121, fps=24.0, steps=50)
 
 
 def _said(path: Path, name: str, kind: Any, otherwise: Any) -> Any:

@@ -27,69 +27,58 @@ from dreamwalk.weights import files
 QKV = "attn.to_q attn.to_k attn.to_v"
 TEXT = "context_embedder.time_text_embed"
 CLIP = "time_text_embed"
-ROOT = {
+Layers = dict[str, tuple[str, ...]]
+"""Of each of our layers, diffusers' and theirs. Several are laid one below the other; `[rows,columns]` of one
+are in widths, and of a bias only rows are taken."""
+
+
+def _mlp(ours: str, diffusers: str, theirs: str) -> Layers:
+    """The two linear layers of a small network; `theirs`: its name at theirs, and the names of both."""
+    parent, *names = theirs.split()
+    first, second = (f"{parent}.{name}" for name in names)
+    return {f"{ours}.0": (f"{diffusers}.linear_1", first), f"{ours}.2": (f"{diffusers}.linear_2", second)}
+
+
+ROOT: Layers = {
     "embed.project": ("x_embedder.proj", "img_in.proj"),
     "refiner.embed": ("context_embedder.proj_in", "txt_in.input_embedder"),
-    "refiner.sigma.mlp.0": (f"{TEXT}.timestep_embedder.linear_1", "txt_in.t_embedder.mlp.0"),
-    "refiner.sigma.mlp.2": (f"{TEXT}.timestep_embedder.linear_2", "txt_in.t_embedder.mlp.2"),
-    "refiner.mean.0": (f"{TEXT}.text_embedder.linear_1", "txt_in.c_embedder.linear_1"),
-    "refiner.mean.2": (f"{TEXT}.text_embedder.linear_2", "txt_in.c_embedder.linear_2"),
-    "sigma.mlp.0": (f"{CLIP}.timestep_embedder.linear_1", "time_in.mlp.0"),
-    "sigma.mlp.2": (f"{CLIP}.timestep_embedder.linear_2", "time_in.mlp.2"),
-    "guidance.mlp.0": (f"{CLIP}.guidance_embedder.linear_1", "guidance_in.mlp.0"),
-    "guidance.mlp.2": (f"{CLIP}.guidance_embedder.linear_2", "guidance_in.mlp.2"),
-    "pooled.0": (f"{CLIP}.text_embedder.linear_1", "vector_in.in_layer"),
-    "pooled.2": (f"{CLIP}.text_embedder.linear_2", "vector_in.out_layer"),
     "modulation.project": ("norm_out.linear[d:] norm_out.linear[:d]", "final_layer.adaLN_modulation.1"),
     "head.project": ("proj_out", "final_layer.linear"),
 }
-MULTI_ENCODER = {
+ROOT |= _mlp("refiner.sigma.mlp", f"{TEXT}.timestep_embedder", "txt_in.t_embedder.mlp 0 2")
+ROOT |= _mlp("refiner.mean", f"{TEXT}.text_embedder", "txt_in.c_embedder linear_1 linear_2")
+ROOT |= _mlp("sigma.mlp", f"{CLIP}.timestep_embedder", "time_in.mlp 0 2")
+ROOT |= _mlp("guidance.mlp", f"{CLIP}.guidance_embedder", "guidance_in.mlp 0 2")
+ROOT |= _mlp("pooled", f"{CLIP}.text_embedder", "vector_in in_layer out_layer")
+MULTI_ENCODER: Layers = ROOT | {
     "sigma.mlp.0": ("time_embed.timestep_embedder.linear_1",),
     "sigma.mlp.2": ("time_embed.timestep_embedder.linear_2",),
-    "glyph.0": ("context_embedder_2.norm",),
-    "glyph.1": ("context_embedder_2.linear_1",),
-    "glyph.3": ("context_embedder_2.linear_2",),
-    "glyph.5": ("context_embedder_2.linear_3",),
-    "image.0": ("image_embedder.norm_in",),
-    "image.1": ("image_embedder.linear_1",),
-    "image.3": ("image_embedder.linear_2",),
-    "image.4": ("image_embedder.norm_out",),
+    "glyph.0": ("context_embedder_2.norm",), "glyph.1": ("context_embedder_2.linear_1",),
+    "glyph.3": ("context_embedder_2.linear_2",), "glyph.5": ("context_embedder_2.linear_3",),
+    "image.0": ("image_embedder.norm_in",), "image.1": ("image_embedder.linear_1",),
+    "image.3": ("image_embedder.linear_2",), "image.4": ("image_embedder.norm_out",),
     "type_embedding": ("cond_type_embed",),
-}
-"""What HunyuanVideo-1.5 has besides, or under another name; at diffusers' only."""
-REFINER = {
-    "norm_attention": ("norm1", "norm1"),
-    "qkv": (QKV, "self_attn_qkv"),
-    "out": ("attn.to_out.0", "self_attn_proj"),
-    "norm_feedforward": ("norm2", "norm2"),
-    "feedforward.0": ("ff.net.0.proj", "mlp.fc1"),
-    "feedforward.2": ("ff.net.2", "mlp.fc2"),
-    "modulation.project": ("norm_out.linear", "adaLN_modulation.1"),
-}
-DOUBLE = {
+}  # fmt: skip
+"""HunyuanVideo-1.5, which has others besides, or under another name; at diffusers' only."""
+REFINER: Layers = {"norm_attention": ("norm1", "norm1"), "norm_feedforward": ("norm2", "norm2")}
+REFINER |= {"qkv": (QKV, "self_attn_qkv"), "out": ("attn.to_out.0", "self_attn_proj")}
+REFINER |= {"feedforward.0": ("ff.net.0.proj", "mlp.fc1"), "feedforward.2": ("ff.net.2", "mlp.fc2")}
+REFINER |= {"modulation.project": ("norm_out.linear", "adaLN_modulation.1")}
+DOUBLE: Layers = {
     "video.modulation.project": ("norm1.linear", "img_mod.linear"),
-    "video.qkv": (QKV, "img_attn_qkv"),
+    "video.qkv": (QKV, "img_attn_qkv"), "video.out": ("attn.to_out.0", "img_attn_proj"),
     "video.norm": ("attn.norm_q attn.norm_k", "img_attn_q_norm img_attn_k_norm"),
-    "video.out": ("attn.to_out.0", "img_attn_proj"),
-    "video.mlp.0": ("ff.net.0.proj", "img_mlp.fc1"),
-    "video.mlp.2": ("ff.net.2", "img_mlp.fc2"),
+    "video.mlp.0": ("ff.net.0.proj", "img_mlp.fc1"), "video.mlp.2": ("ff.net.2", "img_mlp.fc2"),
     "text.modulation.project": ("norm1_context.linear", "txt_mod.linear"),
     "text.qkv": ("attn.add_q_proj attn.add_k_proj attn.add_v_proj", "txt_attn_qkv"),
-    "text.norm": ("attn.norm_added_q attn.norm_added_k", "txt_attn_q_norm txt_attn_k_norm"),
     "text.out": ("attn.to_add_out", "txt_attn_proj"),
-    "text.mlp.0": ("ff_context.net.0.proj", "txt_mlp.fc1"),
-    "text.mlp.2": ("ff_context.net.2", "txt_mlp.fc2"),
-}
-SINGLE = {
-    "stream.modulation.project": ("norm.linear", "modulation.linear"),
-    "stream.qkv": (QKV, "linear1[:3d]"),
-    "stream.norm": ("attn.norm_q attn.norm_k", "q_norm k_norm"),
-    "stream.mlp.0": ("proj_mlp", "linear1[3d:]"),
-    "stream.out": ("proj_out[:,:d]", "linear2[:,:d]"),
-    "stream.mlp.2": ("proj_out[:,d:]", "linear2[:,d:]"),
-}
-"""Our layers, diffusers' and theirs. Several are laid one below the other; `[rows,columns]` of one are in
-widths, and of a bias only rows are taken."""
+    "text.norm": ("attn.norm_added_q attn.norm_added_k", "txt_attn_q_norm txt_attn_k_norm"),
+    "text.mlp.0": ("ff_context.net.0.proj", "txt_mlp.fc1"), "text.mlp.2": ("ff_context.net.2", "txt_mlp.fc2"),
+}  # fmt: skip
+SINGLE: Layers = {"stream.modulation.project": ("norm.linear", "modulation.linear")}
+SINGLE |= {"stream.qkv": (QKV, "linear1[:3d]"), "stream.norm": ("attn.norm_q attn.norm_k", "q_norm k_norm")}
+SINGLE |= {"stream.mlp.0": ("proj_mlp", "linear1[3d:]"), "stream.mlp.2": ("proj_out[:,d:]", "linear2[:,d:]")}
+SINGLE |= {"stream.out": ("proj_out[:,:d]", "linear2[:,:d]")}
 BLOCKS = {
     "refiner": ("context_embedder.token_refiner.refiner_blocks", "txt_in.individual_token_refiner.blocks"),
     "double": ("transformer_blocks", "double_blocks"),
@@ -108,23 +97,20 @@ class TensorPart(NamedTuple):
 
     def shape(self, whole: tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns, if the tensor has this shape; a bias has one column."""
-        whole = whole or (1,)
-        if len(whole) == 1:
-            return len(range(whole[0])[self.rows]), 1
-        return len(range(whole[0])[self.rows]), len(range(math.prod(whole[1:]))[self.columns])
+        count, *others = whole or (1,)
+        columns = len(range(math.prod(others))[self.columns]) if others else 1
+        return len(range(count)[self.rows]), columns
+
+
+Parts = Callable[[str], list[TensorPart]]
+"""Their tensors of one of ours, by its name."""
 
 
 class Renamed(Mapping[str, Tensor]):
     """Tensors under our names and in our shapes, each read from its file when asked for and not kept."""
 
     def __init__(
-        self,
-        wanted: Mapping[str, Tensor],
-        places: Mapping[str, Path],
-        parts: Callable[[str], list[TensorPart]],
-        *,
-        source: str,
-        layout: str,
+        self, wanted: dict[str, Tensor], places: dict[str, Path], parts: Parts, *, source: str, layout: str
     ) -> None:
         """`places`: the file of each of their tensors; `parts`: theirs of each of ours.
 
@@ -178,13 +164,15 @@ def renamed(name: str, table: Mapping[str, str]) -> str:
     return name
 
 
+def translation(table: Mapping[str, str]) -> Parts:
+    """The `parts` of `Renamed` where every tensor of ours is one of theirs, `renamed` by a table."""
+    return lambda name: [TensorPart(renamed(name, table))]
+
+
 def public_parts(name: str, config: MMDiTConfig, layout: int) -> list[TensorPart]:
     """Where a tensor of ours is at diffusers' (layout 0) or theirs (1)."""
     layer, kind = name.rsplit(".", 1)
-    table: Mapping[str, tuple[str, ...]] = (
-        ROOT | MULTI_ENCODER if isinstance(config, MultiEncoderMMDiTConfig) else ROOT
-    )
-    prefix = ""
+    prefix, table = "", MULTI_ENCODER if isinstance(config, MultiEncoderMMDiTConfig) else ROOT
     if match := re.fullmatch(r"(refiner\.)?blocks\.(\d+)\.(.+)", layer):
         index, layer = int(match[2]), match[3]
         if match[1]:

@@ -25,8 +25,7 @@ relative.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +40,13 @@ from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
 from dreamwalk.data.vpt import SCHEMA
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image, read_picture
-from dreamwalk.published.names import Renamed, TensorPart, renamed
+from dreamwalk.published.names import Renamed, translation
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
+SOURCE = "Etched/oasis-500m"
 WINDOW = 32
 """Frames that the published network sees, the new one among them."""
 STEPS = 10
@@ -71,35 +71,29 @@ FILES = {"oasis500m.safetensors": ("backbone.", "actions."), "vit-l-20.safetenso
 """The two files, and which of our names each holds."""
 OASIS_NAMES = {
     "actions.": "external_cond.",
-    "backbone.embed": "x_embedder.proj",
-    "backbone.sigma": "t_embedder",
-    "backbone.modulation.project": "final_layer.adaLN_modulation.1",
-    "backbone.head": "final_layer.linear",
-    "backbone.": "",
-    ".space.": ".s_",
-    ".time.": ".t_",
-    "_attention.qkv": "_attn.to_qkv",
-    "_attention.out": "_attn.to_out",
-    "_feedforward.0": "_mlp.fc1",
-    "_feedforward.2": "_mlp.fc2",
+    "backbone.embed": "x_embedder.proj", "backbone.sigma": "t_embedder",
+    "backbone.modulation.project": "final_layer.adaLN_modulation.1", "backbone.head": "final_layer.linear",
+    "backbone.": "", ".space.": ".s_", ".time.": ".t_",
+    "_attention.qkv": "_attn.to_qkv", "_attention.out": "_attn.to_out",
+    "_feedforward.0": "_mlp.fc1", "_feedforward.2": "_mlp.fc2",
     "_modulation.project": "_adaLN_modulation.1",
-    "codec.embed": "patch_embed.proj",
-    "codec.norm_encoder": "enc_norm",
-    "codec.moments": "quant_conv",
-    "codec.expand": "post_quant_conv",
-    "codec.norm_decoder": "dec_norm",
-    "codec.head": "predictor",
-    "codec.": "",
-    ".norm_attention": ".norm1",
-    ".norm_feedforward": ".norm2",
-    ".attention.qkv": ".attn.qkv",
-    ".attention.out": ".attn.proj",
-    ".feedforward.0": ".mlp.fc1",
-    ".feedforward.2": ".mlp.fc2",
-}
-"""Parts of our names and of theirs."""
+    "codec.embed": "patch_embed.proj", "codec.norm_encoder": "enc_norm", "codec.moments": "quant_conv",
+    "codec.expand": "post_quant_conv", "codec.norm_decoder": "dec_norm", "codec.head": "predictor",
+    "codec.": "", ".norm_attention": ".norm1", ".norm_feedforward": ".norm2",
+    ".attention.qkv": ".attn.qkv", ".attention.out": ".attn.proj",
+    ".feedforward.0": ".mlp.fc1", ".feedforward.2": ".mlp.fc2",
+}  # fmt: skip
+"""Parts of our names and of theirs, replaced from first to last."""
 ROTARY = re.compile(r"(spatial_|temporal_|blocks\.\d+\.[st]_attn\.)rotary_emb\.freqs")
 """Constants that their file repeats under any of these names; we compute them."""
+
+
+@dataclass(frozen=True)
+class OasisSizes:
+    """Sizes of the two networks; by default the published ones."""
+
+    backbone: STDiTConfig = field(default_factory=oasis_500m)
+    codec: ViTCodecConfig = field(default_factory=vit_l20)
 
 
 @dataclass(frozen=True)
@@ -121,57 +115,37 @@ class ImportOasis:
 def import_oasis(order: ImportOasis) -> None:
     """Read the two files of Oasis and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
-    tensors, metadata = oasis_system(order.folder, starts=order.start, fit=order.fit, dtype=order.dtype)
+    tensors, metadata = oasis_system(order)
     files.save(order.out, tensors, metadata=metadata)
-    print(
-        f"{order.out}: {order.out.stat().st_size / 1e6:.0f} MB; walk in it with `dreamwalk play {order.out}`"
-    )
+    size = order.out.stat().st_size / 1e6
+    print(f"{order.out}: {size:.0f} MB; walk in it with `dreamwalk play {order.out}`")
     if not order.start:
         hint = "give it pictures with `--start`, or drop one onto the page"
         print(f"it begins from a drawn horizon, which it was never shown: {hint}")
 
 
 def oasis_system(
-    folder: Path | str,
-    *,
-    starts: Sequence[Path] = (),
-    backbone: STDiTConfig | None = None,
-    codec: ViTCodecConfig | None = None,
-    window: int = WINDOW,
-    steps: int = STEPS,
-    dtype: Precision | None = None,
-    fit: Fit = "letterbox",
+    order: ImportOasis, sizes: OasisSizes | None = None, *, window: int = WINDOW, steps: int = STEPS
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a weight file of the system `forcing`, played as its authors play Oasis.
 
-    Sizes are the published ones, or those given, and so is the precision of the network. UserErrors as of
-    `read_oasis`.
+    Sizes are the published ones, or those given. UserErrors as of `read_oasis`.
     """
-    backbone, codec = backbone or oasis_500m(), codec or vit_l20()
-    images = [fit_image(read_picture(path), codec.size, fit) for path in starts] or [horizon(codec.size)]
-    tensors, about = read_oasis(folder, backbone=backbone, codec=codec)
-    precision = dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
+    sizes = sizes or OasisSizes()
+    size = sizes.codec.size
+    images = [fit_image(read_picture(path), size, order.fit) for path in order.start] or [horizon(size)]
+    tensors, about = read_oasis(order.folder, sizes)
+    precision = order.dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
     own = getattr(torch, precision)
     tensors = {name: t if name.startswith("codec.") else t.to(own) for name, t in tensors.items()}
-    linear = {
-        "mlp.0.weight": played(tensors.pop("actions.weight")),
-        "mlp.0.bias": tensors.pop("actions.bias"),
-    }
-    config = ForcingConfig(
-        codec=codec,
-        backbone=backbone,
-        actions=SCHEMA.size,
-        action_layers=1,
-        steps=steps,
-        spacing="ddim",
-        history_sigma=0.0,
-        window=window - 1,
-        precision=precision,
-    )
+    weight, bias = played(tensors.pop("actions.weight")), tensors.pop("actions.bias")
+    tensors |= {"actions.mlp.0.weight": weight, "actions.mlp.0.bias": bias}
+    config = ForcingConfig(sizes.codec, sizes.backbone, SCHEMA.size, action_layers=1, precision=precision)
+    config = replace(config, steps=steps, spacing="ddim", history_sigma=0.0, window=window - 1)
     world_spec, described = _world_spec(np.stack(images)).pack()
     notes = {"trained": f"by its authors: {about['source']}", "data": "Minecraft"}
     metadata = {"system": "forcing", "config": to_json(config), "world_spec": described, "notes": notes}
-    return tensors | {f"actions.{name}": part for name, part in linear.items()} | world_spec, metadata
+    return tensors | world_spec, metadata
 
 
 def _world_spec(starts: np.ndarray) -> WorldSpec:
@@ -179,14 +153,8 @@ def _world_spec(starts: np.ndarray) -> WorldSpec:
     height, width = starts.shape[1:3]
     pose = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.62], [0, 0, 0, 1]], np.float32)
     focal = height / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW / 2))
-    return WorldSpec(
-        actions=SCHEMA,
-        fps=FPS,
-        starts=starts,
-        poses=np.stack([pose] * len(starts)),
-        intrinsics=intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2),
-        walk_speed=WALK_SPEED,
-    )
+    intrinsics = intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2)
+    return WorldSpec(SCHEMA, FPS, starts, np.stack([pose] * len(starts)), intrinsics, walk_speed=WALK_SPEED)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:
@@ -197,10 +165,10 @@ def horizon(size: tuple[int, int]) -> np.ndarray:
     return np.broadcast_to(np.where(height > 0, sky, ground), (*size, 3)).astype(np.uint8)
 
 
-def oasis_modules(backbone: STDiTConfig, codec: ViTCodecConfig) -> nn.ModuleDict:
+def oasis_modules(sizes: OasisSizes) -> nn.ModuleDict:
     """What the two files fill, named as in a system: `backbone`, `actions` and `codec`."""
-    actions = nn.Linear(len(ACTIONS), backbone.width)
-    return nn.ModuleDict({"backbone": STDiT(backbone), "actions": actions, "codec": ViTCodec(codec)})
+    backbone, actions = STDiT(sizes.backbone), nn.Linear(len(ACTIONS), sizes.backbone.width)
+    return nn.ModuleDict({"backbone": backbone, "actions": actions, "codec": ViTCodec(sizes.codec)})
 
 
 def public_shape(name: str, shape: tuple[int, ...], *, patch: int) -> tuple[int, ...]:
@@ -215,33 +183,25 @@ def played(weight: Tensor) -> Tensor:
     return torch.cat([columns[:, :-1], -columns[:, -1:]], dim=1)
 
 
-def read_oasis(
-    folder: Path | str, *, backbone: STDiTConfig | None = None, codec: ViTCodecConfig | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_oasis(folder: Path, sizes: OasisSizes | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The two public files in `folder` as tensors of `oasis_modules`, and metadata with both configs.
 
     Sizes are the published ones, or those given. UserError with one sentence for a file that is missing or
     damaged, and for the first tensor that is missing, too much, or of another shape.
     """
-    backbone, codec = backbone or oasis_500m(), codec or vit_l20()
+    sizes = sizes or OasisSizes()
     with torch.device("meta"):
-        wanted = oasis_modules(backbone, codec).state_dict()
+        wanted = oasis_modules(sizes).state_dict()
     tensors: dict[str, Tensor] = {}
     for file, prefixes in FILES.items():
-        path = Path(folder) / file
+        path = folder / file
         if not path.is_file():
-            raise UserError(
-                f"'{folder}' lacks {file}: download it there from huggingface.co/Etched/oasis-500m"
-            )
-        places = dict.fromkeys(_without_rotary(path, backbone), path)
+            raise UserError(f"'{folder}' lacks {file}: download it there from huggingface.co/{SOURCE}")
+        places = dict.fromkeys(_without_rotary(path, sizes.backbone), path)
         mine = {name: tensor for name, tensor in wanted.items() if name.startswith(prefixes)}
-        tensors |= Renamed(mine, places, _public_parts, source=f"'{path}'", layout="Oasis")
-    configs = {"backbone": to_json(backbone), "codec": to_json(codec)}
-    return tensors, {"source": "Etched/oasis-500m", "actions": ACTIONS, **configs}
-
-
-def _public_parts(name: str) -> list[TensorPart]:
-    return [TensorPart(renamed(name, OASIS_NAMES))]
+        tensors |= Renamed(mine, places, translation(OASIS_NAMES), source=f"'{path}'", layout="Oasis")
+    configs = {"backbone": to_json(sizes.backbone), "codec": to_json(sizes.codec)}
+    return tensors, {"source": SOURCE, "actions": ACTIONS, **configs}
 
 
 def _without_rotary(path: Path, backbone: STDiTConfig) -> list[str]:

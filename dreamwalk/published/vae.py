@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan_vae
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
-from dreamwalk.published.names import Renamed, TensorPart, renamed
+from dreamwalk.published.names import Renamed, translation
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
 
@@ -25,65 +25,40 @@ _Config = TypeVar("_Config", CausalVAEConfig, ShuffleVAEConfig)
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
 MEND = "download it again"
 FILE = "diffusion_pytorch_model.safetensors"
-VAE_SIZES = {
-    "latent_channels": "channels",
-    "block_out_channels": "widths",
-    "layers_per_block": "blocks",
-    "scaling_factor": "scale",
-    "norm_num_groups": "groups",
-}
+VAE_SIZES = {"latent_channels": "channels", "block_out_channels": "widths", "layers_per_block": "blocks"}
+VAE_SIZES |= {"scaling_factor": "scale", "norm_num_groups": "groups"}
 """Their sizes and ours."""
-VAE_FIXED = {
-    "_class_name": "AutoencoderKLHunyuanVideo",
-    "in_channels": 3,
-    "out_channels": 3,
-    "act_fn": "silu",
-    "spatial_compression_ratio": 8,
-    "temporal_compression_ratio": 4,
-    "mid_block_add_attention": True,
-}
+VAE_FIXED: dict[str, Any] = {"_class_name": "AutoencoderKLHunyuanVideo", "mid_block_add_attention": True}
+VAE_FIXED |= {"in_channels": 3, "out_channels": 3, "act_fn": "silu"}
+VAE_FIXED |= {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4}
 """Values of their config that cannot differ."""
-VAE15_FIXED = VAE_FIXED | {
-    "_class_name": "AutoencoderKLHunyuanVideo15",
-    "spatial_compression_ratio": 16,
-    "downsample_match_channel": True,
-    "upsample_match_channel": True,
-}
+VAE15_FIXED = VAE_FIXED | {"_class_name": "AutoencoderKLHunyuanVideo15", "spatial_compression_ratio": 16}
+VAE15_FIXED |= {"downsample_match_channel": True, "upsample_match_channel": True}
 VAE_NAMES = {
-    "moments.": "quant_conv.",
-    "expand.": "post_quant_conv.",
-    "coder.first.": "coder.conv_in.",
-    "coder.last.": "coder.conv_out.",
-    "coder.norm.": "coder.conv_norm_out.",
-    "encoder.levels.": "encoder.down_blocks.",
-    "decoder.levels.": "decoder.up_blocks.",
+    "moments.": "quant_conv.", "expand.": "post_quant_conv.", "coder.first.": "coder.conv_in.",
+    "coder.last.": "coder.conv_out.", "coder.norm.": "coder.conv_norm_out.",
+    "encoder.levels.": "encoder.down_blocks.", "decoder.levels.": "decoder.up_blocks.",
     ".blocks.": ".resnets.",
-    ".middle.before.": ".mid_block.resnets.0.",
-    ".middle.after.": ".mid_block.resnets.1.",
+    ".middle.before.": ".mid_block.resnets.0.", ".middle.after.": ".mid_block.resnets.1.",
     ".middle.attention.norm.": ".mid_block.attentions.0.group_norm.",
     ".middle.attention.out.": ".mid_block.attentions.0.to_out.0.",
     ".middle.attention.": ".mid_block.attentions.0.to_",
-    ".skip.": ".conv_shortcut.conv.",
-    ".resample.": ".{way}.0.conv.",
-}
-"""Parts of our names and of theirs."""
-VAE15_NAMES = VAE_NAMES | {
-    "coder.norm.": "coder.norm_out.",
-    ".middle.attention.norm.": ".mid_block.attentions.0.norm.",
-    ".middle.attention.out.": ".mid_block.attentions.0.proj_out.",
-    ".resample.": ".{way}.0.",
-    **{f".{norm}.weight": f".{norm}.gamma" for norm in ("norm1", "norm2", "norm", "norm_out")},
-}
+    ".skip.": ".conv_shortcut.conv.", ".resample.": ".{way}.0.conv.",
+}  # fmt: skip
+"""Parts of our names and of theirs, replaced from first to last."""
+VAE15_NAMES = VAE_NAMES | {"coder.norm.": "coder.norm_out.", ".resample.": ".{way}.0."}
+VAE15_NAMES |= {".middle.attention.norm.": ".mid_block.attentions.0.norm."}
+VAE15_NAMES |= {".middle.attention.out.": ".mid_block.attentions.0.proj_out."}
+VAE15_NAMES |= {f".{norm}.weight": f".{norm}.gamma" for norm in ("norm1", "norm2", "norm", "norm_out")}
 
 
-def read_vae(path: Path | str) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
+def read_vae(path: Path) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     """Tensors of a `CausalVAE` and its config, from a folder or from a file with `config.json` beside it.
 
     A file without one is of the published sizes. UserError with one sentence for a file that is missing or
     damaged, for a config of another network, and for the first tensor that is missing, too much, or of
     another shape.
     """
-    path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
@@ -96,10 +71,9 @@ def read_vae(path: Path | str) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     return _tensors(config, file, VAE_NAMES), config
 
 
-def read_vae15(path: Path | str) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig]:
+def read_vae15(path: Path) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig]:
     """Tensors of a `ShuffleVAE` and its config, from the folder of HunyuanVideo-1.5; UserErrors as of
     `read_vae`."""
-    path = Path(path)
     for file in (path / "config.json", path / FILE):
         if not file.is_file():
             raise UserError(f"there is no '{file}': download the whole folder vae of HunyuanVideo-1.5")
@@ -126,10 +100,4 @@ def _tensors(
     source, shapes = f"'{file}'", files.read_shapes(file)
     wanted = files.on_meta(config.build, shapes, source=source).state_dict()
     places = dict.fromkeys(shapes, file)
-    return Renamed(
-        wanted,
-        places,
-        lambda name: [TensorPart(renamed(name, names))],
-        source=source,
-        layout="HunyuanVideo's VAE",
-    )
+    return Renamed(wanted, places, translation(names), source=source, layout="HunyuanVideo's VAE")

@@ -75,9 +75,8 @@ class ModelInput:
     @property
     def sigma(self) -> Tensor:
         """`input_sigma` as `(b, k)`."""
-        return torch.tensor(self.input_sigma, dtype=self.x.dtype, device=self.x.device).expand(
-            len(self.x), -1
-        )
+        sigma = torch.tensor(self.input_sigma, dtype=self.x.dtype, device=self.x.device)
+        return sigma.expand(len(self.x), -1)
 
     @property
     def visible(self) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone
+from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameInputs
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.rollout.execute import ModelInput
 
@@ -102,15 +102,9 @@ class CachedFramePredictor:
         conditions, features = self.conditions([branch.frames[i] for i in new])
         mask = self.backbone.mask(branch.visible[new][:, old + new])
         rope = self.backbone.rope(torch.tensor([branch.frames[i] for i in new], device=branch.x.device))
-        return self.backbone.predict(
-            branch.x[:, new],
-            branch.sigma[:, new],
-            conditions * branch.conditional,
-            rope,
-            mask,
-            _Past(past) if past else None,
-            features,
-        )
+        x, sigma, cache = branch.x[:, new], branch.sigma[:, new], _Past(past) if past else None
+        inputs = FrameInputs(conditions * branch.conditional, features)
+        return self.backbone.predict(x, sigma, inputs, rope, mask, cache)
 
     def forget(self, before: int) -> None:
         """Drop what is kept of frames before `before`: walks of any length need no more memory."""

@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone
+from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameInputs
 from dreamwalk.errors import atomic
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, RingCache
@@ -45,7 +45,8 @@ class _PassGraph(nn.Module):
         features: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        v, fresh = self.backbone.predict(x, sigma, self.conditions(action), (cos, sin), bias, cache, features)
+        inputs = FrameInputs(self.conditions(action), features)
+        v, fresh = self.backbone.predict(x, sigma, inputs, (cos, sin), bias, cache)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone
+from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameInputs
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
 from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
@@ -56,7 +56,7 @@ class EagerPass:
         sigmas = torch.full(x.shape[:2], sigma, device=x.device)
         rope = self.backbone.rope(self.backbone.times(x, cache))
         bias = self.backbone.bias(cache)
-        return self.predict(x, sigmas, self.conditions(action), rope, bias, cache, features)
+        return self.predict(x, sigmas, FrameInputs(self.conditions(action), features), rope, bias, cache)
 
 
 @dataclass
@@ -114,7 +114,7 @@ def extended(
     sigmas = torch.full(x.shape[:2], frames.sigma, device=device)
     rope = backbone.rope(torch.tensor(frames.times, device=device))
     mask = backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
-    _, recalled = backbone.predict(x, sigmas, conditions(frames.actions), rope, mask, None, None)
+    _, recalled = backbone.predict(x, sigmas, FrameInputs(conditions(frames.actions)), rope, mask, None)
     return ExtendedCache(session.cache, recalled)
 
 

@@ -209,10 +209,9 @@ def _check_shapes(plan: Plan) -> None:
         raise UserError(f"{slots} slots need as many entries in `given` and in every line of `levels`")
     if any(frame < 0 for frame in plan.frames):
         raise UserError(f"frames are counted from 0, got {min(plan.frames)}")
-    if len(plan.levels) != len(plan.rows) + 1:
-        raise UserError(
-            f"{len(plan.rows)} rows lie between {len(plan.rows) + 1} lines, not {len(plan.levels)}"
-        )
+    rows, lines = len(plan.rows), len(plan.levels)
+    if lines != rows + 1:
+        raise UserError(f"{rows} rows lie between {rows + 1} lines, not {lines}")
     if any(not 0 <= level <= plan.steps for line in plan.levels for level in line):
         raise UserError(f"levels are indices into the sigmas, 0 to {plan.steps}")
 

@@ -154,9 +154,8 @@ class _Reads:
             slots = range(max(0, last - self.window) if self.window else 0, last)
             fresh = tuple(p for p in slots if committed <= p < finished)
             committed = max(committed, finished)
-            rows.append(
-                Pass((self._read(rising, now, slots),), fresh if self.mask != "bidirectional" else ())
-            )
+            commit = fresh if self.mask != "bidirectional" else ()
+            rows.append(Pass((self._read(rising, now, slots),), commit))
         given, unfinished = (*(True for _ in known), *(d > 0 for d in done)), any(levels[-1])
         return Plan(rising, tuple(range(len(given))), given, tuple(levels), tuple(rows), open=unfinished)
 

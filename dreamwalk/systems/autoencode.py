@@ -110,7 +110,7 @@ class Autoencode(System):
             self.codec.scale.measure(mean)
             terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
             latents = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape[1:])
-            restored = self.codec.decode(self.codec.normalise(latents))
+            restored = self.codec.decode(self.codec.scale(latents))
             if self.config.outliers:
                 terms["outliers"] = outlier_penalty(latents)
         else:

@@ -173,8 +173,7 @@ def check_shapes(module: nn.Module, shapes: Shapes, *, source: str) -> None:
 
 def check_no_more(module: nn.Module, shapes: Shapes, *, source: str, beside: str = "") -> None:
     """UserError with a tensor that a module has not, unless its name begins with `beside`."""
-    wanted = module.state_dict()
-    others = sorted(name for name in shapes if name not in wanted)
+    others = sorted(set(shapes) - set(module.state_dict()))
     if others := [name for name in others if not (beside and name.startswith(beside))]:
         raise UserError(f"{source} also has '{others[0]}', which its config does not describe: {MEND}")
 

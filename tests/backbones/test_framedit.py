@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig, released
 from dreamwalk.errors import UserError
 
@@ -70,7 +71,7 @@ def test_cached_equals_uncached(backbone: FrameDiT, window: int) -> None:
         frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-9, rtol=1e-9)
         rope = backbone.rope(backbone.times(frame[0], cache))
-        cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
+        cache.write(backbone.predict(*frame[:2], FrameInputs(frame[2]), rope, backbone.bias(cache), cache)[1])
 
 
 @torch.inference_mode()
@@ -88,7 +89,7 @@ def test_every_head_width_runs(head: int) -> None:
         frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-9, rtol=1e-9)
         rope = backbone.rope(backbone.times(frame[0], cache))
-        cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
+        cache.write(backbone.predict(*frame[:2], FrameInputs(frame[2]), rope, backbone.bias(cache), cache)[1])
 
 
 def test_a_head_that_cannot_turn_is_refused() -> None:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.errors import UserError
 
@@ -68,7 +69,7 @@ def test_cached_equals_uncached(backbone: STDiT) -> None:
         frame = [part[:, t : t + 1] for part in (x, sigma, conditions)]
         torch.testing.assert_close(backbone(*frame, cache), whole[:, t : t + 1], atol=1e-6, rtol=0)
         rope = backbone.rope(backbone.times(frame[0], cache))
-        cache.write(backbone.predict(*frame, rope, backbone.bias(cache), cache)[1])
+        cache.write(backbone.predict(*frame[:2], FrameInputs(frame[2]), rope, backbone.bias(cache), cache)[1])
 
 
 @torch.inference_mode()
@@ -83,9 +84,9 @@ def test_clean_frames_have_a_label_of_their_own(backbone: STDiT) -> None:
     """At sigma 0 the network sees the frame as it is, under `clean_label`."""
     x, _, conditions = inputs(2)
     rope, mask = backbone.rope(torch.arange(2)), backbone.mask(torch.ones(2, 2, dtype=torch.bool).tril())
-    v, fresh = backbone.predict(x, torch.zeros(2, 2), conditions, rope, mask, None)
+    v, fresh = backbone.predict(x, torch.zeros(2, 2), FrameInputs(conditions), rope, mask, None)
     label = torch.full((2, 2), 14)
-    u, expected = backbone.denoise(x, label, conditions, rope, mask, None)
+    u, expected = backbone.denoise(x, label, FrameInputs(conditions), rope, mask, None)
     torch.testing.assert_close(v, u - x)
     for ours, theirs in zip(fresh, expected, strict=True):
         assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
@@ -95,9 +96,11 @@ def test_clean_frames_have_a_label_of_their_own(backbone: STDiT) -> None:
 def test_views_are_added_to_tokens(backbone: STDiT) -> None:
     x, sigma, conditions = inputs(1)
     rope, features = backbone.rope(torch.arange(1)), torch.zeros(2, 1, 6, 16)
-    arguments = (x, sigma, conditions, rope, None, None)
-    assert torch.equal(backbone.predict(*arguments, features)[0], backbone.predict(*arguments)[0])
-    assert not torch.equal(backbone.predict(*arguments, features + 1)[0], backbone.predict(*arguments)[0])
+    plain, zeros, ones = (
+        backbone.predict(x, sigma, FrameInputs(conditions, added), rope, None, None)[0]
+        for added in (None, features, features + 1)
+    )
+    assert torch.equal(zeros, plain) and not torch.equal(ones, plain)
 
 
 def test_what_does_not_fit_is_refused(backbone: STDiT) -> None:

@@ -76,14 +76,14 @@ def test_in_place_it_is_the_same() -> None:
 
 def test_positions_in_a_picture() -> None:
     """Rows turn the first part of the head, columns the second, the rest stays; corners turn oppositely."""
-    cos, sin = pixel_tables((2, 3), head_width=16, axis_width=4, max_frequency=4.0)
+    cos, sin = pixel_tables((2, 3), 16, 4, max_frequency=4.0)
     assert cos.shape == sin.shape == (1, 1, 6, 8)
     angle = torch.atan2(sin, cos)[0, 0].unflatten(0, (2, 3))
     assert (angle[:, :, 4:] == 0).all()
     assert torch.equal(angle[0, 0, :2], angle[0, 2, :2]) and torch.equal(angle[0, 1, 2:4], angle[1, 1, 2:4])
     assert torch.equal(sin[0, 0, 0], -sin[0, 0, -1])
     with pytest.raises(ValueError, match="two even parts of 10 do not fit into a head of 16"):
-        pixel_tables((2, 3), head_width=16, axis_width=10, max_frequency=4.0)
+        pixel_tables((2, 3), 16, 10, max_frequency=4.0)
 
 
 def test_a_whole_head_turns_with_time() -> None:

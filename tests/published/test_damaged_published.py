@@ -78,7 +78,7 @@ def test_configs_beside_it(text: str, tmp_path: Path) -> None:
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(text)
     with pytest.raises(UserError, match=r"scheduler_config\.json'"):
-        hunyuan15_config(tmp_path, None, None, text_encoders="", image=None)  # type: ignore[arg-type]
+        hunyuan15_config(tmp_path, None, None, "", image=None)  # type: ignore[arg-type]
 
 
 def test_widths_that_a_file_of_vgg_does_not_fill(tmp_path: Path) -> None:

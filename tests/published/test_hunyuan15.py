@@ -115,7 +115,7 @@ def test_the_published_config_is_read(tmp_path: Path, task: str, image: str | No
         model = HunyuanVideo15Transformer3DModel(task_type=task)
     model.save_config(tmp_path)
     given = json.loads((tmp_path / "config.json").read_text())
-    assert transformer_config(given, source="theirs") == (hunyuan_8b(), image)
+    assert transformer_config(given, "theirs") == (hunyuan_8b(), image)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

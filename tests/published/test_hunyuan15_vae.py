@@ -53,7 +53,7 @@ def test_both_ways(folder: Path, theirs: torch.nn.Module, frames: int, grad: boo
         expected = torch.cat([_decoded(theirs, clip) for clip in latents.split(1)])
     with torch.set_grad_enabled(grad):
         mean, log_variance = ours.posterior(video)
-        decoded = ours.decode(ours.normalise(latents))
+        decoded = ours.decode(ours.scale(latents))
     for a, b in ((mean, latents), (log_variance, expected_log), (decoded, expected)):
         assert b.std() > 0.05
         torch.testing.assert_close(a, b, atol=2e-4, rtol=0)

@@ -53,7 +53,7 @@ def test_both_ways(ours: CausalVAE, theirs: AutoencoderKLHunyuanVideo, frames: i
         expected = theirs.decode(posterior.mean).sample.transpose(1, 2)
     with torch.set_grad_enabled(grad):
         mean, log_variance = (x.transpose(1, 2) for x in ours.posterior(video))
-        decoded = ours.decode(ours.normalise(posterior.mean.transpose(1, 2)))
+        decoded = ours.decode(ours.scale(posterior.mean.transpose(1, 2)))
     for a, b in ((mean, posterior.mean), (log_variance, posterior.logvar), (decoded, expected)):
         assert b.std() > 0.05
         torch.testing.assert_close(a, b, atol=2e-4, rtol=0)

@@ -14,8 +14,7 @@ from safetensors import safe_open
 from tiny_oasis import GOLDEN, PROMPT, SIZES, STEPS, WINDOW, rewrite, write_files
 from torch import Tensor, nn
 
-from dreamwalk.backbones.stdit import oasis_500m
-from dreamwalk.codecs.vit import vit_l20
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.layers import vp
 from dreamwalk.published import oasis
 from dreamwalk.published.names import renamed
@@ -38,8 +37,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(params=["float64", "float32"])
 def parts(request: pytest.FixtureRequest, folder: Path) -> Iterator[nn.ModuleDict]:
     """Our parts with their weights, in both precisions."""
-    filled = oasis.oasis_modules(**SIZES).eval()
-    files.fill(filled, oasis.read_oasis(folder, **SIZES)[0], source="oasis")
+    filled = oasis.oasis_modules(SIZES).eval()
+    files.fill(filled, oasis.read_oasis(folder, SIZES)[0], source="oasis")
     with torch.inference_mode(), tiny_oasis.precision(getattr(torch, request.param)) as dtype:
         yield filled.to(dtype)
 
@@ -59,7 +58,8 @@ def test_a_pass_of_the_network(parts: nn.ModuleDict, golden: dict[str, Tensor]) 
     backbone, y = parts["backbone"], given(parts, golden["net.y"])
     conditions, rope = parts["actions"](given(parts, golden["net.actions"])), backbone.rope(torch.arange(4))
     mask = backbone.mask(torch.ones(4, 4, dtype=torch.bool).tril())
-    close(backbone.denoise(y, golden["net.timesteps"], conditions, rope, mask, None)[0], golden["net.u"])
+    inputs = FrameInputs(conditions)
+    close(backbone.denoise(y, golden["net.timesteps"], inputs, rope, mask, None)[0], golden["net.u"])
 
 
 def test_the_codec(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:
@@ -122,7 +122,7 @@ def test_full_size_names_and_shapes() -> None:
     with safe_open(GOLDEN, framework="pt") as file:
         dit, vae = json.loads(file.metadata()["full"])
     with torch.device("meta"):
-        ours = oasis.oasis_modules(oasis_500m(), vit_l20()).state_dict()
+        ours = oasis.oasis_modules(oasis.OasisSizes()).state_dict()
     theirs = {}
     for name, tensor in ours.items():
         patch = 20 if name.startswith("codec") else 2
@@ -135,9 +135,11 @@ def test_full_size_names_and_shapes() -> None:
 
 
 def test_metadata_say_the_sizes(folder: Path) -> None:
-    metadata = oasis.read_oasis(folder, **SIZES)[1]
+    metadata = oasis.read_oasis(folder, SIZES)[1]
     assert json.loads(json.dumps(metadata))
-    assert {name: from_json(type(config), metadata[name]) for name, config in SIZES.items()} == SIZES
+    assert {name: from_json(type(config), metadata[name]) for name, config in vars(SIZES).items()} == vars(
+        SIZES
+    )
     assert len(oasis.ACTIONS) == 25 and oasis.ACTIONS[15] == "cameraX"
 
 
@@ -163,7 +165,7 @@ def test_what_does_not_fit_is_named(
     change(tensors)
     rewrite(folder / "oasis500m.safetensors", tensors)
     with pytest.raises(ValueError, match=sentence):
-        oasis.read_oasis(folder, **SIZES)
+        oasis.read_oasis(folder, SIZES)
 
 
 def test_a_missing_file_says_where_it_is(tmp_path: Path) -> None:

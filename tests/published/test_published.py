@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
-from dreamwalk.codecs.vit import vit_tiny
 from dreamwalk.images import fit_image, read_picture
 from dreamwalk.published import oasis as published
 from dreamwalk.published.oasis import ACTIONS, PLAYED, SCHEMA
@@ -199,8 +198,7 @@ def test_the_verb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The sizes are the published ones; here they are replaced."""
-    monkeypatch.setattr(published, "oasis_500m", lambda: tiny_oasis.BACKBONE)
-    monkeypatch.setattr(published, "vit_l20", vit_tiny)
+    monkeypatch.setattr(published, "OasisSizes", lambda: tiny_oasis.SIZES)
     Image.new("RGB", (50, 40), "green").save(tmp_path / "hill.jpg")
     out = tmp_path / "oasis.safetensors"
     main(["import", "oasis", str(write_files(tmp_path)), "--out", str(out)])

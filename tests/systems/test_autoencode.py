@@ -77,7 +77,7 @@ def test_a_published_scale_stays() -> None:
     codec = CausalVAE(replace(STRICT, scale=0.5))
     codec.scale.measure(torch.full((1, 1, 8, 2, 2), 7.0))
     assert not dict(codec.scale.named_buffers())
-    assert torch.equal(codec.normalise(torch.ones(3)), torch.full((3,), 0.5))
+    assert torch.equal(codec.scale(torch.ones(3)), torch.full((3,), 0.5))
 
 
 def test_a_measured_scale_is_kept_with_the_weights(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_measured_scale_is_kept_with_the_weights(tmp_path: Path) -> None:
         system.codec.scale.measure(torch.full((1, 1, 8, 2, 2), value))
     path = saved(system, tmp_path / "codec.safetensors")
     codec = load(path).codec  # type: ignore[union-attr]
-    torch.testing.assert_close(codec.normalise(torch.ones(3)), torch.full((3,), 0.5))
-    torch.testing.assert_close(codec.scale.undo(codec.normalise(torch.ones(3))), torch.ones(3))
+    torch.testing.assert_close(codec.scale(torch.ones(3)), torch.full((3,), 0.5))
+    torch.testing.assert_close(codec.scale.undo(codec.scale(torch.ones(3))), torch.ones(3))
 
 
 def saved(system: Autoencode, path: Path) -> Path:

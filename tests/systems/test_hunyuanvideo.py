@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 
 import dreamwalk
 from dreamwalk.cli import main
-from dreamwalk.published.hunyuan import hunyuan_system
+from dreamwalk.published.hunyuan import ImportHunyuan, hunyuan_system
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.conditionings import FirstFrame, TextOnly
 from dreamwalk.systems.moviegen import Moviegen
@@ -28,6 +28,7 @@ from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
 STEPS, SIZE = 3, (16, 32)
+OUT = Path("unused.safetensors")
 ORDER = ClipRequest(("", ""), frames=9, size=SIZE, steps=STEPS)
 
 
@@ -160,7 +161,7 @@ def test_guidance_is_told_as_it_was_released(
     with torch.no_grad():
         pipeline(**asked(pipeline, noise, picture, 1.0), output_type="latent")
     monkeypatch.undo()
-    tensors, metadata = hunyuan_system(saved(pipeline, tmp_path), dtype=dtype)
+    tensors, metadata = hunyuan_system(ImportHunyuan(saved(pipeline, tmp_path), OUT, dtype=dtype))
     files.save(tmp_path / "h.safetensors", tensors, metadata=metadata)
     system = dreamwalk.load(tmp_path / "h.safetensors")
     system.text_encoder.model = Drawn(pooled=8)
@@ -177,12 +178,8 @@ def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen,
         safetensors.torch.save_file(tensors, tmp_path / name / "model.safetensors")
     pipeline.vae.save_config(tmp_path / "v")
     image = "token_replace" if kind_of(pipeline) == "token_replace" else None
-    tensors, metadata = hunyuan_system(
-        tmp_path,
-        image="token_replace" if image == "token_replace" else None,
-        text_encoders="encoders",
-        axes=(4, 6, 6),
-    )
+    order = ImportHunyuan(tmp_path, OUT, text_encoders="encoders", image=image)  # type: ignore[arg-type]
+    tensors, metadata = hunyuan_system(order, axes=(4, 6, 6))
     every = {None: 0, "latent_concat": 2, "token_replace": 4}[kind_of(pipeline)]
     assert metadata["config"]["text_encoder"] == {
         "kind": "HunyuanTextConfig",
@@ -197,7 +194,7 @@ def test_under_its_authors_names_it_is_the_same(pipeline: Any, system: Moviegen,
 
 
 def test_in_bfloat16(pipeline: Any, tmp_path: Path) -> None:
-    tensors, metadata = hunyuan_system(saved(pipeline, tmp_path), dtype="bfloat16")
+    tensors, metadata = hunyuan_system(ImportHunyuan(saved(pipeline, tmp_path), OUT, dtype="bfloat16"))
     files.save(tmp_path / "h.safetensors", tensors, metadata=metadata)
     system = dreamwalk.load(tmp_path / "h.safetensors")
     dtypes = {name.split(".")[0]: tensor.dtype for name, tensor in system.state_dict().items()}
