@@ -93,7 +93,7 @@ class ByteEncoder(TextEncoder):
 
         UserError for a text of more than `max_length` bytes.
         """
-        symbols, word, read = indices(texts, self.max_bytes)
+        symbols, word, read = indices(texts, self.config.max_length)
         last = word.amax(1, keepdim=True)
         numbers = torch.arange(int(last.max()) + 1)
         belongs = (word[:, None] == numbers[:, None]).to(self.embed.weight)
@@ -109,7 +109,7 @@ class ByteEncoder(TextEncoder):
 
     def check(self, text: str) -> None:
         """UserError for a text of more than `max_length` bytes."""
-        indices([text], self.max_bytes)
+        indices([text], self.config.max_length)
 
     def _mask(self, present: Tensor) -> Tensor | None:
         return None if bool(present.all()) else present.to(self.embed.weight.device)

@@ -45,8 +45,8 @@ class MovieGenTextConfig(FrozenTextConfig):
     def open(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> MultiTextModel:
         """UserError for a model of another width."""
         kinds = pretrained.T5TextConfig, pretrained.QuotedTextConfig, pretrained.ClipTextConfig
-        sources = self.source, self.byt5, self.metaclip
-        configs = [kind(*each) for kind, *each in zip(kinds, sources, self.lengths, strict=True)]
+        rows = zip(kinds, (self.source, self.byt5, self.metaclip), self.lengths, strict=True)
+        configs = [kind(source, length) for kind, source, length in rows]
         models = [pretrained.PretrainedTextModel(config, device, dtype) for config in configs]
         for model, width in zip(models, self.widths, strict=True):
             if model.dims.tokens != width:
