@@ -18,6 +18,7 @@ import tyro
 
 from dreamwalk.commands.sample import SampleWalk
 from dreamwalk.data.film import write_film
+from dreamwalk.rollout.execute import euler
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load
 from dreamwalk.systems.scheduled import scheduled_frames
@@ -45,7 +46,9 @@ def main(options: Options) -> None:
         world = system.world()
         walk = asked.walk(world.world_spec)
         rows: list[dict[str, float]] = []
-        frames = scheduled_frames(system, world, walk, asked.schedule_for(system, walk))
+        frames = scheduled_frames(
+            system, world, walk, asked.schedule_for(system, walk), update=euler, guide=asked.guide
+        )
         write_film(out, measured(frames, options.every, rows), fps=world.fps)
     grown = rows[-1]["MB"] - rows[1]["MB"] if len(rows) > 1 else 0.0
     print(f"grown between frame {rows[min(1, len(rows) - 1)]['frame']} and the last: {grown:.0f} MB")

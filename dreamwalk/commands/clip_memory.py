@@ -55,16 +55,13 @@ def whole_plan(asked: SampleClip, system: ClipGenerator) -> MemoryPlan:
     request, (_, down, across) = asked.request, system.codec.stride
     system.check(request)
     height, width = request.area or (0, 0)
-    return memory_plan(
-        system.backbone,
-        system.codec,
-        latents=system.latent_shape(request)[1:],
-        tokens=system.config.text_encoder.max_length,
-        branches=len(system.text_inputs(request)),
-        seen=(request.window, height // down, width // across),
-        tiling=asked.tiling(system.codec),
-        encoders=system.text_encoder.nbytes,
+    shape, tokens = system.latent_shape(request)[1:], system.config.text_encoder.max_length
+    branches, seen = len(system.text_inputs(request)), (request.window, height // down, width // across)
+    codec, tiling = system.codec, asked.tiling(system.codec)
+    plan = memory_plan(
+        system.backbone, codec, latents=shape, tokens=tokens, branches=branches, seen=seen, tiling=tiling
     )
+    return replace(plan, encoders=system.text_encoder.nbytes)
 
 
 def kept(plan: MemoryPlan, system: ClipGenerator, way: Offloading) -> MemoryPlan:
@@ -126,7 +123,5 @@ def shortage_told(asked: SampleClip) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS):
             raise
         flags = _flags(asked, WAYS[-1], asked.tile if 0 < asked.tile <= TILE else TILE)
-        raise UserError(
-            "memory ran out: ask for fewer `--frames` or a smaller `--size`"
-            + (f", or add {flags}" if flags else "")
-        ) from None
+        more = f", or add {flags}" if flags else ""
+        raise UserError(f"memory ran out: ask for fewer `--frames` or a smaller `--size`{more}") from None

@@ -83,9 +83,7 @@ def _collect_latents(asked: CollectLatents) -> None:
 
     system = load(asked.codec)
     if not isinstance(system, Autoencode | Moviegen):
-        raise UserError(
-            f"'{asked.codec}' is of the system {system.name}: latents of clips come from a codec of videos"
-        )
+        raise UserError(f"'{asked.codec}' is of the system {system.name}: latents need a codec of videos")
     codec: Any = system.codec
     device = pick_device(asked.device)
     multiple = math.lcm(*codec.stride[1:], 16)
@@ -103,18 +101,15 @@ KINDS: dict[str, Any] = {"doom": DoomWalks, "game": GameWalks, "videos": VideoFo
 def collect(argv: list[str]) -> None:
     """`dreamwalk collect doom|videos|game|latents --out DIR ...`, or `dreamwalk collect --check DIR`."""
     if argv and argv[0] in ("-h", "--help"):
-        print(SOURCES, end="")
-        return
+        return print(SOURCES, end="")
     if argv[:1] == ["--check"] and len(argv) == 2:
-        _check(Path(argv[1]))
-        return
+        return _check(Path(argv[1]))
     if not argv or argv[0] not in (*KINDS, "latents"):
         usage = "dreamwalk collect doom|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
         raise UserError(f"say what to collect: {usage}")
     asked = collect_flags(argv[0], argv[1:])
     if isinstance(asked, CollectLatents):
-        _collect_latents(asked)
-        return
+        return _collect_latents(asked)
     if isinstance(asked.source, VideoFolder):
         print(asked.source.report())
     folder = write_clips(asked.source, len(asked.source), asked.out, workers=asked.workers)
@@ -126,8 +121,8 @@ def collect_flags(kind: str, flags: list[str]) -> Any:
     """The flags of a kind of source, without what only Python can say."""
     source = KINDS.get(kind, CollectLatents)
     asked: Any = Collect[source] if kind in KINDS else source  # type: ignore[valid-type]
-    given = {"prog": f"dreamwalk collect {kind}", "description": source.__doc__}
-    return tyro.cli(asked, args=flags, config=(tyro.conf.SuppressFixed,), **given)
+    prog, config = f"dreamwalk collect {kind}", (tyro.conf.SuppressFixed,)
+    return tyro.cli(asked, args=flags, config=config, prog=prog, description=source.__doc__)
 
 
 def _check(folder: Path) -> None:

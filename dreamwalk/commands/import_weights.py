@@ -6,10 +6,8 @@ from dreamwalk.commands.flags import parse_flags, split_name, suggest
 from dreamwalk.errors import UserError
 from dreamwalk.published import hunyuan, oasis
 
-KINDS = {
-    "oasis": (oasis.ImportOasis, oasis.import_oasis),
-    "hunyuanvideo": (hunyuan.ImportHunyuan, hunyuan.import_hunyuan),
-}
+OASIS, HUNYUAN = (oasis.ImportOasis, oasis.import_oasis), (hunyuan.ImportHunyuan, hunyuan.import_hunyuan)
+KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN}
 
 
 def import_weights(argv: list[str]) -> None:

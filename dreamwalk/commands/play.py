@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,10 +28,7 @@ PREVIEWS = 6
 """How often a clip under way is shown."""
 PREVIEWED = 3
 """Latent frames that are shown of it."""
-DISSOLVES = (
-    "This dream knows one level by heart, '{}': it keeps your picture for about a second, "
-    "then the picture melts into walls like those."
-)
+DISSOLVES = "This dream knows one level by heart, '{}': in a second your picture melts into walls like those."
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,13 @@ def game_app(level: str) -> AppConfig:
     from dreamwalk.worlds.doom import Doom
 
     with closing(Doom(level)) as world:
-        count = max(1, len(world.level.starts))
-        options: list[dict[str, Any]] = [{"start": k} for k in range(count)] if world.level.starts else [{}]
-        starts = [
-            GalleryStart(f"{level} {k + 1}", world.reset(seed=k, options=o)[0], o)
-            for k, o in enumerate(options)
-        ]
-        actions = world.actions
+        options: list[dict[str, Any]] = [{"start": k} for k in range(len(world.level.starts))] or [{}]
+        pictures = [world.reset(seed=k, options=each)[0] for k, each in enumerate(options)]
+        names = [f"{level} {k + 1}" for k in range(len(options))]
+        starts, actions = list(map(GalleryStart, names, pictures, options)), world.actions
     about = {"what": "The real game: ViZDoom with Freedoom's assets, without monsters."}
-    return AppConfig(
-        title=game_title(level), game=lambda: Doom(level), starts=starts, notes=about, actions=actions
-    )
+    title = game_title(level)
+    return AppConfig(title, game=lambda: Doom(level), starts=starts, notes=about, actions=actions)
 
 
 def game_title(level: str) -> str:
@@ -103,18 +96,10 @@ def _dream_app(name: str, system: Interactive) -> AppConfig:
     notes = {"what": "A neural network dreams every frame from the frames before and what you press."}
     notes |= about.get("notes", {})
     picture = DISSOLVES.format(world_spec.level) if system.memory.one_level else ""
-    return AppConfig(
-        title=name,
-        dream=lambda: system.world(),
-        game=_shadow(world_spec),
-        starts=starts,
-        notes=notes,
-        picture=picture,
-        unlearnt=world_spec.unlearnt,
-        schedules=_schedules(system),
-        actions=world_spec.actions,
-        game_title=game_title(world_spec.level),
-    )
+    app = AppConfig(name, lambda: system.world(), _shadow(world_spec), starts, notes, picture)
+    actions, title = world_spec.actions, game_title(world_spec.level)
+    app = replace(app, unlearnt=world_spec.unlearnt, actions=actions, game_title=title)
+    return replace(app, schedules=_schedules(system))
 
 
 def clip_app(name: str, system: ClipGenerator) -> AppConfig:
@@ -137,9 +122,8 @@ def clip_app(name: str, system: ClipGenerator) -> AppConfig:
         if asked.image is not None:
             picture = torch.from_numpy(asked.image.copy())
             conditioning = FirstFrame(rearrange(picture, "h w c -> 1 1 c h w"))
-        request = ClipRequest(
-            (asked.prompt,), conditioning, negative=asked.negative, seed=asked.seed, steps=asked.steps
-        )
+        request = ClipRequest((asked.prompt,), conditioning, asked.negative)
+        request = replace(request, seed=asked.seed, steps=asked.steps)
         for reached in system.generate(request):
             step, steps, frames = reached.step, reached.steps, None
             if step == steps:
@@ -152,17 +136,8 @@ def clip_app(name: str, system: ClipGenerator) -> AppConfig:
     pictures = [] if world_spec is None else list(world_spec.starts)
     starts = [GalleryStart(f"picture {k + 1}", picture) for k, picture in enumerate(pictures)]
     notes = {"what": "A neural network dreams a whole clip from words, all of its frames at once."}
-    examples, vocabulary = _phrases(world_spec)
-    clips = Clips(
-        make,
-        size=config.size,
-        fps=config.fps,
-        steps=config.steps,
-        longest=system.text_encoder.max_bytes,
-        check=system.text_encoder.check,
-        examples=examples,
-        vocabulary=vocabulary,
-    )
+    encoder, phrases = system.text_encoder, _phrases(world_spec)
+    clips = Clips(make, config.size, config.fps, config.steps, encoder.max_bytes, encoder.check, *phrases)
     return AppConfig(title=name, starts=starts, notes=notes | about.get("notes", {}), clips=clips)
 
 

@@ -29,7 +29,6 @@ from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.rollout.execute import UPDATES, Solver
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.guidance import Guide, unguided
-from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.staircase import Schedule
 from dreamwalk.systems import conditionings
 from dreamwalk.systems import open as systems
@@ -46,12 +45,9 @@ ImageRole = Literal["first", "first-last", "continue", "redo", "upscale"]
 """What given images or a video are to a clip: its first frame, its first and last, its beginning, what it is
 made of anew, or the same at a smaller size."""
 
-ROLES: dict[str, Callable[[Tensor], conditionings.Conditioning]] = {
-    "first": conditionings.FirstFrame,
-    "first-last": conditionings.FirstLast,
-    "continue": conditionings.Continuation,
-    "upscale": conditionings.Upscale,
-}
+ROLES: dict[str, Callable[[Tensor], conditionings.Conditioning]]
+ROLES = {"first": conditionings.FirstFrame, "first-last": conditionings.FirstLast}
+ROLES |= {"continue": conditionings.Continuation, "upscale": conditionings.Upscale}
 
 
 def sample(argv: list[str]) -> None:
@@ -133,16 +129,14 @@ class SampleWalk:
             start = int(drawn) if self.start is None else self.start
             frames = 64 if self.frames is None else self.frames
             actions = spec.stroll(start, frames - 1, seed=self.seed or 0)
-            walk = Walk(
-                seed=0, buttons=schema.buttons, axes=schema.axes, actions=actions, start={"start": start}
-            )
+            buttons, axes = schema.buttons, schema.axes
+            walk = Walk(seed=0, buttons=buttons, axes=axes, actions=actions, start={"start": start})
         walk.check(schema)
         walk = msgspec.structs.replace(walk, actions=schema.canonical(walk.actions))
         if self.frames is not None:
             held = np.repeat(walk.actions[-1:], max(0, self.frames - 1 - len(walk)), axis=0)
-            walk = msgspec.structs.replace(
-                walk, actions=np.concatenate([walk.actions, held])[: self.frames - 1]
-            )
+            actions = np.concatenate([walk.actions, held])[: self.frames - 1]
+            walk = msgspec.structs.replace(walk, actions=actions)
         start_options = None if self.start is None else {"start": self.start}
         changes = {"seed": self.seed, "steps": self.steps, "start": start_options}
         return msgspec.structs.replace(walk, **_given(changes))
@@ -162,18 +156,14 @@ def sample_walk(name: str, asked: SampleWalk) -> int:
     if asked.scheduled:
         schedule, guide = asked.schedule_for(system, walk), asked.guide
         if asked.plan:
-            title = f"{name}: {asked.schedule or 'next-frame'}"
-            _show_plan(schedule_plan(system, schedule, guide), asked.plan, title)
+            plan = schedule_plan(system, schedule, guide)
+            print(plan.show())
+            print("approximate:", "; ".join(plan.approximate) or "nothing")
+            from dreamwalk.evaluation.plots import plan_picture
+
+            plan_picture(plan, asked.plan, title=f"{name}: {asked.schedule or 'next-frame'}")
         frames = scheduled_frames(system, world, walk, schedule, update=UPDATES[asked.solver], guide=guide)
     return write_film(asked.out, followed(frames, "dreaming", total=len(walk) + 1), fps=world.fps)
-
-
-def _show_plan(plan: Plan, path: Path, title: str) -> None:
-    from dreamwalk.evaluation.plots import plan_picture
-
-    print(plan.show())
-    print("approximate:", "; ".join(plan.approximate) or "nothing")
-    plan_picture(plan, path, title=title)
 
 
 @dataclass(frozen=True)
@@ -323,7 +313,7 @@ def write_clip(asked: SampleClip, system: ClipGenerator) -> int:
     """Generate the clip of an opened request and write it; gives the number of frames."""
     request, settings = asked.request, system.settings(asked.request)
     *_, last = followed(system.generate(request), "dreaming", total=settings.steps)
-    pieces = system.decode(request, last.latents, tiling=asked.tiling(system.codec))
+    pieces = system.decode(request, last.latents, asked.tiling(system.codec))
     pictures = followed(_pictures(pieces), "decoding", total=settings.frames)
     return write_film(asked.out, pictures, fps=system.config.fps)
 

@@ -86,10 +86,7 @@ class ByteEncoder(TextEncoder):
         self.word_blocks = nn.ModuleList(ByteEncoderBlock(config) for _ in range(config.word_depth))
         self.norm = RMSNorm(config.width)
         self.to_pooled = nn.Linear(config.width, config.pooled_dim) if config.pooled_dim else None
-
-    @property
-    def max_bytes(self) -> int:
-        return self.config.max_length
+        self.max_bytes = config.max_length
 
     def forward(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
         """`b` texts to tokens `(b, n, width)`, where the longest has `n - 1` words, and pooled `(b, p)`.
@@ -135,9 +132,7 @@ def indices(texts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor, Tens
     for text in texts:
         written = " ".join(text.lower().split()).encode()
         if (size := len(written)) > max_length:
-            raise UserError(
-                f"a text has {size} bytes and this encoder reads {max_length}: shorten '{text[:40]}...'"
-            )
+            raise UserError(f"a text has {size} bytes and {max_length} are read: shorten '{text[:40]}...'")
         symbol = torch.tensor([*written, END])
         number = (symbol == SPACE).cumsum(0) + int(len(written) > 0) * (symbol == END)
         symbols.append(symbol)

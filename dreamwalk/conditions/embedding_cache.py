@@ -56,9 +56,12 @@ class CachedTextModel:
             rows = list(missing.values())
             found = self.model.encode([texts[i] for i in rows], None if images is None else images[rows])
             for row, (path, i) in enumerate(missing.items()):
-                self._write(path, texts[i], _parts(found, row))
-        kept = {path: _read(path) for path in dict.fromkeys(paths)}
-        return self._joined([kept[path] for path in paths], "")
+                parts = _parts(found, row)
+                kept = {name: part.to("cpu", self.dtype).contiguous() for name, part in parts.items()}
+                with atomic(path) as partial:
+                    partial.write_bytes(safetensors.torch.save(kept, metadata={"text": texts[i]}))
+        read = {path: _read(path) for path in dict.fromkeys(paths)}
+        return self._joined([read[path] for path in paths], "")
 
     def path(self, text: str, image: Tensor | None = None) -> Path:
         """Where the embedding of a text is, or will be."""
@@ -70,19 +73,12 @@ class CachedTextModel:
 
     def _joined(self, rows: Sequence[dict[str, Tensor]], prefix: str) -> TextEmbedding:
         """The embedding of a batch, from the parts of each text."""
-        tokens, pooled = (
-            [row[name].to(self.device) for row in rows if name in row]
-            for name in (f"{prefix}tokens", f"{prefix}pooled")
-        )
+        tokens = [row[f"{prefix}tokens"].to(self.device) for row in rows]
+        pooled = [row[name].to(self.device) for row in rows if (name := f"{prefix}pooled") in row]
         others: list[TextEmbedding] = []
         while f"{prefix}{len(others)}.tokens" in rows[0]:
             others.append(self._joined(rows, f"{prefix}{len(others)}."))
         return padded(tokens, pooled or None)._replace(others=tuple(others))
-
-    def _write(self, path: Path, text: str, parts: dict[str, Tensor]) -> None:
-        kept = {name: part.to("cpu", self.dtype).contiguous() for name, part in parts.items()}
-        with atomic(path) as partial:
-            partial.write_bytes(safetensors.torch.save(kept, metadata={"text": text}))
 
 
 def _parts(found: TextEmbedding, row: int, prefix: str = "") -> dict[str, Tensor]:

@@ -26,10 +26,8 @@ class TextEncoder(nn.Module):
     `check(text)` raises UserError for a text that is longer than what is read; so does a call.
     """
 
-    @property
-    def max_bytes(self) -> int | None:
-        """Of a text; None where another unit is counted."""
-        return None
+    max_bytes: int | None = None
+    """Of a text; None where another unit is counted."""
 
     def negative_image(self, image: Tensor) -> Tensor | None:
         """The image that a negative prompt is read with, for clips that begin with `image`."""
@@ -60,6 +58,8 @@ class FrozenTextConfig:
     image_tokens: ClassVar[int] = 0
     parts: ClassVar[tuple[str, ...]]
     """Folders of the weights within `source`."""
+    black_negative: ClassVar[bool] = False
+    """Whether negative prompts are read with a black image, not with the clip's first one."""
 
     @property
     def max_length(self) -> int:
@@ -74,10 +74,6 @@ class FrozenTextConfig:
     def open(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> TextModel:
         """The model, whose weights stay closed until it is first asked."""
         raise NotImplementedError
-
-    def negative_image(self, image: Tensor) -> Tensor:
-        """As of `TextEncoder`."""
-        return image
 
     def build(self) -> FrozenTextEncoder:
         """The encoder; its model stays closed until it is first asked."""
@@ -109,7 +105,7 @@ class FrozenTextEncoder(TextEncoder):
         return sum(file.stat().st_size for file in files)
 
     def negative_image(self, image: Tensor) -> Tensor:
-        return self.config.negative_image(image)
+        return torch.zeros_like(image) if self.config.black_negative else image
 
     def precompute(self, inputs: Sequence[TextInputs]) -> None:
         """Encode and remember texts and their images, and close the model: what comes next has its memory."""

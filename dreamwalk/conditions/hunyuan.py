@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreamwalk.conditions import pretrained
 from dreamwalk.conditions.frozen import FrozenTextConfig
 from dreamwalk.conditions.llava import IMAGE, LlavaTextConfig, LlavaTextModel
-from dreamwalk.conditions.pretrained import (
-    ClipTextConfig,
-    DecoderTextConfig,
-    EmbeddingDims,
-    PretrainedTextModel,
-)
+from dreamwalk.conditions.pretrained import EmbeddingDims, PretrainedTextModel
 from dreamwalk.layers.text import TextEmbedding
 
 SYSTEM = "<|start_header_id|>system<|end_header_id|>\n\n"
@@ -48,29 +44,19 @@ class HunyuanTextConfig(FrozenTextConfig):
     latent concatenation and 4 where it is given by token replacement."""
 
     text_tokens, image_tokens, parts = 256, 24 * 24, (LANGUAGE, CLIP)
+    black_negative = True  # as in diffusers' `HunyuanVideoImageToVideoPipeline`
 
     def open(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> PairedTextModel:
         """Tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide. With `image_interleave` as
         in HunyuanVideo-I2V: tokens of LLaVA, its image's first."""
-        clip = ClipTextConfig(self.source, model=CLIP, tokenizer="tokenizer_2")
-        pooled = PretrainedTextModel(clip, device, dtype)
-        if not self.image_interleave:
-            llama = DecoderTextConfig(self.source, self.text_tokens, LANGUAGE, "tokenizer", TEMPLATE, CROP)
+        clip = pretrained.ClipTextConfig(self.source, model=CLIP, tokenizer="tokenizer_2")
+        pooled, every = PretrainedTextModel(clip, device, dtype), self.image_interleave
+        where = self.source, self.text_tokens, LANGUAGE, "tokenizer"
+        if not every:
+            llama = pretrained.DecoderTextConfig(*where, TEMPLATE, CROP)
             return PairedTextModel(PretrainedTextModel(llama, device, dtype), pooled)
-        llava = LlavaTextConfig(
-            self.source,
-            model=LANGUAGE,
-            tokenizer="tokenizer",
-            template=IMAGE_TEMPLATE,
-            crop=IMAGE_CROP,
-            processor="image_processor",
-            interleave=self.image_interleave,
-        )
+        llava = LlavaTextConfig(*where, IMAGE_TEMPLATE, IMAGE_CROP, interleave=every)
         return PairedTextModel(LlavaTextModel(llava, device, dtype), pooled)
-
-    def negative_image(self, image: Tensor) -> Tensor:
-        """Black, as in diffusers' `HunyuanVideoImageToVideoPipeline`."""
-        return torch.zeros_like(image)
 
 
 @dataclass(eq=False)

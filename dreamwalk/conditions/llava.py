@@ -15,14 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.conditions.pretrained import (
-    DecoderTextConfig,
-    PretrainedTextModel,
-    cut,
-    open_part,
-    open_whole,
-    padded,
-)
+from dreamwalk.conditions import pretrained
 from dreamwalk.conditions.siglip import open_scaling, scaled
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
@@ -33,16 +26,16 @@ ENDING = 4
 
 
 @dataclass(frozen=True)
-class LlavaTextConfig(DecoderTextConfig):
+class LlavaTextConfig(pretrained.DecoderTextConfig):
     """The states of LLaVA's language model, of an image and of a text about it."""
 
     interleave: int = 1
     """Stride over the tokens of the image."""
-    processor: str = ""
+    processor: str = "image_processor"
     """Where in the source the image processor is configured."""
 
 
-class LlavaTextModel(PretrainedTextModel):
+class LlavaTextModel(pretrained.PretrainedTextModel):
     """A `PretrainedTextModel` that reads each text with an image."""
 
     config: LlavaTextConfig
@@ -57,10 +50,11 @@ class LlavaTextModel(PretrainedTextModel):
         from transformers import AutoConfig, LlavaForConditionalGeneration
 
         source = self.config.source
-        if open_part(AutoConfig, source, self.config.model).model_type != "llava":
+        if pretrained.open_part(AutoConfig, source, self.config.model).model_type != "llava":
             raise UserError(f"the language model in '{source}' looks at no pictures: take LLaVA's folder")
-        model = open_whole(LlavaForConditionalGeneration, source, self.config.model, dtype=self.dtype).model
-        cut(model.language_model, self.config)
+        kind, part = LlavaForConditionalGeneration, self.config.model
+        model = pretrained.open_whole(kind, source, part, dtype=self.dtype).model
+        pretrained.cut(model.language_model, self.config)
         return model.requires_grad_(False).eval().to(self.device)
 
     @torch.no_grad()
@@ -72,7 +66,7 @@ class LlavaTextModel(PretrainedTextModel):
         if images is None:
             raise UserError("this text encoder looks at a picture while it reads: give it one")
         seen = scaled(self.processor, images).to(self.device, self.dtype).expand(len(texts), -1, -1, -1)
-        return padded([self._states(text, one) for text, one in zip(texts, seen, strict=True)], None)
+        return pretrained.padded([self._states(*each) for each in zip(texts, seen, strict=True)], None)
 
     def _states(self, text: str, seen: Tensor) -> Tensor:
         if IMAGE in text:

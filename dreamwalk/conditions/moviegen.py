@@ -10,15 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.conditions import pretrained
 from dreamwalk.conditions.frozen import FrozenTextConfig, FrozenTextEncoder
 from dreamwalk.conditions.multi import MultiTextModel
-from dreamwalk.conditions.pretrained import (
-    ClipTextConfig,
-    EmbeddingDims,
-    PretrainedTextModel,
-    QuotedTextConfig,
-    T5TextConfig,
-)
+from dreamwalk.conditions.pretrained import EmbeddingDims
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
 
@@ -49,13 +44,10 @@ class MovieGenTextConfig(FrozenTextConfig):
 
     def open(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> MultiTextModel:
         """UserError for a model of another width."""
-        ul2, byt5, metaclip = self.lengths
-        configs = (
-            T5TextConfig(self.source, ul2),
-            QuotedTextConfig(self.byt5, byt5),
-            ClipTextConfig(self.metaclip, metaclip),
-        )
-        models = [PretrainedTextModel(config, device, dtype) for config in configs]
+        kinds = pretrained.T5TextConfig, pretrained.QuotedTextConfig, pretrained.ClipTextConfig
+        rows = zip(kinds, (self.source, self.byt5, self.metaclip), self.lengths, strict=True)
+        configs = [kind(source, length) for kind, source, length in rows]
+        models = [pretrained.PretrainedTextModel(config, device, dtype) for config in configs]
         for model, width in zip(models, self.widths, strict=True):
             if model.dims.tokens != width:
                 raise UserError(
@@ -73,8 +65,8 @@ class JointTextEncoder(FrozenTextEncoder):
 
     def __init__(self, config: MovieGenTextConfig) -> None:
         super().__init__(config)
-        pooled = None, None, config.widths[2]
-        dims = [EmbeddingDims(*each) for each in zip(config.widths, pooled, strict=True)]
+        *widths, clip = config.widths
+        dims = [*(EmbeddingDims(width, None) for width in widths), EmbeddingDims(clip, clip)]
         self.projection = JointProjection(dims, width=config.width, pooled=config.pooled_dim)
 
     def forward(self, texts: Sequence[str], images: Tensor | None = None) -> TextEmbedding:
@@ -91,9 +83,8 @@ class JointProjection(nn.Module):
 
     def __init__(self, dims: Sequence[EmbeddingDims], *, width: int, pooled: int | None = None) -> None:
         super().__init__()
-        self.tokens = nn.ModuleList(
-            nn.Sequential(nn.Linear(each.tokens, width), nn.LayerNorm(width)) for each in dims
-        )
+        projections = [nn.Sequential(nn.Linear(each.tokens, width), nn.LayerNorm(width)) for each in dims]
+        self.tokens = nn.ModuleList(projections)
         given = sum(each.pooled or 0 for each in dims)
         if pooled and not given:
             raise UserError("none of these text encoders gives a pooled vector: ask for none, or add CLIP")

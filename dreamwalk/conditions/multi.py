@@ -38,6 +38,5 @@ class MultiTextModel:
         first, *further = self.models
         others = [model.encode(texts) for model in further]
         if self.vision:
-            seen = self.vision.encode(images).tokens
-            others.append(TextEmbedding(seen.expand(len(texts), -1, -1)))
+            others.append(TextEmbedding(self.vision.encode(images).expand(len(texts), -1, -1)))
         return first.encode([text or self.blank for text in texts])._replace(others=tuple(others))

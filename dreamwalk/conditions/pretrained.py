@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -172,7 +172,9 @@ class PretrainedTextModel:
         pooled: list[Tensor] = [torch.empty(0)] * len(texts)
         order = sorted((i for i in range(len(texts)) if symbols[i]), key=lambda i: len(symbols[i]))
         for piece in (order[k : k + AT_ONCE] for k in range(0, len(order), AT_ONCE)):
-            out = self._read([symbols[i] for i in piece])
+            rows = [torch.tensor(symbols[i], device=self.device) for i in piece]
+            mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+            out = self.model(input_ids=pad_sequence(rows, batch_first=True), attention_mask=mask)
             for row, i in enumerate(piece):
                 states[i] = out.last_hidden_state[row, self.crop : len(symbols[i])].to(self.dtype)
                 pooled[i] = out.pooler_output[row] if self.dims.pooled else pooled[i]
@@ -183,28 +185,14 @@ class PretrainedTextModel:
         prompt, most = self.config.prompt(text), self.config.max_length
         size = len(self.tokenizer(prompt, verbose=False).input_ids) - self.crop if prompt else 0
         if size > most:
-            raise UserError(
-                f"a text has {size} tokens and this encoder reads {most}: shorten '{text[:40]}...'"
-            )
-
-    def _read(self, symbols: list[list[int]]) -> Any:
-        rows = [torch.tensor(row, device=self.device) for row in symbols]
-        mask = [torch.ones_like(row) for row in rows]
-        return self.model(
-            input_ids=pad_sequence(rows, batch_first=True),
-            attention_mask=pad_sequence(mask, batch_first=True),
-        )
+            raise UserError(f"a text has {size} tokens and {most} are read: shorten '{text[:40]}...'")
 
     def _symbols(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text; none where no text is to be rendered."""
         most, optional = self.crop + self.config.max_length, isinstance(self.config, QuotedTextConfig)
+        tokenize = partial(self.tokenizer, truncation=True, max_length=most)
         prompts = [self.config.prompt(text) for text in texts]
-        return [
-            self.tokenizer(prompt, truncation=True, max_length=most).input_ids
-            if prompt or not optional
-            else []
-            for prompt in prompts
-        ]
+        return [[] if optional and not prompt else tokenize(prompt).input_ids for prompt in prompts]
 
 
 def quoted(text: str) -> str:
@@ -217,11 +205,8 @@ def padded(states: Sequence[Tensor], pooled: Sequence[Tensor] | None) -> TextEmb
     lengths = torch.tensor([len(state) for state in states])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     tokens = pad_sequence(list(states), batch_first=True)
-    return TextEmbedding(
-        tokens,
-        None if bool(mask.all()) else mask.to(tokens.device),
-        None if pooled is None else torch.stack(list(pooled)),
-    )
+    present = None if bool(mask.all()) else mask.to(tokens.device)
+    return TextEmbedding(tokens, present, None if pooled is None else torch.stack(list(pooled)))
 
 
 def _weights(config: TextModelConfig, dtype: torch.dtype) -> Any:
@@ -245,10 +230,8 @@ def open_whole(kind: Any, source: str, part: str, *, dtype: torch.dtype) -> Any:
     """A model, a `kind` of transformers; UserError when its file does not hold all of it."""
     given = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     model, about = open_part(kind, source, part, given)
-    if about["missing_keys"]:
-        raise UserError(
-            f"'{source}' lacks '{min(about['missing_keys'])}': it holds no {kind.__name__}, or not all"
-        )
+    if missing := about["missing_keys"]:
+        raise UserError(f"'{source}' lacks '{min(missing)}': it holds no {kind.__name__}, or not all")
     return model
 
 

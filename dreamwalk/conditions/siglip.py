@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from dreamwalk.conditions.pretrained import open_part, open_whole
 from dreamwalk.errors import UserError
-from dreamwalk.layers.text import TextEmbedding
 
 VISION, SCALING = "image_encoder", "feature_extractor"
 """Where in a folder of diffusers the weights lie, and where its image processor is configured."""
@@ -44,16 +43,16 @@ class SiglipModel:
 
     def describe(self) -> Any:
         """JSON-able; two with one description give the same embeddings."""
-        about = {"source": self.source, "interleave": self.interleave, "dtype": str(self.dtype)}
-        return {"encoder": "SigLIP", **about}
+        about = {"encoder": "SigLIP", "source": self.source, "interleave": self.interleave}
+        return about | {"dtype": str(self.dtype)}
 
     @torch.no_grad()
-    def encode(self, images: Tensor | None) -> TextEmbedding:
+    def encode(self, images: Tensor | None) -> Tensor:
         """Images uint8 `(b, 3, h, w)` to tokens `(b, n, d)`, every so many-th; UserError without any."""
         if images is None:
             raise UserError("a picture is looked at beside the words: give it one")
         seen = scaled(self.processor, images).to(self.device, self.dtype)
-        return TextEmbedding(self.model(pixel_values=seen).last_hidden_state[:, :: self.interleave])
+        return self.model(pixel_values=seen).last_hidden_state[:, :: self.interleave]
 
 
 def open_scaling(source: str, part: str) -> Any:

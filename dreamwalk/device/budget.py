@@ -67,21 +67,17 @@ def memory_plan(
     branches: int = 1,
     seen: tuple[int, ...] = (0, 0, 0),
     tiling: Tiling | None = None,
-    encoders: int = 0,
 ) -> MemoryPlan:
     """The plan of a clip of `latents` (t, c, h, w) and so many text tokens, of parts that may be on meta.
 
-    Guidance `branches` go in one batch, of `seen` (t, h, w) latents at once; 0 is all. `encoders`: bytes of
-    text encoders. Weights count in the precision that they have.
+    Guidance `branches` go in one batch, of `seen` (t, h, w) latents at once; 0 is all. Weights count in the
+    precision that they have; text encoders do not count.
     """
     t, channels, *sides = latents
     at_once = [min(part or whole, whole) for part, whole in zip(seen, (t, *sides), strict=True)]
-    return MemoryPlan(
-        weights=_bytes(backbone) + _bytes(codec),
-        step=step_bytes(backbone, (at_once[0], channels, *at_once[1:]), tokens=tokens, branches=branches),
-        decode=decode_bytes(codec, (1, *latents), tiling),
-        encoders=encoders,
-    )
+    step = step_bytes(backbone, (at_once[0], channels, *at_once[1:]), tokens=tokens, branches=branches)
+    weights, decode = _bytes(backbone) + _bytes(codec), decode_bytes(codec, (1, *latents), tiling)
+    return MemoryPlan(weights, step, decode)
 
 
 def offloaded(plan: MemoryPlan, backbone: ClipBackbone, *, eight: bool) -> MemoryPlan:

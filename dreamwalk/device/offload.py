@@ -8,7 +8,9 @@ the network's precision on arrival.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -70,11 +72,9 @@ class Offload:
     def __post_init__(self) -> None:
         pinned = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if pinned else None
+        store = partial(Stored.of, eight=self.eight, pinned=pinned)
         for index, block in enumerate(self.blocks):
-            kept = {
-                name: Stored.of(p, eight=self.eight, pinned=pinned) for name, p in block.named_parameters()
-            }
-            self._stored.append(kept)
+            self._stored.append({name: store(p) for name, p in block.named_parameters()})
             self._leave(block)
             self._handles.append(block.register_forward_pre_hook(lambda *_, i=index: self._arrive(i)))
             self._handles.append(block.register_forward_hook(lambda module, *_: self._leave(module)))
@@ -103,14 +103,11 @@ class Offload:
         if index in self._ready:
             return
         self.fetches += 1
-        kept = self._stored[index]
-        if self._stream is None:
-            self._ready[index] = {name: stored.fetched(self.device) for name, stored in kept.items()}, None
-            return
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
-            there = {name: stored.fetched(self.device) for name, stored in kept.items()}
-            self._ready[index] = there, self._stream.record_event()
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            there = {name: kept.fetched(self.device) for name, kept in self._stored[index].items()}
+        self._ready[index] = there, self._stream and self._stream.record_event()
 
     def _settle(self, index: int) -> None:
         """Give a block the weights that were fetched for it, once they have come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,9 +32,8 @@ def decode_bytes(codec: nn.Module, shape: tuple[int, ...], tiling: Tiling | None
         return extrapolated(t, lambda n: decode_bytes(codec, (b, n, *rest), tiling))
     with torch.no_grad(), FakeTensorMode() as fake:
         weights = [*codec.parameters(), *codec.buffers()]
-        light: Any = _OncePerShape(
-            copy.deepcopy(codec, {id(weight): fake.from_tensor(weight) for weight in weights})
-        )
+        fakes = {id(weight): fake.from_tensor(weight) for weight in weights}
+        light: Any = _OncePerShape(copy.deepcopy(codec, fakes))
         latents = torch.empty(shape, dtype=weights[0].dtype, device=weights[0].device)
         if tiling is None:
             return peak_bytes(lambda: light.decode(latents))
@@ -83,31 +82,23 @@ class _Living(TorchDispatchMode):
         self.now = self.peak = 0
         self.known: set[int] = set()
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        given = {
-            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
-        }
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._born(leaf.untyped_storage(), given)
+        for storage in _storages(out):
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self.known | given:
+                self.known.add(key)
+                self.now += size
+                weakref.finalize(storage, self._gone, key, size)
         self.peak = max(self.peak, self.now)
         return out
-
-    def _born(self, storage: torch.UntypedStorage, given: set[int]) -> None:
-        key = storage._cdata
-        if key not in self.known | given:
-            size = storage.nbytes()
-            self.known.add(key)
-            self.now += size
-            weakref.finalize(storage, self._gone, key, size)
 
     def _gone(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.now -= size
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    """Of the tensors in nested containers."""
+    return (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))

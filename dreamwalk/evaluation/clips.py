@@ -9,7 +9,6 @@ import json
 import platform
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -23,16 +22,8 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.evaluation.prompt_adherence import (
-    Adherence,
-    CaptionFacts,
-    ClipClassifiers,
-    adherence,
-    caption_facts,
-    draw_windows,
-    fit_classifiers,
-    frechet_distance,
-)
+from dreamwalk.evaluation import prompt_adherence
+from dreamwalk.evaluation.prompt_adherence import Adherence, CaptionFacts, ClipClassifiers, adherence
 from dreamwalk.progress import followed
 from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
@@ -86,13 +77,11 @@ def draw_prompt_test(asked: EvaluateClips, inverse: Inverse, *, frames: int) -> 
     held_out, train = Shards(asked.data), Shards(asked.train)
     name = str(held_out.manifest.get("level", ""))
     if name in ("", "procedural") or held_out.manifest.get("split") == "train":
-        raise UserError(
-            f"'{asked.data}' is no held-out walk in a level that is known: collect a test split of one"
-        )
+        raise UserError(f"'{asked.data}' has no held-out walks in a known level: collect a test split of one")
     level = level_named(name)
-    windows = draw_windows(held_out, asked.clips, frames=frames, seed=asked.seed)
-    facts = [caption_facts(level, window.world_from_camera) for window in windows]
-    return PromptTest(windows, facts, fit_classifiers(train, level, inverse))
+    windows = prompt_adherence.draw_windows(held_out, asked.clips, frames=frames, seed=asked.seed)
+    facts = [prompt_adherence.caption_facts(level, window.world_from_camera) for window in windows]
+    return PromptTest(windows, facts, prompt_adherence.fit_classifiers(train, level, inverse))
 
 
 def generate(
@@ -100,15 +89,11 @@ def generate(
 ) -> Tensor:
     """The clips of all captions, uint8 `(b, t, 3, h, w)`."""
     texts = [str(window.caption) for window in test.windows]
-    lower = precision == "bfloat16"
     made = []
     for first in followed(range(0, len(texts), at_once), "dreaming clips", total=-(-len(texts) // at_once)):
-        with torch.autocast("cpu", torch.bfloat16) if lower else nullcontext():
-            made.append(
-                system.sample(
-                    texts[first : first + at_once], request=replace(request, seed=request.seed + first)
-                )
-            )
+        seeded = replace(request, seed=request.seed + first)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            made.append(system.sample(texts[first : first + at_once], request=seeded))
     return torch.cat(made).permute(0, 1, 4, 2, 3)
 
 
@@ -119,9 +104,7 @@ def evaluate_clips(
     if not isinstance(system, ClipGenerator):
         raise UserError(f"'{name}' makes no clips from words, so there are no words to obey")
     if inverse is None:
-        raise UserError(
-            "motion is read by an inverse-dynamics model: leave `--inverse` as it is, or train one"
-        )
+        raise UserError("an inverse-dynamics model reads motion: leave `--inverse` as it is, or train one")
     if asked.clips < 1 or asked.at_once < 1:
         raise UserError("`--clips` and `--at-once` are at least 1")
     request = ClipRequest(frames=asked.frames, seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
@@ -138,19 +121,11 @@ def evaluate_clips(
         "dream": adherence(video, test.facts, test.classifiers),
         "dream, others' captions": adherence(video, shuffled, test.classifiers),
     }
-    report = {
-        "name": name,
-        "data": asked.data,
-        "clips": asked.clips,
-        "frames": frames,
-        "seed": asked.seed,
-        "steps": settings.steps,
-        "machine": platform.processor() or platform.machine(),
-        "guidance": settings.guidance,
-        "seconds a clip": round(seconds, 2),
-        "distance": round(frechet_distance(test.truth, video, inverse), 2),
-        "rows": {row: asdict(value) for row, value in rows.items()},
-    }
+    report: dict[str, Any] = {"name": name, "data": asked.data, "clips": asked.clips, "frames": frames}
+    report |= {"seed": asked.seed, "steps": settings.steps, "guidance": settings.guidance}
+    report |= {"machine": platform.processor() or platform.machine(), "seconds a clip": round(seconds, 2)}
+    report["distance"] = round(prompt_adherence.frechet_distance(test.truth, video, inverse), 2)
+    report["rows"] = {row: asdict(value) for row, value in rows.items()}
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "report.json").write_text(json.dumps(report, indent=1))
     captioned_sheet(test.windows, video, asked.out / "sheet.png")
@@ -173,16 +148,12 @@ def _print(report: dict[str, Any]) -> None:
         )
 
 
-def captioned_sheet(
-    windows: Sequence[Clip], video: Tensor, path: Path, *, clips: int = 10, columns: int = 7
-) -> None:
+def captioned_sheet(windows: Sequence[Clip], video: Tensor, path: Path) -> None:
     """Each caption above the frames that were dreamt, and those above the frames that it was taken from."""
-    moments = np.linspace(0, video.shape[1] - 1, columns).astype(int)
-    rows = [
-        row
-        for window, made in zip(windows[:clips], video, strict=False)
-        for row in _captioned(window, made, moments)
-    ]
+    moments = np.linspace(0, video.shape[1] - 1, 7).astype(int)
+    rows: list[np.ndarray] = []
+    for window, made in zip(windows[:10], video, strict=False):
+        rows += _captioned(window, made, moments)
     Image.fromarray(np.concatenate(rows)).save(path)
 
 

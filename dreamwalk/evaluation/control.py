@@ -67,22 +67,19 @@ def read_back(
 ) -> Control:
     """Read `video` uint8 `(b, t, 3, h, w)` after its `last` real frame, against `actions` `(b, t, a)` of
     `schema`. Yaw and `forward` are found by their names, in the actions and in the model's."""
-    buttons, axes = [], []
-    for index in range(len(video)):
-        logits, angles = inverse.read(torch.cat([last[index : index + 1], video[index : index + 1]], dim=1))
-        buttons.append(logits[0])
-        axes.append(angles[0])
+    pairs = [inverse.read(clip[None]) for clip in torch.cat([last, video], dim=1)]  # one by one: memory
+    buttons, axes = (torch.cat(part) for part in zip(*pairs, strict=True))
     own, theirs = Columns.of(schema), Columns.of(inverse_schema(inverse, schema))
     sign, turns, error, walking = None, 0, None, None
     if own.yaw is not None and theirs.yaw is not None:
-        read = torch.stack(axes)[..., theirs.yaw] * theirs.limit
+        read = axes[..., theirs.yaw] * theirs.limit
         yaw = actions[..., len(schema.buttons) + own.yaw] * own.limit
         turning = yaw.abs() >= TURNING
         right = torch.sign(read[turning]) == torch.sign(yaw[turning])
         turns, error = int(turning.sum()), float((read - yaw).abs().mean())
         sign = float(right.float().mean()) if turns else None
     if own.forward is not None and theirs.forward is not None:
-        held = torch.stack(buttons)[..., theirs.forward] > 0
+        held = buttons[..., theirs.forward] > 0
         walking = _balanced(held.numpy(), (actions[..., own.forward] > 0.5).numpy())
     return Control(sign, turns, error, walking)
 
@@ -96,6 +93,5 @@ def measure_control(inverse: Inverse, rollout: Rollout, *, schema: ActionSchema)
 
 def _balanced(read: np.ndarray, true: np.ndarray) -> float:
     """Mean of the accuracies on frames where it is held and where it is not."""
-    return float(
-        np.mean([(read[true == held] == held).mean() for held in (True, False) if (true == held).any()])
-    )
+    shares = [(read[true == held] == held).mean() for held in (True, False) if (true == held).any()]
+    return float(np.mean(shares))

@@ -36,11 +36,8 @@ class Rollout:
 
     def until(self, horizon: int) -> Rollout:
         """The first `horizon` dreamt frames."""
-        cut = {
-            name: getattr(self, name)[:, :horizon]
-            for name in ("truth", "dream", "ceiling", "floor", "actions")
-        }
-        return replace(self, **cut)
+        names = ("truth", "dream", "ceiling", "floor", "actions")
+        return replace(self, **{name: getattr(self, name)[:, :horizon] for name in names})
 
 
 @torch.inference_mode()

@@ -32,9 +32,8 @@ def horizon_plot(curves: dict[str, dict[str, np.ndarray]], path: Path, *, title:
     axes = figure.subplots(1, len(curves))
     for axis, (measure, lines) in zip(np.atleast_1d(axes), curves.items(), strict=True):
         for name, values in lines.items():
-            axis.plot(
-                np.arange(1, len(values) + 1), values, label=name, linestyle="-" if name == "dream" else "--"
-            )
+            style = "-" if name == "dream" else "--"
+            axis.plot(np.arange(1, len(values) + 1), values, label=name, linestyle=style)
         axis.set(xlabel="horizon (frames)", ylabel=measure)
         axis.grid(alpha=0.3)
         axis.legend()

@@ -65,12 +65,8 @@ def caption_facts(level: Level, poses: np.ndarray) -> CaptionFacts:
     ahead = sum(phase.stop - phase.start for phase in said if phase.motion in WALKS) / (len(poses) - 1)
     still = not any(m in (*WALKS, "back") for m in motions)
     room = room_at(level, poses, said[0].stop)
-    return CaptionFacts(
-        turn=int(left) - int(right),
-        walks=True if ahead > 0.6 else False if still else None,
-        room=room.wall if room else "",
-        at=said[0].stop,
-    )
+    walks = True if ahead > 0.6 else False if still else None
+    return CaptionFacts(int(left) - int(right), walks, room.wall if room else "", said[0].stop)
 
 
 class RoomClassifier(nn.Module):
@@ -182,25 +178,18 @@ def adherence(video: Tensor, facts: Sequence[CaptionFacts], classifiers: ClipCla
     yaw, ahead = classifiers.motion(video)
     right = [float(torch.sign(yaw[i]) == fact.turn) for i, fact in enumerate(facts) if fact.turn]
     walking = ahead > classifiers.walking
-    walks = {
-        want: [float(walking[i] == want) for i, fact in enumerate(facts) if fact.walks is want]
-        for want in (True, False)
-    }
+    walks: dict[bool, list[float]] = {True: [], False: []}
     found = []
-    for clip, fact in zip(video, facts, strict=True):
+    for clip, walks_now, fact in zip(video, walking, facts, strict=True):
+        if fact.walks is not None:
+            walks[fact.walks].append(float(walks_now == fact.walks))
         if fact.room:
             near = clip[max(0, fact.at - NEAR + 1) : fact.at + 1]
             best = int(classifiers.rooms(near).mean(0).argmax())
             found.append(float(classifiers.rooms.rooms[best] == fact.room))
-    kinds = [np.mean(each) for each in walks.values() if each]
-    return Adherence(
-        turn=float(np.mean(right)),
-        turns=len(right),
-        walk=float(np.mean(kinds)),
-        walks=sum(map(len, walks.values())),
-        room=float(np.mean(found)),
-        rooms=len(found),
-    )
+    walk, count = np.mean([np.mean(each) for each in walks.values() if each]), sum(map(len, walks.values()))
+    turn, walk, room = (float(each) for each in (np.mean(right), walk, np.mean(found)))
+    return Adherence(turn, len(right), walk, count, room, len(found))
 
 
 class _InverseFeatures(nn.Module):

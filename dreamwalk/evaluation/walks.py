@@ -68,24 +68,14 @@ def evaluate_walks(
     out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
-    report: dict[str, Any] = {
-        "name": name,
-        "data": asked.data,
-        "world": shards.manifest.get("world", ""),
-        "level": shards.manifest.get("level", ""),
-        "split": shards.manifest.get("split", ""),
-        "walks": len(walks),
-        "history": history,
-        "seed": seed,
-        "steps": system.config.steps,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "psnr": {key: _at(values) for key, values in curves["PSNR (dB)"].items()},
-        "ssim": {key: _at(values) for key, values in curves["SSIM"].items()},
-        "sharpness": {
-            "dream": _at(sharpness(rollout.dream).mean(0)),
-            "real": _at(sharpness(rollout.truth).mean(0)),
-        },
-    }
+    report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(walks)}
+    report |= {fact: shards.manifest.get(fact, "") for fact in ("world", "level", "split")}
+    report |= {"history": history, "seed": seed, "steps": system.config.steps}
+    report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    report["psnr"] = {key: _at(values) for key, values in curves["PSNR (dB)"].items()}
+    report["ssim"] = {key: _at(values) for key, values in curves["SSIM"].items()}
+    sharp = {"dream": rollout.dream, "real": rollout.truth}
+    report["sharpness"] = {key: _at(sharpness(video).mean(0)) for key, video in sharp.items()}
     if inverse is not None:
         report["control"] = _control(inverse, rollout, shards.schema)
     if system.world_spec is not None:
@@ -111,11 +101,10 @@ def _walks(shards: Shards, asked: EvaluateWalks, history: int) -> list[Clip]:
 
 def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
     shown = {"ceiling (codec)": rollout.ceiling, "dream": rollout.dream, "floor (copy last)": rollout.floor}
-    measures = {"PSNR (dB)": psnr, "SSIM": ssim}
-    return {
-        label: {name: measure(video, rollout.truth).mean(0) for name, video in shown.items()}
-        for label, measure in measures.items()
-    }
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    for label, measure in {"PSNR (dB)": psnr, "SSIM": ssim}.items():
+        curves[label] = {name: measure(video, rollout.truth).mean(0) for name, video in shown.items()}
+    return curves
 
 
 def _control(inverse: Inverse, rollout: Rollout, schema: ActionSchema) -> dict[str, dict[str, Any]]:
@@ -132,9 +121,8 @@ def _control(inverse: Inverse, rollout: Rollout, schema: ActionSchema) -> dict[s
 
 def _at(curve: np.ndarray) -> dict[str, float]:
     """A curve's values at the horizons of the tables."""
-    return {
-        str(horizon): round(float(curve[horizon - 1]), 4) for horizon in HORIZONS if horizon <= len(curve)
-    }
+    known = [horizon for horizon in HORIZONS if horizon <= len(curve)]
+    return {str(horizon): round(float(curve[horizon - 1]), 4) for horizon in known}
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -146,10 +134,8 @@ def _print(report: dict[str, Any]) -> None:
     )
     for measure in ("psnr", "ssim", "sharpness"):
         for row, values in report[measure].items():
-            print(
-                f"  {measure:9} {row:18}"
-                + "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items())
-            )
+            columns = "".join(f"{horizon:>4}: {value:<8.3f}" for horizon, value in values.items())
+            print(f"  {measure:9} {row:18}{columns}")
     if report.get("control") == {}:
         print("  control   not measured: these data have neither yaw nor forward to read back")
     for who, control in report.get("control", {}).items():
@@ -162,10 +148,7 @@ def _print(report: dict[str, Any]) -> None:
 def _control_line(control: dict[str, Any]) -> str:
     """A row of `report["control"]` as text, also what of it could not be measured."""
     sign, error, walking = (control[name] for name in ("yaw_sign", "yaw_error", "walking"))
-    turns = (
-        f"yaw sign right {sign:.1%} of {control['turning_frames']} turning frames"
-        if sign is not None
-        else "no turning frames"
-    )
+    turns = f"{control['turning_frames'] or 'no'} turning frames"
+    turns = turns if sign is None else f"yaw sign right {sign:.1%} of {turns}"
     yaw = "yaw not measured" if error is None else f"{turns}, yaw error {error:.2f} degrees"
     return f"{yaw}, " + ("forward not measured" if walking is None else f"forward read {walking:.1%}")

@@ -151,9 +151,8 @@ def causal() -> AutoencodeConfig:
 
 def image() -> AutoencodeConfig:
     """The image autoencoder that `tae` inflates: 8x8 pixels to 16 channels."""
-    return AutoencodeConfig(
-        codec=KLCodecConfig(channels=16, width=8, multiples=(1, 4, 8, 20), blocks=1, scale=None)
-    )
+    codec = KLCodecConfig(channels=16, width=8, multiples=(1, 4, 8, 20), blocks=1, scale=None)
+    return AutoencodeConfig(codec)
 
 
 def tae() -> AutoencodeConfig:

@@ -142,13 +142,7 @@ class ClipGenerator(System):
             return self.codec.encode(video.float() / 127.5 - 1)
 
     def velocity(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        text: TextEmbedding,
-        *,
-        guidance: Tensor | None = None,
-        cond: Tensor | None = None,
+        self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
     ) -> Tensor:
         """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `rollout.clip_predictor.Velocity`."""
         out = self.backbone(x, sigma, text, guidance=guidance, cond=cond)
@@ -162,8 +156,7 @@ class ClipGenerator(System):
         names = "steps", "guidance", "embedded_guidance", "shift"
         asked = {name: getattr(request, name) for name in names}
         own = {name: getattr(self.config, name) if value is None else value for name, value in asked.items()}
-        frames = frames if request.frames is None else request.frames
-        return ClipSettings(frames=frames, size=request.size or size, **own)
+        return ClipSettings(request.frames or frames, request.size or size, **own)
 
     @property
     def token_size(self) -> tuple[int, int]:
@@ -191,9 +184,8 @@ class ClipGenerator(System):
         """`(b, t', c, h', w')` of what is sampled, frames to be discarded included."""
         settings, (_, down, across) = self.settings(request), self.codec.stride
         frames = settings.frames + request.conditioning.discard_frames(self.config)
-        height, width = settings.size
-        grid = height // down, width // across
-        return len(request.prompts), self.codec.latent_frames(frames), self.codec.channels, *grid
+        (height, width), length = settings.size, self.codec.latent_frames(frames)
+        return len(request.prompts), length, self.codec.channels, height // down, width // across
 
     def text_inputs(self, request: ClipRequest) -> list[TextInputs]:
         """What the text encoder reads: the prompts and, where there is guidance, the negative prompts."""
@@ -237,17 +229,12 @@ class ClipGenerator(System):
         shared = [min(-(-n // 4), n - 1) for n in counts]
         return TiledVelocity(self.velocity, (counts[0] * p, counts[1] * q), (shared[0] * p, shared[1] * q))
 
-    def decode(
-        self, request: ClipRequest, latents: Tensor, *, tiling: Tiling | None = None
-    ) -> Iterator[Tensor]:
+    def decode(self, request: ClipRequest, latents: Tensor, tiling: Tiling | None = None) -> Iterator[Tensor]:
         """The frames of sampled latents in [-1, 1], `(b, some, 3, h, w)`, tile by tile or all at once."""
         cut = request.conditioning.discard_frames(self.config)
         frames = cut + self.settings(request).frames
-        if tiling:
-            pieces = stream_decode(self.codec, latents, tiling, frames=frames)
-        else:
-            pieces = iter([self.codec.decode(latents, frames)])
-        for piece in pieces:
+        pieces = stream_decode(self.codec, latents, tiling, frames=frames) if tiling else None
+        for piece in pieces or [self.codec.decode(latents, frames)]:
             yield piece[:, cut:].clamp(-1, 1)
             cut = max(0, cut - piece.shape[1])
 
@@ -258,15 +245,10 @@ class ClipGenerator(System):
         return torch.cat(list(self.decode(request, last.latents)), dim=1)
 
     def sample(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        frames: int | None = None,
-        seed: int = 0,
-        request: ClipRequest | None = None,
+        self, prompt: str | Sequence[str], *, frames: int | None = None, request: ClipRequest | None = None
     ) -> Tensor:
         """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; a `request` says all but the prompts."""
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        request = replace(request or ClipRequest(frames=frames, seed=seed), prompts=prompts)
+        request = replace(request or ClipRequest(frames=frames), prompts=prompts)
         video = (self.sample_video(request) + 1) * 127.5
         return rearrange(video, "b t c h w -> b t h w c").round().byte()

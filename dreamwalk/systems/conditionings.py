@@ -137,9 +137,8 @@ class FirstFrame(Conditioning):
 
     def start(self, system: ClipGenerator, canvas: Canvas) -> ClipStart:
         latents, known = self.known(system, canvas)
-        noise, share = canvas.noise, system.config.image_mix
-        if share:
-            noise = ImageMixedNoise(noise, latents[:, 0], share)
+        share = system.config.image_mix
+        noise = ImageMixedNoise(canvas.noise, latents[:, 0], share) if share else canvas.noise
         if system.config.backbone.cond_channels:
             cond = image_channels(latents, canvas.frames)
             return ClipStart(together(canvas.sigmas, canvas.frames), noise, cond=cond)
@@ -158,9 +157,7 @@ class FirstLast(FirstFrame):
 
     def known(self, system: ClipGenerator, canvas: Canvas) -> tuple[Tensor, Sequence[int]]:
         if canvas.frames < 3 or self.video.shape[1] < 2:
-            raise UserError(
-                "first and last frame need a given video of two frames and a clip of three latents"
-            )
+            raise UserError("first and last frame need two given frames and a clip of three latents")
         # a codec codes a latent's frames together: the last one holds still for as long
         still = self.video[:, -1:].expand(-1, system.codec.stride[0] + 1, -1, -1, -1)
         first, last = (system.encode(canvas.rows(part)) for part in (self.video[:, :1], still))
@@ -176,9 +173,7 @@ class Continuation(FirstFrame):
     def known(self, system: ClipGenerator, canvas: Canvas) -> tuple[Tensor, Sequence[int]]:
         latents = system.encode(canvas.rows(self.video))
         if latents.shape[1] >= canvas.frames:
-            raise UserError(
-                f"the given video fills all {canvas.frames} latent frames: ask for more frames than it has"
-            )
+            raise UserError(f"the given video fills all {canvas.frames} latent frames: ask for more frames")
         return latents, range(latents.shape[1])
 
 
@@ -222,10 +217,7 @@ class Upscale(Conditioning):
 
     def check(self, config: ClipConfig, frames: int, size: tuple[int, int]) -> None:
         if config.upscale == 1:
-            raise UserError(
-                "this system was not trained to make clips larger: train one that `moviegen.upsampler` "
-                "describes"
-            )
+            raise UserError("this system enlarges no clips: train one that `moviegen.upsampler` describes")
         _require_size(self.video, size, config.upscale)
         _require_frames(self.video, frames)
 

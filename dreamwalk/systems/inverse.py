@@ -53,9 +53,8 @@ class Inverse(System):
             layers += [nn.Conv2d(width, out, 3, stride=2, padding=1), nn.GroupNorm(8, out), nn.SiLU()]
             layers += [nn.Conv2d(out, out, 3, padding=1), nn.SiLU()]
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten())
-        self.head = nn.Sequential(
-            nn.Linear(48 * w, 256), nn.SiLU(), nn.Linear(256, config.buttons + config.axes)
-        )
+        outputs = config.buttons + config.axes
+        self.head = nn.Sequential(nn.Linear(48 * w, 256), nn.SiLU(), nn.Linear(256, outputs))
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Frames `(n, 3, h, w)` in [-1, 1] to button logits `(n, buttons)`, axes `(n, axes)` in [-1, 1]."""

@@ -109,9 +109,8 @@ class Moviegen(ClipGenerator):
         if self.config.upscale > 1:
             generator = KeyedGenerator([(row,) for row in range(b)], device=clip.video.device)
             conditioning = Upscale(degraded(clip.video, generator, factor=self.config.upscale))
-        return self.sample_video(
-            ClipRequest(tuple(clip.caption), conditioning, frames=t, size=(h, w), steps=12)
-        )
+        prompts = tuple(clip.caption)
+        return self.sample_video(ClipRequest(prompts, conditioning, frames=t, size=(h, w), steps=12))
 
 
 def _masked_mean(error: Tensor, chosen: Tensor) -> Tensor:
@@ -128,72 +127,31 @@ def upsampler(config: MoviegenConfig, *, factor: int = 2) -> MoviegenConfig:
     """
     backbone, (height, width) = config.backbone, config.size
     if backbone.cond_channels or factor < 2:
-        raise UserError(
-            "an upsampler makes clips 2 or more times as large, and starts from `cond_channels` of 0"
-        )
+        raise UserError("an upsampler enlarges by 2 or more, and starts from `cond_channels` of 0")
     if isinstance(backbone, CrossDiTConfig):
         t, h, w = backbone.extent
         backbone = replace(backbone, extent=(t, factor * h, factor * w))
-    return replace(
-        config,
-        backbone=replace(backbone, cond_channels=backbone.channels),
-        upscale=factor,
-        image_prob=0.0,
-        image_mix=0.0,
-        size=(factor * height, factor * width),
-        steps=20,
-    )
+    backbone = replace(backbone, cond_channels=backbone.channels)
+    config = replace(config, size=(factor * height, factor * width), steps=20)
+    return replace(config, backbone=backbone, upscale=factor, image_prob=0.0, image_mix=0.0)
 
 
 def tiny() -> MoviegenConfig:
     """For tests: a toy of every part, for clips of 5 frames of 32x32."""
-    codec = CausalVAEConfig(
-        channels=4,
-        widths=(8, 8, 8),
-        blocks=1,
-        norm="position",
-        attention="frame",
-        scale=1.0,
-        patch=2,
-        strides=((2, 2, 2), (2, 2, 2)),
-    )
-    backbone = MMDiTConfig(
-        channels=4,
-        width=32,
-        heads=2,
-        double_blocks=1,
-        single_blocks=1,
-        refiner_blocks=1,
-        text_dim=16,
-        pooled_dim=0,
-        axes=(4, 6, 6),
-    )
+    strides = ((2, 2, 2), (2, 2, 2))
+    codec = CausalVAEConfig(channels=4, widths=(8, 8, 8), strides=strides, norm="position", attention="frame")
+    codec = replace(codec, blocks=1, patch=2, scale=1.0)
+    backbone = MMDiTConfig(channels=4, width=32, heads=2, text_dim=16, pooled_dim=0, axes=(4, 6, 6))
+    backbone = replace(backbone, double_blocks=1, single_blocks=1, refiner_blocks=1)
     text_encoder = ByteEncoderConfig(width=16, heads=2)
     return MoviegenConfig(codec, backbone, text_encoder, frames=5, size=(32, 32), steps=3)
 
 
 def doom() -> MoviegenConfig:
     """The shipped size: clips of 33 frames of 96x128, 816 tokens."""
-    return MoviegenConfig(
-        codec=BlockCodecConfig(),
-        backbone=MMDiTConfig(
-            channels=128,
-            width=256,
-            heads=4,
-            double_blocks=1,
-            single_blocks=7,
-            refiner_blocks=1,
-            patch=(1, 1, 1),
-            text_dim=128,
-            pooled_dim=128,
-            axes=(16, 24, 24),
-        ),
-        text_encoder=ByteEncoderConfig(width=128, pooled_dim=128),
-        predicts="clean",
-        shift=8.0,
-        training_shift=8.0,
-        logit_std=1.6,
-        image_prob=0.5,
-        steps=16,
-        guidance=6.0,
-    )
+    backbone = MMDiTConfig(channels=128, width=256, heads=4, patch=(1, 1, 1), axes=(16, 24, 24))
+    backbone = replace(backbone, double_blocks=1, single_blocks=7, refiner_blocks=1)
+    backbone = replace(backbone, text_dim=128, pooled_dim=128)
+    text_encoder = ByteEncoderConfig(width=128, pooled_dim=128)
+    config = MoviegenConfig(BlockCodecConfig(), backbone, text_encoder, predicts="clean", image_prob=0.5)
+    return replace(config, shift=8.0, training_shift=8.0, logit_std=1.6, steps=16, guidance=6.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,22 +11,19 @@ import torch
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.dream import Dream, decode_frame, to_image
-from dreamwalk.rollout.execute import Update, euler
+from dreamwalk.rollout.execute import Update
 from dreamwalk.rollout.streaming import finished_frames
-from dreamwalk.schedules.guidance import Guide, guided, unguided
+from dreamwalk.schedules.guidance import Guide, guided
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.staircase import Schedule, staircase
 from dreamwalk.systems.interactive import Interactive
 
+BAR = 6
+"""Height in pixels of the bar under a frame."""
+
 
 def scheduled_frames(
-    system: Interactive,
-    world: Dream,
-    walk: Walk,
-    schedule: Schedule,
-    *,
-    update: Update = euler,
-    guide: Guide = unguided,
+    system: Interactive, world: Dream, walk: Walk, schedule: Schedule, *, update: Update, guide: Guide
 ) -> Iterator[np.ndarray]:
     """Frames uint8 `(h, w, 3)` of a walk on a schedule, the first of which is the start itself."""
     start = world.opening(walk.start, seed=walk.seed)
@@ -44,26 +42,19 @@ def scheduled_frames(
 
 
 def schedule_preview(
-    system: Interactive,
-    start: int,
-    schedule: Schedule,
-    *,
-    world: Dream,
-    seed: int = 0,
-    shown: int = 8,
-    bar: int = 6,
+    system: Interactive, start: int, schedule: Schedule, *, world: Dream, seed: int = 0, shown: int = 8
 ) -> Iterator[np.ndarray]:
     """A stroll from a start on a schedule, row after row, without an end: the latest `shown` frames.
 
-    uint8 `(h + bar, shown * w, 3)`; the bar under a frame is as long as its noise level.
+    uint8 `(h + BAR, shown * w, 3)`; the bar under a frame is as long as its noise level.
     """
     clip = world.opening({"start": start}, seed=seed)
     actions = _actions(world, world.world_spec.stroll(start, 10_000, seed=seed), clip)
-    tiles = {0: _tile(world.world_spec.starts[start], 0.0, bar)}
+    tiles = {0: _tile(world.world_spec.starts[start], 0.0)}
     for step in system.stream(clip, actions, schedule=schedule, seed=seed):
         for frame, level, x in zip(step.frames, step.levels, step.x[0], strict=True):
             image = decode_frame(x[None, None], world.decode_latents)
-            tiles[frame] = _tile(image, level / schedule.steps, bar)
+            tiles[frame] = _tile(image, level / schedule.steps)
         last = max(tiles)
         tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}
         row = [tiles.get(frame, np.zeros_like(tiles[last])) for frame in range(last - shown + 1, last + 1)]
@@ -72,17 +63,9 @@ def schedule_preview(
 
 def schedule_plan(system: Interactive, schedule: Schedule, guide: Guide, *, shown: int = 16) -> Plan:
     """The first frames of a schedule as one plan, to be drawn."""
-    plan = staircase(
-        list(reversed(system.sigmas(schedule.steps))),
-        shown,
-        lag=schedule.lag or schedule.steps,
-        chunk=schedule.chunk,
-        history=1,
-        window=schedule.window,
-        history_sigma=system.shown_history,
-        mask=schedule.mask,
-    )
-    return guided(plan, guide)
+    sigmas, lag = list(reversed(system.sigmas(schedule.steps))), schedule.lag or schedule.steps
+    frames_of = partial(staircase, history=1, history_sigma=system.shown_history, mask=schedule.mask)
+    return guided(frames_of(sigmas, shown, lag=lag, chunk=schedule.chunk, window=schedule.window), guide)
 
 
 def _actions(world: Dream, vectors: np.ndarray, start: Clip) -> torch.Tensor:
@@ -90,7 +73,7 @@ def _actions(world: Dream, vectors: np.ndarray, start: Clip) -> torch.Tensor:
     return torch.from_numpy(world.world_spec.learnt(vectors))[None].to(start.video.device)
 
 
-def _tile(picture: np.ndarray, noise: float, bar: int) -> np.ndarray:
-    below = np.full((bar, *picture.shape[1:]), 24, np.uint8)
+def _tile(picture: np.ndarray, noise: float) -> np.ndarray:
+    below = np.full((BAR, *picture.shape[1:]), 24, np.uint8)
     below[1:, : round(noise * picture.shape[1])] = (255, 176, 64)
     return np.concatenate([picture, below], axis=0)

@@ -32,9 +32,7 @@ def open_data(run: Run) -> Shards | Latents:
 def check_latents(data: Latents, system: System) -> None:
     """UserError unless `system` trains on latents, and these are of its codec."""
     if not isinstance(system, Moviegen):
-        raise UserError(
-            f"'{data.path}' holds latents, and the system {system.name} trains on clips: collect clips"
-        )
+        raise UserError(f"'{data.path}' has latents; the system {system.name} trains on clips: collect clips")
     if system.config.upscale > 1:
         raise UserError(f"'{data.path}' holds latents, and an upsampler learns from pixels: collect clips")
     if data.codec != fingerprint(system.codec):
@@ -102,8 +100,7 @@ class DataToFit:
         whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
         if not whole:
             raise UserError(
-                f"'{self.shards.path}' has no poses to learn a map from: train `nextframe.game`, which needs "
-                "none"
+                f"'{self.shards.path}' has no poses to learn a map from: `nextframe.game` needs none"
             )
         poses, actions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True))
         return poses, actions

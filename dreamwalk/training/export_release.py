@@ -84,9 +84,7 @@ def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) 
     code = (".mean", ".components", ".scale")
     for name in (name for name in tensors if name.startswith("codec.") and name.endswith(code)):
         if name not in other or not torch.equal(tensors[name], other[name]):
-            raise UserError(
-                f"'{source}' has another encoder ('{name}' differs): its decoder cannot read these latents"
-            )
+            raise UserError(f"'{source}' has another encoder ('{name}' differs): its decoder does not fit")
     learnt = {name for name in other if name.startswith("codec.") and not name.endswith(code)}
     return {name: other[name] for name in learnt & set(tensors)}
 
@@ -96,9 +94,9 @@ def _told(folder: Path) -> str:
     run = json.loads((folder / "config.json").read_text())
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     own = f"{rows[-1]['step']:,} steps of {run['batch']} clips in {_minutes(rows, run):.0f} minutes"
-    start = Path(run["start"] or "")
     if not run["start"]:
         return own
+    start = Path(run["start"])
     return f"{_told(start) if (start / 'log.jsonl').exists() else f'weights called {start.name}'}, then {own}"
 
 

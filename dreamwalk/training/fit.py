@@ -195,7 +195,7 @@ def fit(
     deadline, logger = time.monotonic() + 60 * minutes, None
     if process.is_main:
         logger = Logger(folder, run, wandb=wandb, first=training.step, deadline=deadline)
-        logger.introduce(training.system, data, process, bfloat16=training.bfloat16)
+        logger.introduce(training.system, data, process, "bfloat16" if training.bfloat16 else "float32")
     try:
         with Stopping(deadline) as stopping:
             _loop(training, data, logger, stopping)

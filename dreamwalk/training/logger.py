@@ -50,9 +50,7 @@ class Logger:
         """Of a step, over all processes; only asked for where the peak is known."""
         self._since, self._began, self._spoke = first, time.monotonic(), -EVERY
 
-    def introduce(
-        self, system: nn.Module, data: Shards | Latents, process: Process, *, bfloat16: bool
-    ) -> None:
+    def introduce(self, system: nn.Module, data: Shards | Latents, process: Process, precision: str) -> None:
         """Say what is about to be trained, on what and for how long."""
         self.peak = peak_flops(process.device)
         parameters = list(system.parameters())
@@ -65,16 +63,11 @@ class Logger:
         frames = f"{data.frames:,} frames in " if isinstance(data, Shards) else "latents of "
         left = self.deadline - time.monotonic()
         most = f", for {clock(left)} at most" if left < float("inf") else ""
-        print(
-            f"{run.name}: {learnt:.2f} million parameters to train of {total:.2f}, on {where}{many}, "
-            f"in {'bfloat16' if bfloat16 else 'float32'}"
-        )
+        parts = f"{learnt:.2f} million parameters to train of {total:.2f}"
+        print(f"{run.name}: {parts}, on {where}{many}, in {precision}")
         print(f"{run.data}: {frames}{len(data):,} clips")
-        print(
-            f"{self.folder}: steps {self.first + 1:,} to {run.steps:,} of {run.batch} clips of "
-            f"{run.frames} frames{most}",
-            flush=True,
-        )
+        steps = f"steps {self.first + 1:,} to {run.steps:,} of {run.batch} clips of {run.frames} frames"
+        print(f"{self.folder}: {steps}{most}", flush=True)
 
     def log(self, step: int, values: dict[str, float], *, last: bool) -> None:
         """After every step: a row every `log_every` steps, a line every few seconds.

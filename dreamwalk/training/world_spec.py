@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from dreamwalk.clip import Clip
@@ -22,19 +24,13 @@ def world_spec(shards: Shards, *, starts: int = 12, sampled: int = 100) -> World
     height, width = shards.size
     blind = np.array([[width / 2, 0, width / 2], [0, width / 2, height / 2], [0, 0, 1]], np.float32)
     poses = [np.eye(4) if clip.world_from_camera is None else clip.world_from_camera[0] for clip in chosen]
-    length = min(len(clip) for clip in chosen)
-    return WorldSpec(
-        actions=shards.schema,
-        fps=shards.fps,
-        starts=np.stack([clip.video[0] for clip in chosen]),
-        poses=np.stack(poses).astype(np.float32),
-        intrinsics=blind if chosen[0].intrinsics is None else np.asarray(chosen[0].intrinsics[0], np.float32),
-        walk_speed=_walk_speed(clips, shards.schema.buttons),
-        world=str(shards.manifest.get("world", "")),
-        level=str(shards.manifest.get("level", "")),
-        unlearnt=_unlearnt(clips, shards.schema),
-        strolls=np.stack([clip.actions[1:length] for clip in chosen]).astype(np.float32),
-    )
+    intrinsics = blind if chosen[0].intrinsics is None else np.asarray(chosen[0].intrinsics[0], np.float32)
+    speed, length = _walk_speed(clips, shards.schema.buttons), min(map(len, chosen))
+    strolls = np.stack([clip.actions[1:length] for clip in chosen]).astype(np.float32)
+    starts, exact = np.stack([clip.video[0] for clip in chosen]), np.stack(poses).astype(np.float32)
+    spec = WorldSpec(shards.schema, shards.fps, starts, exact, intrinsics, speed)
+    world, level = (str(shards.manifest.get(fact, "")) for fact in ("world", "level"))
+    return replace(spec, world=world, level=level, unlearnt=_unlearnt(clips, shards.schema), strolls=strolls)
 
 
 def _best(clips: list[Clip], count: int) -> list[int]:

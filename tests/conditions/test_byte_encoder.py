@@ -47,7 +47,7 @@ def test_case_and_spaces_make_no_difference_but_order_and_letters_do(letters: By
 
 def test_bytes_are_counted_and_refused(letters: ByteEncoder) -> None:
     assert letters(["é" * 20]).tokens.shape[1] == 2
-    with pytest.raises(ValueError, match=r"42 bytes and this encoder reads 40: shorten 'é"):
+    with pytest.raises(ValueError, match=r"42 bytes and 40 are read: shorten 'é"):
         letters(["é" * 21])
 
 

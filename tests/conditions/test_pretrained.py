@@ -138,11 +138,11 @@ def test_a_prompt_that_would_be_cut_is_refused_in_tokens(folder: Path) -> None:
     encoder.check(long)
     assert encoder([long]).tokens.shape[1] == 5
     for read in (encoder.check, lambda text: encoder([text])):
-        with pytest.raises(UserError, match="a text has 31 tokens and this encoder reads 6: shorten 'walk"):
+        with pytest.raises(UserError, match="a text has 31 tokens and 6 are read: shorten 'walk"):
             read("walk " * 30)
     letters = opened(QuotedTextConfig(str(folder / "byt5"), max_length=4))
     letters.check("a long text without letters to be shown")
-    with pytest.raises(UserError, match="a text has 7 tokens and this encoder reads 4"):
+    with pytest.raises(UserError, match="a text has 7 tokens and 4 are read"):
         MultiTextModel([language, letters]).check('a "STOP!!"')
 
 
@@ -159,7 +159,7 @@ def test_the_page_counts_as_the_encoder_does(folder: Path) -> None:
     made = list(clips.make(parse_clip_request(json.dumps(long).encode(), clips)))
     assert made[-1].frames is not None and len(made[-1].frames) == 5
     for key in ("prompt", "negative"):
-        with pytest.raises(UserError, match=f"{key}: a text has 31 tokens and this encoder reads 6"):
+        with pytest.raises(UserError, match=f"{key}: a text has 31 tokens and 6 are read"):
             parse_clip_request(json.dumps(long | {key: "walk " * 30}).encode(), clips)
 
 

@@ -29,7 +29,7 @@ def pictures() -> Tensor:
 
 
 def seen(folder: Path, pictures: Tensor | None, *, every: int = 1) -> Tensor:
-    return SiglipModel(str(folder), interleave=every, dtype=torch.float32).encode(pictures).tokens
+    return SiglipModel(str(folder), interleave=every, dtype=torch.float32).encode(pictures)
 
 
 def theirs(folder: Path, pictures: Tensor) -> Tensor:

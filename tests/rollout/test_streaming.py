@@ -18,6 +18,7 @@ from dreamwalk.data.walks import Walk
 from dreamwalk.rollout.execute import KeyedNoise, Update, euler, execute, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.streaming import StreamConditions, finished_frames, stream
+from dreamwalk.schedules.guidance import unguided
 from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import shifted_sigmas
 from dreamwalk.schedules.staircase import SCHEDULES, Schedule, attention_group, named_schedule, staircase
@@ -196,7 +197,8 @@ def test_what_is_not_learnt_changes_no_film() -> None:
         system.world_spec = replace(system.world_spec, unlearnt=unlearnt)  # type: ignore[type-var]
         names = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes}
         walk = Walk(seed=0, actions=actions, start={"start": 0}, **names)
-        made = scheduled_frames(system, system.world(), walk, system.schedule("next-frame"))
+        world, schedule = system.world(), system.schedule("next-frame")
+        made = scheduled_frames(system, world, walk, schedule, update=euler, guide=unguided)
         films.append(np.stack(list(made)))
     assert (films[0] != films[1]).any() and (films[1] == films[2]).all()
 

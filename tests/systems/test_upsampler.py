@@ -64,13 +64,13 @@ def test_at_first_it_answers_as_its_base_bit_for_bit(config: MoviegenConfig, tmp
     system = started(base, replace(larger, backbone=backbone), tmp_path)
     x, cond, sigma = torch.randn(2, 2, 4, 4, 4), torch.randn(2, 2, 4, 4, 4), torch.tensor([0.3, 0.9])
     with torch.inference_mode():
-        expected = base.velocity(x, sigma, base.text_encoder(ORDER.prompts))
-        found = system.velocity(x, sigma, system.text_encoder(ORDER.prompts), cond=cond)
+        expected = base.velocity(x, sigma, base.text_encoder(ORDER.prompts), guidance=None, cond=None)
+        found = system.velocity(x, sigma, system.text_encoder(ORDER.prompts), guidance=None, cond=cond)
         assert expected.std() > 0.01 and torch.equal(found, expected)
         columns = system.backbone.embed.project.weight
         columns.data[:, columns.shape[1] // 2 :] += 0.1
         assert not torch.equal(
-            system.velocity(x, sigma, system.text_encoder(ORDER.prompts), cond=cond), expected
+            system.velocity(x, sigma, system.text_encoder(ORDER.prompts), guidance=None, cond=cond), expected
         )
 
 
@@ -172,7 +172,7 @@ def test_impossible_requests_are_refused(request_: ClipRequest, sentence: str) -
 
 
 def test_systems_that_cannot_make_clips_larger() -> None:
-    with pytest.raises(ValueError, match="was not trained to make clips larger"):
+    with pytest.raises(ValueError, match="this system enlarges no clips: train one"):
         built(moviegen.tiny()).sample_video(enlarging(small(5, h=32)))
     with pytest.raises(ValueError, match=r"`moviegen\.upsampler` gives"):
         replace(moviegen.tiny(), upscale=2)
