@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -36,12 +37,12 @@ class FrameSizes:
     def __post_init__(self) -> None:
         assert self.token_grid  # says whether the grid divides
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Tokens in a frame."""
         return self.token_grid[0] * self.token_grid[1]
 
-    @property
+    @cached_property
     def token_grid(self) -> tuple[int, int]:
         """Tokens down and across."""
         h, w = self.grid

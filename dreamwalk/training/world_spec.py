@@ -27,8 +27,8 @@ def world_spec(shards: Shards, *, starts: int = 12, sampled: int = 100) -> World
     intrinsics = blind if chosen[0].intrinsics is None else np.asarray(chosen[0].intrinsics[0], np.float32)
     speed, length = _walk_speed(clips, shards.schema.buttons), min(map(len, chosen))
     strolls = np.stack([clip.actions[1:length] for clip in chosen]).astype(np.float32)
-    starts, exact = np.stack([clip.video[0] for clip in chosen]), np.stack(poses).astype(np.float32)
-    spec = WorldSpec(shards.schema, shards.fps, starts, exact, intrinsics, speed)
+    images, exact = np.stack([clip.video[0] for clip in chosen]), np.stack(poses).astype(np.float32)
+    spec = WorldSpec(shards.schema, shards.fps, images, exact, intrinsics, speed)
     world, level = (str(shards.manifest.get(fact, "")) for fact in ("world", "level"))
     return replace(spec, world=world, level=level, unlearnt=_unlearnt(clips, shards.schema), strolls=strolls)
 
