@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from tiny_oasis import imported
 from toy import toy_system
 
 from dreamwalk.clip import Clip
-from dreamwalk.serve.player import _used
 from dreamwalk.systems import nextframe
 from dreamwalk.world import ActionSchema, World
 from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
@@ -134,5 +132,5 @@ def test_every_action_of_the_space_is_one_of_the_world(world: World) -> None:
 
 def test_a_world_of_axes_alone_has_no_button_in_its_frames() -> None:
     schema = ActionSchema((), ("gas",), (2.0,))
-    assert _used(SimpleNamespace(schema=schema), np.array([0.25], np.float32)) == {"held": (), "axes": (0.5,)}
+    assert schema.named(np.array([0.25], np.float32)) == ((), (0.5,))
     assert (schema.words(np.array([0.25])), schema.words(np.zeros(1))) == ("gas +0.5", "stay")

@@ -1,4 +1,4 @@
-"""What a backbone is told besides the frames: actions, and texts."""
+"""Conditions of backbones besides frames: actions and text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What stands between a plan and a backbone: who is told what, and whose keys and values are kept.
+"""Predictors over frames: they add conditions to the inputs of a plan, and cache keys and values of committed
+frames.
 
-A committed frame is read from the cache for as long as nothing about it changed; the cache belongs to the
-walk, not to the modules.
+The cache belongs to one stream, not to the modules.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Kept:
     layers: list[KeyValues]
     conditional: bool
     seen: frozenset[tuple[int, float]]
-    """The frames that it saw, itself among them, and at which level they were shown."""
+    """The frames that it saw, itself among them, and at which sigma they were shown."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 The patch codec (`codecs/patch.py`) sets its linear code from data and trains its decoder. The KL autoencoder
 (`codecs/kl_autoencoder.py`, LDM, arXiv 2112.10752), the causal one of HunyuanVideo (`codecs/causal.py`, arXiv
 2412.03603, section 4.1) and the temporal one of Movie Gen (`codecs/tae.py`, arXiv 2410.13720, section 3.1.1)
-train both sides with a small KL term on their bottleneck. To the error of pixels come, where they are asked
-for, the perceptual distance, the adversarial term and the outlier penalty of these papers.
+train encoder and decoder, with a small KL term on the bottleneck. A perceptual distance, an adversarial term
+and the outlier penalty of these papers can be added to the error of pixels.
 
     paper's word             our word
     first-stage model        codec
@@ -43,7 +43,8 @@ class AutoencodeConfig(SystemConfig):
 
     codec: CodecConfig = field(default_factory=PatchCodecConfig)
     noise: float = 0.05
-    """Noise added to latents while the decoder trains, in stds: dreamt latents are never exact."""
+    """Std of noise on the latents while the decoder trains, in stds of theirs: generated latents are not
+    exact."""
     l1: float = 0.5
     """Share of the absolute error in the loss; the rest is squared error; pixels are in [-1, 1]."""
     kl: float = 1e-6
@@ -55,9 +56,9 @@ class AutoencodeConfig(SystemConfig):
     needs it."""
     perceptual_weight: float = 0.1
     critic: CriticConfig | None = None
-    """A critic that learns along, with the same optimizer, and whose verdict joins the loss."""
+    """A discriminator, trained along by the same optimizer, for the adversarial term."""
     adversarial: float = 0.05
-    """Weight of its verdict."""
+    """Weight of the adversarial term."""
 
     def build(self) -> Autoencode:
         return Autoencode(self)
@@ -86,7 +87,7 @@ class Autoencode(System):
             self.codec.fit(to_float(data.large_batch().video))
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
-        """Reconstruction of `clip.video`; `loss` is what is minimised, the rest is told."""
+        """Reconstruction of `clip.video`; `loss` is what is minimised, the other terms are logged."""
         video = to_float(clip.video)
         restored, terms = self._restored(video, generator)
         error = restored - video

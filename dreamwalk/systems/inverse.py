@@ -1,8 +1,12 @@
-"""Inverse dynamics: which action lies between two frames. The examiner of control.
+"""Inverse dynamics: predicts the action between two frames. The examination measures controllability with it.
 
-Trained on real frames only and then shown dreamt ones: if it reads there the actions that were given, the
-dream obeys. The idea of judging controllability so is MineWorld's (arXiv 2504.08388, section 4), with VPT's
-model (arXiv 2206.11795).
+It is trained on real frames only. Where its predictions on generated frames equal the actions that
+conditioned them, the system is controllable. This measure is MineWorld's (arXiv 2504.08388, section 4), with
+the model of VPT (arXiv 2206.11795).
+
+    paper's word                        our word
+    IDM                                 `Inverse`
+    keyboard and mouse                  buttons and axes of an `ActionSchema`
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from dreamwalk.world import ActionSchema
 
 @dataclass(frozen=True)
 class InverseConfig(SystemConfig):
-    """Sizes of the examiner: how many buttons and axes it reads."""
+    """Sizes of the model, and of the actions that it predicts."""
 
     buttons: Count
     axes: Count
@@ -62,10 +66,10 @@ class Inverse(System):
         return out[:, : self.config.buttons], out[:, self.config.buttons :]
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
-        """Cross-entropy of the buttons and squared error of the axes, over all neighbours in a clip."""
+        """Cross-entropy of the buttons and squared error of the axes, over all pairs of neighbouring
+        frames."""
         buttons, axes = self.read(clip.video)
-        told = clip.actions[:, 1:]
-        held, turned = told[..., : self.config.buttons], told[..., self.config.buttons :]
+        held, turned = clip.actions[:, 1:].split([self.config.buttons, self.config.axes], dim=-1)
         entropy = _mean(nn.functional.binary_cross_entropy_with_logits(buttons, held, reduction="none"))
         error = _mean((axes - turned).square())
         right = _mean(((buttons > 0) == (held > 0.5)).float())
@@ -79,7 +83,7 @@ class Inverse(System):
         return buttons.unflatten(0, (b, t - 1)), axes.unflatten(0, (b, t - 1))
 
     def preview(self, clip: Clip) -> Tensor:
-        """There is nothing to see: the frames themselves, in [-1, 1]."""
+        """The frames themselves, in [-1, 1]: nothing is generated."""
         return clip.video.float() / 127.5 - 1
 
 
@@ -89,5 +93,5 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def doom() -> InverseConfig:
-    """The examiner of dreams of Doom."""
+    """For Doom: five buttons, yaw and pitch."""
     return InverseConfig(buttons=5, axes=2)
