@@ -80,10 +80,10 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --inverse runs/inverse.doom
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
-	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --eight --out dreamwalk/pretrained/forcing.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --eight \
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --int8 --out dreamwalk/pretrained/forcing.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --int8 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --borrow forcing.doom \
+	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \
 	  --out dreamwalk/pretrained/nextframe.doom.safetensors
 
 clean:

@@ -178,16 +178,16 @@ def _described(path: Path) -> Described:
 
 
 def _lender(path: Path, about: dict[str, Any]) -> Path:
-    """Where the tensors of a file are: it may borrow them from weights that come with the package, and from
+    """Where the tensors of a file are: an alias names weights that come with the package, and
     no others, or a file could open others and go to the network."""
-    if "borrows" not in about:
+    if "alias_of" not in about:
         return path
-    if about["borrows"] not in shipped():
+    if about["alias_of"] not in shipped():
         raise UserError(
-            f"'{path}' borrows the weights of another file, and only those that come with dreamwalk may be "
-            f"borrowed ({', '.join(shipped())}): fetch the file that has them"
+            f"'{path}' is an alias of other weights, and only those that come with dreamwalk may be "
+            f"named ({', '.join(shipped())}): fetch the file that has them"
         )
-    return PRETRAINED / f"{about['borrows']}.safetensors"
+    return PRETRAINED / f"{about['alias_of']}.safetensors"
 
 
 def _require_memory(system: System, source: str) -> None:

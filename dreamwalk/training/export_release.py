@@ -1,4 +1,4 @@
-"""Make a run's weights fit to ship: half precision, and notes that say honestly what they are.
+"""Export the weights of a run for a release: half precision or less, and notes on their training.
 
 python -m dreamwalk.training.export_release runs/NAME --out dreamwalk/pretrained/NAME.safetensors
 """
@@ -22,7 +22,7 @@ from dreamwalk.weights.int8 import pack
 
 
 @dataclass(frozen=True)
-class Ship:
+class Release:
     """Write a run's averaged weights in half precision or less, with notes."""
 
     run: tyro.conf.Positional[Path]
@@ -33,17 +33,17 @@ class Ship:
     """What it was trained on, for the notes."""
     codec: Path | None = None
     """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
-    eight: bool = False
+    int8: bool = False
     """Matrices in eight bits: half the size again."""
-    borrow: str = ""
+    alias_of: str = ""
     """Shipped weights that serve this system as well: only its config is written, and their name."""
 
 
-def ship(order: Ship) -> None:
+def export_release(order: Release) -> None:
     """Read, halve, note, write. UserError if the codec's encoder is another one."""
     tensors, metadata = files.read(locate(order.run))
-    if order.borrow:
-        _lend(order, metadata)
+    if order.alias_of:
+        _write_alias(order, metadata)
         return
     if order.codec:
         tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
@@ -52,21 +52,21 @@ def ship(order: Ship) -> None:
         "trained": f"{_told(order.run)}, on {order.hardware}",
         "data": f"walks in the level '{metadata['world_spec']['level']}': this model knows it and no other",
     }
-    if order.eight:
+    if order.int8:
         halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
     print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
 
 
-def _lend(order: Ship, metadata: dict[str, Any]) -> None:
-    """A file without tensors; UserError unless those of `borrow` fit."""
-    tensors, lender = files.read(locate(order.borrow))
+def _write_alias(order: Release, metadata: dict[str, Any]) -> None:
+    """A file without tensors; UserError unless those of `alias_of` fit."""
+    tensors, lender = files.read(locate(order.alias_of))
     config = from_json(config_class(metadata["system"]), metadata["config"])
-    files.fill(config.build(), tensors, source=f"'{order.borrow}'")
+    files.fill(config.build(), tensors, source=f"'{order.alias_of}'")
     theirs = {name: lender[name] for name in ("step", "notes", "world_spec")}
-    theirs["notes"] = {"weights": f"those of {order.borrow}"} | theirs["notes"]
-    files.save(order.out, {}, metadata=metadata | theirs | {"borrows": order.borrow})
-    print(f"{order.out}: the weights of {order.borrow}")
+    theirs["notes"] = {"weights": f"those of {order.alias_of}"} | theirs["notes"]
+    files.save(order.out, {}, metadata=metadata | theirs | {"alias_of": order.alias_of})
+    print(f"{order.out}: the weights of {order.alias_of}")
 
 
 def _half(name: str, tensor: Tensor) -> Tensor:
@@ -110,4 +110,4 @@ def _minutes(rows: list[dict[str, float]], run: dict[str, int]) -> float:
 
 
 if __name__ == "__main__":
-    ship(tyro.cli(Ship))
+    export_release(tyro.cli(Release))

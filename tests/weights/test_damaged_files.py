@@ -249,18 +249,18 @@ def test_every_kind_of_broken_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lender", ["hf://someone/else", "../inverse.doom", "nextframe", ["x"], {}, 3, None])
-def test_only_shipped_weights_can_be_borrowed(
+def test_only_shipped_weights_can_be_named(
     lender: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not those of a file beside it either, nor of the hub, which is not asked."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(opening, "_fetch", lambda name: pytest.fail(f"asked the hub for {name}"))
     write(tmp_path / "nextframe", *contents("nextframe"))
-    write(tmp_path / "w.safetensors", {}, contents("nextframe")[1] | {"borrows": lender})
+    write(tmp_path / "w.safetensors", {}, contents("nextframe")[1] | {"alias_of": lender})
     for read in (load, lambda path: opening.init_from(CONFIGS["nextframe"].build(), path)):
-        with pytest.raises(UserError, match="only those that come with dreamwalk may be borrowed"):
+        with pytest.raises(UserError, match="only those that come with dreamwalk may be named"):
             read(tmp_path / "w.safetensors")
-    assert load("nextframe.doom").about["borrows"] in opening.shipped()  # type: ignore[index]
+    assert load("nextframe.doom").about["alias_of"] in opening.shipped()  # type: ignore[index]
 
 
 @pytest.mark.parametrize("verb", ["play", "sample", "evaluate"])
