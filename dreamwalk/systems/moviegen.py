@@ -127,7 +127,7 @@ def upsampler(config: MoviegenConfig, *, factor: int = 2) -> MoviegenConfig:
     """
     backbone, (height, width) = config.backbone, config.size
     if backbone.cond_channels or factor < 2:
-        raise UserError("an upsampler enlarges by 2 or more, and starts from `cond_channels` of 0")
+        raise UserError("an upsampler makes clips 2 or more times as large and starts from `cond_channels` 0")
     if isinstance(backbone, CrossDiTConfig):
         t, h, w = backbone.extent
         backbone = replace(backbone, extent=(t, factor * h, factor * w))

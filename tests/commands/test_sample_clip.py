@@ -131,10 +131,7 @@ REFUSED: dict[str, tuple[Callable[[SampleClip], SampleClip], str]] = {
         lambda a: with_request(replace(a, video=Path("v.mp4"), use="redo"), frames=9),
         "make them equal",
     ),
-    "one to make larger": (
-        lambda a: replace(a, video=Path("v.mp4"), use="upscale"),
-        "was not trained to make",
-    ),
+    "one to make larger": (lambda a: replace(a, video=Path("v.mp4"), use="upscale"), "enlarges no clips"),
     "an area": (lambda a: with_request(a, area=(32, 30)), "tiles of 32x30 .* the nearest size is 32x32"),
     "a size": (lambda a: with_request(a, size=(32, 30)), "the nearest size is 32x32"),
 }
