@@ -245,10 +245,15 @@ class ClipGenerator(System):
         return torch.cat(list(self.decode(request, last.latents)), dim=1)
 
     def sample(
-        self, prompt: str | Sequence[str], *, frames: int | None = None, request: ClipRequest | None = None
+        self,
+        prompt: str | Sequence[str],
+        *,
+        frames: int | None = None,
+        seed: int = 0,
+        request: ClipRequest | None = None,
     ) -> Tensor:
         """Clips of one prompt or several, uint8 `(b, t, h, w, 3)`; a `request` says all but the prompts."""
         prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        request = replace(request or ClipRequest(frames=frames), prompts=prompts)
+        request = replace(request or ClipRequest(frames=frames, seed=seed), prompts=prompts)
         video = (self.sample_video(request) + 1) * 127.5
         return rearrange(video, "b t c h w -> b t h w c").round().byte()

@@ -74,6 +74,8 @@ def test_a_weight_file_opens_itself(learnt: Moviegen, tmp_path: Path) -> None:
     request = ClipRequest(frames=5, steps=2)
     assert torch.equal(opened.sample("walk", request=request), learnt.sample("walk", request=request))
     assert opened.sample("walk", frames=1).shape == (1, 1, 32, 32, 3)
+    assert torch.equal(opened.sample("walk", frames=1, seed=5), opened.sample("walk", frames=1, seed=5))
+    assert not torch.equal(opened.sample("walk", frames=1, seed=5), opened.sample("walk", frames=1, seed=6))
 
 
 def test_a_first_latent_that_is_shown_has_no_loss(clip: Clip) -> None:
