@@ -7,7 +7,7 @@ recalls in two forms (a third, channels beside the latents, is to come with rend
     features    added to the tokens of the frame that is denoised    NeuralMap
     frames      near-zero columns of the plan (WorldMem, arXiv 2504.12369), attended like history
 
-`Window` is the memory of a system that has none: all that it knows is the history in its cache.
+`WindowConfig` builds the memory of a system that has none: all that it knows is the history in its cache.
 """
 
 from __future__ import annotations
