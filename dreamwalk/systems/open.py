@@ -74,13 +74,14 @@ def _no_weights(name: str, choices: list[str], listed: str) -> UserError:
 
 def require_generative(name: str, verb: str, *more: str) -> type[System]:
     """The class of a system that generates something to see; UserError, with what ships, for another name."""
+    known = name.startswith("hf://") or Path(name).exists() or name in shipped()
+    if known and (kind := kind_of(name)).generates:
+        return kind
     names = [*more, *(each for each in shipped() if kind_of(each).generates)]
     listed = f"to {verb} there are {', '.join(names)}"
-    if not (name.startswith("hf://") or Path(name).exists() or name in shipped()):
+    if not known:
         raise _no_weights(name, names, listed)
-    if not (kind := kind_of(name)).generates:
-        raise UserError(f"'{name}' is of the system {kind.name}, which dreams nothing to look at: {listed}")
-    return kind
+    raise UserError(f"'{name}' is of the system {kind.name}, which dreams nothing to look at: {listed}")
 
 
 def kind_of(name: str | Path) -> type[System]:
