@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ class TokenSizes:
 
 
 class MemoryModel(nn.Module):
-    """The learnt half; this one recalls nothing, has no weights, and is its own empty state."""
+    """The learnt half; this one recalls nothing and has no weights."""
 
     recalls_frames = False
     """Whether recollections hold frames: the passes then read more than one ring, which ONNX graphs do
@@ -137,16 +137,11 @@ class MemoryModel(nn.Module):
 
     def begin(self) -> Memory:
         """The memory of a new session."""
-        return self
-
-    def write(self, frame: FinishedFrame) -> None:
-        """Nothing is stored."""
+        return NoStore(self)
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        """What the weights alone know for the frame `time` seen from `camera`."""
         return Recollection()
-
-    def clone(self) -> Self:
-        return self
 
     def next_camera(self, camera: CameraState | None, action: Tensor) -> CameraState | None:
         """Where `action` `(b, a)` leads the camera; None where that is not modelled."""
@@ -164,6 +159,29 @@ class MemoryModel(nn.Module):
         `error` compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`.
         """
         return None, {}
+
+
+class NoStore(Memory):
+    """Of sessions whose memory model keeps all that it knows in its weights: nothing is written."""
+
+    def __init__(self, model: MemoryModel) -> None:
+        self.model = model
+
+    def write(self, frame: FinishedFrame) -> None:
+        pass
+
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        return self.model.recall(camera, time)
+
+    def clone(self) -> NoStore:
+        return self
+
+    def to(self, device: torch.device | str) -> NoStore:
+        return self
+
+    def __deepcopy__(self, copied: dict[int, object]) -> NoStore:
+        # Copies of a session share the weights.
+        return self
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Session:
     history_sigma: float
     shape: tuple[int, int, int]
     """Latents of a frame, `(c, h, w)`."""
-    memory: Memory = field(default_factory=MemoryModel)
+    memory: Memory = field(default_factory=MemoryModel().begin)
     camera: CameraState | None = None
     still_frames: tuple[int, ...] = ()
     """Frames for which each row has not moved."""

@@ -4,20 +4,15 @@ import torch
 from toy import Toy
 
 from dreamwalk.clip import batch
-from dreamwalk.memory.contract import FinishedFrame, MemoryModel, RecalledFrames, Recollection
+from dreamwalk.memory.contract import FinishedFrame, MemoryModel, NoStore, RecalledFrames, Recollection
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.systems import forcing
 
 
-class FirstFrame(MemoryModel):
-    """Recalls the first frame of the session for ever; also its own model and config."""
+class FirstFrame(NoStore):
+    """Recalls the first frame of the session for ever."""
 
-    recalls_frames, recalled = True, Recollection()
-
-    def begin(self, *sizes: object) -> MemoryModel:
-        return FirstFrame()
-
-    build = begin
+    recalled = Recollection()
 
     def write(self, frame: FinishedFrame) -> None:
         if frame.time == 0:
@@ -28,10 +23,20 @@ class FirstFrame(MemoryModel):
         return self.recalled
 
 
+class FirstFrameConfig(MemoryModel):
+    recalls_frames = True
+
+    def build(self, sizes: object) -> MemoryModel:
+        return self
+
+    def begin(self) -> FirstFrame:
+        return FirstFrame(self)
+
+
 @torch.inference_mode()
 def test_it_changes_what_is_dreamt_once_the_window_has_passed() -> None:
     start, actions, films = batch(list(Toy(clip_frames=1).clips(range(1)))), torch.zeros(1, 8, 7), []
-    for memory in (forcing.tiny().memory, FirstFrame()):
+    for memory in (forcing.tiny().memory, FirstFrameConfig()):
         torch.manual_seed(0)
         system = replace(forcing.tiny(), window=3, memory=memory).build()  # type: ignore[arg-type]
         for zero in (p for p in system.backbone.parameters() if not p.any()):
