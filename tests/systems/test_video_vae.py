@@ -14,8 +14,10 @@ from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.data.walks import Walk
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import WorldSpec
+from dreamwalk.rollout.execute import euler
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.guidance import unguided
 from dreamwalk.systems import forcing
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.scheduled import scheduled_frames
@@ -87,6 +89,7 @@ def test_it_is_filmed_on_a_schedule(system: Forcing, clip: Clip) -> None:
     actions = clip.actions[0, 1:].numpy()
     keys = {"buttons": DOOM_ACTIONS.buttons, "axes": DOOM_ACTIONS.axes, "actions": actions}
     walk = Walk(seed=0, fps=10.0, steps=0, start={"start": 0}, **keys)
-    frames = list(scheduled_frames(system, system.world(), walk, system.schedule("chunks")))
+    schedule = system.schedule("chunks")
+    frames = list(scheduled_frames(system, system.world(), walk, schedule, update=euler, guide=unguided))
     assert len(frames) == 9 and {frame.shape for frame in frames} == {(32, 32, 3)}
     assert np.array_equal(frames[0], starts[0])
