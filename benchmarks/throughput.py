@@ -77,7 +77,9 @@ def pictures(system: NextFrame, batch: int, frames: int, device: torch.device) -
     _, h, w = system.codec.stride
     rows, columns = system.config.backbone.grid
     video = torch.randint(0, 256, (batch, frames, 3, h * rows, w * columns), dtype=torch.uint8)
-    return Clip(video=video, actions=torch.zeros(batch, frames, system.config.actions)).to(device)
+    actions = torch.zeros(batch, frames, system.config.actions)
+    poses = torch.eye(4).expand(batch, frames, 4, 4)
+    return Clip(video, actions, poses, poses[..., :3, :3]).to(device)
 
 
 def training(system: NextFrame, options: Options, device: torch.device) -> dict[str, str | float]:
