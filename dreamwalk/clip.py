@@ -34,6 +34,8 @@ class Clip:
     depth: Any = None
     """float32 `(t, h, w)` planar depth in world units, 0 where unknown, or None."""
     caption: str | list[str] = ""
+    past: Clip | None = None
+    """Earlier frames of the same episode, in order, for training a memory; they need not be neighbours."""
     latents: Any = None
     """What a video codec made of the video, `(t', c, h', w')`, or None; with it the rest may be left out."""
 
@@ -53,11 +55,12 @@ class Clip:
 
     def to(self, device: torch.device | str) -> Clip:
         """A batched clip moved to a device."""
-        return self._each(lambda array: array.to(device, non_blocking=True))
+        moved = self._each(lambda array: array.to(device, non_blocking=True))
+        return moved if self.past is None else replace(moved, past=self.past.to(device))
 
     def _each(self, change: Callable[[Any], Any]) -> Clip:
         """The clip with every array that it knows changed."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("caption", "past")}
         return replace(self, **{name: change(array) for name, array in arrays.items() if array is not None})
 
 
@@ -90,4 +93,6 @@ def batch(clips: Sequence[Clip]) -> Clip:
     assert video is not None
     captions = [clip.caption if isinstance(clip.caption, str) else "" for clip in clips]
     rest = {name: stack(name) for name in ("actions", "world_from_camera", "intrinsics", "depth")}
-    return Clip(video=video.permute(0, 1, 4, 2, 3).contiguous(), caption=captions, **rest)
+    past = [clip.past for clip in clips if clip.past is not None]
+    earlier = batch(past) if len(past) == len(clips) else None
+    return Clip(video=video.permute(0, 1, 4, 2, 3).contiguous(), caption=captions, past=earlier, **rest)

@@ -6,7 +6,7 @@ A backbone translates one fact, which frame sees which, for its attention: `mask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -79,18 +79,47 @@ class AdaLNBlock(nn.Module):
         return x + gate_f * self.feedforward(modulate(self.norm_feedforward(x), shift_f, scale_f)), fresh
 
 
+class Recalled(NamedTuple):
+    """What a memory tells a backbone of `t` frames."""
+
+    features: Tensor | None = None
+    """Added to the tokens, `(b, t, n, d)`."""
+    guess: Tensor | None = None
+    """Added to the prediction of the clean latents, `(b, t, c, h, w)`."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Recalled:
+        return Recalled(*(None if part is None else change(part) for part in self))
+
+    @classmethod
+    def cat(cls, frames: Sequence[Recalled]) -> Recalled:
+        """Frames side by side; zeros where one has nothing of what others have."""
+
+        def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+            like = next((part for part in parts if part is not None), None)
+            if like is None:
+                return None
+            return torch.cat([torch.zeros_like(like) if part is None else part for part in parts], 1)
+
+        return cls(*(joined(parts) for parts in zip(*frames, strict=True)))
+
+
+NOTHING = Recalled()
+
+
 class FrameInputs(NamedTuple):
     """What a frame backbone is given of `t` frames besides their noisy latents."""
 
     conditions: Tensor
     """`(b, t, d)`."""
-    features: Tensor | None = None
-    """Recalled by a memory, `(b, t, n, d)`; added to the tokens."""
+    recalled: Recalled = NOTHING
 
     def history_and_targets(self) -> FrameInputs:
         """Of the first `t - 1` frames as history, then of the last `t - 1` as targets."""
-        pairs = (None if x is None else torch.cat([x[:, :-1], x[:, 1:]], dim=1) for x in self)
-        return FrameInputs(*pairs)  # type: ignore[arg-type]
+
+        def pair(x: Tensor) -> Tensor:
+            return torch.cat([x[:, :-1], x[:, 1:]], dim=1)
+
+        return FrameInputs(pair(self.conditions), self.recalled.each(pair))
 
 
 class FrameBackbone(nn.Module):
@@ -120,16 +149,16 @@ class FrameBackbone(nn.Module):
         *,
         times: Tensor | None = None,
         visible: Tensor | None = None,
-        features: Tensor | None = None,
+        recalled: Recalled = NOTHING,
     ) -> Tensor:
         """Velocity `v = eps - x` of noisy latents.
 
         `x` `(b, t, c, h, w)`, `sigma` `(b, t)` in [0, 1], `conditions` `(b, t, d)`, `times` `(t,)` frame
         indices (default 0, 1, ...; with a cache they go on from it). `visible` `(t, t)` says which frame
         (row) sees which (column), by default itself and all before it; with a cache, which is only read, `t`
-        must be 1. `features` `(b, t, n, d)` are added to the tokens.
+        must be 1.
         """
-        inputs = FrameInputs(conditions, features)
+        inputs = FrameInputs(conditions, recalled)
         rope = self.rope(self.times(x, cache) if times is None else times)
         if cache is not None:
             return self.predict(x, sigma, inputs, rope, self.bias(cache), cache)[0]
@@ -146,7 +175,9 @@ class FrameBackbone(nn.Module):
         """
         y = self.scaled(x, sigma)
         out, fresh = self.denoise(y, self.timestep(sigma), inputs, rope, mask, cache)
-        return self.velocity(y, out, sigma), fresh
+        v, guess = self.velocity(y, out, sigma), inputs.recalled.guess
+        # x = y - sigma v, so that what is added to x comes off v; near clean y itself is the prediction
+        return v if guess is None else v - guess / sigma.clamp(min=0.05)[:, :, None, None, None], fresh
 
     def denoise(
         self, y: Tensor, label: Tensor, inputs: FrameInputs, rope: Rope, mask: Mask | None, cache: Past | None
@@ -154,7 +185,8 @@ class FrameBackbone(nn.Module):
         """The network alone: scaled latents `y` at timesteps `label` `(b, t)` to its last layer's output."""
         p, (h, w), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
         x = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        x = x if inputs.features is None else x + inputs.features.to(dtype)
+        features = inputs.recalled.features
+        x = x if features is None else x + features.to(dtype)
         condition, ropes = self.sigma.at(label) + inputs.conditions.to(dtype), self.block_rope(rope)
         fresh = []
         for index, block in enumerate(self.blocks):

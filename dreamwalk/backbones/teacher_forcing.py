@@ -28,5 +28,5 @@ def teacher_forcing(
     future = torch.cat([torch.zeros_like(past[:t]), of_targets[:, None] == of_targets])
     x, sigmas = torch.cat([shown, noisy], dim=1), torch.cat([shown_sigma, sigma], dim=1)
     times, visible = torch.arange(t, device=device), torch.cat([past, future], dim=1)
-    times, (conditions, features) = torch.cat([times, times + 1]), inputs.history_and_targets()
-    return backbone(x, sigmas, conditions, times=times, visible=visible, features=features)[:, t:]
+    times, (conditions, recalled) = torch.cat([times, times + 1]), inputs.history_and_targets()
+    return backbone(x, sigmas, conditions, times=times, visible=visible, recalled=recalled)[:, t:]

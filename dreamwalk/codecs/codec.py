@@ -46,6 +46,8 @@ class Codec(nn.Module):
     """Frames, rows and columns of pixels per latent."""
     channels: int
     """Latent channels."""
+    image_channels: int = 3
+    """Of the video: RGB, or RGB-D (`codecs/rgbd.py`)."""
 
     def __init__(self, config: CodecSizes) -> None:
         super().__init__()

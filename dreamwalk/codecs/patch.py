@@ -27,6 +27,8 @@ class PatchCodecConfig:
 
     channels: int = 64
     """Principal components kept per patch."""
+    image_channels: int = 3
+    """3 for RGB, 4 for RGB-D (`codecs/rgbd.py`)."""
     patch: int = 16
     """Side of a patch in pixels: a power of two, at least 2."""
     widths: tuple[int, ...] = (128, 96, 64, 32)
@@ -72,10 +74,11 @@ class LinearCodec(Codec):
     components: Tensor
     scale: Tensor
 
-    def __init__(self, config: LinearSizes) -> None:
+    def __init__(self, config: LinearSizes, *, image_channels: int = 3) -> None:
         """UserError for more channels than a block has pixels."""
         super().__init__(config)
-        channels, pixels = config.channels, 3 * prod(config.stride)
+        self.image_channels = image_channels
+        channels, pixels = config.channels, image_channels * prod(config.stride)
         if not 0 < channels <= pixels:
             raise UserError(f"a block of {pixels} numbers has 1 to {pixels} components, not {channels}")
         self.register_buffer("mean", torch.zeros(pixels))
@@ -94,7 +97,7 @@ class LinearCodec(Codec):
 
     @torch.no_grad()
     def fit(self, video: Tensor) -> None:
-        """Set the linear code from much video in [-1, 1] `(b, t, 3, h, w)`."""
+        """Set the linear code from much video in [-1, 1], RGB or RGB-D."""
         blocks, channels = self._patches(video).flatten(0, -2).double(), self.channels
         if len(blocks) < channels:
             raise UserError(f"{len(blocks)} blocks are too few to find {channels} components")
@@ -128,7 +131,7 @@ class PatchCodec(LinearCodec):
     config: PatchCodecConfig
 
     def __init__(self, config: PatchCodecConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, image_channels=config.image_channels)
         layers: list[nn.Module] = []
         width, side = config.channels, config.patch
         for index, following in enumerate(config.widths):
@@ -137,7 +140,7 @@ class PatchCodec(LinearCodec):
                 side //= 2
             layers += [nn.Conv2d(width, following, 3, padding=1), FilterBlock(following)]
             width = following
-        last = zero_init(nn.Conv2d(width, 3 * side**2, 3, padding=1))
+        last = zero_init(nn.Conv2d(width, config.image_channels * side**2, 3, padding=1))
         self.refine = nn.Sequential(*layers, nn.SiLU(), last, nn.PixelShuffle(side))
 
     def reconstruct(self, latents: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class DoomWalks(Walks):
             infos.append(info)
             actions.append(self.schema.pack(action))
         names = ("world_from_camera", "intrinsics", "depth")
-        arrays = {name: np.stack([info[name] for info in infos]) for name in names}
+        arrays: dict[str, Any] = {name: np.stack([info[name] for info in infos]) for name in names}
         vectors, poses = np.stack(actions), arrays["world_from_camera"]
         text = caption(world.level, poses, placed=placed_in(vectors, self.schema), seed=index)
         return Clip(video=np.stack(frames), actions=vectors, caption=text, **arrays)

@@ -2,10 +2,11 @@
 
 A memory has two halves. `MemoryModel` is the learnt one, a part of the system and of its weight file;
 `Memory` is what one session has stored with it, and is saved, copied and moved with the session. A memory
-recalls in two forms (a third, channels beside the latents, is to come with rendered point clouds):
+recalls in three forms:
 
-    features    added to the tokens of the frame that is denoised    NeuralMap
-    frames      near-zero columns of the plan (WorldMem, arXiv 2504.12369), attended like history
+    features     added to the tokens of the frame that is denoised                      NeuralMap
+    rendering    RGB-D of what is known from the camera, coded and put beside them      PointCloud
+    frames       near-zero columns of the plan (WorldMem, arXiv 2504.12369), attended like history
 
 `WindowConfig` builds the memory of a system that has none: all that it knows is the history in its cache.
 """
@@ -19,8 +20,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip, FittingData
+from dreamwalk.codecs.codec import Codec
 from dreamwalk.errors import UserError
+from dreamwalk.memory.splatting import Rendering
 from dreamwalk.schedules.generator import KeyedGenerator
 
 
@@ -62,6 +66,10 @@ class FinishedFrame:
     camera: CameraState | None
     time: int
     """Index of the frame since the session began."""
+    rgbd: Tensor | None = None
+    """As it was shown, with its depth (`codecs.rgbd`), `(b, 4, h, w)`; for memories that keep pixels."""
+    dreamed: bool = True
+    """Whether it was made by the system, and not given."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,12 @@ class Recollection:
     features: Tensor | None = None
     """Added to its tokens, `(b, 1, n, d)`."""
     frames: RecalledFrames | None = None
+    rendering: Rendering | None = None
+    """The frame as the memory would draw it."""
+
+
+LatentError = Callable[[Tensor, Tensor], Tensor]
+"""Compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`."""
 
 
 class Memory(Protocol):
@@ -120,6 +134,8 @@ class TokenSizes:
     """Pixels from one token to the next."""
     channels: int
     """Of the latents."""
+    patch: int
+    """Side of a token in latent pixels."""
     width: int
     """Of a token."""
     actions: int
@@ -134,6 +150,8 @@ class MemoryModel(nn.Module):
     not."""
     one_level = False
     """Whether it knows the level that it was trained on and no other."""
+    keeps_pixels = False
+    """Whether it is to be given frames as RGB-D."""
 
     def begin(self) -> Memory:
         """The memory of a new session."""
@@ -143,6 +161,14 @@ class MemoryModel(nn.Module):
         """What the weights alone know for the frame `time` seen from `camera`."""
         return Recollection()
 
+    def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
+        """A recollection as a backbone takes it."""
+        return Recalled(found.features)
+
+    def refine(self, rgbd: Tensor, found: Recollection) -> Tensor:
+        """A decoded frame `(b, 4, h, w)` with what the memory knows better."""
+        return rgbd
+
     def next_camera(self, camera: CameraState | None, action: Tensor) -> CameraState | None:
         """Where `action` `(b, a)` leads the camera; None where that is not modelled."""
         return None
@@ -150,15 +176,11 @@ class MemoryModel(nn.Module):
     def fit_from_data(self, data: FittingData) -> None:
         """Set what is fitted before training and not learnt along."""
 
-    def features_of_clip(
-        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, error: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """For training: features `(b, t, n, d)` of all frames of a clip with latents `x`, and terms of the
-        loss.
-
-        `error` compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`.
-        """
-        return None, {}
+    def recalled_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, codec: Codec, error: LatentError
+    ) -> tuple[Recalled, dict[str, Tensor]]:
+        """For training: what is recalled for all frames of a clip with latents `x`, and terms of the loss."""
+        return Recalled(), {}
 
 
 class NoStore(Memory):

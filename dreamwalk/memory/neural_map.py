@@ -10,16 +10,24 @@ of tokens shares its rays on the floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip, FittingData
+from dreamwalk.codecs.codec import Codec
 from dreamwalk.errors import UserError
-from dreamwalk.memory.contract import CameraState, MemoryModel, Recollection, TokenSizes, require_poses
+from dreamwalk.memory.contract import (
+    CameraState,
+    LatentError,
+    MemoryModel,
+    Recollection,
+    TokenSizes,
+    require_poses,
+)
 from dreamwalk.memory.pose_model import FeatureGrid, FloorConfig, PoseModel
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Positive, Share
@@ -94,15 +102,15 @@ class NeuralMapMemory(MemoryModel):
             )
         self.pose_model.fit(poses, actions, steps=self.config.pose_model_steps)
 
-    def features_of_clip(
-        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, error: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def recalled_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, codec: Codec, error: LatentError
+    ) -> tuple[Recalled, dict[str, Tensor]]:
         """The map also predicts the latents by itself, so that most of the level is known before a
         transformer makes use of it."""
         features = self.map(*require_poses(clip))
         terms = {"map": error(x, self.map.latents(features)).mean()}
         posed = (generator.uniform(1) >= self.config.pose_dropout)[..., None, None]
-        return posed * self.map.to_tokens(features), terms
+        return Recalled(posed * self.map.to_tokens(features)), terms
 
 
 class NeuralMap(nn.Module):

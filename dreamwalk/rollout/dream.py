@@ -33,6 +33,7 @@ class InteractiveSystem(Protocol):
         action: Tensor,
         *,
         frame_pass: FramePass | None = None,
+        decode: Decode | None = None,
         timings: dict[str, float] | None = None,
     ) -> Tensor: ...
 
@@ -212,10 +213,14 @@ class Dream(World):
         vector = self.world_spec.learnt(self.actions.pack(action))
         session = replace(now.session, steps=self.steps)
         held = torch.from_numpy(vector)[None].to(self.device)
-        latents = self.system.advance(session, held, frame_pass=self.frame_pass, timings=timings)
-        began = perf_counter()
-        frame = decode_frame(latents, self.decode_latents)
-        timings["decode"] = 1000 * (perf_counter() - began)
+        engine: dict[str, Any] = {"frame_pass": self.frame_pass, "decode": self.decode_latents}
+        latents = self.system.advance(session, held, timings=timings, **engine)
+        if session.shown is None:
+            began = perf_counter()
+            frame = decode_frame(latents, self.decode_latents)
+            timings["decode"] = 1000 * (perf_counter() - began)
+        else:
+            frame = to_image(session.shown[0, :3])
         camera = session.camera
         pose = self._reckon(now.pose, action) if camera is None else camera.pose[0].double().cpu().numpy()
         self._now = DreamState(session, frame, pose)

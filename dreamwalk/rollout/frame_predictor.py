@@ -19,10 +19,9 @@ from dreamwalk.rollout.execute import ModelInput
 
 
 class FrameConditions(Protocol):
-    """What a backbone is given besides noisy latents, for `k` frames: conditions `(b, k, d)`, and features
-    `(b, k, n, d)` that a memory recalls, or None."""
+    """What a backbone is given of `k` frames besides noisy latents."""
 
-    def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]: ...
+    def __call__(self, frames: Sequence[int]) -> FrameInputs: ...
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,14 @@ class FramePredictor:
         return [self._velocity(branch) for branch in branches]
 
     def _velocity(self, branch: ModelInput) -> Tensor:
-        conditions, features = self.conditions(branch.frames)
+        conditions, recalled = self.conditions(branch.frames)
         return self.backbone(
             branch.x,
             branch.sigma,
             conditions * branch.conditional,
             times=torch.tensor(branch.frames, device=branch.x.device),
             visible=branch.visible,
-            features=features,
+            recalled=recalled,
         )
 
 
@@ -99,11 +98,11 @@ class CachedFramePredictor:
         self, branch: ModelInput, new: list[int], old: list[int], past: list[list[KeyValues]]
     ) -> tuple[Tensor, list[KeyValues]]:
         """Velocity, keys and values of the frames at the places `new`, with those at `old` as they are."""
-        conditions, features = self.conditions([branch.frames[i] for i in new])
+        conditions, recalled = self.conditions([branch.frames[i] for i in new])
         mask = self.backbone.mask(branch.visible[new][:, old + new])
         rope = self.backbone.rope(torch.tensor([branch.frames[i] for i in new], device=branch.x.device))
         x, sigma, cache = branch.x[:, new], branch.sigma[:, new], _Past(past) if past else None
-        inputs = FrameInputs(conditions * branch.conditional, features)
+        inputs = FrameInputs(conditions * branch.conditional, recalled)
         return self.backbone.predict(x, sigma, inputs, rope, mask, cache)
 
     def forget(self, before: int) -> None:

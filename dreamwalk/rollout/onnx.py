@@ -19,7 +19,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameInputs
+from dreamwalk.backbones.frame_backbone import NOTHING, FrameBackbone, FrameInputs, Recalled
 from dreamwalk.errors import atomic
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, RingCache
@@ -43,9 +43,10 @@ class _PassGraph(nn.Module):
         keys: Tensor,
         values: Tensor,
         features: Tensor,
+        guess: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        inputs = FrameInputs(self.conditions(action), features)
+        inputs = FrameInputs(self.conditions(action), Recalled(features, guess))
         v, fresh = self.backbone.predict(x, sigma, inputs, (cos, sin), bias, cache)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
@@ -68,13 +69,13 @@ class OnnxPass:
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
         frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, backbone.bias(cache))
-        self.no_features = torch.zeros(1, 1, self.config.tokens, self.config.width)
-        inputs = (*frame, cache.keys, cache.values, self.no_features)
+        self.nothing = torch.zeros(1, 1, self.config.tokens, self.config.width), torch.zeros_like(x)
+        inputs = (*frame, cache.keys, cache.values, *self.nothing)
         self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, recalled: Recalled = NOTHING
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         assert isinstance(cache, RingCache), "the graph reads one ring"
         rope = self.rope(torch.tensor([cache.frames]))
@@ -87,7 +88,7 @@ class OnnxPass:
             bias,
             cache.keys,
             cache.values,
-            self.no_features if features is None else features,
+            *(zeros if part is None else part for zeros, part in zip(self.nothing, recalled, strict=True)),
         )
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frame_backbone import FrameBackbone, FrameInputs
+from dreamwalk.backbones.frame_backbone import NOTHING, FrameBackbone, FrameInputs, Recalled
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
 from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
@@ -32,7 +32,7 @@ class FramePass(Protocol):
     """One pass over one frame on a cache, which is only read: gives `v` and the fresh keys and values."""
 
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, recalled: Recalled = NOTHING
     ) -> tuple[Tensor, Sequence[KeyValues]]: ...
 
 
@@ -51,12 +51,12 @@ class EagerPass:
 
     @torch.inference_mode()
     def __call__(
-        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, features: Tensor | None = None
+        self, x: Tensor, sigma: float, action: Tensor, cache: Cache, recalled: Recalled = NOTHING
     ) -> tuple[Tensor, Sequence[KeyValues]]:
         sigmas = torch.full(x.shape[:2], sigma, device=x.device)
         rope = self.backbone.rope(self.backbone.times(x, cache))
         bias = self.backbone.bias(cache)
-        return self.predict(x, sigmas, FrameInputs(self.conditions(action), features), rope, bias, cache)
+        return self.predict(x, sigmas, FrameInputs(self.conditions(action), recalled), rope, bias, cache)
 
 
 @dataclass
@@ -71,6 +71,8 @@ class Session:
     """Latents of a frame, `(c, h, w)`."""
     memory: Memory = field(default_factory=MemoryModel().begin)
     camera: CameraState | None = None
+    shown: Tensor | None = None
+    """The last frame as RGB-D `(b, 4, h, w)`, where the memory keeps pixels."""
     still_frames: tuple[int, ...] = ()
     """Frames for which each row has not moved."""
 
@@ -134,14 +136,14 @@ class _RingPredictor:
     frame_pass: FramePass
     session: Session
     action: Tensor
-    features: Tensor | None
+    recalled: Recalled
     cache: Cache
     seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
     """Spent in passes that commit, and in those that do not."""
 
     def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
         (frame,), began = branches, perf_counter()
-        v, fresh = self.frame_pass(frame.x, frame.input_sigma[0], self.action, self.cache, self.features)
+        v, fresh = self.frame_pass(frame.x, frame.input_sigma[0], self.action, self.cache, self.recalled)
         if commits := frame.commits[0]:
             self.session.cache.write(fresh)
         self.seconds[commits] += perf_counter() - began
@@ -154,17 +156,17 @@ def denoise_frame(
     action: Tensor,
     *,
     sigmas: tuple[float, ...],
-    features: Tensor | None = None,
+    recalled: Recalled = NOTHING,
     cache: Cache | None = None,
     update: Update = euler,
     timings: dict[str, float] | None = None,
 ) -> Tensor:
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
-    `sigmas` rise; `features` `(b, 1, n, d)` and a `cache` of the session with more in it are what memory
+    `sigmas` rise; `recalled` and a `cache` of the session with more in it are what memory
     recalls. `timings` receives the milliseconds of the stages `denoise` and `commit`.
     """
-    predictor = _RingPredictor(frame_pass, session, action, features, cache or session.cache)
+    predictor = _RingPredictor(frame_pass, session, action, recalled, cache or session.cache)
     x = execute(frame_plan(sigmas, session.history_sigma), predictor, session.noise, update=update)
     if timings is not None:
         seconds = predictor.seconds
@@ -178,11 +180,11 @@ def commit_frame(
     latents: Tensor,
     action: Tensor,
     *,
-    features: Tensor | None = None,
+    recalled: Recalled = NOTHING,
     cache: Cache | None = None,
 ) -> None:
     """Make a known frame part of the history: one pass at the history's noise level; its keys and values
     stay."""
     plan = frame_plan((0.0, 1.0), session.history_sigma, given=True)
-    predictor = _RingPredictor(frame_pass, session, action, features, cache or session.cache)
+    predictor = _RingPredictor(frame_pass, session, action, recalled, cache or session.cache)
     execute(plan, predictor, session.noise, given=latents)

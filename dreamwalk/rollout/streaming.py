@@ -13,7 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dreamwalk.backbones.frame_backbone import FrameInputs, Recalled
 from dreamwalk.clip import Clip
+from dreamwalk.codecs.codec import Codec
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel, RecalledFrames
 from dreamwalk.rollout.execute import Noise, Predictor, State, Update, begin, euler, run
@@ -125,28 +127,27 @@ class StreamConditions:
     along the way that they lead."""
 
     KEPT = 64
-    """Frames back whose features can still be asked for."""
+    """Frames back of which what was recalled can still be asked for."""
 
-    def __init__(self, embedding: ActionEmbedding, model: MemoryModel, start: Clip, actions: Tensor) -> None:
+    def __init__(
+        self, embedding: ActionEmbedding, model: MemoryModel, codec: Codec, start: Clip, actions: Tensor
+    ) -> None:
         """`start` `(b, k)` has a camera for every latent frame, `actions` `(b, n, a)` lead on from it."""
         self.embedding, self.model, self.memory, self.start = embedding, model, model.begin(), start
+        self.codec = codec
         self.actions, stride = torch.cat([start.actions, actions], dim=1), embedding.stride
         self.first = (start.actions.shape[1] - 1) % stride + 1
         self.given = (start.actions.shape[1] - self.first) // stride + 1
         self.conditions: dict[int, Tensor] = {}
-        self.features: dict[int, Tensor | None] = {}
+        self.recalled: dict[int, Recalled] = {}
         self.cameras: dict[int, CameraState | None] = {}
         self.frames: RecalledFrames | None = None
         self.reached = -1
 
-    def __call__(self, frames: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, frames: Sequence[int]) -> FrameInputs:
         self._reach(max(frames))
         conditions = torch.cat([self._condition(frame) for frame in frames], 1)
-        known = [self.features.get(frame) for frame in frames]
-        like = next((part for part in known if part is not None), None)
-        if like is None:
-            return conditions, None
-        return conditions, torch.cat([torch.zeros_like(like) if part is None else part for part in known], 1)
+        return FrameInputs(conditions, Recalled.cat([self.recalled.get(f, Recalled()) for f in frames]))
 
     def frames_for(self, newest: int, *, before: int) -> RecalledFrames | None:
         self._reach(newest)
@@ -155,7 +156,9 @@ class StreamConditions:
     def finish(self, frame: int, latents: Tensor) -> None:
         self._reach(frame)
         camera, action = self.cameras.get(frame), self._actions(frame)[:, -1]
-        self.memory.write(FinishedFrame(latents, action, camera, frame))
+        rgbd = self.codec.decode(latents[:, None])[:, 0] if self.model.keeps_pixels else None
+        dreamed = frame >= self.given
+        self.memory.write(FinishedFrame(latents, action, camera, frame, rgbd, dreamed))
 
     def _condition(self, frame: int) -> Tensor:
         """Of a latent frame, `(b, 1, d)`; recalled ones may lie too far back to be kept."""
@@ -177,7 +180,8 @@ class StreamConditions:
             else:
                 camera = self.model.next_camera(self.cameras[frame - 1], self._actions(frame)[:, -1])
             found = self.memory.recall(camera, frame)
-            self.cameras[frame], self.features[frame], self.frames = camera, found.features, found.frames
+            self.cameras[frame], self.frames = camera, found.frames
+            self.recalled[frame] = self.model.to_inputs(found, self.codec)
             self.conditions[frame] = self._condition(frame)
-            for kept in (self.cameras, self.features, self.conditions):
+            for kept in (self.cameras, self.recalled, self.conditions):
                 kept.pop(frame - self.KEPT, None)

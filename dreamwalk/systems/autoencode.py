@@ -31,6 +31,7 @@ from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.codecs.perceptual import Perceptual
+from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tae import TAEConfig
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.system import System, SystemConfig
@@ -84,20 +85,20 @@ class Autoencode(System):
     def fit_from_data(self, data: FittingData) -> None:
         """Before the first step, set what is computed from data, not learned."""
         if not self.codec.fitted:
-            self.codec.fit(to_float(data.large_batch().video))
+            self.codec.fit(codec_input(data.large_batch(), self.codec.image_channels))
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the other terms are logged."""
-        video = to_float(clip.video)
+        video = codec_input(clip, self.codec.image_channels)
         restored, terms = self._restored(video, generator)
         error = restored - video
         squared, absolute = error.square().mean(), error.abs().mean()
         loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
         if self.config.perceptual:
-            terms["perceptual"] = self.perceptual.to(video.device)(restored, video)
+            terms["perceptual"] = self.perceptual.to(video.device)(restored[:, :, :3], video[:, :, :3])
             loss = loss + self.config.perceptual_weight * terms["perceptual"]
         if self.critic:
-            terms["verdict"], terms["critic"] = adversarial(self.critic, video, restored)
+            terms["verdict"], terms["critic"] = adversarial(self.critic, video[:, :, :3], restored[:, :, :3])
             loss = loss + self.config.adversarial * terms["verdict"] + terms["critic"]
         loss = loss + self.config.kl * terms.get("kl", 0.0)
         loss = loss + self.config.outliers * terms.get("outliers", 0.0)
@@ -122,17 +123,18 @@ class Autoencode(System):
     @torch.no_grad()
     def preview(self, clip: Clip) -> Tensor:
         """Reconstruction in [-1, 1] `(b, t, 3, h, w)`, for a look during training."""
-        return self.codec.decode(self.codec.encode(to_float(clip.video)))[:, : len(clip)].clamp(-1, 1)
-
-
-def to_float(video: Tensor) -> Tensor:
-    """uint8 video to float32 in [-1, 1]."""
-    return video.float() / 127.5 - 1
+        video = codec_input(clip, self.codec.image_channels)
+        return self.codec.decode(self.codec.encode(video))[:, : len(clip), :3].clamp(-1, 1)
 
 
 def doom() -> AutoencodeConfig:
     """The frame codec of the shipped dreams: 96x128 pixels to 64 channels on a 6x8 grid."""
     return AutoencodeConfig(codec=PatchCodecConfig(channels=64))
+
+
+def rooms() -> AutoencodeConfig:
+    """RGB-D frames of any level: 96x128 pixels to 128 channels on a 6x8 grid."""
+    return AutoencodeConfig(codec=PatchCodecConfig(channels=128, image_channels=4))
 
 
 def blocks() -> AutoencodeConfig:

@@ -87,14 +87,14 @@ class Forcing(Interactive):
 
     def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
         keep = generator.uniform(1) >= self.config.cond_dropout
-        inputs = FrameInputs(inputs.conditions * keep[..., None], inputs.features)
+        inputs = inputs._replace(conditions=inputs.conditions * keep[..., None])
         if self.config.training == "teacher_forcing":
             return self.teacher_forcing(x, inputs, generator)
         full = self.config.training == "full_sequence"
         sigma = self.draw_sigmas(1 if full else x.shape[1], generator).expand(-1, x.shape[1])
         noisy, groups = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma), self.groups(x)
         visible = groups[:, None] >= groups
-        v = self.backbone(noisy, sigma, inputs.conditions, visible=visible, features=inputs.features)
+        v = self.backbone(noisy, sigma, inputs.conditions, visible=visible, recalled=inputs.recalled)
         snr = self.snr.around(sigma) if self.config.mask == "bidirectional" else self.snr.before(sigma)
         return self.weighted_loss(x, noisy, v, sigma, snr)
 

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones import FrameBackboneConfig
-from dreamwalk.backbones.teacher_forcing import FrameInputs
+from dreamwalk.backbones.frame_backbone import FrameInputs, Recalled
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, ViTCodecConfig
+from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
 from dreamwalk.layers.cache import Cache
 from dreamwalk.memory import MemoryConfig
-from dreamwalk.memory.contract import CameraState, FinishedFrame, TokenSizes, WindowConfig
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Recollection, TokenSizes, WindowConfig
 from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
 from dreamwalk.rollout.execute import KeyedNoise, Predictor, Update, euler
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
@@ -116,7 +117,8 @@ class Interactive(System):
         for part in (self.actions, self.backbone):
             part.to(getattr(torch, config.precision))
         pixels = stride[2] * backbone.patch
-        sizes = TokenSizes(backbone.token_grid, pixels, backbone.channels, backbone.width, config.actions)
+        shape = backbone.channels, backbone.patch, backbone.width
+        sizes = TokenSizes(backbone.token_grid, pixels, *shape, config.actions)
         self.memory = config.memory.build(sizes)
         self._engines: dict[tuple[int, torch.device], tuple[FramePass, Decode]] = {}
 
@@ -132,15 +134,17 @@ class Interactive(System):
         """Fit the pose model of the memory. The codec arrives trained."""
         self.memory.fit_from_data(data)
 
-    def encode(self, video: Tensor) -> Tensor:
-        """uint8 video `(b, t, 3, h, w)` to latents `(b, t', c, h, w)`; UserError for another size."""
+    def encode(self, clip: Clip) -> Tensor:
+        """Latents `(b, t', c, h, w)` of a batched clip; UserError for another size, or without depth that is
+        needed."""
+        video = codec_input(clip, self.codec.image_channels)
         (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
         if video.shape[-2:] != (rows * down, columns * across):
             size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
             raise UserError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
             own = next(self.codec.parameters()).dtype
-            latents = self.codec.encode((video.float() / 127.5 - 1).to(own))
+            latents = self.codec.encode(video.to(own))
         return latents.to(torch.promote_types(own, torch.float32))
 
     def check_world(self, spec: WorldSpec, source: str) -> None:
@@ -168,11 +172,11 @@ class Interactive(System):
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """The loss of a batched clip, `loss`, and more to log; UserError for clips without what memory
         needs."""
-        x, clip = self.encode(clip.video), self.latent_clip(clip)
-        features, terms = self.memory.features_of_clip(clip, x, generator, error=self.error)
+        x, clip, codec = self.encode(clip), self.latent_clip(clip), self.codec
+        recalled, terms = self.memory.recalled_of_clip(clip, x, generator, codec=codec, error=self.error)
         if self.config.memory_only:
             return {"loss": torch.stack(list(terms.values())).sum()}
-        inputs = FrameInputs(self.actions(clip.actions), features)
+        inputs = FrameInputs(self.actions(clip.actions), recalled)
         losses = self.loss_of_latents(x, inputs, generator)
         for name, term in terms.items():
             losses |= {"loss": losses["loss"] + term, name: term.detach()}
@@ -194,7 +198,8 @@ class Interactive(System):
     @torch.inference_mode()
     def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> Session:
         """A session whose history is the batched clip `start` (one frame is enough)."""
-        frame_pass, config, latents = frame_pass or self.frame_pass(), self.config, self.encode(start.video)
+        frame_pass, config, latents = frame_pass or self.frame_pass(), self.config, self.encode(start)
+        video = codec_input(start, self.codec.image_channels)
         cache = self.backbone.cache(config.window, batch=latents.shape[0])
         memory, shape = self.memory.begin(), (latents.shape[2], latents.shape[3], latents.shape[4])
         session = Session(cache, seed, config.steps, config.history_sigma, shape, memory)
@@ -203,10 +208,11 @@ class Interactive(System):
         for i in range(latents.shape[1]):
             session.camera = CameraState.of_clip(start, i)
             actions = start.actions[:, max(0, first + (i - 1) * stride) : first + i * stride]
-            features, recalled = self._recall(session)
+            recalled, past = self._to_inputs(session, self._recall(session))
             x = latents[:, i : i + 1]
-            commit_frame(frame_pass, session, x, actions, features=features, cache=recalled)
-            self._remember(session, latents[:, i], actions[:, -1])
+            commit_frame(frame_pass, session, x, actions, recalled=recalled, cache=past)
+            session.shown = video[:, i * stride] if self.memory.keeps_pixels else None
+            self._remember(session, latents[:, i], actions[:, -1], dreamed=False)
         return session
 
     @torch.inference_mode()
@@ -216,9 +222,13 @@ class Interactive(System):
         action: Tensor,
         *,
         frame_pass: FramePass | None = None,
+        decode: Decode | None = None,
         timings: dict[str, float] | None = None,
     ) -> Tensor:
-        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into."""
+        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into.
+
+        Where the memory keeps pixels, `session.shown` is then the frame as RGB-D.
+        """
         if self.actions.stride > 1:
             raise UserError(
                 f"this codec makes one latent of {self.actions.stride} frames: dream on a schedule, "
@@ -226,30 +236,43 @@ class Interactive(System):
             )
         began = perf_counter()
         session.move(self.memory.next_camera(session.camera, action))
-        features, cache = self._recall(session)
-        if features is not None and timings is not None:
+        found = self._recall(session)
+        recalled, cache = self._to_inputs(session, found)
+        if any(part is not None for part in recalled) and timings is not None:
             timings["memory"] = 1000 * (perf_counter() - began)
         x = denoise_frame(
             frame_pass or self.frame_pass(),
             session,
             action[:, None],
             sigmas=self.sigmas(session.steps),
-            features=features,
+            recalled=recalled,
             cache=cache,
             timings=timings,
         )
+        if self.memory.keeps_pixels:
+            began = perf_counter()
+            session.shown = self.memory.refine((decode or self.codec.decode)(x)[:, 0], found)
+            if timings is not None:
+                timings["decode"] = 1000 * (perf_counter() - began)
+        began = perf_counter()
         self._remember(session, x[:, 0], action)
+        if timings is not None and "memory" in timings:
+            timings["memory"] += 1000 * (perf_counter() - began)
         return x
 
-    def _recall(self, session: Session) -> tuple[Tensor | None, Cache]:
-        """For the next frame: features, and the cache, with the frames in it that are recalled."""
-        cache, recalled = session.cache, session.memory.recall(session.camera, session.cache.frames)
-        frames = recalled.frames and recalled.frames.before(cache.frames - cache.window)
-        return recalled.features, extended(session, frames, self.actions, self.backbone) if frames else cache
+    def _recall(self, session: Session) -> Recollection:
+        """For the next frame."""
+        return session.memory.recall(session.camera, session.cache.frames)
 
-    def _remember(self, session: Session, latents: Tensor, action: Tensor) -> None:
+    def _to_inputs(self, session: Session, found: Recollection) -> tuple[Recalled, Cache]:
+        """What the backbone is given of it, and the cache, with the frames in it that are recalled."""
+        cache, recalled = session.cache, self.memory.to_inputs(found, self.codec)
+        frames = found.frames and found.frames.before(cache.frames - cache.window)
+        return recalled, extended(session, frames, self.actions, self.backbone) if frames else cache
+
+    def _remember(self, session: Session, latents: Tensor, action: Tensor, *, dreamed: bool = True) -> None:
         time = session.cache.frames - 1
-        session.memory.write(FinishedFrame(latents, action, session.camera, time))
+        session.memory.write(FinishedFrame(latents, action, session.camera, time, session.shown, dreamed))
 
     @torch.inference_mode()
     def stream(
@@ -269,8 +292,8 @@ class Interactive(System):
         does not grow. `streaming.finished_frames` gives the finished frames of it.
         """
         latents, conditions = (
-            self.encode(start.video),
-            StreamConditions(self.actions, self.memory, self.latent_clip(start), actions),
+            self.encode(start),
+            StreamConditions(self.actions, self.memory, self.codec, self.latent_clip(start), actions),
         )
         kind = CachedFramePredictor if cached else FramePredictor
         predictor: Predictor = kind(self.backbone, conditions)
@@ -349,7 +372,7 @@ class Interactive(System):
         """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
         first, count = clip.first(1), self.codec.latent_frames(len(clip))
         steps = self.stream(first, clip.actions[:, 1:], schedule=self.schedule("next-frame"))
-        latents = [self.encode(first.video), *finished_frames(steps, count - 1)]
+        latents = [self.encode(first), *finished_frames(steps, count - 1)]
         return self.codec.decode(torch.cat(latents, 1), len(clip)).clamp(-1, 1)
 
 

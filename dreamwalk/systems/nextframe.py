@@ -76,7 +76,7 @@ class NextFrame(Interactive):
             return self.teacher_forcing(x, inputs, generator)
         sigma = self.draw_sigmas(x.shape[1], generator)
         noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, inputs.conditions, features=inputs.features)
+        v = self.backbone(noisy, sigma, inputs.conditions, recalled=inputs.recalled)
         return self.weighted_loss(x, noisy, v, sigma)
 
     def teacher_forcing(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:

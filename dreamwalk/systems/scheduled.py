@@ -32,7 +32,7 @@ def scheduled_frames(
     steps = system.stream(start, actions, schedule=schedule, seed=walk.seed, update=update, guide=guide)
     if system.actions.stride > 1:  # one latent frame is several frames: decoded together
         count = system.codec.latent_frames(len(walk) + 1) - system.codec.latent_frames(1)
-        latents = torch.cat([system.encode(start.video), *finished_frames(steps, count)], dim=1)
+        latents = torch.cat([system.encode(start), *finished_frames(steps, count)], dim=1)
         for frame in system.codec.decode(latents, len(walk) + 1)[0, 1:]:
             yield to_image(frame)
         return

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamwalk.backbones.frame_backbone import FrameInputs
+from dreamwalk.backbones.frame_backbone import FrameInputs, Recalled
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.errors import UserError
 
@@ -97,7 +97,7 @@ def test_views_are_added_to_tokens(backbone: STDiT) -> None:
     x, sigma, conditions = inputs(1)
     rope, features = backbone.rope(torch.arange(1)), torch.zeros(2, 1, 6, 16)
     plain, zeros, ones = (
-        backbone.predict(x, sigma, FrameInputs(conditions, added), rope, None, None)[0]
+        backbone.predict(x, sigma, FrameInputs(conditions, Recalled(added)), rope, None, None)[0]
         for added in (None, features, features + 1)
     )
     assert torch.equal(zeros, plain) and not torch.equal(ones, plain)

@@ -8,7 +8,6 @@ from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.kl_autoencoder import KLCodec, kl16, kl_tiny
 from dreamwalk.codecs.patch import PatchCodec, PatchCodecConfig
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20, vit_tiny
-from dreamwalk.systems.autoencode import to_float
 
 PATCH = PatchCodecConfig(channels=24, patch=8, widths=(16, 16, 16))
 VIT = replace(vit_tiny(), size=(32, 32))
@@ -17,7 +16,7 @@ VIT = replace(vit_tiny(), size=(32, 32))
 @pytest.fixture(scope="module")
 def video() -> torch.Tensor:
     frames = torch.stack([torch.from_numpy(panorama(7.0 * k)) for k in range(40)])
-    return to_float(frames.permute(0, 3, 1, 2)[None])
+    return frames.permute(0, 3, 1, 2)[None].float() / 127.5 - 1
 
 
 def test_kl16_has_the_public_size() -> None:

@@ -201,7 +201,7 @@ def test_the_real_time_path_is_the_same_plan_on_a_cache() -> None:
     start = next(iter(Toy(clip_frames=1).clips(range(1))))
     clip = replace(batch([start]), actions=actions[:, :1])
     session = system.begin(clip, seed=5)
-    walked = [system.encode(clip.video)] + [system.advance(session, actions[:, i]) for i in range(1, frames)]
+    walked = [system.encode(clip)] + [system.advance(session, actions[:, i]) for i in range(1, frames)]
 
     def script(frames: Sequence[int]) -> tuple[Tensor, None]:
         return system.actions(actions[:, list(frames)]), None

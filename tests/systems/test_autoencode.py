@@ -16,9 +16,10 @@ from dreamwalk.codecs.causal import CausalVAE, CausalVAEConfig
 from dreamwalk.codecs.critic import CriticConfig
 from dreamwalk.codecs.kl_autoencoder import KLCodec, KLCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
+from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tae import TAECodec, TAEConfig
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig, to_float
+from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.open import init_from, load
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -69,7 +70,7 @@ def test_every_codec_learns_a_clip(kind: str, clip: Clip) -> None:
     assert told[-1]["loss"] < 0.75 * told[0]["loss"]
     assert system.preview(clip).shape == clip.video.shape
     if kind != "blocks":
-        latents = system.codec.encode(to_float(clip.video))
+        latents = system.codec.encode(codec_input(clip, 3))
         assert 0.5 < latents.square().mean() < 2
 
 
@@ -140,7 +141,7 @@ def test_a_tae_starts_from_an_image_codec_and_from_its_like(tmp_path: Path, clip
     tae = built(CODECS["tae"])
     init_from(tae, saved(image, tmp_path / "image.safetensors"))
     assert isinstance(tae.codec, TAECodec) and isinstance(image.codec, KLCodec)
-    video = to_float(clip.video)
+    video = codec_input(clip, 3)
     torch.testing.assert_close(tae.codec.encode(video), image.codec.encode(video[:, ::2]), atol=1e-4, rtol=0)
     learn(tae, clip, steps=1)
     again = built(CODECS["tae"])

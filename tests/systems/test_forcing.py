@@ -61,7 +61,7 @@ def test_teacher_forcing_in_chunks() -> None:
     """A target sees the clean frames before its chunk and the noisy ones in it, and nothing else."""
     system = system_of("block").double()
     shown, noisy = torch.randn(2, 1, 4, 16, 4, 4).double()
-    level, known = torch.full((1, 4), 0.5).double(), FrameInputs(torch.zeros(1, 5, 64).double(), None)
+    level, known = torch.full((1, 4), 0.5).double(), FrameInputs(torch.zeros(1, 5, 64).double())
     groups = system.groups(torch.zeros(1, 5))  # 0, 1, 1, 2, 2; the targets are frames 1 to 4
 
     def answers(shown: Tensor, noisy: Tensor) -> Tensor:

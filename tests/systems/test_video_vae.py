@@ -59,7 +59,7 @@ def test_it_learns_a_clip(system: Forcing, clip: Clip) -> None:
 def test_it_is_sampled_on_schedules(system: Forcing, clip: Clip, name: str) -> None:
     steps = system.stream(clip.first(1), clip.actions[:, 1:], schedule=system.schedule(name))
     count = system.codec.latent_frames(9)
-    latents = torch.cat([system.encode(clip.first(1).video), *finished_frames(steps, count - 1)], 1)
+    latents = torch.cat([system.encode(clip.first(1)), *finished_frames(steps, count - 1)], 1)
     assert latents.shape[:2] == (2, count) and latents.isfinite().all()
     assert system.codec.decode(latents, 9).shape == clip.video.shape
     assert system.preview(clip).shape == clip.video.shape
