@@ -49,6 +49,10 @@ class Clip:
             raise UserError(f"frames {start}..{start + frames} asked of a clip of {len(self)} frames")
         return self._each(lambda array: array[start : start + frames])
 
+    def pick(self, frames: np.ndarray) -> Clip:
+        """Frames of an unbatched clip by their indices."""
+        return self._each(lambda array: array[frames])
+
     def first(self, frames: int) -> Clip:
         """The first frames of a batched clip."""
         return self._each(lambda array: array[:, :frames])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dreamwalk.memory.contract import WindowConfig
 from dreamwalk.memory.neural_map import NeuralMapConfig
+from dreamwalk.memory.points import PointsConfig
 
-MemoryConfig = WindowConfig | NeuralMapConfig
+MemoryConfig = WindowConfig | NeuralMapConfig | PointsConfig
 """Memories that weight files may name; any config with `build(sizes) -> MemoryModel` trains and plays."""

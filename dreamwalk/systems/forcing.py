@@ -33,6 +33,7 @@ from dreamwalk.codecs import patch
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import home_map
+from dreamwalk.memory.points import PointsConfig
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import MaskName, check_mask, check_range
@@ -154,12 +155,15 @@ def tiny() -> ForcingConfig:
 
 
 def rooms() -> ForcingConfig:
-    """For levels never seen: 96x128 frames, 48 tokens a frame, small enough to compare ideas on a laptop."""
-    backbone = framedit.game(width=192, heads=3)
-    return ForcingConfig(PatchCodecConfig(channels=64), backbone, actions=7, pure_noise_prob=0.1, window=11)
+    """For levels never seen: RGB-D frames of 96x128, 48 tokens a frame, behind a memory of points."""
+    codec = PatchCodecConfig(channels=128, image_channels=4)
+    backbone = replace(framedit.game(width=256, heads=4), channels=128)
+    config = ForcingConfig(codec, backbone, actions=7, memory=PointsConfig(), window=7)
+    return replace(config, pure_noise_prob=0.2, clean_prefix_prob=0.5)
 
 
 def doom() -> ForcingConfig:
     """The shipped dream of the level `home`: any schedule, in real time."""
-    config = replace(rooms(), backbone=framedit.game(), memory=home_map(), window=7)
+    codec, memory = PatchCodecConfig(channels=64), home_map()
+    config = ForcingConfig(codec, framedit.game(), actions=7, memory=memory, window=7)
     return replace(config, clean_prefix_prob=0.5, pure_noise_prob=0.25)

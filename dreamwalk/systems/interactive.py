@@ -221,11 +221,13 @@ class Interactive(System):
         session: Session,
         action: Tensor,
         *,
+        camera: CameraState | None = None,
         frame_pass: FramePass | None = None,
         decode: Decode | None = None,
         timings: dict[str, float] | None = None,
     ) -> Tensor:
-        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into.
+        """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into; seen from
+        `camera`, if that is known better than by the memory's own pose model.
 
         Where the memory keeps pixels, `session.shown` is then the frame as RGB-D.
         """
@@ -235,7 +237,7 @@ class Interactive(System):
                 "with `dreamwalk sample NAME --schedule chunks`"
             )
         began = perf_counter()
-        session.move(self.memory.next_camera(session.camera, action))
+        session.move(camera or self.memory.next_camera(session.camera, action))
         found = self._recall(session)
         recalled, cache = self._to_inputs(session, found)
         if any(part is not None for part in recalled) and timings is not None:
@@ -371,6 +373,14 @@ class Interactive(System):
     def preview(self, clip: Clip) -> Tensor:
         """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
         first, count = clip.first(1), self.codec.latent_frames(len(clip))
+        if self.memory.keeps_pixels:
+            session = self.begin(first)
+            video = [codec_input(first, self.codec.image_channels)]
+            for i in range(1, len(clip)):
+                self.advance(session, clip.actions[:, i], camera=CameraState.of_clip(clip, i))
+                assert session.shown is not None
+                video.append(session.shown[:, None])
+            return torch.cat(video, 1)[:, :, :3].clamp(-1, 1)
         steps = self.stream(first, clip.actions[:, 1:], schedule=self.schedule("next-frame"))
         latents = [self.encode(first), *finished_frames(steps, count - 1)]
         return self.codec.decode(torch.cat(latents, 1), len(clip)).clamp(-1, 1)

@@ -69,7 +69,7 @@ def local_rows(run: Run, process: Process) -> range:
 
 
 def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
-    """The clip of a row of a step: a window drawn from all windows of the data."""
+    """The clip of a row of a step: a window drawn from all windows of the data, and some of its past."""
     random = np.random.default_rng([run.seed, step, row])
     index = int(random.integers(len(shards)))
     length = shards.frames_of(index)
@@ -77,7 +77,14 @@ def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
         raise UserError(
             f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
         )
-    return shards.window(index, int(random.integers(length - run.frames + 1)), run.frames)
+    start, depth = int(random.integers(length - run.frames + 1)), run.needs_depth
+    clip = shards.window(index, start, run.frames, depth=depth)
+    if not run.past:
+        return clip
+    # Mostly all that came before; at times only what is long gone, as after a long way.
+    newest = max(1, start - int(random.choice([0, 0, 8, 24])))
+    frames = np.sort(random.choice(newest, run.past, replace=newest < run.past))
+    return replace(clip, past=shards.clip(index, depth=depth).pick(frames))
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ def preview_batch(run: Run, data: Shards | Latents, system: System) -> tuple[Cli
         clip = data.batch(range(4), seed=run.seed, step=0).to(device)
         video = system.codec.decode(clip.latents.float()).clamp(-1, 1)
         return replace(clip, video=((video + 1) * 127.5).byte()), video
-    picked = [index % len(data) for index in range(4)]
-    clip = batch([data.window(index, 0, min(data.frames_of(index), 24)) for index in picked]).to(device)
+    picked, depth = [index % len(data) for index in range(4)], run.needs_depth
+    clips = [data.window(index, 0, min(data.frames_of(index), 24), depth=depth) for index in picked]
+    clip = batch(clips).to(device)
     return clip, clip.video.float() / 127.5 - 1

@@ -9,6 +9,7 @@ from gaussian import FRAMES, RHO, Basis, Oracle, alone, each, error, sigmas
 from torch import Tensor
 from toy import Toy, toy_system
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.clip import batch
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, Update, execute, heun, multistep
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
@@ -203,8 +204,8 @@ def test_the_real_time_path_is_the_same_plan_on_a_cache() -> None:
     session = system.begin(clip, seed=5)
     walked = [system.encode(clip)] + [system.advance(session, actions[:, i]) for i in range(1, frames)]
 
-    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
-        return system.actions(actions[:, list(frames)]), None
+    def script(frames: Sequence[int]) -> FrameInputs:
+        return FrameInputs(system.actions(actions[:, list(frames)]))
 
     levels = shifted_sigmas(system.config.steps, shift_by=system.config.shift).tolist()
     plan = staircase(levels, frames - 1, lag=system.config.steps, history=1, history_sigma=0.02)
@@ -223,8 +224,8 @@ def test_cached_is_uncached_wherever_nothing_was_forgotten(
     for parameter in system.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
 
-    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
-        return system.actions(actions[:, list(frames)]), None
+    def script(frames: Sequence[int]) -> FrameInputs:
+        return FrameInputs(system.actions(actions[:, list(frames)]))
 
     plan = staircase(
         sigmas(3), 5, lag=lag, chunk=chunk, history=2, window=window, history_sigma=0.05, mask="block"

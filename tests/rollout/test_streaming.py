@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from toy import Toy, toy_system, with_map
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip, batch
 from dreamwalk.commands.sample import SampleWalk
@@ -84,8 +85,8 @@ def test_chunks_stay_chunks_as_history(lag: int, chunk: int, known: int, mask: M
     def noise(frame: int, use: int) -> Tensor:
         return drawn(frame, use).double()
 
-    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
-        return system.actions(actions[:, list(frames)]), None
+    def script(frames: Sequence[int]) -> FrameInputs:
+        return FrameInputs(system.actions(actions[:, list(frames)]))
 
     plan = staircase(GRID, count, lag=lag, chunk=chunk, history=known, history_sigma=0.05, mask=mask)
     planned = execute(plan, FramePredictor(system.backbone, script), noise, given=history)[:, known:]
@@ -127,7 +128,7 @@ def test_memory_does_not_grow(system: Interactive, start: Clip, name: str) -> No
         )
         steps = list(islice(walk, 200))
     assert steps[-1].frames[0] > 60
-    assert len(reader.kept) <= schedule.window and len(script.features) <= StreamConditions.KEPT
+    assert len(reader.kept) <= schedule.window and len(script.recalled) <= StreamConditions.KEPT
     assert max(step.x.shape[1] for step in steps) <= schedule.window
     finished = [f for step in steps for f in step.frames[: step.finished]]
     assert finished == list(range(2, 2 + len(finished)))

@@ -196,8 +196,8 @@ def test_recalled_frames_are_computed_once() -> None:
     for parameter in system.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
 
-    def script(frames: Sequence[int]) -> tuple[Tensor, None]:
-        return system.actions(actions[:, list(frames)]), None
+    def script(frames: Sequence[int]) -> FrameInputs:
+        return FrameInputs(system.actions(actions[:, list(frames)]))
 
     plan = recalled(staircase(sigmas(2), 3, lag=2, history=1), [2, 5, 7], at=12, sigma=0.05)
     given, noise = torch.randn(1, 4, 16, 4, 4), KeyedNoise((1,), (16, 4, 4))

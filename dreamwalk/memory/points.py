@@ -1,0 +1,201 @@
+"""A memory of points: the dream is shown what its cloud looks like from where the camera stands.
+
+Voyager's world cache (arXiv 2506.04225, section 4.3) frame by frame. Every frame is written into a cloud as
+RGB-D; for the next one the cloud is rendered, coded by the system's own codec, and given to the backbone
+twice: as features of its tokens, and through a linear skip as a guess of the clean latents, so that a surface
+that is seen again is copied, not dreamed again. Where the cloud is empty both say so, cell by cell.
+
+    paper's word           our word
+    world cache            `PointCloud`
+    partial RGB, depth     rendering
+    mask                   `Rendering.mask`, 4x4 cells a token
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+
+from dreamwalk.backbones.frame_backbone import Recalled
+from dreamwalk.clip import Clip
+from dreamwalk.codecs.codec import Codec
+from dreamwalk.codecs.rgbd import depth_channel, depth_of
+from dreamwalk.errors import UserError
+from dreamwalk.memory.contract import (
+    CameraState,
+    FinishedFrame,
+    LatentError,
+    Memory,
+    MemoryModel,
+    Recollection,
+    TokenSizes,
+    require_poses,
+)
+from dreamwalk.memory.splatting import Points, Rendering, render
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.validation import Positive, Share
+
+CELLS = 4
+"""Cells of a token down and across in which coverage is told: finer than a token, for edges pass through."""
+FAR = 20_000.0
+"""World units at which the sky is drawn, so that it comes back too."""
+EDGE = 1.35
+"""Ratio of neighbouring disparities from which a pixel is an edge, and between two surfaces."""
+
+
+@dataclass(frozen=True)
+class PointsConfig:
+    """How a memory of points is trained."""
+
+    empty_prob: Share = 0.2
+    """Probability of training a clip on an empty cloud, so that rooms are also made from nothing."""
+    older_prob: Share = 0.4
+    """Probability of a cloud that holds only frames of before the clip, as after a long way."""
+    depth_noise: Positive = 0.02
+    """Std of the logarithm of a factor on the depths of each frame in the cloud: they are predictions."""
+
+    def build(self, sizes: TokenSizes) -> PointsMemory:
+        return PointsMemory(self, sizes)
+
+
+class PointsMemory(MemoryModel):
+    """How a rendering reaches the backbone."""
+
+    keeps_pixels = True
+
+    def begin(self) -> Memory:
+        return _Clouds()
+
+    def __init__(self, config: PointsConfig, sizes: TokenSizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        code = sizes.channels * sizes.patch**2
+        self.embed = nn.Linear(code + 2 * CELLS**2, sizes.width)
+        self.skip = nn.Linear(code + 2 * CELLS**2, code)
+        with torch.no_grad():
+            self.skip.weight.copy_(torch.eye(code, code + 2 * CELLS**2) * 0.7)
+            self.skip.bias.zero_()
+
+    def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
+        if found.rendering is None:
+            return Recalled()
+        view, (h, w), p = found.rendering, self.sizes.grid, self.sizes.patch
+        rgbd = torch.cat([view.rgb, depth_channel(view.depth)[:, None]], 1)
+        code = rearrange(codec.encode(rgbd[:, None]), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p)
+        told = [adaptive_avg_pool2d(x, (h * CELLS, w * CELLS)) for x in (view.mask, view.dreamed)]
+        cells = [rearrange(x, "b (h i) (w j) -> b 1 (h w) (i j)", h=h, w=w) for x in told]
+        tokens = torch.cat([code, *cells], -1)
+        guess = rearrange(self.skip(tokens), "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, w=w, p=p, q=p)
+        return Recalled(self.embed(tokens), guess)
+
+    def recalled_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, codec: Codec, error: LatentError
+    ) -> tuple[Recalled, dict[str, Tensor]]:
+        """Frame `i` recalls what the earlier frames of the clip and those of its past show of it."""
+        b, t = x.shape[:2]
+        rendering = self.render_clip(clip, generator)
+        recalled = self.to_inputs(Recollection(rendering=rendering), codec)
+        return recalled.each(lambda part: part.view(b, t, *part.shape[2:])), {}
+
+    def render_clip(self, clip: Clip, generator: KeyedGenerator) -> Rendering:
+        """Every frame of every clip as its cloud would draw it, `(b t, ..)`."""
+        if clip.past is None:
+            raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
+        config, (poses, intrinsics) = self.config, require_poses(clip)
+        b, t = poses.shape[:2]
+        frames = [lift_clip(part, generator, config.depth_noise) for part in (clip.past, clip)]
+        kind = generator.uniform(1)[:, 0]
+        clouds = []
+        for row in range(b):
+            past, own = (part[row] for part in frames)
+            empty = bool(kind[row] < config.empty_prob)
+            older = bool(kind[row] < config.empty_prob + config.older_prob)
+            for frame in range(t):
+                seen = [] if empty else past if older else past + own[:frame]
+                clouds.append(joined(seen, like=own[0]))
+        size = clip.video.shape[-2], clip.video.shape[-1]
+        return render(clouds, poses.flatten(0, 1), intrinsics=intrinsics.flatten(0, 1), size=size)
+
+
+class _Clouds(Memory):
+    """The points of a session, a cloud a row; all of them are kept."""
+
+    def __init__(self, rows: tuple[list[Points], ...] = ()) -> None:
+        self.rows = rows
+
+    def write(self, frame: FinishedFrame) -> None:
+        if frame.camera is None or frame.rgbd is None:
+            return
+        camera, rows = frame.camera, self.rows or tuple([] for _ in frame.rgbd)
+        video = ((frame.rgbd[:, :3].clamp(-1, 1) + 1) * 127.5).round().byte()
+        depth = depth_of(frame.rgbd[:, 3])
+        for i, row in enumerate(rows):
+            pose, matrix = camera.pose[i], camera.intrinsics[i]
+            row.append(lift(video[i], depth[i], pose, matrix, time=frame.time, dreamed=frame.dreamed))
+        self.rows, self.size = rows, frame.rgbd.shape[-2:]
+
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        if camera is None or not self.rows:
+            return Recollection()
+        clouds = [joined(row, like=row[0]) for row in self.rows]
+        size = self.size[0], self.size[1]
+        return Recollection(rendering=render(clouds, camera.pose, intrinsics=camera.intrinsics, size=size))
+
+    def clone(self) -> _Clouds:
+        twin = _Clouds(tuple(list(row) for row in self.rows))
+        twin.size = self.size
+        return twin
+
+    def to(self, device: torch.device | str) -> _Clouds:
+        twin = self.clone()
+        twin.rows = tuple([part.to(device) for part in row] for row in self.rows)
+        return twin
+
+
+def lift_clip(clip: Clip, generator: KeyedGenerator, noise: float) -> list[list[Points]]:
+    """The points of every frame of every row of a batched clip, at depths that are off by one factor a
+    frame; UserError without depth or poses."""
+    poses, intrinsics = require_poses(clip)
+    if clip.depth is None:
+        raise UserError("these data have no depth, and a memory of points needs it")
+    factor = (noise * generator.normal(poses.shape[1])).exp()
+    depth = clip.depth.float() * factor[..., None, None]
+    return [
+        [
+            lift(clip.video[row, i], depth[row, i], poses[row, i], intrinsics[row, i], time=i, dreamed=False)
+            for i in range(depth.shape[1])
+        ]
+        for row in range(len(depth))
+    ]
+
+
+def lift(
+    video: Tensor, depth: Tensor, world_from_camera: Tensor, intrinsics: Tensor, *, time: int, dreamed: bool
+) -> Points:
+    """The points of the pixels of a frame, uint8 `(3, h, w)` with planar depth `(h, w)`, 0 for sky, but for
+    those on the edge of a surface."""
+    h, w = depth.shape
+    depth = torch.where(depth > 0, depth, FAR)
+    near = max_pool2d(1 / depth[None], 3, 1, 1)[0]
+    far = -max_pool2d(-1 / depth[None], 3, 1, 1)[0]
+    kept = (near < EDGE * far).flatten().nonzero().squeeze(1)
+    y, x = torch.meshgrid(
+        torch.arange(h, device=depth.device) + 0.5, torch.arange(w, device=depth.device) + 0.5, indexing="ij"
+    )
+    (fx, _, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
+    rays = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like(x)])
+    local = (rays * depth).flatten(1)[:, kept]
+    position = world_from_camera[:3, :3] @ local + world_from_camera[:3, 3:]
+    footprint = (depth / fx).flatten()[kept]
+    times = torch.full_like(kept, time, dtype=torch.int32)
+    layer = torch.full_like(kept, dreamed, dtype=torch.bool)
+    return Points(position, video.flatten(1)[:, kept], footprint, times, layer)
+
+
+def joined(parts: list[Points], *, like: Points) -> Points:
+    """All points in one cloud; none for no parts."""
+    if not parts:
+        return Points(*(getattr(like, name)[..., :0] for name in like.__dataclass_fields__))
+    return Points(*(torch.cat([getattr(p, name) for p in parts], -1) for name in like.__dataclass_fields__))
