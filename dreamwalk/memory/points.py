@@ -13,6 +13,8 @@ that is seen again is copied, not dreamed again. Where the cloud is empty both s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
