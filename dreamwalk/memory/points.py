@@ -23,7 +23,7 @@ from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Codec
-from dreamwalk.codecs.rgbd import depth_channel, depth_of
+from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import (
     CameraState,
@@ -55,8 +55,13 @@ class PointsConfig:
     """Probability of training a clip on an empty cloud, so that rooms are also made from nothing."""
     older_prob: Share = 0.4
     """Probability of a cloud that holds only frames of before the clip, as after a long way."""
-    depth_noise: Positive = 0.02
-    """Std of the logarithm of a factor on the depths of each frame in the cloud: they are predictions."""
+    dreamed_prob: Share = 0.5
+    """Probability of a cloud of which some frames were dreamed: coded, shaken and decoded, as the system's own
+    frames are."""
+    latent_noise: Positive = 0.3
+    """Largest std of what shakes them."""
+    depth_noise: Positive = 0.03
+    """Std of the logarithm of a factor on the depths of each dreamed frame."""
 
     def build(self, sizes: TokenSizes) -> PointsMemory:
         return PointsMemory(self, sizes)
@@ -97,28 +102,63 @@ class PointsMemory(MemoryModel):
     ) -> tuple[Recalled, dict[str, Tensor]]:
         """Frame `i` recalls what the earlier frames of the clip and those of its past show of it."""
         b, t = x.shape[:2]
-        rendering = self.render_clip(clip, generator)
+        rendering = self.render_clip(clip, generator, codec)
         recalled = self.to_inputs(Recollection(rendering=rendering), codec)
         return recalled.each(lambda part: part.view(b, t, *part.shape[2:])), {}
 
-    def render_clip(self, clip: Clip, generator: KeyedGenerator) -> Rendering:
+    @torch.no_grad()
+    def render_clip(self, clip: Clip, generator: KeyedGenerator, codec: Codec) -> Rendering:
         """Every frame of every clip as its cloud would draw it, `(b t, ..)`."""
-        if clip.past is None:
-            raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
-        config, (poses, intrinsics) = self.config, require_poses(clip)
-        b, t = poses.shape[:2]
-        frames = [lift_clip(part, generator, config.depth_noise) for part in (clip.past, clip)]
-        kind = generator.uniform(1)[:, 0]
-        clouds = []
-        for row in range(b):
-            past, own = (part[row] for part in frames)
-            empty = bool(kind[row] < config.empty_prob)
-            older = bool(kind[row] < config.empty_prob + config.older_prob)
-            for frame in range(t):
-                seen = [] if empty else past if older else past + own[:frame]
-                clouds.append(joined(seen, like=own[0]))
-        size = clip.video.shape[-2], clip.video.shape[-1]
-        return render(clouds, poses.flatten(0, 1), intrinsics=intrinsics.flatten(0, 1), size=size)
+        config, (frames, m) = self.config, _with_past(clip)
+        poses, intrinsics = require_poses(frames)
+        t, size = poses.shape[1] - m, (clip.video.shape[-2], clip.video.shape[-1])
+        kinds, counts, dreams, cuts, shakes = (generator.uniform(1)[:, 0].tolist() for _ in range(5))
+        noise = generator.normal(m + t, codec.channels, *(s // p for s, p in zip(size, codec.stride[1:])))
+        factors = (config.depth_noise * generator.normal(m + t)).exp()
+        rgbd, views = codec_input(frames, 4), []
+        for row, kind in enumerate(kinds):
+            cut = 1 + int(cuts[row] * (m + t - 1)) if dreams[row] < config.dreamed_prob else m + t
+            video = rgbd[row]
+            if cut < m + t:
+                latents = (
+                    codec.encode(video[None, cut:]) + shakes[row] * config.latent_noise * noise[row, cut:]
+                )
+                video = torch.cat([video[:cut], codec.decode(latents)[0]])
+            points = [
+                lift(
+                    video[i],
+                    pose,
+                    matrix,
+                    scale=factors[row, i] if i >= cut else 1.0,
+                    time=i,
+                    dreamed=i >= cut,
+                )
+                for i, (pose, matrix) in enumerate(zip(poses[row], intrinsics[row], strict=True))
+            ]
+            first = int(counts[row] * m)
+            last = [
+                first
+                if kind < config.empty_prob
+                else m
+                if kind < config.empty_prob + config.older_prob
+                else m + i
+                for i in range(t)
+            ]
+            clouds = [joined(points[first:end], like=points[0]) for end in last]
+            views.append(render(clouds, poses[row, m:], intrinsics=intrinsics[row, m:], size=size))
+        names = Rendering.__dataclass_fields__
+        return Rendering(*(torch.cat([getattr(view, name) for view in views]) for name in names))
+
+
+def _with_past(clip: Clip) -> tuple[Clip, int]:
+    """A batched clip behind its past, and how many frames that has; UserError without a past."""
+    past = clip.past
+    if past is None:
+        raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
+    names = ("video", "depth", "world_from_camera", "intrinsics")
+    pairs = {name: (getattr(past, name), getattr(clip, name)) for name in names}
+    joint = {name: None if None in pair else torch.cat(pair, 1) for name, pair in pairs.items()}
+    return Clip(**joint), len(past)
 
 
 class _Clouds(Memory):
@@ -131,11 +171,9 @@ class _Clouds(Memory):
         if frame.camera is None or frame.rgbd is None:
             return
         camera, rows = frame.camera, self.rows or tuple([] for _ in frame.rgbd)
-        video = ((frame.rgbd[:, :3].clamp(-1, 1) + 1) * 127.5).round().byte()
-        depth = depth_of(frame.rgbd[:, 3])
         for i, row in enumerate(rows):
             pose, matrix = camera.pose[i], camera.intrinsics[i]
-            row.append(lift(video[i], depth[i], pose, matrix, time=frame.time, dreamed=frame.dreamed))
+            row.append(lift(frame.rgbd[i], pose, matrix, time=frame.time, dreamed=frame.dreamed))
         self.rows, self.size = rows, frame.rgbd.shape[-2:]
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
@@ -156,44 +194,30 @@ class _Clouds(Memory):
         return twin
 
 
-def lift_clip(clip: Clip, generator: KeyedGenerator, noise: float) -> list[list[Points]]:
-    """The points of every frame of every row of a batched clip, at depths that are off by one factor a
-    frame; UserError without depth or poses."""
-    poses, intrinsics = require_poses(clip)
-    if clip.depth is None:
-        raise UserError("these data have no depth, and a memory of points needs it")
-    factor = (noise * generator.normal(poses.shape[1])).exp()
-    depth = clip.depth.float() * factor[..., None, None]
-    return [
-        [
-            lift(clip.video[row, i], depth[row, i], poses[row, i], intrinsics[row, i], time=i, dreamed=False)
-            for i in range(depth.shape[1])
-        ]
-        for row in range(len(depth))
-    ]
-
-
 def lift(
-    video: Tensor, depth: Tensor, world_from_camera: Tensor, intrinsics: Tensor, *, time: int, dreamed: bool
+    rgbd: Tensor,
+    world_from_camera: Tensor,
+    intrinsics: Tensor,
+    *,
+    time: int,
+    dreamed: bool,
+    scale: float = 1.0,
 ) -> Points:
-    """The points of the pixels of a frame, uint8 `(3, h, w)` with planar depth `(h, w)`, 0 for sky, but for
-    those on the edge of a surface."""
-    h, w = depth.shape
-    depth = torch.where(depth > 0, depth, FAR)
+    """The points of the pixels of a frame `(4, h, w)` in [-1, 1], but for those on the edge of a surface;
+    depths are multiplied by `scale`."""
+    h, w = rgbd.shape[-2:]
+    rgb, depth = ((rgbd[:3].clamp(-1, 1) + 1) * 127.5).round().byte(), depth_of(rgbd[3])
+    depth = torch.where(depth > 0, depth * scale, FAR)
     near = max_pool2d(1 / depth[None], 3, 1, 1)[0]
     far = -max_pool2d(-1 / depth[None], 3, 1, 1)[0]
     kept = (near < EDGE * far).flatten().nonzero().squeeze(1)
-    y, x = torch.meshgrid(
-        torch.arange(h, device=depth.device) + 0.5, torch.arange(w, device=depth.device) + 0.5, indexing="ij"
-    )
+    x, y = (torch.arange(side, device=depth.device) + 0.5 for side in (w, h))
     (fx, _, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
-    rays = torch.stack([(x - cx) / fx, (y - cy) / fy, torch.ones_like(x)])
-    local = (rays * depth).flatten(1)[:, kept]
+    local = torch.stack([(x - cx) / fx * depth, ((y - cy) / fy)[:, None] * depth, depth]).flatten(1)[:, kept]
     position = world_from_camera[:3, :3] @ local + world_from_camera[:3, 3:]
-    footprint = (depth / fx).flatten()[kept]
     times = torch.full_like(kept, time, dtype=torch.int32)
     layer = torch.full_like(kept, dreamed, dtype=torch.bool)
-    return Points(position, video.flatten(1)[:, kept], footprint, times, layer)
+    return Points(position, rgb.flatten(1)[:, kept], (depth / fx).flatten()[kept], times, layer)
 
 
 def joined(parts: list[Points], *, like: Points) -> Points:

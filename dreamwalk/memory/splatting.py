@@ -63,6 +63,7 @@ class Rendering:
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)
 def render(
     clouds: Sequence[Points], world_from_camera: Tensor, *, intrinsics: Tensor, size: tuple[int, int]
 ) -> Rendering:
