@@ -1,14 +1,15 @@
 """Soft rendering of clouds of points: a z-buffer, then the average of all points that agree with it.
 
 A point is drawn into four pixels, bilinearly, of a picture whose pixels are as large as its own: of full
-size, or of a half, a quarter, an eighth for points that were seen from farther away. Every sum is of integers,
-so that a picture is the same bits for any order of the points and any number of threads, on a CPU and a GPU.
+size, or of a half, a quarter, an eighth for points that were seen from farther away. Every sum is of
+integers, so that a picture is the same bits for any order of the points and any number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ class Rendering:
 
 
 class _Splats(NamedTuple):
-    """What one camera sees of points, `(n,)` each."""
+    """What cameras see of points, `(n,)` each."""
 
     x: Tensor
     """Column in pixels; the centre of the first is 0.5."""
@@ -78,19 +79,8 @@ class _Splats(NamedTuple):
     red_green: Tensor
     """Two colours in one int64, so that one sum adds both."""
     blue_one: Tensor
-    layer: Tensor
-    """1 for what was dreamed, int32."""
-
-
-class _Pictures(NamedTuple):
-    """Layers of renderings."""
-
-    rgb: Tensor
-    """`(pages, 3, h, w)` in [-1, 1]; like the others 0 where nothing is."""
-    depth: Tensor
-    """`(pages, h, w)`."""
-    mask: Tensor
-    """`(pages, h, w)`, as of a `Rendering`."""
+    page: Tensor
+    """Camera and layer, int32."""
 
 
 @torch.no_grad()
@@ -103,32 +93,34 @@ def render(
     What was shown as true wins: dreamed points show only where the true ones leave a pixel open, or only
     know it coarser.
     """
+    layers = 2 if any(bool(cloud.dreamed.any()) for cloud in clouds) else 1
     cameras = zip(clouds, world_from_camera, intrinsics, strict=True)
-    seen = [_seen(cloud, pose, matrix, size) for cloud, pose, matrix in cameras]
-    layers = 2 if any(bool(splats.layer.any()) for splats in seen) else 1
-    page = torch.cat([splats.layer + layers * view for view, splats in enumerate(seen)])
-    splats = _Splats(*map(torch.cat, zip(*seen, strict=True)))
-    pyramid = _Pyramid(len(seen) * layers, size, device=page.device)
-    pictures = _fill(_joined(_splatted(splats, page, pyramid)))
-    true, *dreamed = (_Pictures(*(x[layer::layers] for x in pictures)) for layer in range(layers))
-    if not dreamed:
-        return Rendering(*true, torch.zeros_like(true.mask))
-    show = _shows(true, dreamed[0])
-    rgb = torch.where(show[:, None], dreamed[0].rgb, true.rgb)
-    depth, mask = (torch.where(show, b, a) for a, b in zip(true[1:], dreamed[0][1:], strict=True))
-    return Rendering(rgb, depth, mask, show.float())
+    seen = [
+        _seen(cloud, pose, matrix, size=size, layers=layers, view=view)
+        for view, (cloud, pose, matrix) in enumerate(cameras)
+    ]
+    splats = _Splats(*map(torch.cat, zip(*seen, strict=True))) if len(seen) > 1 else seen[0]
+    pyramid = _pyramid(len(seen) * layers, size, device=splats.z.device)
+    picture = _filled(_joined(_splatted(splats, pyramid)))
+    true, show = picture[::layers], torch.zeros_like(picture[::layers, 0])
+    if layers == 2:
+        dreamed = picture[1::2]
+        true, show = _layered(true, dreamed)
+    return Rendering(true[:, :3], true[:, 3], true[:, 4], show)
 
 
-def _shows(true: _Pictures, dreamed: _Pictures) -> Tensor:
-    """Where the dreamed layer shows `(b, h, w)`: where the true one is open, or coarser at equal depth."""
-    finer = dreamed.mask > true.mask
-    equal = (dreamed.depth < true.depth * BEHIND + BEHIND_SLACK) & (
-        true.depth < dreamed.depth * BEHIND + BEHIND_SLACK
-    )
-    return finer & (equal | (true.mask == 0))
+def _layered(true: Tensor, dreamed: Tensor) -> tuple[Tensor, Tensor]:
+    """One picture of two, and where it is the dreamed one: where the true one is open, or coarser at equal
+    depth."""
+    (near, mask), (far, finer) = true[:, 3:].unbind(1), dreamed[:, 3:].unbind(1)
+    equal = (near < far * BEHIND + BEHIND_SLACK) & (far < near * BEHIND + BEHIND_SLACK)
+    show = (finer > mask) & (equal | (mask == 0))
+    return torch.where(show[:, None], dreamed, true), show.float()
 
 
-def _seen(cloud: Points, pose: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> _Splats:
+def _seen(
+    cloud: Points, pose: Tensor, intrinsics: Tensor, *, size: tuple[int, int], layers: int, view: int
+) -> _Splats:
     height, width = size
     turn = pose[:3, :3].T.double()
     matrix = intrinsics.double() @ torch.cat([turn, -turn @ pose[:3, 3:].double()], 1)
@@ -141,119 +133,112 @@ def _seen(cloud: Points, pose: Tensor, intrinsics: Tensor, size: tuple[int, int]
     index = ((off < 0) & (z > NEAR)).nonzero().squeeze(1)
     x, y, z, footprint = (row.index_select(0, index) for row in (x, y, z, cloud.footprint))
     red, green, blue = (row.index_select(0, index).long() for row in cloud.rgb)
-    pixels = footprint * (intrinsics[0, 0] / WIDE) / z
+    pixels = (footprint * (intrinsics[0, 0] / WIDE)).div_(z)
     # The exponent of a float is its binary logarithm.
     level = (pixels.view(torch.int32) >> 23).sub_(126).clamp_(0, LEVELS - 1)
-    layer = cloud.dreamed.index_select(0, index).int()
-    return _Splats(x, y, z, footprint, level, (red << 32).add_(green), (blue << 32).add_(1), layer)
+    page = torch.full_like(level, layers * view)
+    if layers == 2:
+        page += cloud.dreamed.index_select(0, index)
+    return _Splats(
+        x, y, z, footprint, level, red.bitwise_left_shift_(32).add_(green), (blue << 32).add_(1), page
+    )
 
 
-class _Pyramid:
+class _Pyramid(NamedTuple):
     """Pages of pixels at the sizes h w, h/2 w/2, .. in one row of cells, each with a margin of one pixel."""
 
-    def __init__(self, pages: int, size: tuple[int, int], *, device: torch.device) -> None:
-        self.pages = pages
-        self.sizes = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(LEVELS)]
-        self.counts = [pages * (h + 2) * (w + 2) for h, w in self.sizes]
-        starts = [
-            sum(self.counts[:level]) + count // pages * page
-            for level, count in enumerate(self.counts)
-            for page in range(pages)
-        ]
-        self.starts = torch.tensor(starts, device=device, dtype=torch.int32)
-        self.strides = torch.tensor([w + 2 for _, w in self.sizes], device=device, dtype=torch.int32)
+    shapes: list[tuple[int, int, int]]
+    """Of each level: pages, rows and columns with margins."""
+    counts: list[int]
+    """Of each level, its cells."""
+    starts: Tensor
+    """Of each level the first cells of its pages."""
+    strides: Tensor
+    """Of each level, cells from one row to the next."""
 
     def levels(self, cells: Tensor) -> list[Tensor]:
-        """A row of cells as one tensor `(pages, h + 2, w + 2)` a level."""
-        parts = zip(cells.split(self.counts), self.sizes, strict=True)
-        return [part.view(self.pages, h + 2, w + 2) for part, (h, w) in parts]
+        """Rows of cells `(.., cells)` as one tensor `(.., pages, h + 2, w + 2)` a level."""
+        parts = zip(cells.split(self.counts, -1), self.shapes, strict=True)
+        return [part.unflatten(-1, shape) for part, shape in parts]
 
 
-def _splatted(splats: _Splats, page: Tensor, pyramid: _Pyramid) -> list[_Pictures]:
-    """Of each level the average of all points that agree, with a mask of 0 and 1."""
-    device, cells = page.device, sum(pyramid.counts)
-    shrink = (127 - splats.level << 23).view(torch.float32)
+@lru_cache(maxsize=16)
+def _pyramid(pages: int, size: tuple[int, int], *, device: torch.device) -> _Pyramid:
+    shapes = [(pages, -(-size[0] // 2**level) + 2, -(-size[1] // 2**level) + 2) for level in range(LEVELS)]
+    counts = [pages * height * width for _, height, width in shapes]
+    starts = [sum(counts[:k]) + counts[k] // pages * page for k in range(LEVELS) for page in range(pages)]
+    integers = lambda values: torch.tensor(values, device=device, dtype=torch.int32)
+    return _Pyramid(shapes, counts, integers(starts), integers([width for _, _, width in shapes]))
+
+
+def _splatted(splats: _Splats, pyramid: _Pyramid) -> list[Tensor]:
+    """Of each level a picture `(pages, 5, h, w)`: the mean colour of all points that agree, depth, and a mask
+    of 0 and 1; all are 0 where nothing is."""
+    device, cells = splats.z.device, sum(pyramid.counts)
+    shrink = (127 - splats.level).bitwise_left_shift_(23).view(torch.float32)
     x, y = ((shrink * place).add_(0.5) for place in (splats.x, splats.y))  # a margin, less half a centre
     left, top = x.floor(), y.floor()
     x, y = x.sub_(left), y.sub_(top)
     stride = pyramid.strides.index_select(0, splats.level)
-    corner = pyramid.starts.index_select(0, splats.level * pyramid.pages + page)
+    corner = pyramid.starts.index_select(0, splats.level * pyramid.shapes[0][0] + splats.page)
     corner.add_(left.int()).addcmul_(top.int(), stride)
     # Floats above 0 order like their bits. The nearest point to 3 % wins, of those the finest: its own depth
     # and footprint are the key, so that no order of the points matters.
     bits, pixel = splats.z.view(torch.int32).long(), splats.footprint.view(torch.int32).long()
-    key = (bits >> 18 << 50).add_(pixel >> 12 << 31).add_(bits)
-    cell = corner + (x >= 0.5).int() + (y >= 0.5).int() * stride
+    key = (bits >> 18 << 50).add_(pixel.bitwise_right_shift_(12).bitwise_left_shift_(31)).add_(bits)
+    cell = (corner + (x >= 0.5).int()).addcmul_((y >= 0.5).int(), stride)
     nearest = torch.full((cells,), EMPTY, device=device).scatter_reduce_(0, cell.long(), key, "amin")
-    for level in pyramid.levels(nearest):
-        around = _least_around(level)
-        level.copy_(torch.where(level == EMPTY, around, level))
-    depth = (nearest & 0x7FFFFFFF).int().view(torch.float32)
-    depth = torch.where(nearest == EMPTY, 0.0, depth)
-    farthest = torch.where(depth > 0, depth * AGREE + SLACK, 0.0)  # where nothing is, no point agrees
+    nearest = torch.where(nearest == EMPTY, _least_around(nearest, pyramid), nearest)
+    empty = nearest == EMPTY
+    depth = nearest.bitwise_and_(0x7FFFFFFF).int().view(torch.float32).masked_fill_(empty, 0)
+    farthest = (depth * AGREE).add_(SLACK).masked_fill_(empty, 0)  # where nothing is, no point agrees
     sums = torch.zeros((2, cells), dtype=torch.int64, device=device)
-    for down, row in ((0, 1 - y), (1, y)):
+    for down, row in ((0, 1 - y), (stride, y)):
         for across, column in ((0, 1 - x), (1, x)):
-            cell = (corner + down * stride).add_(across).long()
-            agrees = splats.z <= farthest.index_select(0, cell)
-            weight = (row * column).mul_(WEIGHTS).add_(0.5).int().mul_(agrees.int()).long()
-            for total, colours in zip(sums, (splats.red_green, splats.blue_one), strict=True):
-                total.scatter_add_(0, cell, weight * colours)
-    return [_averaged(*parts) for parts in zip(*map(pyramid.levels, (*sums, depth)), strict=True)]
+            cell = (corner + down).add_(across).long()
+            agrees = (splats.z <= farthest.index_select(0, cell)).int()
+            weight = (row * column).mul_(WEIGHTS).add_(0.5).int().mul_(agrees).long()
+            sums[0].scatter_add_(0, cell, weight * splats.red_green)
+            sums[1].scatter_add_(0, cell, weight * splats.blue_one)
+    low = sums & 0xFFFFFFFF
+    channels = torch.cat([sums >> 32, low]).float()[[0, 2, 1]]  # red blue green one
+    known = (low[1] > 0).float()
+    colours = channels.div_(low[1].clamp(min=1)).div_(127.5).sub_(1).mul_(known)
+    rows = torch.cat([colours, (depth * known)[None], known[None]])
+    return [level[..., 1:-1, 1:-1].transpose(0, 1) for level in pyramid.levels(rows)]
 
 
-def _least_around(keys: Tensor) -> Tensor:
-    """The least of the 3x3 cells around each, of pages `(pages, h, w)`; of the outermost cells any."""
-    for axis in (-1, -2):
-        keys = torch.minimum(keys, torch.minimum(keys.roll(1, axis), keys.roll(-1, axis)))
-    return keys
+def _least_around(keys: Tensor, pyramid: _Pyramid) -> Tensor:
+    """The least of the 3x3 cells around each; of the margins any."""
+    keys = torch.minimum(keys, torch.minimum(keys.roll(1), keys.roll(-1)))
+    levels = pyramid.levels(keys)
+    return torch.cat([torch.minimum(x, torch.minimum(x.roll(1, 1), x.roll(-1, 1))).flatten() for x in levels])
 
 
-def _averaged(red_green: Tensor, blue_one: Tensor, depth: Tensor) -> _Pictures:
-    """Sums over the cells of a level as a picture."""
-    red_green, blue_one, depth = (x[:, 1:-1, 1:-1] for x in (red_green, blue_one, depth))
-    weight = blue_one & 0xFFFFFFFF
-    channels = torch.stack([red_green >> 32, red_green & 0xFFFFFFFF, blue_one >> 32], 1).float()
-    known = (weight > 0).float()
-    rgb = (channels / weight.clamp(min=1)[:, None] / 127.5 - 1) * known[:, None]
-    return _Pictures(rgb, depth * known, known)
-
-
-def _joined(levels: list[_Pictures]) -> _Pictures:
-    """The finest level, coarse ones where it has nothing or where they are in front."""
-    rgb, depth, mask = levels[-1]
+def _joined(levels: list[Tensor]) -> Tensor:
+    """The finest picture, coarse ones where it has nothing or where they are in front; those count half in
+    the mask."""
+    picture = levels[-1]
     for fine in reversed(levels[:-1]):
-        rgb, depth, mask = _grown(_Pictures(rgb, depth, mask), fine.depth.shape[-2:])
-        hidden = (depth > 0) & (depth * BEHIND + BEHIND_SLACK < fine.depth)
-        show = (fine.mask > 0) & ~hidden
-        rgb = torch.where(show[:, None], fine.rgb, rgb)
-        depth, mask = torch.where(show, fine.depth, depth), torch.where(show, fine.mask, mask / 2)
-    return _Pictures(rgb, depth, mask)
+        coarse = F.interpolate(
+            torch.cat([picture, (picture[:, 4:] > 0).float()], 1), scale_factor=2.0, mode="bilinear"
+        )
+        coarse = coarse[..., : fine.shape[-2], : fine.shape[-1]]
+        share = coarse[:, 5:]
+        coarse = coarse[:, :5] / share.clamp(min=1e-6) * (share > 0.3)
+        coarse[:, 4] /= 2
+        depth, mask = fine[:, 3], fine[:, 4]
+        behind = (coarse[:, 3] * BEHIND + BEHIND_SLACK < depth) & (coarse[:, 4] > 0)
+        picture = torch.where(((mask > 0) & ~behind)[:, None], fine, coarse)
+    return picture
 
 
-def _grown(pictures: _Pictures, size: Sequence[int]) -> _Pictures:
-    """At twice the size, cut to `size`: bilinear, of those pixels that are known."""
-    rgb, depth, mask = pictures
-    known = (mask > 0).float()
-    both = torch.cat([rgb, depth[:, None], mask[:, None], known[:, None]], 1)
-    both = F.interpolate(both, scale_factor=2.0, mode="bilinear")[..., : size[0], : size[1]]
-    share = both[:, 5:]
-    both = both[:, :5] / share.clamp(min=1e-6) * (share > 0.3)
-    return _Pictures(both[:, :3], both[:, 3], both[:, 4])
-
-
-def _fill(pictures: _Pictures) -> _Pictures:
-    """Holes take the mean of their known neighbours, twice."""
-    rgb, depth, mask = pictures
-    for _ in range(2):
-        known = (mask > 0).float()
-        near = torch.cat([rgb, depth[:, None], known[:, None]], 1)
-        for axis in (-1, -2):
-            near = F.pad(near, (1, 1, 0, 0) if axis == -1 else (0, 0, 1, 1))
-            size = near.shape[axis] - 2
-            near = near.narrow(axis, 0, size) + near.narrow(axis, 1, size) + near.narrow(axis, 2, size)
-        mean = near[:, :4] / near[:, 4:].clamp(min=1)
-        empty = 1 - known
-        rgb, depth = rgb + mean[:, :3] * empty[:, None], depth + mean[:, 3] * empty
-        mask = mask + (near[:, 4] > 0) * empty / 16
-    return _Pictures(rgb, depth, mask)
+def _filled(picture: Tensor) -> Tensor:
+    """Holes take the mean of the 5x5 pixels around them that are known."""
+    known = (picture[:, 4:] > 0).float()
+    near = F.pad(torch.cat([picture[:, :4], known], 1), (2, 2, 2, 2))
+    for axis in (-1, -2):
+        near = sum(near.narrow(axis, k, near.shape[axis] - 4) for k in range(5))
+    share = near[:, 4:]
+    near = torch.cat([near[:, :4] / share.clamp(min=1), (share > 0).float() / 16], 1)
+    return picture + near * (1 - known)
