@@ -1,13 +1,16 @@
 """Soft rendering of clouds of points: a z-buffer, then the average of all points that agree with it.
 
-Every sum is of integers, so that a picture is the same bits for any order of the points and any number of
-threads, on a CPU and on a GPU.
+A point is drawn into four pixels, bilinearly, of a picture whose pixels are as large as its own: of full
+size, or of a half, a quarter, an eighth for points that were seen from farther away. Every sum is of
+integers, so that a picture is the same bits for any order of the points and any number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +20,12 @@ NEAR = 1.0
 """Points nearer than this many world units are not drawn."""
 AGREE, SLACK = 1.04, 2.0
 """A point agrees with the nearest one of its pixel up to `AGREE` times its depth and `SLACK` units more."""
-COARSER = 1.35
-"""And takes part in the average up to this many times the footprint of the nearest one."""
+BEHIND, BEHIND_SLACK = 1.15, 10.0
+"""The same for one picture before another: those of large pixels have rough depths."""
+LEVELS, WIDE = 4, 1.7
+"""Points wider than `WIDE` pixels are drawn at half the size, and so on down to an eighth."""
 WEIGHTS = 255
 """Steps of a bilinear weight: the product with a colour of 8 bits has 16, so 65,536 points fit a pixel."""
-LEVELS, WIDE = 4, 1.4
-"""Points wider than `WIDE` pixels are drawn in a picture of half the size, and so on down to an eighth."""
 EMPTY = (1 << 63) - 1
 
 
@@ -57,9 +60,27 @@ class Rendering:
     depth: Tensor
     """Planar depth in world units, `(b, h, w)`, 0 where nothing is near."""
     mask: Tensor
-    """`(b, h, w)`: 1 where points are, 1/2 and 1/4 where only neighbours fill, 0 where nothing is near."""
+    """`(b, h, w)`: 1 where points are as fine as the pixel; 1/2, 1/4, 1/8 where they are so much coarser;
+    1/16 where only neighbours fill; 0 where nothing is near."""
     dreamed: Tensor
     """1 where the pixel shows what was dreamed, `(b, h, w)`."""
+
+
+class _Splats(NamedTuple):
+    """What cameras see of points, `(n,)` each."""
+
+    x: Tensor
+    """Column in pixels; the centre of the first is 0.5."""
+    y: Tensor
+    z: Tensor
+    footprint: Tensor
+    level: Tensor
+    """Of the pyramid, int32."""
+    red_green: Tensor
+    """Two colours in one int64, so that one sum adds both."""
+    blue_one: Tensor
+    page: Tensor
+    """Camera and layer, int32."""
 
 
 @torch.no_grad()
@@ -70,169 +91,155 @@ def render(
     """Cloud `i` seen by camera `i`: poses `(b, 4, 4)` and intrinsics `(b, 3, 3)` in pixels of a picture of
     `size` (h, w).
 
-    What was shown as true wins: dreamed points fill only what the true ones leave open.
+    What was shown as true wins: dreamed points show only where the true ones leave a pixel open, or only
+    know it coarser.
     """
-    views = [
-        _in_view(cloud, pose, matrix, size)
-        for cloud, pose, matrix in zip(clouds, world_from_camera, intrinsics, strict=True)
+    layers = 2 if any(bool(cloud.dreamed.any()) for cloud in clouds) else 1
+    cameras = zip(clouds, world_from_camera, intrinsics, strict=True)
+    seen = [
+        _seen(cloud, pose, matrix, size=size, layers=layers, view=view)
+        for view, (cloud, pose, matrix) in enumerate(cameras)
     ]
-    layers = 2 if any(bool(view.dreamed.any()) for view in views) else 1
-    page = torch.cat([layers * index + view.dreamed * (layers - 1) for index, view in enumerate(views)])
-    view = _View(*(torch.cat([getattr(view, f.name) for view in views]) for f in fields(_View)))
-    pyramid = _Pyramid(len(views) * layers, size, device=page.device)
-    rgb, depth, mask = _fill(*_compose(_splat(view, page, pyramid)))
-    rgb, depth, mask = (x.unflatten(0, (len(views), layers)) for x in (rgb, depth, mask))
-    if layers == 1:
-        return Rendering(rgb[:, 0], depth[:, 0], mask[:, 0], torch.zeros_like(mask[:, 0]))
-    own = mask[:, 0] > 0
-    pick = lambda x: torch.where(own, x[:, 0], x[:, 1])
-    dreamed = (~own & (mask[:, 1] > 0)).float()
-    return Rendering(torch.where(own[:, None], rgb[:, 0], rgb[:, 1]), pick(depth), pick(mask), dreamed)
+    splats = _Splats(*map(torch.cat, zip(*seen, strict=True))) if len(seen) > 1 else seen[0]
+    pyramid = _pyramid(len(seen) * layers, size, device=splats.z.device)
+    picture = _filled(_joined(_splatted(splats, pyramid)))
+    true, show = picture[::layers], torch.zeros_like(picture[::layers, 0])
+    if layers == 2:
+        dreamed = picture[1::2]
+        true, show = _layered(true, dreamed)
+    return Rendering(true[:, :3], true[:, 3], true[:, 4], show)
 
 
-@dataclass(frozen=True)
-class _View:
-    """The points that cameras see, `(n,)` each."""
-
-    x: Tensor
-    """Column in pixels; the centre of the first is 0.5."""
-    y: Tensor
-    z: Tensor
-    footprint: Tensor
-    level: Tensor
-    """Of the pyramid, whose pixels are as large as the point's own."""
-    red_green: Tensor
-    """Two colours in one int64, so that one sum adds both."""
-    blue_one: Tensor
-    dreamed: Tensor
+def _layered(true: Tensor, dreamed: Tensor) -> tuple[Tensor, Tensor]:
+    """One picture of two, and where it is the dreamed one: where the true one is open, or coarser at equal
+    depth."""
+    (near, mask), (far, finer) = true[:, 3:].unbind(1), dreamed[:, 3:].unbind(1)
+    equal = (near < far * BEHIND + BEHIND_SLACK) & (far < near * BEHIND + BEHIND_SLACK)
+    show = (finer > mask) & (equal | (mask == 0))
+    return torch.where(show[:, None], dreamed, true), show.float()
 
 
-class _Pyramid:
-    """Pages of pixels at the sizes h w, h/2 w/2, .. in one row of cells, each with a margin of one pixel."""
-
-    def __init__(self, pages: int, size: tuple[int, int], *, device: torch.device) -> None:
-        self.pages = pages
-        self.sizes = [(-(-size[0] // 2**level), -(-size[1] // 2**level)) for level in range(LEVELS)]
-        cells = [(h + 2) * (w + 2) for h, w in self.sizes]
-        starts = [pages * sum(cells[:level]) for level in range(LEVELS)]
-        self.cells = pages * sum(cells)
-        table = [
-            [start + page * count for page in range(pages)]
-            for start, count in zip(starts, cells, strict=True)
-        ]
-        self.starts = torch.tensor(table, device=device).flatten()
-        self.strides = torch.tensor([w + 2 for _, w in self.sizes], device=device)
-
-    def levels(self, cells: Tensor) -> list[Tensor]:
-        """Row `(.., cells)` as one tensor `(.., pages, h + 2, w + 2)` a level."""
-        parts = cells.split([self.pages * (h + 2) * (w + 2) for h, w in self.sizes], -1)
-        return [
-            part.unflatten(-1, (self.pages, h + 2, w + 2))
-            for part, (h, w) in zip(parts, self.sizes, strict=True)
-        ]
-
-
-def _in_view(cloud: Points, pose: Tensor, intrinsics: Tensor, size: tuple[int, int]) -> _View:
+def _seen(
+    cloud: Points, pose: Tensor, intrinsics: Tensor, *, size: tuple[int, int], layers: int, view: int
+) -> _Splats:
+    height, width = size
     turn = pose[:3, :3].T.double()
     matrix = intrinsics.double() @ torch.cat([turn, -turn @ pose[:3, 3:].double()], 1)
     x, y, z = torch.addmm(matrix[:, 3:].float(), matrix[:, :3].float(), cloud.position)
     x, y = x / z, y / z
-    height, width = size
-    seen = (z > NEAR) & (x > -0.5) & (x < width + 0.5) & (y > -0.5) & (y < height + 0.5)
-    index = seen.nonzero().squeeze(1)
-    red, green, blue = (row.index_select(0, index).long() for row in cloud.rgb)
-    x, y, z, footprint = (row.index_select(0, index) for row in (x, y, z, cloud.footprint))
-    pixels = footprint * intrinsics[0, 0] / z
-    # The exponent of a float is its binary logarithm.
-    level = (((pixels / WIDE).view(torch.int32) >> 23) - 126).clamp_(0, LEVELS - 1)
-    dreamed = cloud.dreamed.index_select(0, index)
-    return _View(x, y, z, footprint, level, red << 32 | green, blue << 32 | 1, dreamed)
-
-
-def _splat(view: _View, page: Tensor, pyramid: _Pyramid) -> list[tuple[Tensor, Tensor]]:
-    """Of each level colours `(pages, 3, h, w)` and depths `(pages, h, w)`, 0 where nothing is."""
-    device = page.device
-    shrink = ((127 - view.level) << 23).view(torch.float32)
-    x, y = view.x * shrink + 0.5, view.y * shrink + 0.5  # the margin, less the half of a centre
-    left, top = x.floor(), y.floor()
-    stride = pyramid.strides.index_select(0, view.level)
-    corner = (
-        pyramid.starts.index_select(0, view.level * pyramid.pages + page) + left.long() + top.long() * stride
+    # Within half a pixel of the picture: such points still share in its outermost pixels.
+    off = torch.maximum(
+        (x - width / 2).abs_().sub_(width / 2 + 0.5), (y - height / 2).abs_().sub_(height / 2 + 0.5)
     )
-    x, y = x - left, y - top
-    nearest_cell = corner + (x >= 0.5) + (y >= 0.5) * stride
+    index = ((off < 0) & (z > NEAR)).nonzero().squeeze(1)
+    x, y, z, footprint = (row.index_select(0, index) for row in (x, y, z, cloud.footprint))
+    red, green, blue = (row.index_select(0, index).long() for row in cloud.rgb)
+    pixels = (footprint * (intrinsics[0, 0] / WIDE)).div_(z)
+    # The exponent of a float is its binary logarithm.
+    level = (pixels.view(torch.int32) >> 23).sub_(126).clamp_(0, LEVELS - 1)
+    page = torch.full_like(level, layers * view)
+    if layers == 2:
+        page += cloud.dreamed.index_select(0, index)
+    return _Splats(
+        x, y, z, footprint, level, red.bitwise_left_shift_(32).add_(green), (blue << 32).add_(1), page
+    )
+
+
+class _Pyramid(NamedTuple):
+    """Pages of pixels at the sizes h w, h/2 w/2, .. in one row of cells, each with a margin of one pixel."""
+
+    shapes: list[tuple[int, int, int]]
+    """Of each level: pages, rows and columns with margins."""
+    counts: list[int]
+    """Of each level, its cells."""
+    starts: Tensor
+    """Of each level the first cells of its pages."""
+    strides: Tensor
+    """Of each level, cells from one row to the next."""
+
+    def levels(self, cells: Tensor) -> list[Tensor]:
+        """Rows of cells `(.., cells)` as one tensor `(.., pages, h + 2, w + 2)` a level."""
+        parts = zip(cells.split(self.counts, -1), self.shapes, strict=True)
+        return [part.unflatten(-1, shape) for part, shape in parts]
+
+
+@lru_cache(maxsize=16)
+def _pyramid(pages: int, size: tuple[int, int], *, device: torch.device) -> _Pyramid:
+    shapes = [(pages, -(-size[0] // 2**level) + 2, -(-size[1] // 2**level) + 2) for level in range(LEVELS)]
+    counts = [pages * height * width for _, height, width in shapes]
+    starts = [sum(counts[:k]) + counts[k] // pages * page for k in range(LEVELS) for page in range(pages)]
+    integers = lambda values: torch.tensor(values, device=device, dtype=torch.int32)
+    return _Pyramid(shapes, counts, integers(starts), integers([width for _, _, width in shapes]))
+
+
+def _splatted(splats: _Splats, pyramid: _Pyramid) -> list[Tensor]:
+    """Of each level a picture `(pages, 5, h, w)`: the mean colour of all points that agree, depth, and a mask
+    of 0 and 1; all are 0 where nothing is."""
+    device, cells = splats.z.device, sum(pyramid.counts)
+    shrink = (127 - splats.level).bitwise_left_shift_(23).view(torch.float32)
+    x, y = ((shrink * place).add_(0.5) for place in (splats.x, splats.y))  # a margin, less half a centre
+    left, top = x.floor(), y.floor()
+    x, y = x.sub_(left), y.sub_(top)
+    stride = pyramid.strides.index_select(0, splats.level)
+    corner = pyramid.starts.index_select(0, splats.level * pyramid.shapes[0][0] + splats.page)
+    corner.add_(left.int()).addcmul_(top.int(), stride)
     # Floats above 0 order like their bits. The nearest point to 3 % wins, of those the finest: its own depth
     # and footprint are the key, so that no order of the points matters.
-    bits, pixel = view.z.view(torch.int32).long(), view.footprint.view(torch.int32).long()
-    key = bits >> 18 << 50 | pixel >> 12 << 31 | bits
-    nearest = torch.full((pyramid.cells,), EMPTY, device=device)
-    nearest.scatter_reduce_(0, nearest_cell, key, "amin")
-    for level in pyramid.levels(nearest):
-        around = _least_around(level)
-        level.copy_(torch.where(level == EMPTY, around, level))
-    some = nearest < EMPTY
-    depth = torch.where(some, (nearest & 0x7FFFFFFF).int().view(torch.float32), 0.0)
-    farthest = torch.where(some, depth * AGREE + SLACK, 0.0)  # where nothing is, no point agrees
-    coarsest = (nearest >> 31 << 12 & 0x7FFFFFFF).int().view(torch.float32) * COARSER
-    sums = [torch.zeros(pyramid.cells, dtype=torch.int64, device=device) for _ in range(2)]
-    for down in (0, 1):
-        for across in (0, 1):
-            cell = corner + (across + down * stride)
-            agrees = view.z <= farthest.index_select(0, cell)
-            agrees &= view.footprint <= coarsest.index_select(0, cell)
-            share = (x if across else 1 - x) * (y if down else 1 - y)
-            weight = (share * WEIGHTS).mul_(agrees).add_(0.5).long()
-            for total, colours in zip(sums, (view.red_green, view.blue_one), strict=True):
-                total.scatter_add_(0, cell, weight * colours)
-    red_green, blue_one = sums
-    weight = blue_one & 0xFFFFFFFF
-    channels = torch.stack([red_green >> 32, red_green & 0xFFFFFFFF, blue_one >> 32]).float()
-    rgb = channels / weight.clamp(min=1).float() / 127.5 - 1
-    depth = torch.where(weight > 0, depth, 0.0)
-    inner = lambda cells: [level[..., 1:-1, 1:-1] for level in pyramid.levels(cells)]
-    return [(colour.transpose(0, 1), z) for colour, z in zip(inner(rgb), inner(depth), strict=True)]
+    bits, pixel = splats.z.view(torch.int32).long(), splats.footprint.view(torch.int32).long()
+    key = (bits >> 18 << 50).add_(pixel.bitwise_right_shift_(12).bitwise_left_shift_(31)).add_(bits)
+    cell = (corner + (x >= 0.5).int()).addcmul_((y >= 0.5).int(), stride)
+    nearest = torch.full((cells,), EMPTY, device=device).scatter_reduce_(0, cell.long(), key, "amin")
+    nearest = torch.where(nearest == EMPTY, _least_around(nearest, pyramid), nearest)
+    empty = nearest == EMPTY
+    depth = nearest.bitwise_and_(0x7FFFFFFF).int().view(torch.float32).masked_fill_(empty, 0)
+    farthest = (depth * AGREE).add_(SLACK).masked_fill_(empty, 0)  # where nothing is, no point agrees
+    sums = torch.zeros((2, cells), dtype=torch.int64, device=device)
+    for down, row in ((0, 1 - y), (stride, y)):
+        for across, column in ((0, 1 - x), (1, x)):
+            cell = (corner + down).add_(across).long()
+            agrees = (splats.z <= farthest.index_select(0, cell)).int()
+            weight = (row * column).mul_(WEIGHTS).add_(0.5).int().mul_(agrees).long()
+            sums[0].scatter_add_(0, cell, weight * splats.red_green)
+            sums[1].scatter_add_(0, cell, weight * splats.blue_one)
+    low = sums & 0xFFFFFFFF
+    channels = torch.cat([sums >> 32, low]).float()[[0, 2, 1]]  # red blue green one
+    known = (low[1] > 0).float()
+    colours = channels.div_(low[1].clamp(min=1)).div_(127.5).sub_(1).mul_(known)
+    rows = torch.cat([colours, (depth * known)[None], known[None]])
+    return [level[..., 1:-1, 1:-1].transpose(0, 1) for level in pyramid.levels(rows)]
 
 
-def _least_around(keys: Tensor) -> Tensor:
-    """The least of the 3x3 cells around each, of pages `(pages, h, w)`; of the outermost cells any."""
+def _least_around(keys: Tensor, pyramid: _Pyramid) -> Tensor:
+    """The least of the 3x3 cells around each; of the margins any."""
+    keys = torch.minimum(keys, torch.minimum(keys.roll(1), keys.roll(-1)))
+    levels = pyramid.levels(keys)
+    return torch.cat([torch.minimum(x, torch.minimum(x.roll(1, 1), x.roll(-1, 1))).flatten() for x in levels])
+
+
+def _joined(levels: list[Tensor]) -> Tensor:
+    """The finest picture, coarse ones where it has nothing or where they are in front; those count half in
+    the mask."""
+    picture = levels[-1]
+    for fine in reversed(levels[:-1]):
+        coarse = F.interpolate(
+            torch.cat([picture, (picture[:, 4:] > 0).float()], 1), scale_factor=2.0, mode="bilinear"
+        )
+        coarse = coarse[..., : fine.shape[-2], : fine.shape[-1]]
+        share = coarse[:, 5:]
+        coarse = coarse[:, :5] / share.clamp(min=1e-6) * (share > 0.3)
+        coarse[:, 4] /= 2
+        depth, mask = fine[:, 3], fine[:, 4]
+        behind = (coarse[:, 3] * BEHIND + BEHIND_SLACK < depth) & (coarse[:, 4] > 0)
+        picture = torch.where(((mask > 0) & ~behind)[:, None], fine, coarse)
+    return picture
+
+
+def _filled(picture: Tensor) -> Tensor:
+    """Holes take the mean of the 5x5 pixels around them that are known."""
+    known = (picture[:, 4:] > 0).float()
+    near = F.pad(torch.cat([picture[:, :4], known], 1), (2, 2, 2, 2))
     for axis in (-1, -2):
-        keys = torch.minimum(keys, torch.minimum(keys.roll(1, axis), keys.roll(-1, axis)))
-    return keys
-
-
-def _compose(levels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours `(pages, 3, h, w)` and depths `(pages, h, w)` of the finest level, coarse ones where it has
-    none or where they are in front; and whether anything is there."""
-    rgb, depth = levels[-1]
-    for fine_rgb, fine in reversed(levels[:-1]):
-        height, width = fine.shape[-2:]
-        rgb, depth = _grow(rgb, depth, (height, width))
-        hidden = (depth > 0) & (depth * 1.15 + 10 < fine)
-        shown = (fine > 0) & ~hidden
-        rgb, depth = torch.where(shown[:, None], fine_rgb, rgb), torch.where(shown, fine, depth)
-    known = depth > 0
-    return torch.where(known[:, None], rgb, 0.0), depth, known
-
-
-def _grow(rgb: Tensor, depth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """At twice the size, cut to `size`: of the four nearest pixels those that are known, weighted."""
-    known = (depth > 0).float()[:, None]
-    both = torch.cat([rgb * known, depth[:, None], known], 1)
-    both = F.interpolate(both, scale_factor=2.0, mode="bilinear")[..., : size[0], : size[1]]
-    share = both[:, 4:]
-    both = torch.where(share > 0.3, both[:, :4] / share, 0.0)
-    return both[:, :3], both[:, 3]
-
-
-def _fill(rgb: Tensor, depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Holes take the mean of their known neighbours, twice."""
-    mask = known.float()
-    for share in (0.5, 0.25):
-        there = (mask > 0).float()[:, None]
-        near = F.avg_pool2d(torch.cat([rgb, depth[:, None], there], 1) * there, 3, 1, 1)
-        empty = (there == 0) & (near[:, 4:] > 0)
-        mean = near[:, :4] / near[:, 4:].clamp(min=1e-6)
-        rgb = torch.where(empty, mean[:, :3], rgb)
-        depth = torch.where(empty[:, 0], mean[:, 3], depth)
-        mask = torch.where(empty[:, 0], share, mask)
-    return rgb, depth, mask
+        near = sum(near.narrow(axis, k, near.shape[axis] - 4) for k in range(5))
+    share = near[:, 4:]
+    near = torch.cat([near[:, :4] / share.clamp(min=1), (share > 0).float() / 16], 1)
+    return picture + near * (1 - known)
