@@ -13,6 +13,7 @@ that is seen again is copied, not dreamed again. Where the cloud is empty both s
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,7 @@ class PointsConfig:
     older_prob: Share = 0.4
     """Probability of a cloud that holds only frames of before the clip, as after a long way."""
     dreamed_prob: Share = 0.5
-    """Probability of a cloud of which some frames were dreamed: coded, shaken and decoded, as the system's own
-    frames are."""
+    """Probability of a cloud of which some frames are as the system's own are: coded, shaken and decoded."""
     latent_noise: Positive = 0.3
     """Largest std of what shakes them."""
     depth_noise: Positive = 0.03
@@ -111,43 +111,44 @@ class PointsMemory(MemoryModel):
         """Every frame of every clip as its cloud would draw it, `(b t, ..)`."""
         config, (frames, m) = self.config, _with_past(clip)
         poses, intrinsics = require_poses(frames)
-        t, size = poses.shape[1] - m, (clip.video.shape[-2], clip.video.shape[-1])
+        n, size = poses.shape[1], (clip.video.shape[-2], clip.video.shape[-1])
         kinds, counts, dreams, cuts, shakes = (generator.uniform(1)[:, 0].tolist() for _ in range(5))
-        noise = generator.normal(m + t, codec.channels, *(s // p for s, p in zip(size, codec.stride[1:])))
-        factors = (config.depth_noise * generator.normal(m + t)).exp()
-        rgbd, views = codec_input(frames, 4), []
-        for row, kind in enumerate(kinds):
-            cut = 1 + int(cuts[row] * (m + t - 1)) if dreams[row] < config.dreamed_prob else m + t
-            video = rgbd[row]
-            if cut < m + t:
+        noise = generator.normal(
+            n, codec.channels, *(s // p for s, p in zip(size, codec.stride[1:], strict=True))
+        )
+        scales, rgbd = (config.depth_noise * generator.normal(n)).exp(), codec_input(frames, 4)
+        firsts = [
+            1 + int(cut * (n - 1)) if dream < config.dreamed_prob else n
+            for cut, dream in zip(cuts, dreams, strict=True)
+        ]
+        for row, (first, shake) in enumerate(zip(firsts, shakes, strict=True)):
+            if first < n:
                 latents = (
-                    codec.encode(video[None, cut:]) + shakes[row] * config.latent_noise * noise[row, cut:]
+                    codec.encode(rgbd[row, None, first:]) + shake * config.latent_noise * noise[row, first:]
                 )
-                video = torch.cat([video[:cut], codec.decode(latents)[0]])
-            points = [
-                lift(
-                    video[i],
-                    pose,
-                    matrix,
-                    scale=factors[row, i] if i >= cut else 1.0,
-                    time=i,
-                    dreamed=i >= cut,
+                rgbd[row, first:] = codec.decode(latents)[0]
+                rgbd[row, first:, 3] = depth_channel(
+                    depth_of(rgbd[row, first:, 3]) * scales[row, first:, None, None]
                 )
-                for i, (pose, matrix) in enumerate(zip(poses[row], intrinsics[row], strict=True))
+
+        def views(row: int) -> Rendering:
+            cameras = zip(rgbd[row], poses[row], intrinsics[row], strict=True)
+            parts = [
+                lift(frame, pose, matrix, time=i, dreamed=i >= firsts[row])
+                for i, (frame, pose, matrix) in enumerate(cameras)
             ]
-            first = int(counts[row] * m)
-            last = [
-                first
-                if kind < config.empty_prob
-                else m
-                if kind < config.empty_prob + config.older_prob
-                else m + i
-                for i in range(t)
-            ]
-            clouds = [joined(points[first:end], like=points[0]) for end in last]
-            views.append(render(clouds, poses[row, m:], intrinsics=intrinsics[row, m:], size=size))
+            start, kind = int(counts[row] * m), kinds[row] - config.empty_prob
+            # An empty cloud, one of before the clip, or one that every frame goes into.
+            ends = [start if kind < 0 else m if kind < config.older_prob else i for i in range(m, n)]
+            clouds = [joined(parts[start:end], like=parts[0]) for end in ends]
+            return render(clouds, poses[row, m:], intrinsics=intrinsics[row, m:], size=size)
+
+        # The operations are too small to be worth sharing among threads: a row a thread is twice as fast.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            rows = list(pool.map(views, range(len(rgbd))))
         names = Rendering.__dataclass_fields__
-        return Rendering(*(torch.cat([getattr(view, name) for view in views]) for name in names))
+        return Rendering(*(torch.cat([getattr(view, name) for view in rows]) for name in names))
 
 
 def _with_past(clip: Clip) -> tuple[Clip, int]:
@@ -155,10 +156,16 @@ def _with_past(clip: Clip) -> tuple[Clip, int]:
     past = clip.past
     if past is None:
         raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
-    names = ("video", "depth", "world_from_camera", "intrinsics")
-    pairs = {name: (getattr(past, name), getattr(clip, name)) for name in names}
-    joint = {name: None if None in pair else torch.cat(pair, 1) for name, pair in pairs.items()}
-    return Clip(**joint), len(past)
+
+    def both(name: str) -> Tensor | None:
+        pair = getattr(past, name), getattr(clip, name)
+        return None if None in pair else torch.cat(pair, 1)
+
+    video = torch.cat([past.video, clip.video], 1)
+    frames = Clip(
+        video, depth=both("depth"), world_from_camera=both("world_from_camera"), intrinsics=both("intrinsics")
+    )
+    return frames, len(past)
 
 
 class _Clouds(Memory):
@@ -194,20 +201,12 @@ class _Clouds(Memory):
         return twin
 
 
-def lift(
-    rgbd: Tensor,
-    world_from_camera: Tensor,
-    intrinsics: Tensor,
-    *,
-    time: int,
-    dreamed: bool,
-    scale: float = 1.0,
-) -> Points:
-    """The points of the pixels of a frame `(4, h, w)` in [-1, 1], but for those on the edge of a surface;
-    depths are multiplied by `scale`."""
+@torch.no_grad()
+def lift(rgbd: Tensor, world_from_camera: Tensor, intrinsics: Tensor, *, time: int, dreamed: bool) -> Points:
+    """The points of the pixels of a frame `(4, h, w)` in [-1, 1], but for those on the edge of a surface."""
     h, w = rgbd.shape[-2:]
     rgb, depth = ((rgbd[:3].clamp(-1, 1) + 1) * 127.5).round().byte(), depth_of(rgbd[3])
-    depth = torch.where(depth > 0, depth * scale, FAR)
+    depth = torch.where(depth > 0, depth, FAR)
     near = max_pool2d(1 / depth[None], 3, 1, 1)[0]
     far = -max_pool2d(-1 / depth[None], 3, 1, 1)[0]
     kept = (near < EDGE * far).flatten().nonzero().squeeze(1)
