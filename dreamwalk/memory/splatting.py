@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -110,6 +110,12 @@ def render(
     return Rendering(true[:, :3], true[:, 3], true[:, 4], show)
 
 
+def projection(world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
+    """The matrix `(3, 4)` that takes world positions to (column z, row z, z) of the pixels of a camera."""
+    turn = world_from_camera[:3, :3].T.double()
+    return (intrinsics.double() @ torch.cat([turn, -turn @ world_from_camera[:3, 3:].double()], 1)).float()
+
+
 def _layered(true: Tensor, dreamed: Tensor) -> tuple[Tensor, Tensor]:
     """One picture of two, and where it is the dreamed one: where the true one is open, or coarser at equal
     depth."""
@@ -123,9 +129,8 @@ def _seen(
     cloud: Points, pose: Tensor, intrinsics: Tensor, *, size: tuple[int, int], layers: int, view: int
 ) -> _Splats:
     height, width = size
-    turn = pose[:3, :3].T.double()
-    matrix = intrinsics.double() @ torch.cat([turn, -turn @ pose[:3, 3:].double()], 1)
-    x, y, z = torch.addmm(matrix[:, 3:].float(), matrix[:, :3].float(), cloud.position)
+    matrix = projection(pose, intrinsics)
+    x, y, z = torch.addmm(matrix[:, 3:], matrix[:, :3], cloud.position)
     x, y = x / z, y / z
     # Within half a pixel of the picture: such points still share in its outermost pixels.
     off = torch.maximum(
@@ -239,7 +244,7 @@ def _filled(picture: Tensor) -> Tensor:
     known = (picture[:, 4:] > 0).float()
     near = F.pad(torch.cat([picture[:, :4], known], 1), (2, 2, 2, 2))
     for axis in (-1, -2):
-        near = sum(near.narrow(axis, k, near.shape[axis] - 4) for k in range(5))
+        near = reduce(torch.add, (near.narrow(axis, k, near.shape[axis] - 4) for k in range(5)))
     share = near[:, 4:]
     near = torch.cat([near[:, :4] / share.clamp(min=1), (share > 0).float() / 16], 1)
     return picture + near * (1 - known)

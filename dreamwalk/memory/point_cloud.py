@@ -1,0 +1,359 @@
+"""The cloud of points that one session keeps of what it has shown, within a stated budget.
+
+A point is the pixel of a frame, in the voxel around it, whose side is about the pixel's own size there. A
+voxel holds one point: of those that were seen in it the finest, and a finer one takes the place of the
+coarser one around it. Points lie in buckets of 64, neighbours in the frame that showed them, with a box
+around each bucket, so that what is out of view costs little. When the budget is spent, those buckets go that
+were out of view for longest, dreamed ones first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dreamwalk.errors import UserError, atomic, brief, writing
+from dreamwalk.memory.depth_alignment import align_depth, depth_edges
+from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render
+from dreamwalk.memory.voxels import VoxelTable, voxel_keys
+
+FAR = 20_000.0
+"""World units at which pixels without depth, the sky, are stored, so that it comes back too."""
+EDGES = 1.35
+"""Ratio of depths within 3x3 pixels above which a predicted depth is not to be trusted."""
+BUCKET = 64
+"""Points of a bucket."""
+FINER = 0.8
+"""A point takes the place of another in its voxel when its footprint is smaller by this factor."""
+FORMAT = "dreamwalk-cloud/1"
+POINT_ROWS = {"position": torch.float32, "rgb": torch.uint8, "footprint": torch.float32, "time": torch.int32}
+"""Of every point `(3, n)` or `(n,)`, a bucket after the other; a slot without a point is at inf."""
+BUCKET_ROWS = {"low": torch.float32, "high": torch.float32, "seen": torch.int64, "dreamed": torch.bool}
+"""Of every bucket: corners of its box `(3, n)`, when it was last in view, and its layer."""
+TRIPLES = {"position", "rgb", "low", "high"}
+BLANK = {"position": torch.inf, "low": torch.inf, "high": -torch.inf}
+
+
+@dataclass(frozen=True)
+class CloudBudget:
+    """How much a cloud may hold. UserError for a cap below 1."""
+
+    points: int | None = 500_000
+    """The most in all, of about 40 bytes each; None for no bound."""
+    voxel: float | None = 1.0
+    """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
+    aligned: bool = True
+    """Fit the depth of dreamed frames to what is known before they are added."""
+
+    def __post_init__(self) -> None:
+        if self.points is not None and self.points < 1:
+            raise UserError(
+                f"a cloud of {self.points} points keeps nothing: allow it 1 or more, or None for all"
+            )
+        if self.voxel is not None and not self.voxel > 0:
+            raise UserError(f"voxels of {self.voxel} footprints hold nothing: make them larger than 0")
+
+
+@torch.no_grad()
+def points_of_frame(
+    rgb: Tensor,
+    depth: Tensor,
+    world_from_camera: Tensor,
+    intrinsics: Tensor,
+    *,
+    time: int,
+    dreamed: bool,
+    edges: float = EDGES,
+    wanted: Tensor | None = None,
+) -> Points:
+    """The points of a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky.
+
+    Pixels at depth edges of that ratio are left out (inf keeps all), as are those that are not `wanted`, bool
+    `(h, w)`. Neighbours in the frame are neighbours in the points.
+    """
+    h, w = depth.shape
+    depth = torch.where(depth > 0, depth, FAR)
+    kept = ~depth_edges(depth, edges)
+    if wanted is not None:
+        kept &= wanted
+    order = _pixel_order((h, w), device=depth.device)
+    order = order[kept.flatten()[order]]
+    x, y = (torch.arange(side, device=depth.device) + 0.5 for side in (w, h))
+    (fx, _, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
+    local = torch.stack([(x - cx) / fx * depth, ((y - cy) / fy)[:, None] * depth, depth]).flatten(1)[:, order]
+    position = world_from_camera[:3, :3] @ local + world_from_camera[:3, 3:]
+    colours = ((rgb.clamp(-1, 1) + 1) * 127.5).round().byte().flatten(1)[:, order]
+    times = torch.full_like(order, time, dtype=torch.int32)
+    layer = torch.full_like(order, dreamed, dtype=torch.bool)
+    return Points(position, colours, (depth / fx).flatten()[order], times, layer)
+
+
+class PointCloud:
+    """What one session has shown, as points."""
+
+    def __init__(self, budget: CloudBudget | None = None, *, device: torch.device | str = "cpu") -> None:
+        self.budget = budget or CloudBudget()
+        cap = sys.maxsize if self.budget.points is None else self.budget.points
+        self._size = min(BUCKET, cap)
+        self._most = cap // self._size
+        """Buckets."""
+        self._used = 0
+        self._open = {False: (0, 0), True: (0, 0)}
+        """Of each layer: first slot, and slots, that are left in the bucket that was begun last."""
+        self._rows = _rows(min(64, self._most), self._size, device=torch.device(device))
+        self._table = VoxelTable(self._rows["time"].shape[0], device=torch.device(device))
+
+    def __len__(self) -> int:
+        return int(self._rows["position"][0].isfinite().sum())
+
+    def points(self) -> Points:
+        """All of them."""
+        live = self._rows["position"][0].isfinite().nonzero().squeeze(1)
+        position, rgb, footprint, seen = (self._rows[name].index_select(-1, live) for name in POINT_ROWS)
+        return Points(position, rgb, footprint, seen, self._rows["dreamed"][live // self._size])
+
+    @torch.no_grad()
+    def render(self, world_from_camera: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:
+        """What a camera `(4, 4)` with intrinsics `(3, 3)` sees in a picture of `size`, as a batch of 1."""
+        buckets = self._visible(projection(world_from_camera, intrinsics), size)
+        parts = (self._rows[name].unflatten(-1, (-1, self._size)) for name in POINT_ROWS)
+        position, rgb, footprint, time = (part.index_select(-2, buckets).flatten(-2) for part in parts)
+        dreamed = self._rows["dreamed"][buckets, None].expand(-1, self._size).flatten()
+        near = Points(position, rgb, footprint, time, dreamed)
+        return render([near], world_from_camera[None], intrinsics=intrinsics[None], size=size)
+
+    @torch.no_grad()
+    def insert(
+        self,
+        rgb: Tensor,
+        depth: Tensor,
+        world_from_camera: Tensor,
+        intrinsics: Tensor,
+        *,
+        time: int,
+        dreamed: bool,
+        edges: float = EDGES,
+        rendering: Rendering | None = None,
+    ) -> None:
+        """Add a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky.
+
+        Pixels at depth edges are left out; `edges` is inf for depth that is exact. Of a dreamed frame, depth
+        is aligned to what is known, and only those pixels are added that `rendering`, the cloud from this
+        very camera (rendered here when it is None), does not show as finely.
+        """
+        size, wanted = (depth.shape[0], depth.shape[1]), None
+        if dreamed and self._used:
+            if rendering is None:
+                rendering = self.render(world_from_camera, intrinsics, size=size)
+            known, mask = rendering.depth[0], rendering.mask[0]
+            if self.budget.aligned:
+                depth = align_depth(depth, torch.where((mask == 1) & (known < FAR / 2), known, 0.0))
+            wanted = mask < 1
+        camera = (rgb, depth, world_from_camera, intrinsics)
+        fresh = points_of_frame(*camera, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
+        self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)] = time
+        self._merge(fresh, time=time, dreamed=dreamed)
+
+    def clone(self) -> PointCloud:
+        """A copy that later insertions leave alone."""
+        return self.to(self._rows["time"].device)
+
+    def to(self, device: torch.device | str) -> PointCloud:
+        """A copy on a device."""
+        copy = PointCloud(self.budget, device=device)
+        copy._used, copy._open = self._used, dict(self._open)
+        copy._rows = {name: row.to(device, copy=True) for name, row in self._rows.items()}
+        copy._table = self._table.to(device)
+        return copy
+
+    def save(self, path: Path | str) -> None:
+        """Write everything into one file; UserError where it cannot be written."""
+        slots = dict.fromkeys(POINT_ROWS, self._used * self._size)
+        sizes = slots | dict.fromkeys(BUCKET_ROWS, self._used)
+        rows = {name: self._rows[name][..., :size].cpu().contiguous() for name, size in sizes.items()}
+        about = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
+        data = safetensors.torch.save(rows, metadata={"format": FORMAT, "cloud": json.dumps(about)})
+        with writing(path), atomic(Path(path)) as partial:
+            partial.write_bytes(data)
+
+    @staticmethod
+    def open(path: Path | str, *, device: torch.device | str = "cpu") -> PointCloud:
+        """The cloud that was saved at `path`, bit-equal; UserError for a file that is broken or another's."""
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if about.get("format") != FORMAT:
+                raise UserError(f"'{path}' holds no cloud of points: give a file that a session saved")
+            told = json.loads(about["cloud"])
+            cloud = PointCloud(CloudBudget(**told["budget"]), device=device)
+            cloud._fill(rows, told["open"])
+        except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"'{path}' cannot be read ({brief(error)}): save the cloud again") from error
+        return cloud
+
+    def _fill(self, rows: dict[str, Tensor], left: list[list[int]]) -> None:
+        """Take what a file holds; ValueError for what does not fit together."""
+        used = rows["seen"].shape[0]
+        blank = _rows(used, self._size, device=torch.device("cpu"))
+        wrong = [x for x, row in blank.items() if (rows[x].shape, rows[x].dtype) != (row.shape, row.dtype)]
+        (true, dreamed), slots = left, used * self._size
+        outside = [x for x in (true, dreamed) if not 0 <= int(x[0]) <= int(x[0]) + int(x[1]) <= slots]
+        if wrong or outside or used > self._most:
+            raise ValueError("its parts do not fit together")
+        self._grow(used)
+        for name, row in rows.items():
+            self._rows[name][..., : row.shape[-1]] = row.to(self._rows[name].device)
+        self._used = used
+        self._open = {False: (int(true[0]), int(true[1])), True: (int(dreamed[0]), int(dreamed[1]))}
+        if self.budget.voxel is not None:
+            live = self._rows["position"][0].isfinite().nonzero().squeeze(1)
+            keys = self._keys(self.points())
+            one = _first_of(keys)
+            self._table.put(keys[one], live[one])
+
+    def _visible(self, camera: Tensor, size: tuple[int, int]) -> Tensor:
+        """Buckets whose boxes a camera sees."""
+        x, y, z = camera
+        height, width = size
+        near = torch.tensor([0, 0, 0, NEAR], device=z.device)
+        # A point is drawn up to half a pixel outside of the picture; a tenth more is for rounding.
+        edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y, z - near]
+        planes = torch.stack(edges)
+        low, high = (self._rows[name][:, : self._used] for name in ("low", "high"))
+        up, down = planes[:, :3].clamp(min=0), planes[:, :3].clamp(max=0)
+        return (up @ high + down @ low + planes[:, 3:] >= 0).all(0).nonzero().squeeze(1)
+
+    def _keys(self, points: Points, up: int = 0) -> Tensor:
+        """Of the voxels of points, or of those that are `up` levels coarser around them."""
+        assert self.budget.voxel is not None
+        # The exponent of a float is its binary logarithm.
+        level = ((points.footprint * self.budget.voxel).view(torch.int32) >> 23) - (127 - up)
+        return voxel_keys(points.position, level, points.dreamed)
+
+    def _merge(self, fresh: Points, *, time: int, dreamed: bool) -> None:
+        """Points into the voxels that they lie in, where there is none or a coarser one."""
+        if self.budget.voxel is None:
+            fresh, slots = self._allocated(fresh, time=time, dreamed=dreamed)
+            self._write(fresh, slots)
+            return
+        keys = self._keys(fresh)
+        slots = self._table.find(keys)
+        better = (
+            ((slots < 0) | (fresh.footprint < FINER * self._rows["footprint"][slots])).nonzero().squeeze(1)
+        )
+        better = better[_first_of(keys[better])]
+        fresh, slots = _chosen(fresh, better), slots[better]
+        self._write(_chosen(fresh, slots >= 0), slots[slots >= 0])
+        fresh = _chosen(fresh, slots < 0)
+        fresh = _chosen(fresh, self._table.find(self._keys(fresh, -1)) < 0)
+        # One of the finer points takes the slot of the coarser one.
+        around = self._table.find(self._keys(fresh, 1))
+        heir = (around >= 0) & _first_of(around)
+        new, slots = self._allocated(_chosen(fresh, ~heir), time=time, dreamed=dreamed)
+        heir &= self._table.has(around)  # the budget may just have taken it
+        self._table.forget(around[heir])
+        for points, places in ((_chosen(fresh, heir), around[heir]), (new, slots)):
+            # What does not find room could not be found again, and would be added again with every frame.
+            room = self._table.put(self._keys(points), places)
+            self._rows["position"].index_fill_(1, places[~room], torch.inf)
+            self._write(_chosen(points, room), places[room])
+
+    def _write(self, points: Points, slots: Tensor) -> None:
+        """Points into slots that are all different, and into the boxes of their buckets."""
+        for name in POINT_ROWS:
+            self._rows[name].index_copy_(-1, slots, getattr(points, name))
+        bucket = (slots // self._size).expand(3, -1)
+        self._rows["low"].scatter_reduce_(1, bucket, points.position, "amin")
+        self._rows["high"].scatter_reduce_(1, bucket, points.position, "amax")
+
+    def _allocated(self, points: Points, *, time: int, dreamed: bool) -> tuple[Points, Tensor]:
+        """Points, evenly fewer if they are above the budget alone, and a free slot for each."""
+        room, device = self._most * self._size, self._rows["time"].device
+        if len(points) > room:
+            points = _chosen(points, torch.arange(room, device=device) * len(points) // room)
+        start, left = self._open[dreamed]
+        buckets = -(-(len(points) - left) // self._size)
+        if buckets <= 0:
+            self._open[dreamed] = (start + len(points), left - len(points))
+            return points, torch.arange(start, start + len(points), device=device)
+        if self._used + buckets > self._most:
+            left, buckets = 0, -(-len(points) // self._size)  # the bucket that is open may have to go
+        begun = self._begun(buckets)
+        self._rows["seen"][begun], self._rows["dreamed"][begun] = time, dreamed
+        slots = (begun[:, None] * self._size + torch.arange(self._size, device=device)).flatten()
+        slots = torch.cat([torch.arange(start, start + left, device=device), slots])
+        self._open[dreamed] = (int(slots[-1]) + 1 - (len(slots) - len(points)), len(slots) - len(points))
+        return points, slots[: len(points)]
+
+    def _begun(self, count: int) -> Tensor:
+        """Empty buckets: unused ones, then those that were out of view for longest, dreamed ones first."""
+        unused, rows = min(count, self._most - self._used), self._rows
+        rank = rows["seen"][: self._used] + ((~rows["dreamed"][: self._used]).long() << 40)
+        evicted = rank.argsort(stable=True)[: count - unused]
+        self._table.forget(
+            (evicted[:, None] * self._size + torch.arange(self._size, device=rank.device)).flatten()
+        )
+        for name in rows:
+            row = rows[name].unflatten(-1, (-1, self._size)) if name in POINT_ROWS else rows[name]
+            row.index_fill_(-2 if name in POINT_ROWS else -1, evicted, BLANK.get(name, 0))
+        gone = set(evicted.tolist())
+        self._open = {x: (0, 0) if at[0] // self._size in gone else at for x, at in self._open.items()}
+        self._grow(self._used + unused)
+        fresh = torch.arange(self._used, self._used + unused, device=rank.device)
+        self._used += unused
+        return torch.cat([evicted, fresh])
+
+    def _grow(self, buckets: int) -> None:
+        """Make room for so many buckets: the next power of two, so that a saved cloud grows alike."""
+        have = self._rows["seen"].shape[0]
+        if buckets <= have:
+            return
+        more = min(1 << (buckets - 1).bit_length(), self._most) - have
+        blank = _rows(more, self._size, device=self._rows["time"].device)
+        self._rows = {name: torch.cat([row, blank[name]], -1) for name, row in self._rows.items()}
+        self._table = self._table.grown((have + more) * self._size)
+
+
+def _rows(buckets: int, size: int, *, device: torch.device) -> dict[str, Tensor]:
+    """Rows of so many buckets without points."""
+    rows = {}
+    for name, dtype in (POINT_ROWS | BUCKET_ROWS).items():
+        count = buckets * size if name in POINT_ROWS else buckets
+        shape = (3, count) if name in TRIPLES else (count,)
+        rows[name] = torch.full(shape, BLANK.get(name, 0), dtype=dtype, device=device)
+    return rows
+
+
+@lru_cache(maxsize=16)
+def _pixel_order(size: tuple[int, int], *, device: torch.device) -> Tensor:
+    """Pixels in the order of a Z-shaped curve: any few in a row are neighbours."""
+    y, x = torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij")
+    key = torch.zeros(size, dtype=torch.int64)
+    for bit in range(max(size).bit_length()):
+        key |= ((x >> bit & 1) << 2 * bit) | ((y >> bit & 1) << 2 * bit + 1)
+    return key.flatten().argsort().to(device)
+
+
+def _chosen(points: Points, which: Tensor) -> Points:
+    """Those points; `which` is an index or a bool of each."""
+    index = which.nonzero().squeeze(1) if which.dtype == torch.bool else which
+    return Points(*(getattr(points, field.name).index_select(-1, index) for field in fields(points)))
+
+
+def _first_of(keys: Tensor) -> Tensor:
+    """Whether each key `(n,)` is the first one of its value."""
+    found, order = keys.sort(stable=True)
+    first = torch.ones_like(keys, dtype=torch.bool)
+    first[order[1:]] = found[1:] != found[:-1]
+    return first

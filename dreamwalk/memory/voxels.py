@@ -1,0 +1,87 @@
+"""Which point lies in which voxel: a hash table in tensors, searched for many voxels at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WAYS = 4
+"""Voxels that may share a row of the table."""
+SPARSE = 4
+"""Cells of the table for each point, at least: 4 in 1000 voxels find their row full when all are used."""
+MIXING = (-7046029254386353131, -4417276706812531889, 1609587929392839161, -8796714831421723037)
+"""Odd numbers of 64 bits (of xxHash) that spread neighbours over the whole range."""
+
+
+def voxel_keys(position: Tensor, level: Tensor, layer: Tensor) -> Tensor:
+    """One int64 `(n,)` for the voxel of side `2 ** level` `(n,)` around each position `(3, n)`, in one of two
+    layers `(n,)`.
+
+    Two of a million voxels share a key with a probability of 1e-7.
+    """
+    place = (position / torch.exp2(level)).floor_().long()
+    key = level.long().mul_(2).add_(layer).mul_(MIXING[3])
+    for row, number in zip(place, MIXING, strict=False):
+        key = (key + row) * number
+        key ^= key >> 32
+    return key
+
+
+class VoxelTable:
+    """The slot of a point for the key of its voxel."""
+
+    def __init__(self, slots: int, *, device: torch.device | str) -> None:
+        rows = 1 << (max(SPARSE * slots // WAYS, 1) - 1).bit_length()
+        self.keys = torch.zeros((rows, WAYS), dtype=torch.int64, device=device)
+        self.slots = torch.full((rows, WAYS), -1, dtype=torch.int32, device=device)
+        """-1 where no voxel is."""
+        self.homes = torch.full((slots,), -1, dtype=torch.int64, device=device)
+        """The cell of each slot; -1 for those that are not in the table."""
+
+    def find(self, keys: Tensor) -> Tensor:
+        """The slot of each key, both `(n,)`; -1 for those that are not there."""
+        rows = keys & (len(self.keys) - 1)
+        there = self.keys.index_select(0, rows) == keys[:, None]
+        return self.slots.index_select(0, rows).masked_fill_(~there, -1).amax(1).long()
+
+    def put(self, keys: Tensor, slots: Tensor) -> Tensor:
+        """Give slots to keys, both `(n,)`, all different and not in the table; says which found room."""
+        flat_keys, flat_slots = self.keys.view(-1), self.slots.view(-1)
+        first = (keys & (len(self.keys) - 1)) * WAYS
+        left = torch.arange(len(keys), device=keys.device)
+        for way in range(WAYS):
+            cells, wanted = first[left] + way, slots[left].int()
+            free = flat_slots[cells] < 0
+            # Of several that want a cell the last slot gets it, in whatever order they are written.
+            flat_slots.scatter_reduce_(0, cells[free], wanted[free], "amax")
+            won = flat_slots[cells] == wanted
+            flat_keys[cells[won]] = keys[left[won]]
+            self.homes[slots[left[won]]] = cells[won]
+            left = left[~won]
+        return torch.ones_like(keys, dtype=torch.bool).index_fill_(0, left, False)
+
+    def has(self, slots: Tensor) -> Tensor:
+        """Whether the voxels of these slots `(n,)` are in the table."""
+        return self.homes[slots] >= 0
+
+    def forget(self, slots: Tensor) -> None:
+        """The voxels of these slots `(n,)` are in the table no more."""
+        cells = self.homes[slots]
+        cells = cells[cells >= 0]
+        self.keys.view(-1)[cells] = 0
+        self.slots.view(-1)[cells] = -1
+        self.homes[slots] = -1
+
+    def grown(self, slots: int) -> VoxelTable:
+        """The same with room for more slots."""
+        table = VoxelTable(slots, device=self.keys.device)
+        known = self.has(torch.arange(len(self.homes), device=self.homes.device)).nonzero().squeeze(1)
+        table.put(self.keys.view(-1)[self.homes[known]], known)
+        return table
+
+    def to(self, device: torch.device | str) -> VoxelTable:
+        """A copy on a device."""
+        table = VoxelTable(0, device=device)
+        rows = (row.to(device, copy=True) for row in (self.keys, self.slots, self.homes))
+        table.keys, table.slots, table.homes = rows
+        return table
