@@ -74,8 +74,9 @@ class FittingData(Protocol):
     def large_batch(self) -> Clip:
         """A batch much larger than one step's."""
 
-    def paths(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Poses `(k, t, 4, 4)` and actions `(k, t, a)` of whole clips; UserError for data without poses."""
+    def paths(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Poses `(k, t, 4, 4)`, intrinsics `(k, t, 3, 3)` and actions `(k, t, a)` of whole clips; UserError
+        for data without poses."""
 
 
 def batch(clips: Sequence[Clip]) -> Clip:

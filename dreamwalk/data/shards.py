@@ -156,12 +156,13 @@ class Shards:
             window = replace(window, caption=self._caption(index, window, start))
         return window if depth else replace(window, depth=None)
 
-    def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray]:
-        """Poses `(t, 4, 4)`, where they are known, and actions `(t, a)` of a clip, without its video."""
+    def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+        """Poses `(t, 4, 4)` and intrinsics `(t, 3, 3)`, where they are known, and actions `(t, a)` of a clip,
+        without its video."""
         with self._decoding(index):
             files = _read_members(self.read(index))
             arrays = _arrays(files, self.frames_of(index), self.schema.size)
-            return arrays.get("world_from_camera"), arrays["actions"]
+            return arrays.get("world_from_camera"), arrays.get("intrinsics"), arrays["actions"]
 
     def frames_of(self, index: int) -> int:
         """Frames in a clip."""

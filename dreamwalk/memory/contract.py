@@ -169,8 +169,9 @@ class MemoryModel(nn.Module):
         """A decoded frame `(b, 4, h, w)` with what the memory knows better."""
         return rgbd
 
-    def next_camera(self, camera: CameraState | None, action: Tensor) -> CameraState | None:
-        """Where `action` `(b, a)` leads the camera; None where that is not modelled."""
+    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
+        """Where `action` `(b, a)` leads the camera through what `memory` holds; None where that is not
+        modelled."""
         return None
 
     def fit_from_data(self, data: FittingData) -> None:
@@ -218,6 +219,7 @@ def require_poses(clip: Clip) -> tuple[Tensor, Tensor]:
     """Poses and intrinsics of a batched clip; UserError for clips without."""
     if clip.world_from_camera is None or clip.intrinsics is None:
         raise UserError(
-            "these data have no poses to learn a map from: train `nextframe.game`, which needs none"
+            "these data have no poses, which a memory of places needs: take one without, for example "
+            "`nextframe.game`"
         )
     return clip.world_from_camera, clip.intrinsics

@@ -23,6 +23,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import (
     CameraState,
     LatentError,
+    Memory,
     MemoryModel,
     Recollection,
     TokenSizes,
@@ -83,7 +84,7 @@ class NeuralMapMemory(MemoryModel):
         features = self.map(camera.pose[:, None], camera.intrinsics[:, None])
         return Recollection(self.map.to_tokens(features))
 
-    def next_camera(self, camera: CameraState | None, action: Tensor) -> CameraState | None:
+    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
         if camera is None:
             return None
         pose, displacement = self.pose_model(camera.pose, camera.displacement, camera.action, action)
@@ -93,7 +94,7 @@ class NeuralMapMemory(MemoryModel):
         """Fit the pose model, unless it came with weights; UserError for paths that leave the map."""
         if self.pose_model.fitted:
             return
-        poses, actions = data.paths()
+        poses, _, actions = data.paths()
         points, low = poses[..., :2, 3], torch.tensor(self.config.origin)
         if (points < low).any() or (points > low + torch.tensor(self.config.extent)).any():
             raise UserError(

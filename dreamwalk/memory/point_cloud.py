@@ -162,6 +162,14 @@ class PointCloud:
         self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)] = time
         self._merge(fresh, time=time, dreamed=dreamed)
 
+    def near(self, place: Tensor, reach: float) -> Tensor:
+        """Positions `(3, n)` of the points within a box of half the side `reach` around `place` `(3,)`."""
+        low, high = place[:, None] - reach, place[:, None] + reach
+        boxes = (self._rows["low"][:, : self._used] < high) & (self._rows["high"][:, : self._used] > low)
+        rows = self._rows["position"].unflatten(-1, (-1, self._size))
+        position = rows.index_select(1, boxes.all(0).nonzero().squeeze(1)).flatten(1)
+        return position[:, ((position > low) & (position < high)).all(0)]
+
     def clone(self) -> PointCloud:
         """A copy that later insertions leave alone."""
         return self.to(self._rows["time"].device)

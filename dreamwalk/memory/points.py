@@ -13,16 +13,17 @@ that is seen again is copied, not dreamed again. Where the cloud is empty both s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
+from torch.nn.functional import adaptive_avg_pool2d
 
 from dreamwalk.backbones.frame_backbone import Recalled
-from dreamwalk.clip import Clip
+from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.errors import UserError
@@ -36,21 +37,22 @@ from dreamwalk.memory.contract import (
     TokenSizes,
     require_poses,
 )
+from dreamwalk.memory.kinematics import BodyConfig, Kinematics, stopped
+from dreamwalk.memory.point_cloud import CloudBudget, PointCloud, points_of_frame
 from dreamwalk.memory.splatting import Points, Rendering, render
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Positive, Share
 
 CELLS = 4
 """Cells of a token down and across in which coverage is told: finer than a token, for edges pass through."""
-FAR = 20_000.0
-"""World units at which the sky is drawn, so that it comes back too."""
-EDGE = 1.35
-"""Ratio of neighbouring disparities from which a pixel is an edge, and between two surfaces."""
 
 
 @dataclass(frozen=True)
 class PointsConfig:
-    """How a memory of points is trained."""
+    """What a memory of points keeps, who walks in it, and how it is trained."""
+
+    budget: CloudBudget = field(default_factory=CloudBudget)
+    body: BodyConfig = field(default_factory=BodyConfig)
 
     empty_prob: Share = 0.2
     """Probability of training a clip on an empty cloud, so that rooms are also made from nothing."""
@@ -72,11 +74,9 @@ class PointsMemory(MemoryModel):
 
     keeps_pixels = True
 
-    def begin(self) -> Memory:
-        return _Clouds()
-
     def __init__(self, config: PointsConfig, sizes: TokenSizes) -> None:
         super().__init__()
+        self.kinematics = Kinematics(sizes.actions)
         self.config, self.sizes = config, sizes
         code = sizes.channels * sizes.patch**2
         self.embed = nn.Linear(code + 2 * CELLS**2, sizes.width)
@@ -84,6 +84,28 @@ class PointsMemory(MemoryModel):
         with torch.no_grad():
             self.skip.weight.copy_(torch.eye(code, code + 2 * CELLS**2) * 0.7)
             self.skip.bias.zero_()
+
+    def begin(self) -> Memory:
+        return Clouds(self)
+
+    def fit_from_data(self, data: FittingData) -> None:
+        """Fit how the camera answers to actions, unless that came with weights."""
+        if not self.kinematics.fitted:
+            self.kinematics.fit(*data.paths())
+
+    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
+        if camera is None:
+            return None
+        free = self.kinematics(camera, action)
+        if not isinstance(memory, Clouds) or not memory.rows:
+            return free
+        body, steps = self.config.body, []
+        for i, cloud in enumerate(memory.rows):
+            at = camera.pose[i, :3, 3]
+            steps.append(stopped(free.displacement[i], at, cloud.near(at, body.reach), body))
+        step, pose = torch.stack(steps), free.pose.clone()
+        pose[:, :3, 3] = camera.pose[:, :3, 3] + step
+        return replace(free, pose=pose, displacement=step)
 
     def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
         if found.rendering is None:
@@ -132,10 +154,10 @@ class PointsMemory(MemoryModel):
                 )
 
         def views(row: int) -> Rendering:
-            cameras = zip(rgbd[row], poses[row], intrinsics[row], strict=True)
+            shots = zip(rgbd[row], poses[row], intrinsics[row], strict=True)
             parts = [
-                lift(frame, pose, matrix, time=i, dreamed=i >= firsts[row])
-                for i, (frame, pose, matrix) in enumerate(cameras)
+                points_of_frame(frame[:3], depth_of(frame[3]), pose, matrix, time=i, dreamed=i >= firsts[row])
+                for i, (frame, pose, matrix) in enumerate(shots)
             ]
             start, kind = int(counts[row] * m), kinds[row] - config.empty_prob
             # An empty cloud, one of before the clip, or one that every frame goes into.
@@ -147,8 +169,7 @@ class PointsMemory(MemoryModel):
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             rows = list(pool.map(views, range(len(rgbd))))
-        names = Rendering.__dataclass_fields__
-        return Rendering(*(torch.cat([getattr(view, name) for view in rows]) for name in names))
+        return Rendering.cat(rows)
 
 
 def _with_past(clip: Clip) -> tuple[Clip, int]:
@@ -168,58 +189,46 @@ def _with_past(clip: Clip) -> tuple[Clip, int]:
     return frames, len(past)
 
 
-class _Clouds(Memory):
-    """The points of a session, a cloud a row; all of them are kept."""
+class Clouds(Memory):
+    """What a session has stored: a cloud of points a row."""
 
-    def __init__(self, rows: tuple[list[Points], ...] = ()) -> None:
-        self.rows = rows
+    def __init__(
+        self, model: PointsMemory, rows: tuple[PointCloud, ...] = (), size: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.model, self.rows, self.size = model, rows, size
+        self.found: Rendering | None = None
+        """What was recalled for the frame that is being made: it is not rendered again to be written."""
 
     def write(self, frame: FinishedFrame) -> None:
-        if frame.camera is None or frame.rgbd is None:
+        camera, rgbd, found = frame.camera, frame.rgbd, self.found
+        if camera is None or rgbd is None:
             return
-        camera, rows = frame.camera, self.rows or tuple([] for _ in frame.rgbd)
-        for i, row in enumerate(rows):
-            pose, matrix = camera.pose[i], camera.intrinsics[i]
-            row.append(lift(frame.rgbd[i], pose, matrix, time=frame.time, dreamed=frame.dreamed))
-        self.rows, self.size = rows, frame.rgbd.shape[-2:]
+        rgbd, self.size = rgbd.float(), (rgbd.shape[-2], rgbd.shape[-1])
+        self.rows = self.rows or tuple(PointCloud(self.model.config.budget, device=rgbd.device) for _ in rgbd)
+        for i, cloud in enumerate(self.rows):
+            shot = rgbd[i, :3], depth_of(rgbd[i, 3]), camera.pose[i], camera.intrinsics[i]
+            known = None if found is None else found.row(i)
+            cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known)
+        self.found = None
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         if camera is None or not self.rows:
             return Recollection()
-        clouds = [joined(row, like=row[0]) for row in self.rows]
-        size = self.size[0], self.size[1]
-        return Recollection(rendering=render(clouds, camera.pose, intrinsics=camera.intrinsics, size=size))
+        cameras = zip(self.rows, camera.pose, camera.intrinsics, strict=True)
+        self.found = Rendering.cat([cloud.render(*of, size=self.size) for cloud, *of in cameras])
+        return Recollection(rendering=self.found)
 
-    def clone(self) -> _Clouds:
-        twin = _Clouds(tuple(list(row) for row in self.rows))
-        twin.size = self.size
-        return twin
+    def clone(self) -> Clouds:
+        return Clouds(self.model, tuple(cloud.clone() for cloud in self.rows), self.size)
 
-    def to(self, device: torch.device | str) -> _Clouds:
-        twin = self.clone()
-        twin.rows = tuple([part.to(device) for part in row] for row in self.rows)
-        return twin
+    def to(self, device: torch.device | str) -> Clouds:
+        return Clouds(self.model, tuple(cloud.to(device) for cloud in self.rows), self.size)
 
-
-@torch.no_grad()
-def lift(rgbd: Tensor, world_from_camera: Tensor, intrinsics: Tensor, *, time: int, dreamed: bool) -> Points:
-    """The points of the pixels of a frame `(4, h, w)` in [-1, 1], but for those on the edge of a surface."""
-    h, w = rgbd.shape[-2:]
-    rgb, depth = ((rgbd[:3].clamp(-1, 1) + 1) * 127.5).round().byte(), depth_of(rgbd[3])
-    depth = torch.where(depth > 0, depth, FAR)
-    near = max_pool2d(1 / depth[None], 3, 1, 1)[0]
-    far = -max_pool2d(-1 / depth[None], 3, 1, 1)[0]
-    kept = (near < EDGE * far).flatten().nonzero().squeeze(1)
-    x, y = (torch.arange(side, device=depth.device) + 0.5 for side in (w, h))
-    (fx, _, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
-    local = torch.stack([(x - cx) / fx * depth, ((y - cy) / fy)[:, None] * depth, depth]).flatten(1)[:, kept]
-    position = world_from_camera[:3, :3] @ local + world_from_camera[:3, 3:]
-    times = torch.full_like(kept, time, dtype=torch.int32)
-    layer = torch.full_like(kept, dreamed, dtype=torch.bool)
-    return Points(position, rgb.flatten(1)[:, kept], (depth / fx).flatten()[kept], times, layer)
+    def __deepcopy__(self, copied: dict[int, object]) -> Clouds:
+        return self.clone()
 
 
-def joined(parts: list[Points], *, like: Points) -> Points:
+def joined(parts: Sequence[Points], *, like: Points) -> Points:
     """All points in one cloud; none for no parts."""
     if not parts:
         return Points(*(getattr(like, name)[..., :0] for name in like.__dataclass_fields__))

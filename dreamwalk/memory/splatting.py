@@ -65,6 +65,14 @@ class Rendering:
     dreamed: Tensor
     """1 where the pixel shows what was dreamed, `(b, h, w)`."""
 
+    def row(self, index: int) -> Rendering:
+        """From one camera, as a batch of 1."""
+        return Rendering(*(getattr(self, field.name)[index, None] for field in fields(self)))
+
+    @classmethod
+    def cat(cls, views: Sequence[Rendering]) -> Rendering:
+        return cls(*(torch.cat([getattr(view, field.name) for view in views]) for field in fields(cls)))
+
 
 class _Splats(NamedTuple):
     """What cameras see of points, `(n,)` each."""

@@ -178,7 +178,8 @@ class StreamConditions:
             if frame < self.given:
                 camera = CameraState.of_clip(self.start, frame)
             else:
-                camera = self.model.next_camera(self.cameras[frame - 1], self._actions(frame)[:, -1])
+                action = self._actions(frame)[:, -1]
+                camera = self.model.next_camera(self.cameras[frame - 1], action, self.memory)
             found = self.memory.recall(camera, frame)
             self.cameras[frame], self.frames = camera, found.frames
             self.recalled[frame] = self.model.to_inputs(found, self.codec)

@@ -237,7 +237,7 @@ class Interactive(System):
                 "with `dreamwalk sample NAME --schedule chunks`"
             )
         began = perf_counter()
-        session.move(camera or self.memory.next_camera(session.camera, action))
+        session.move(camera or self.memory.next_camera(session.camera, action, session.memory))
         found = self._recall(session)
         recalled, cache = self._to_inputs(session, found)
         if any(part is not None for part in recalled) and timings is not None:

@@ -99,18 +99,20 @@ class DataToFit:
         rows = range(min(self.run.batch, 16))
         return batch([draw(self.run, self.shards, step, row) for step in range(16) for row in rows])
 
-    def paths(self) -> tuple[Tensor, Tensor]:
-        """Poses `(k, t, 4, 4)` and actions `(k, t, a)` of all clips of the usual length; UserError
-        without."""
+    def paths(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of all clips of the usual length."""
         walks = [self.shards.walked(index) for index in range(len(self.shards))]
-        length = max(len(actions) for _, actions in walks)
-        whole = [(poses, actions) for poses, actions in walks if len(actions) == length and poses is not None]
+        length = max(len(actions) for *_, actions in walks)
+        whole = [walk for walk in walks if len(walk[-1]) == length and not any(part is None for part in walk)]
         if not whole:
             raise UserError(
-                f"'{self.shards.path}' has no poses to learn a map from: `nextframe.game` needs none"
+                f"'{self.shards.path}' has no poses, which a memory of places needs: take one without, "
+                "for example `nextframe.game`"
             )
-        poses, actions = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True))
-        return poses, actions
+        poses, intrinsics, actions = (
+            torch.from_numpy(np.stack(arrays)) for arrays in zip(*whole, strict=True)
+        )
+        return poses, intrinsics, actions
 
 
 @torch.no_grad()

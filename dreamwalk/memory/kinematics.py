@@ -1,0 +1,165 @@
+"""The pose model of levels never seen: a body with momentum, stopped by what the cloud of points knows.
+
+How a game answers to actions is linear in the camera's own axes, and is fitted in closed form to walked paths
+of any levels: turns and glances from the action, a step from the one before and the action. Walls and floors
+are in no weights: a step ends where points at the body's height begin, slides along them, and the feet stand
+on the points below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dreamwalk.memory.contract import CameraState
+from dreamwalk.validation import Positive
+
+ROUNDS = 10
+"""Of the fit."""
+SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
+"""Of a step that are tried along each axis of the world."""
+FEW = 2
+"""Points more than where the body stands that do not stop it: stray ones."""
+FLOOR_SHARE, RISE = 0.6, 4.0
+"""Points under the feet of which so many lie lower make the floor; it is new from so many units on."""
+EYES_FOLLOW = 0.6
+"""Share of a rise that the eyes follow in a step."""
+
+
+@dataclass(frozen=True)
+class BodyConfig:
+    """The body that carries the camera, in world units; the defaults are Doom's."""
+
+    radius: Positive = 16.0
+    """Half of its side: a box along the axes of the world."""
+    height: Positive = 56.0
+    eyes: Positive = 41.0
+    """Height of the camera above the feet."""
+    step: Positive = 24.0
+    """Height that it climbs."""
+
+    @property
+    def reach(self) -> float:
+        """How far from its eyes what stops it can be."""
+        return 3 * self.radius + self.eyes
+
+
+class Kinematics(nn.Module):
+    """Where an action leads when nothing is in the way."""
+
+    turn: Tensor
+    """Radians to the right of a full action, `(a,)`."""
+    glance: Tensor
+    """Radians up, likewise."""
+    pitches: Tensor
+    """Least and largest pitch."""
+    middle: Tensor
+    """Row of pixels where the horizon is when the camera looks straight ahead."""
+    response: Tensor
+    """Of the step to the right and ahead, `(2, 2 + a)`: to the step before, and to the action."""
+
+    def __init__(self, actions: int) -> None:
+        super().__init__()
+        for name, shape in {"turn": (actions,), "glance": (actions,), "pitches": (2,), "middle": ()}.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("response", torch.zeros(2, 2 + actions))
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.response.any())
+
+    def forward(self, camera: CameraState, action: Tensor) -> CameraState:
+        """The camera after `action` `(b, a)`, along the floor."""
+        pose, matrix = camera.pose.clone(), camera.intrinsics.clone()
+        right, ahead = pose[:, :3, 0], pose[:, :3, 2]
+        inputs = torch.cat([_along(right, ahead, camera.displacement), action], -1)
+        across, forward = (inputs @ self.response.T).split(1, -1)
+        step = across * right + forward * ahead
+        # Normalised, or the axes would shrink over hours of walking.
+        pose[:, :3, :3] = nn.functional.normalize(pose[:, :3, :3] @ _turned(action @ self.turn), dim=1)
+        pose[:, :3, 3] += step
+        focal = matrix[:, 1, 1]
+        pitch = torch.atan((self.middle - matrix[:, 1, 2]) / focal) + action @ self.glance
+        matrix[:, 1, 2] = self.middle - focal * pitch.clamp(*self.pitches).tan()
+        return CameraState(pose, step, action, matrix)
+
+    @torch.no_grad()
+    def fit(self, poses: Tensor, intrinsics: Tensor, actions: Tensor) -> None:
+        """From whole walks: poses `(k, t, 4, 4)`, intrinsics `(k, t, 3, 3)` and actions `(k, t, a)`."""
+        poses, intrinsics, actions = poses.double(), intrinsics.double(), actions.double()
+        right, ahead = poses[:, :-1, :3, 0], poses[:, :-1, :3, 2]
+        heading = _along(right, ahead, poses[:, 1:, :3, 2])
+        self.turn.copy_(_robust_fit(actions[:, 1:], torch.atan2(*heading.split(1, -1)))[0])
+        rows = intrinsics[..., 1, 2]
+        self.middle.copy_(rows.median())
+        pitch = torch.atan((self.middle - rows) / intrinsics[..., 1, 1])
+        self.pitches.copy_(torch.stack([pitch.min(), pitch.max()]))
+        self.glance.copy_(_robust_fit(actions[:, 1:], pitch.diff(dim=1)[..., None])[0])
+        step = poses[:, 1:, :3, 3] - poses[:, :-1, :3, 3]
+        inputs = torch.cat([_along(right[:, 1:], ahead[:, 1:], step[:, :-1]), actions[:, 2:]], -1)
+        self.response.copy_(_robust_fit(inputs, _along(right[:, 1:], ahead[:, 1:], step[:, 1:])))
+
+
+def stopped(step: Tensor, at: Tensor, points: Tensor, body: BodyConfig) -> Tensor:
+    """What is left of a step `(3,)` of a body with its eyes `at` `(3,)` among points `(3, n)` around it.
+
+    A part of the step along x, then one along y, as long as it leaves the box around the body free; then up
+    or down to the floor. Where nothing is known nothing stops it.
+    """
+    offset = points - at[:, None]
+    offset[2] += body.eyes
+    # Eyes follow the feet slowly on stairs: the floor itself says what a step up leads to.
+    feet = _floor(offset, top=body.step + 1, radius=body.radius)
+    solid = offset[:2, (offset[2] > feet + body.step + 1) & (offset[2] < body.height - 4)]
+    done, allowed = torch.zeros_like(step), _inside(solid, body.radius - 1) + FEW
+    for axis in (0, 1):
+        for share in SHARES:
+            tried = done.clone()
+            tried[axis] = share * step[axis]
+            if _inside(solid - tried[:2, None], body.radius - 1) <= allowed:
+                done = tried
+                break
+    rise = _floor(offset - done[:, None], top=feet + body.step + 1, radius=body.radius)
+    if abs(rise) > RISE:
+        done[2] = EYES_FOLLOW * rise
+    return done
+
+
+def _floor(offset: Tensor, *, top: float, radius: float) -> float:
+    """Height of the floor below the feet, by points `(3, n)` as seen from them; 0 where it is not known."""
+    under = (offset[:2].abs().amax(0) < radius) & (offset[2] < top) & (offset[2] > -4 * radius)
+    heights = offset[2, under]
+    return float(heights.quantile(FLOOR_SHARE)) if len(heights) > 4 * FEW else 0.0
+
+
+def _inside(points: Tensor, radius: float) -> int:
+    """How many points `(2, n)` lie within a box around the origin."""
+    return int((points.abs().amax(0) < radius).sum())
+
+
+def _along(right: Tensor, ahead: Tensor, vector: Tensor) -> Tensor:
+    """The components `(.., 2)` of vectors `(.., 3)`."""
+    return torch.stack([(right * vector).sum(-1), (ahead * vector).sum(-1)], -1)
+
+
+def _turned(angle: Tensor) -> Tensor:
+    """Rotations `(b, 3, 3)` to the right by `angle` radians, in the camera's own axes."""
+    turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
+    cos, sin = angle.cos(), angle.sin()
+    rows = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], dim=-2)
+    turn[:, [[0], [2]], [0, 2]] = rows
+    return turn
+
+
+def _robust_fit(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """Weights `(o, i)` from inputs `(.., i)` to outputs `(.., o)` by reweighted least squares, of absolute error
+    first and then of its logarithm: steps that a wall ended do not count, rare actions do."""
+    x, y = inputs.flatten(0, -2), outputs.flatten(0, -2)
+    share, weights = y.new_ones(len(y), 1), y.new_zeros(y.shape[-1], x.shape[-1])
+    for power in (0.5,) * ROUNDS + (1.0,) * ROUNDS:
+        # The least-norm solution: actions that never happen get 0.
+        weights = (torch.linalg.pinv(share * x, rtol=1e-6) @ (share * y)).T
+        share = (x @ weights.T - y).norm(dim=-1, keepdim=True).clamp(min=1e-3) ** -power
+    return weights
