@@ -121,15 +121,16 @@ def begun(world: Dream, starts: list[int]) -> Clip:
 def test_standing_still_is_still(world: Dream) -> None:
     """From every start, also after some walking, the pose stays; and from some the picture is looked at."""
     system, still = world.system, torch.zeros(12, 7)
+    memory = system.memory.begin()
     here = at = CameraState.of_clip(begun(world, list(range(12))), 0)
     for _ in range(400):
-        at = system.memory.next_camera(at, still)
+        at = system.memory.next_camera(at, still, memory)
     assert (at.pose - here.pose).norm(dim=(1, 2)).max() < 1e-3
     for _ in range(20):
-        at = system.memory.next_camera(at, still.index_fill(1, torch.tensor([0]), 1.0))
+        at = system.memory.next_camera(at, still.index_fill(1, torch.tensor([0]), 1.0), memory)
     assert ((at.pose - here.pose)[:, :3, 3].norm(dim=1) > 50).float().mean() > 0.5, "and it can walk"
     for step in range(150):
-        at = system.memory.next_camera(at, still)
+        at = system.memory.next_camera(at, still, memory)
         stopped = at if step == 50 else stopped if step > 50 else here
     assert (at.pose - stopped.pose).norm(dim=(1, 2)).max() < 0.1
     session, kept = system.begin(begun(world, [0, 7, 11]), seed=3), {}

@@ -52,8 +52,8 @@ class AsData:
     def large_batch(self) -> Clip:
         return self.clip
 
-    def paths(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.clip.world_from_camera, self.clip.actions
+    def paths(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.clip.world_from_camera, self.clip.intrinsics, self.clip.actions
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,11 @@ class TokenSizes:
     actions: int
     """Length of the action vector."""
 
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Rows and columns of a frame."""
+        return self.grid[0] * self.stride, self.grid[1] * self.stride
+
 
 class MemoryModel(nn.Module):
     """The learnt half; this one recalls nothing and has no weights."""

@@ -10,6 +10,8 @@ ROUGHLY = 1.6
 """Depths this many times apart are of different surfaces."""
 OVERLAP = 0.04
 """Share of the picture that a fit needs."""
+RIDGE = 1e-4
+"""Weight of staying as it is."""
 ROUNDS, TRIM = 4, 2.5
 """Of the fit; each leaves out what lies more than `TRIM` median errors off."""
 
@@ -42,7 +44,9 @@ def align_depth(depth: Tensor, known: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         if columns.shape[1] < OVERLAP * depth.numel():
             break
-        fit = torch.linalg.solve(columns @ columns.T, columns.sum(1))
+        # A little towards no change: one flat wall tells scale and bias not apart.
+        pull = RIDGE * columns.shape[1] * torch.eye(2, dtype=torch.float64, device=depth.device)
+        fit = torch.linalg.solve(columns @ columns.T + pull, columns.sum(1) + pull[0])
         error = (fit @ columns - 1).abs()
         columns = columns[:, error <= TRIM * error.median()]
     inverse = fit[0] / depth + fit[1] / unit

@@ -154,8 +154,8 @@ def _turned(angle: Tensor) -> Tensor:
 
 
 def _robust_fit(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """Weights `(o, i)` from inputs `(.., i)` to outputs `(.., o)` by reweighted least squares, of absolute error
-    first and then of its logarithm: steps that a wall ended do not count, rare actions do."""
+    """Weights `(o, i)` from inputs `(.., i)` to outputs `(.., o)`: reweighted least squares of the absolute
+    error, then of its logarithm, so that steps that a wall ended do not count and rare actions do."""
     x, y = inputs.flatten(0, -2), outputs.flatten(0, -2)
     share, weights = y.new_ones(len(y), 1), y.new_zeros(y.shape[-1], x.shape[-1])
     for power in (0.5,) * ROUNDS + (1.0,) * ROUNDS:

@@ -13,7 +13,7 @@ that is seen again is copied, not dreamed again. Where the cloud is empty both s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -192,39 +192,49 @@ def _with_past(clip: Clip) -> tuple[Clip, int]:
 class Clouds(Memory):
     """What a session has stored: a cloud of points a row."""
 
-    def __init__(
-        self, model: PointsMemory, rows: tuple[PointCloud, ...] = (), size: tuple[int, int] = (0, 0)
-    ) -> None:
-        self.model, self.rows, self.size = model, rows, size
+    recalling = True
+    """Whether it tells what it holds. It keeps what it is shown in any case."""
+
+    def __init__(self, model: PointsMemory, rows: tuple[PointCloud, ...] = ()) -> None:
+        self.model, self.rows = model, rows
         self.found: Rendering | None = None
         """What was recalled for the frame that is being made: it is not rendered again to be written."""
 
     def write(self, frame: FinishedFrame) -> None:
-        camera, rgbd, found = frame.camera, frame.rgbd, self.found
+        camera, rgbd = frame.camera, frame.rgbd
         if camera is None or rgbd is None:
             return
-        rgbd, self.size = rgbd.float(), (rgbd.shape[-2], rgbd.shape[-1])
+        rgbd = rgbd.float()
         self.rows = self.rows or tuple(PointCloud(self.model.config.budget, device=rgbd.device) for _ in rgbd)
         for i, cloud in enumerate(self.rows):
             shot = rgbd[i, :3], depth_of(rgbd[i, 3]), camera.pose[i], camera.intrinsics[i]
-            known = None if found is None else found.row(i)
+            known = None if self.found is None else self.found.row(i)
             cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known)
         self.found = None
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
-        if camera is None or not self.rows:
+        if camera is None:
             return Recollection()
-        cameras = zip(self.rows, camera.pose, camera.intrinsics, strict=True)
-        self.found = Rendering.cat([cloud.render(*of, size=self.size) for cloud, *of in cameras])
-        return Recollection(rendering=self.found)
+        size = self.model.sizes.pixels
+        nothing = Rendering.empty(len(camera.pose), size, device=camera.pose.device)
+        if self.rows:
+            cameras = zip(self.rows, camera.pose, camera.intrinsics, strict=True)
+            self.found = Rendering.cat([cloud.render(*of, size=size) for cloud, *of in cameras])
+        return Recollection(rendering=self.found if self.found and self.recalling else nothing)
 
     def clone(self) -> Clouds:
-        return Clouds(self.model, tuple(cloud.clone() for cloud in self.rows), self.size)
+        return self._with(cloud.clone() for cloud in self.rows)
 
     def to(self, device: torch.device | str) -> Clouds:
-        return Clouds(self.model, tuple(cloud.to(device) for cloud in self.rows), self.size)
+        return self._with(cloud.to(device) for cloud in self.rows)
+
+    def _with(self, rows: Iterable[PointCloud]) -> Clouds:
+        twin = Clouds(self.model, tuple(rows))
+        twin.recalling = self.recalling
+        return twin
 
     def __deepcopy__(self, copied: dict[int, object]) -> Clouds:
+        # Copies of a session share the weights.
         return self.clone()
 
 

@@ -70,6 +70,12 @@ class Rendering:
         return Rendering(*(getattr(self, field.name)[index, None] for field in fields(self)))
 
     @classmethod
+    def empty(cls, count: int, size: tuple[int, int], *, device: torch.device) -> Rendering:
+        """Of clouds without points."""
+        nothing = torch.zeros(count, *size, device=device)
+        return cls(nothing[:, None].expand(-1, 3, -1, -1), nothing, nothing, nothing)
+
+    @classmethod
     def cat(cls, views: Sequence[Rendering]) -> Rendering:
         return cls(*(torch.cat([getattr(view, field.name) for view in views]) for field in fields(cls)))
 

@@ -54,7 +54,7 @@ def read_all(folder: Path) -> None:
         clip = data.clip(index)
         assert clip.video.shape == (FRAMES, SIDE, SIDE, 3) and clip.actions.shape == (FRAMES, ACTIONS)
         assert data.window(index, 1, 2).video.shape == (2, SIDE, SIDE, 3)
-        assert data.walked(index)[1].shape == (FRAMES, ACTIONS)
+        assert data.walked(index)[2].shape == (FRAMES, ACTIONS)
     find_faults(folder)
 
 

@@ -151,9 +151,8 @@ def test_kept_frames_need_no_second_look(system: Forcing, clip: Clip, lag: int, 
     drawn, actions = KeyedNoise((1, 2), (4, 4, 6)), torch.full((2, 6, 25), 0.3, dtype=torch.float64)
     readers = []
     for kind in (FramePredictor, CachedFramePredictor):
-        reader = kind(
-            system.backbone, StreamConditions(system.actions, system.memory, clip.first(2), actions)
-        )
+        parts = system.actions, system.memory, system.codec
+        reader = kind(system.backbone, StreamConditions(*parts, clip.first(2), actions))
         readers.append(execute(plan, reader, lambda *key: drawn(*key).double(), given=history))
     torch.testing.assert_close(*readers, atol=1e-8, rtol=1e-8)
 

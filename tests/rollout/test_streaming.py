@@ -34,7 +34,7 @@ GRID = shifted_sigmas(4).tolist()
 
 
 def conditions(system: Interactive, start: Clip, actions: Tensor) -> StreamConditions:
-    return StreamConditions(system.actions, system.memory, start, actions)
+    return StreamConditions(system.actions, system.memory, system.codec, start, actions)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from published_schedules import keyframes, resampled, rolling, stitched, trapezo
 from torch import Tensor
 from toy import toy_system
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.schedules import guidance
