@@ -11,9 +11,13 @@ from dreamwalk.systems.open import load, load_inverse, require_generative
 def evaluate(argv: list[str]) -> None:
     """Run the verb."""
     name, rest = split_name(argv, "evaluate", ["nextframe.doom", "moviegen.doom"])
+    places = "--report" in rest and rest[rest.index("--report") + 1 :][:1] == ["places"]
     if name and require_generative(name, "evaluate").generates == "clips":
         from dreamwalk.evaluation.clips import EvaluateClips as Flags
         from dreamwalk.evaluation.clips import evaluate_clips as run
+    elif places:
+        from dreamwalk.evaluation.places import EvaluatePlaces as Flags  # type: ignore[assignment]
+        from dreamwalk.evaluation.places import evaluate_places as run  # type: ignore[assignment]
     else:
         from dreamwalk.evaluation.walks import EvaluateWalks as Flags  # type: ignore[assignment]
         from dreamwalk.evaluation.walks import evaluate_walks as run  # type: ignore[assignment]
@@ -21,4 +25,5 @@ def evaluate(argv: list[str]) -> None:
     check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
     require_writable(asked.out)
-    run(load(name), asked, name=name, inverse=load_inverse(asked.inverse))
+    inverse = "" if places else asked.inverse
+    run(load(name), asked, name=name, inverse=load_inverse(inverse))

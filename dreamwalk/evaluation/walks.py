@@ -9,7 +9,7 @@ import json
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class EvaluateWalks:
     """Real frames that a dream begins from."""
     inverse: str = "inverse.doom"
     """Inverse-dynamics model that reads the actions back; empty for none."""
+    report: Literal["walks", "places"] = "walks"
+    """What is asked: how walks go on, or what stays of places (`evaluation.places`, with flags of its own)."""
     seed: int = 0
 
 

@@ -1,0 +1,308 @@
+"""What stays of a place: pixels that true frames had shown before the dream, and those that it invents.
+
+dreamwalk evaluate forcing.rooms --report places --data data/rooms-test
+
+Protocol: a dream begins from `history` true frames of a held-out walk and goes on under the walk's actions.
+For the pixels of a later true frame the truth itself (depth and poses) says in which earlier true frames
+their surface was visible. Pixels visible in the history are *seen*, all others *new*; the *gap* of a pixel is
+the number of frames since its surface was last visible, so that a gap above 1 means that it was left and
+found again. Poses, depth and frames of the dream can each be replaced by the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.rgbd import codec_input, depth_channel
+from dreamwalk.data.shards import Shards
+from dreamwalk.errors import UserError
+from dreamwalk.memory.contract import CameraState, FinishedFrame
+from dreamwalk.memory.point_cloud import FAR
+from dreamwalk.memory.points import Clouds
+from dreamwalk.progress import progress
+from dreamwalk.rollout.dream import to_image
+from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.system import System
+
+HORIZONS = (1, 8, 32, 128, 512, 2000)
+AROUND = 4
+"""Frames up to each horizon that are averaged."""
+GAPS = (1, 16, 64, 256)
+"""Frames above which a gap counts for a row of the table of revisits."""
+AGREE, SLACK = 1.04, 4.0
+"""A surface is visible in a frame whose depth there is up to `AGREE` times and `SLACK` units from its own."""
+LEAST = 40
+"""Pixels from which a mean counts."""
+EVERY = 2
+"""Pixels down and across of which one is asked for."""
+
+
+@dataclass(frozen=True)
+class EvaluatePlaces:
+    """Examine what comes back: pictures and numbers into a folder."""
+
+    report: Literal["places"] = "places"
+    data: str = "data/rooms-test"
+    """Clips of levels that were not trained on, with depth and poses."""
+    out: Path = Path("runs/places")
+    clips: int = 20
+    """How many walks, of different levels as far as there are."""
+    frames: int | None = None
+    """Longest horizon; default: as far as the shortest of them goes."""
+    history: int = 48
+    """True frames that a dream begins from."""
+    own: tuple[str, ...] = ("poses", "depth", "frames")
+    """What the dream keeps of its own; the rest is replaced by the truth before it is remembered."""
+    memory: bool = True
+    """Whether it may recall."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A dreamed walk beside the true one, from the first dreamed frame on."""
+
+    truth: Clip
+    """Of the whole walk with its history, unbatched, in torch."""
+    dream: Tensor
+    """`(t, 3, h, w)` in [-1, 1]."""
+    history: int
+    points: int
+    """In the memory at the end."""
+
+
+def evaluate_places(system: System, asked: EvaluatePlaces, *, name: str, **_: object) -> dict[str, Any]:
+    """Print the tables, write `report.json` and `sheet.png` into `out`.
+
+    UserError for a system that keeps no pixels, and for data without depth or poses.
+    """
+    if not isinstance(system, Interactive) or not system.memory.keeps_pixels:
+        raise UserError(f"'{name}' has no memory of points: examine it without `--report places`")
+    if wrong := set(asked.own) - {"poses", "depth", "frames"}:
+        raise UserError(f"`--own` names poses, depth and frames, got '{sorted(wrong)[0]}'")
+    clips = _clips(Shards(asked.data), asked)
+    report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(clips), "own": asked.own}
+    report |= {"history": asked.history, "seed": asked.seed, "steps": system.config.steps}
+    report |= {"memory": asked.memory, "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads"}
+    with progress("dreaming", sum(len(clip) - asked.history for clip in clips)) as advance:
+        walks = [dream_walk(system, clip, asked, advance=advance) for clip in clips]
+    report["points"] = max(walk.points for walk in walks)
+    report |= measure_places(system, walks)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    Image.fromarray(sheet(walks)).save(asked.out / "sheet.png")
+    _print(report)
+    return report
+
+
+def _clips(shards: Shards, asked: EvaluatePlaces) -> list[Clip]:
+    """Walks of as many different levels as there are, cut to one length."""
+    length = asked.history + (asked.frames or 1)
+    long = [index for index in range(len(shards)) if shards.frames_of(index) >= length]
+    if not long:
+        raise UserError(f"no walk of '{asked.data}' has {length} frames: use a smaller `--frames`")
+    picked = [long[k * len(long) // asked.clips] for k in range(min(asked.clips, len(long)))]
+    length = min(shards.frames_of(index) for index in picked) if asked.frames is None else length
+    clips = [shards.window(index, 0, length, depth=True) for index in picked]
+    if any(clip.depth is None or clip.world_from_camera is None for clip in clips):
+        raise UserError(
+            f"'{asked.data}' has no depth or no poses: collect them with `dreamwalk collect doom`"
+        )
+    return clips
+
+
+class _Told(Clouds):
+    """Clouds that are told the truth of what the dream is not to keep of its own."""
+
+    def __init__(self, clouds: Clouds, truth: Tensor, own: tuple[str, ...]) -> None:
+        super().__init__(clouds.model, clouds.rows)
+        self.truth, self.own = truth, own
+
+    def write(self, frame: FinishedFrame) -> None:
+        assert frame.rgbd is not None
+        true = self.truth[None, frame.time]
+        parts = zip(
+            (frame.rgbd[:, :3], frame.rgbd[:, 3:]),
+            (true[:, :3], true[:, 3:]),
+            ("frames", "depth"),
+            strict=True,
+        )
+        rgbd = torch.cat([mine if name in self.own else told for mine, told, name in parts], 1)
+        super().write(replace(frame, rgbd=rgbd))
+
+
+@torch.inference_mode()
+def dream_walk(
+    system: Interactive, clip: Clip, asked: EvaluatePlaces, *, advance: Callable[[], None] = lambda: None
+) -> Walk:
+    """Dream on from the history of a walk under its actions."""
+    walk, history = batch([clip]), asked.history
+    session = system.begin(walk.first(history), seed=asked.seed)
+    assert isinstance(session.memory, Clouds)
+    session.memory = _Told(session.memory, codec_input(walk, 4)[0], asked.own)
+    session.memory.recalling = asked.memory
+    frame_pass, decode = system.engine()
+    frames = []
+    for step in range(history, len(clip)):
+        camera = None if "poses" in asked.own else CameraState.of_clip(walk, step)
+        system.advance(session, walk.actions[:, step], camera=camera, frame_pass=frame_pass, decode=decode)
+        assert session.shown is not None
+        frames.append(session.shown[0, :3].clamp(-1, 1))
+        advance()
+    return Walk(walk, torch.stack(frames), history, sum(map(len, session.memory.rows)))
+
+
+def visible_before(walk: Clip, frame: int) -> Tensor:
+    """In which earlier frames the surfaces of the pixels of true frame `frame` were visible: bool
+    `(frame, h, w)`, of every `EVERY`th pixel. Sky counts as a surface far away."""
+    assert walk.depth is not None and walk.world_from_camera is not None and walk.intrinsics is not None
+    depth, poses, matrices = (
+        walk.depth[0].float(),
+        walk.world_from_camera[0].float(),
+        walk.intrinsics[0].float(),
+    )
+    depth = torch.where(depth > 0, depth, FAR)
+    height, width = depth.shape[-2:]
+    y, x = (torch.arange(EVERY // 2, side, EVERY) for side in (height, width))
+    z = depth[frame][y[:, None], x]
+    pixels = torch.stack(torch.broadcast_tensors(x + 0.5, y[:, None] + 0.5, torch.ones(()))).float()
+    local = (torch.linalg.inv(matrices[frame]) @ pixels.flatten(1)) * z.flatten()
+    points = poses[frame, :3, :3] @ local + poses[frame, :3, 3:]
+    turns = poses[:frame, :3, :3].mT
+    seen = matrices[:frame] @ (turns @ points - turns @ poses[:frame, :3, 3:])
+    px, py, pz = (seen[:, 0] / seen[:, 2]).floor(), (seen[:, 1] / seen[:, 2]).floor(), seen[:, 2]
+    inside = (pz > 1) & (px >= 0) & (px < width) & (py >= 0) & (py < height)
+    place = torch.where(inside, py * width + px, 0).long()
+    there = depth[:frame].flatten(1).gather(1, place)
+    agrees = (pz < there * AGREE + SLACK) & (there < pz * AGREE + SLACK)
+    return (inside & agrees).unflatten(1, z.shape)
+
+
+def measure_places(system: Interactive, walks: list[Walk]) -> dict[str, Any]:
+    """PSNR, SSIM and sharpness of all, seen and new pixels at the horizons, and PSNR of revisits by gap."""
+    longest = min(len(walk.dream) for walk in walks)
+    rows: dict[str, dict[str, list[float]]] = {}
+    for horizon in (h for h in HORIZONS if h <= longest):
+        for walk in walks:
+            for name, value in _measure(system, walk, horizon).items():
+                rows.setdefault(name, {}).setdefault(str(horizon), []).append(value)
+    tables = {
+        name: {h: round(float(np.nanmean(v)), 3) for h, v in row.items() if not np.isnan(v).all()}
+        for name, row in rows.items()
+    }
+    return {"tables": tables}
+
+
+def _measure(system: Interactive, walk: Walk, horizon: int) -> dict[str, float]:
+    """Of one walk, over the frames up to a horizon."""
+    shown = range(max(0, horizon - AROUND), horizon) if horizon > AROUND else range(horizon - 1, horizon)
+    sums: dict[str, tuple[float, float]] = {}
+    for index in shown:
+        frame = walk.history + index
+        for name, (total, count) in _of_frame(system, walk, frame).items():
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = before[0] + total, before[1] + count
+    means = {name: total / count if count >= LEAST else float("nan") for name, (total, count) in sums.items()}
+    values: dict[str, float] = {}
+    for name, mean in means.items():
+        kind, _, rest = name.partition(" ")
+        if kind == "psnr":
+            values[name] = -10 * math.log10(max(mean, 1e-6))
+        elif kind == "gradient":
+            who, _, part = rest.partition(" ")
+            if who == "dream":
+                values[f"sharpness {part}"] = mean / max(means[f"gradient truth {part}"], 1e-6)
+        else:
+            values[name] = mean
+    return values
+
+
+def _of_frame(system: Interactive, walk: Walk, frame: int) -> dict[str, tuple[float, float]]:
+    """Sums over pixels, and their number, of one dreamed frame."""
+    truth, before = _true(walk, frame), visible_before(walk.truth, frame)
+    seen = before[: walk.history].any(0)
+    last = torch.where(before, torch.arange(frame)[:, None, None], -1).amax(0)
+    gap = torch.where(seen, frame - last, 0)
+    parts = {"all": torch.ones_like(seen), "seen": seen, "new": ~seen}
+    films = {
+        "dream": walk.dream[frame - walk.history],
+        "ceiling": system.codec.decode(system.codec.encode(truth[None, None]))[0, 0, :3].clamp(-1, 1),
+        "last": _true(walk, walk.history - 1)[:3],
+    }
+    sums: dict[str, tuple[float, float]] = {}
+
+    def add(name: str, values: Tensor, mask: Tensor) -> None:
+        picked = values[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY][mask]
+        sums[name] = float(picked.sum()), float(mask.sum())
+
+    for who, film in films.items():
+        error = ((film - truth[:3]) / 2).square().mean(0)
+        similar = ssim_map(film, truth[:3])
+        for part, mask in parts.items():
+            add(f"psnr {who} {part}", error, mask)
+            add(f"ssim {who} {part}", similar, mask)
+        if who == "dream":
+            for above in GAPS:
+                add(f"psnr revisit>{above}", error, gap > above)
+    for who, film in (("dream", films["dream"]), ("truth", truth[:3])):
+        steep = gradient(film)
+        for part, mask in parts.items():
+            add(f"gradient {who} {part}", steep, mask)
+    return sums
+
+
+def _true(walk: Walk, frame: int) -> Tensor:
+    """A true frame as RGB-D, `(4, h, w)`."""
+    clip = walk.truth
+    assert clip.depth is not None
+    video = clip.video[0, frame].float() / 127.5 - 1
+    return torch.cat([video, depth_channel(clip.depth[0, frame].float())[None]])
+
+
+def gradient(frame: Tensor) -> Tensor:
+    """Magnitude of the steps of grey to the right and down, `(h, w)`, of a frame `(3, h, w)`."""
+    grey = torch.nn.functional.pad(frame.mean(0, keepdim=True), (0, 1, 0, 1), mode="replicate")[0]
+    return grey.diff(dim=1)[:-1].abs() + grey.diff(dim=0)[:, :-1].abs()
+
+
+def ssim_map(frame: Tensor, truth: Tensor) -> Tensor:
+    """SSIM at every pixel, `(h, w)`, of frames `(3, h, w)` in [-1, 1]."""
+    first, second = (x[None] / 2 + 0.5 for x in (frame, truth))
+    _, full = structural_similarity_index_measure(first, second, data_range=1.0, return_full_image=True)
+    return full[0].mean(0)
+
+
+def sheet(walks: list[Walk], rows: int = 4, columns: int = 8) -> np.ndarray:
+    """uint8 `(h, w, 3)`: of some walks the truth above the dream, from the first dreamed frame on."""
+    lines = []
+    for walk in walks[:rows]:
+        picked = np.unique(np.geomspace(1, len(walk.dream), columns).astype(int)) - 1
+        truth = [_true(walk, walk.history + int(k))[:3] for k in picked]
+        lines += [torch.cat(row, 2) for row in (truth, [walk.dream[k] for k in picked])]
+    width = max(line.shape[2] for line in lines)
+    lines = [torch.nn.functional.pad(line, (0, width - line.shape[2])) for line in lines]
+    return to_image(torch.cat(lines, 1))
+
+
+def _print(report: dict[str, Any]) -> None:
+    memory = f"memory of {report['points']:,} points" if report["memory"] else "memory off"
+    print(
+        f"{report['name']} on {report['walks']} walks of '{report['data']}', {report['history']} true frames "
+        f"first, {report['steps']} passes, own {' '.join(report['own']) or 'nothing'}, {memory}, "
+        f"seed {report['seed']}"
+    )
+    for name, row in report["tables"].items():
+        print(f"  {name:24}" + "".join(f"{horizon:>6}: {value:<7.3f}" for horizon, value in row.items()))
