@@ -45,7 +45,7 @@ class EvaluateWalks:
     inverse: str = "inverse.doom"
     """Inverse-dynamics model that reads the actions back; empty for none."""
     report: Literal["walks", "places"] = "walks"
-    """What is asked: how walks go on, or what stays of places (`evaluation.places`, with flags of its own)."""
+    """What is asked: how walks go on, or what stays of places, which has flags of its own."""
     seed: int = 0
 
 

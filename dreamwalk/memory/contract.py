@@ -13,7 +13,6 @@ recalls in three forms:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -105,8 +104,17 @@ class Recollection:
     """The frame as the memory would draw it."""
 
 
-LatentError = Callable[[Tensor, Tensor], Tensor]
-"""Compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`."""
+class Trainee(Protocol):
+    """What a memory model asks of the system that it is trained with."""
+
+    @property
+    def codec(self) -> Codec: ...
+
+    def error(self, x: Tensor, prediction: Tensor) -> Tensor:
+        """Compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`."""
+
+    def predicted(self, clip: Clip, x: Tensor, recalled: Recalled, generator: KeyedGenerator) -> Tensor:
+        """What the backbone makes of latents `x` that are in part noise, without gradients."""
 
 
 class Memory(Protocol):
@@ -183,7 +191,7 @@ class MemoryModel(nn.Module):
         """Set what is fitted before training and not learnt along."""
 
     def recalled_of_clip(
-        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, codec: Codec, error: LatentError
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
     ) -> tuple[Recalled, dict[str, Tensor]]:
         """For training: what is recalled for all frames of a clip with latents `x`, and terms of the loss."""
         return Recalled(), {}

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip, FittingData
-from dreamwalk.codecs.codec import Codec
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import (
     CameraState,
-    LatentError,
     Memory,
     MemoryModel,
     Recollection,
     TokenSizes,
+    Trainee,
     require_poses,
 )
 from dreamwalk.memory.pose_model import FeatureGrid, FloorConfig, PoseModel
@@ -104,12 +103,12 @@ class NeuralMapMemory(MemoryModel):
         self.pose_model.fit(poses, actions, steps=self.config.pose_model_steps)
 
     def recalled_of_clip(
-        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, codec: Codec, error: LatentError
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
     ) -> tuple[Recalled, dict[str, Tensor]]:
         """The map also predicts the latents by itself, so that most of the level is known before a
         transformer makes use of it."""
         features = self.map(*require_poses(clip))
-        terms = {"map": error(x, self.map.latents(features)).mean()}
+        terms = {"map": system.error(x, self.map.latents(features)).mean()}
         posed = (generator.uniform(1) >= self.config.pose_dropout)[..., None, None]
         return Recalled(posed * self.map.to_tokens(features)), terms
 

@@ -25,19 +25,21 @@ from torch.nn.functional import adaptive_avg_pool2d
 from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.codec import Codec
+from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
 from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import (
     CameraState,
     FinishedFrame,
-    LatentError,
     Memory,
     MemoryModel,
     Recollection,
     TokenSizes,
+    Trainee,
     require_poses,
 )
 from dreamwalk.memory.kinematics import BodyConfig, Kinematics, stopped
+from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud, points_of_frame
 from dreamwalk.memory.splatting import Points, Rendering, render
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -54,6 +56,12 @@ class PointsConfig:
     budget: CloudBudget = field(default_factory=CloudBudget)
     body: BodyConfig = field(default_factory=BodyConfig)
 
+    pixels: PixelFilterConfig | None = None
+    """The filter of decoded frames; it is trained when the rest is."""
+    critic: CriticConfig | None = None
+    """A discriminator that is trained along with the filter."""
+    adversarial: Positive = 0.02
+    """Weight of its term."""
     empty_prob: Share = 0.2
     """Probability of training a clip on an empty cloud, so that rooms are also made from nothing."""
     older_prob: Share = 0.4
@@ -77,6 +85,8 @@ class PointsMemory(MemoryModel):
     def __init__(self, config: PointsConfig, sizes: TokenSizes) -> None:
         super().__init__()
         self.kinematics = Kinematics(sizes.actions)
+        self.pixels = PixelFilter(config.pixels) if config.pixels else None
+        self.critic = Critic(config.critic) if config.pixels and config.critic else None
         self.config, self.sizes = config, sizes
         code = sizes.channels * sizes.patch**2
         self.embed = nn.Linear(code + 2 * CELLS**2, sizes.width)
@@ -120,13 +130,30 @@ class PointsMemory(MemoryModel):
         return Recalled(self.embed(tokens), guess)
 
     def recalled_of_clip(
-        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, codec: Codec, error: LatentError
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
     ) -> tuple[Recalled, dict[str, Tensor]]:
         """Frame `i` recalls what the earlier frames of the clip and those of its past show of it."""
         b, t = x.shape[:2]
-        rendering = self.render_clip(clip, generator, codec)
-        recalled = self.to_inputs(Recollection(rendering=rendering), codec)
-        return recalled.each(lambda part: part.view(b, t, *part.shape[2:])), {}
+        rendering = self.render_clip(clip, generator, system.codec)
+        recalled = self.to_inputs(Recollection(rendering=rendering), system.codec)
+        recalled = recalled.each(lambda part: part.view(b, t, *part.shape[2:]))
+        if self.pixels is None:
+            return recalled, {}
+        decoded = system.codec.decode(system.predicted(clip, x, recalled, generator))
+        shown = self.pixels(decoded.flatten(0, 1), rendering).unflatten(0, (b, t))
+        return recalled, self.pixel_loss(shown, codec_input(clip, 4))
+
+    def pixel_loss(self, shown: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Terms of the loss of frames `(b, t, 4, h, w)`: absolute error, and the two of the critic."""
+        terms = {"pixels": (shown - truth).abs().mean()}
+        if self.critic is not None:
+            verdict, terms["critic"] = adversarial(self.critic, truth[:, :, :3], shown[:, :, :3])
+            terms["verdict"] = self.config.adversarial * verdict
+        return terms
+
+    def refine(self, rgbd: Tensor, found: Recollection) -> Tensor:
+        known = found.rendering
+        return rgbd if self.pixels is None or known is None else self.pixels(rgbd, known)
 
     @torch.no_grad()
     def render_clip(self, clip: Clip, generator: KeyedGenerator, codec: Codec) -> Rendering:

@@ -133,8 +133,8 @@ def doom() -> AutoencodeConfig:
 
 
 def rooms() -> AutoencodeConfig:
-    """RGB-D frames of any level: 96x128 pixels to 128 channels on a 6x8 grid."""
-    return AutoencodeConfig(codec=PatchCodecConfig(channels=128, image_channels=4))
+    """RGB-D frames of any level: 96x128 pixels to 128 channels on a 6x8 grid; nothing of it is learnt."""
+    return AutoencodeConfig(codec=PatchCodecConfig(channels=128, image_channels=4, widths=()))
 
 
 def blocks() -> AutoencodeConfig:

@@ -30,9 +30,11 @@ from torch import Tensor
 from dreamwalk.backbones import framedit
 from dreamwalk.backbones.teacher_forcing import FrameInputs, teacher_forcing
 from dreamwalk.codecs import patch
+from dreamwalk.codecs.critic import CriticConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
 from dreamwalk.memory.neural_map import home_map
+from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.points import PointsConfig
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -154,12 +156,18 @@ def tiny() -> ForcingConfig:
     return ForcingConfig(patch.tiny(), framedit.tiny(), actions=7, pure_noise_prob=0.2, steps=4, window=8)
 
 
-def rooms() -> ForcingConfig:
+def layout() -> ForcingConfig:
     """For levels never seen: RGB-D frames of 96x128, 48 tokens a frame, behind a memory of points."""
-    codec = PatchCodecConfig(channels=128, image_channels=4)
+    codec = PatchCodecConfig(channels=128, image_channels=4, widths=())
     backbone = replace(framedit.game(width=256, heads=4), channels=128)
     config = ForcingConfig(codec, backbone, actions=7, memory=PointsConfig(), window=7)
     return replace(config, pure_noise_prob=0.2, clean_prefix_prob=0.5)
+
+
+def rooms() -> ForcingConfig:
+    """The same with its pixel filter."""
+    memory = PointsConfig(pixels=PixelFilterConfig(), critic=CriticConfig(width=32))
+    return replace(layout(), memory=memory)
 
 
 def doom() -> ForcingConfig:

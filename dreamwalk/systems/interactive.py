@@ -34,6 +34,7 @@ from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
 from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame, extended
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
 from dreamwalk.schedules.ddim import ddim_sigmas
+from dreamwalk.schedules.flow import add_noise, denoised
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import MaskName
@@ -172,8 +173,8 @@ class Interactive(System):
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """The loss of a batched clip, `loss`, and more to log; UserError for clips without what memory
         needs."""
-        x, clip, codec = self.encode(clip), self.latent_clip(clip), self.codec
-        recalled, terms = self.memory.recalled_of_clip(clip, x, generator, codec=codec, error=self.error)
+        x, clip = self.encode(clip), self.latent_clip(clip)
+        recalled, terms = self.memory.recalled_of_clip(clip, x, generator, system=self)
         if self.config.memory_only:
             return {"loss": torch.stack(list(terms.values())).sum()}
         inputs = FrameInputs(self.actions(clip.actions), recalled)
@@ -186,6 +187,18 @@ class Interactive(System):
         """Squared error of every latent frame, `(b, t)`, with each channel weighted as its error shows in
         pixels."""
         return (self.codec.channel_weights * (prediction - x).square()).mean(dim=(2, 3, 4))
+
+    @torch.no_grad()
+    def predicted(self, clip: Clip, x: Tensor, recalled: Recalled, generator: KeyedGenerator) -> Tensor:
+        """Latents as the backbone predicts them in one pass: behind a clean beginning of any length, frames
+        of any noise level from the middle up."""
+        t = x.shape[1]
+        sigma, place = 0.5 + 0.5 * generator.uniform(t), torch.arange(t, device=x.device)
+        sigma = sigma.masked_fill(place < t * generator.uniform(1), self.config.history_sigma)
+        noisy = add_noise(x, generator.normal(*x.shape[1:]), sigma)
+        return denoised(
+            noisy, self.backbone(noisy, sigma, self.actions(clip.actions), recalled=recalled), sigma
+        )
 
     def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
         """The loss of latents `x` `(b, t, c, h, w)`."""

@@ -160,16 +160,25 @@ def autoencode_rooms() -> Run:
     return replace(autoencode_doom(), name="autoencode.rooms", system=autoencode.rooms(), data="data/rooms")
 
 
+def forcing_layout() -> Run:
+    """Diffusion Forcing of levels never seen, with a memory of points, as latents: the first stage of
+    `forcing.rooms`, two hours on two CPU cores; needs `autoencode.rooms`."""
+    codec, system = "runs/autoencode.rooms", forcing.layout()
+    run = Run("forcing.layout", system, "data/rooms", codec, frames=8, past=8, steps=4000, optim=MUON)
+    return replace(run, ema=0.995, save_every=100, preview_every=500)
+
+
 def forcing_rooms() -> Run:
-    """Diffusion Forcing on levels never seen twice, with a memory of points."""
-    run = Run("forcing.rooms", forcing.rooms(), "data/rooms", "autoencode.rooms", frames=8, steps=6000)
-    return replace(run, past=8, optim=MUON, ema=0.995, save_every=100, preview_every=500)
+    """The shipped dream of levels never seen: the pixels of `forcing.layout`, from which it starts; half an
+    hour."""
+    run = replace(forcing_layout(), name="forcing.rooms", system=replace(forcing.rooms(), memory_only=True))
+    return replace(run, start="runs/forcing.layout", steps=900, optim=OptimConfig(lr=1e-3), preview_every=100)
 
 
 def forcing_doom() -> Run:
     """The shipped dream for any schedule; starts from `nextframe.doom`."""
-    run = replace(forcing_rooms(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8)
-    return replace(run, start="runs/nextframe.doom", steps=1400, optim=FINE_TUNING)
+    run = Run("forcing.doom", forcing.doom(), start="runs/nextframe.doom", frames=8, steps=1400)
+    return replace(run, optim=FINE_TUNING, ema=0.995, save_every=100, preview_every=500)
 
 
 def moviegen_moment() -> Run:
@@ -211,6 +220,7 @@ def inverse_doom() -> Run:
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
     autoencode_rooms, autoencode_tae, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
-    forcing_rooms, forcing_doom, moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger,
+    forcing_layout, forcing_rooms, forcing_doom, moviegen_moment, moviegen_short, moviegen_doom,
+    moviegen_larger,
 )  # fmt: skip
 RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}
