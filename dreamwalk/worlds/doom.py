@@ -2,9 +2,9 @@
 
 Geometry (measured against a ray caster): the picture is rendered at 640x480 and averaged down, so that
 patterns far away do not shimmer. Pitch in Doom is a vertical shift of the picture, so it moves `cy` in the
-intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units; pixels that agree with a
-known floor or ceiling height get the exact depth of that plane, all others keep the value at the pixel's
-centre (within 3.6 units). Sky and whatever is farther than 1836 units has depth 0, which means unknown.
+intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units; pixels that agree with a ray cast
+through a known map get its exact depth, all others (things, and maps that are not known) keep the value at the
+pixel's centre, within 3.6 units. Sky and whatever is farther than 1836 units has depth 0, which means unknown.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.temporary import TemporaryFolder
 from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World
 from dreamwalk.worlds.levels import level_named
+from dreamwalk.worlds.raycasting import RayCaster
 from dreamwalk.worlds.scenery import PLACED, PLACED_CLASS, Level
 
 DOOM_ACTIONS = ActionSchema(
@@ -76,7 +77,7 @@ class Doom(World):
         if tics < 1:
             raise UserError(f"a step lasts at least 1 tic of 1/35 second, got tics={tics}")
         self.level = level_named(level) if isinstance(level, str) else level
-        self.size, self.tics = size, tics
+        self.size, self.tics, self._rays = size, tics, RayCaster(self.level.cells)
         self.fps = 35 / tics
         self._declare(size, render_mode)
         self._folder = TemporaryFolder("dreamwalk-doom-")
@@ -211,8 +212,9 @@ class Doom(World):
         intrinsics = intrinsics_matrix(fx, fy, cx=width / 2, cy=cy)
         assert state.depth_buffer is not None
         steps = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
-        depth = exact_depth(steps, intrinsics, planes=[height - z for height in self.level.heights])
-        self._info = {"world_from_camera": pose_matrix((x, y, z), heading), "intrinsics": intrinsics}
+        pose = pose_matrix((x, y, z), heading)
+        depth = exact_depth(steps, self._rays.depth(pose, intrinsics, self.size))
+        self._info = {"world_from_camera": pose, "intrinsics": intrinsics}
         self._info |= {"depth": depth, "level": self.level.name}
         return self._frame.copy(), dict(self._info)
 
@@ -235,17 +237,10 @@ def pose_matrix(eye: tuple[float, float, float], heading: float) -> np.ndarray:
     return np.array([[s, 0, c, x], [-c, 0, s, y], [0, -1, 0, z], [0, 0, 0, 1]], np.float32)
 
 
-def exact_depth(steps: np.ndarray, intrinsics: np.ndarray, *, planes: list[float]) -> np.ndarray:
-    """Planar depth (h, w) float32 from the engine's 8-bit steps and the planes above (or below) the eye."""
+def exact_depth(steps: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    """Planar depth (h, w) float32 from the engine's 8-bit steps and the depth of the map where the two agree."""
     coarse = (DEPTH_STEP * steps + DEPTH_OFFSET).astype(np.float32)
-    rise = -camera_rays(intrinsics, steps.shape)[..., 1]
-    depth, nearest = coarse.copy(), np.full_like(coarse, 0.55 * DEPTH_STEP + 0.25)
-    for height in planes:
-        with np.errstate(divide="ignore"):
-            plane = height / rise
-        distance = np.abs(plane - coarse)
-        near = distance < nearest
-        depth[near], nearest[near] = plane[near], distance[near]
+    depth = np.where(abs(cast - coarse) < DEPTH_STEP + 0.02 * coarse, cast, coarse)  # else a thing is in front
     depth[steps == SKY_STEP] = 0
     return depth
 
@@ -263,7 +258,7 @@ def draw_pose(level: Level, random: np.random.Generator) -> Pose | None:
         looks_out = not (room.x0 < ahead[0] < room.x1 and room.y0 < ahead[1] < room.y1)
         points = [(x, y), ahead, ((x + ahead[0]) / 2, (y + ahead[1]) / 2)]
         blocked = any(math.dist(p, (a, b)) < radius + 32 for p in points for a, b, radius in level.obstacles)
-        if not looks_out and not blocked:
+        if not looks_out and not blocked and level.holds_body(x, y):
             return round(x, 1), round(y, 1), round(heading, 1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,9 +46,11 @@ class Cell(Box):
 
 @dataclass(frozen=True)
 class Panel(Box):
-    """A stretch of wall, on an edge of some cell, with a texture of its own."""
+    """A stretch of wall or of steps, on an edge of some cell, with a texture of its own; the first of many counts."""
 
     wall: str
+    aligned: bool = False
+    """Whether the texture begins where the panel does and stands on the floor."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,21 @@ def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], *, panels: Seq
     for cell in cells:
         heights = {"heightfloor": cell.floor, "heightceiling": cell.ceiling, "lightlevel": cell.light}
         text.add("sector", **heights, texturefloor=cell.flat, textureceiling=cell.top)
+    corners = {(x, y) for box in (*cells, *panels) for x in (box.x0, box.x1) for y in (box.y0, box.y1)}
+    lines: defaultdict[tuple[bool, int], list[Panel]] = defaultdict(list)
+    for panel in panels:
+        upright = panel.x0 == panel.x1
+        lines[upright, panel.x0 if upright else panel.y0].append(panel)
     for index, cell in enumerate(cells):
-        for start, end in _edges(cell, cells, panels):
+        for start, end in _edges(cell, corners):
             back = _neighbour(start, end, index, cells)
+            upright = start[0] == end[0]
+            found = _panel(start, end, lines[upright, start[0] if upright else start[1]])
             if back is None:
-                text.wall(start, end, index, _panel(start, end, panels) or cell.wall)
+                text.wall(start, end, index, found or Panel(*start, *end, cell.wall))
             elif index < back:
-                text.opening(start, end, (index, back), (cell.wall, cells[back].wall))
+                walls = (found.wall, found.wall) if found else (cell.wall, cells[back].wall)
+                text.opening(start, end, (index, back), walls)
     for thing in things:
         every = {f"skill{k}": True for k in range(1, 6)} | {"single": True, "coop": True, "dm": True}
         text.add("thing", x=thing.x, y=thing.y, type=thing.kind, angle=thing.heading, **every)
@@ -110,18 +121,24 @@ class _Textmap:
             self.add("vertex", x=point[0], y=point[1])
         return self.vertices[point]
 
-    def side(self, sector: int, start: Point, end: Point, texture: dict[str, str]) -> int:
-        self.add("sidedef", sector=sector, offsetx=_offset(start, end), **texture)
+    def side(self, sector: int, offset: int, texture: dict[str, str]) -> int:
+        self.add("sidedef", sector=sector, offsetx=offset, **texture)
         self.sides += 1
         return self.sides - 1
 
-    def wall(self, start: Point, end: Point, sector: int, texture: str) -> None:
-        side = self.side(sector, start, end, {"texturemiddle": texture})
-        self.add("linedef", v1=self.vertex(start), v2=self.vertex(end), sidefront=side, blocking=True)
+    def wall(self, start: Point, end: Point, sector: int, panel: Panel) -> None:
+        offset, pegged = _offset(start, end), {}
+        if panel.aligned:
+            low, high = (panel.x0, panel.y0), (panel.x1, panel.y1)
+            offset, pegged = _offset(start, end, origin=low if start < end else high), {"dontpegbottom": True}
+        side = self.side(sector, offset, {"texturemiddle": panel.wall})
+        v1, v2 = self.vertex(start), self.vertex(end)
+        self.add("linedef", v1=v1, v2=v2, sidefront=side, blocking=True, **pegged)
 
     def opening(self, start: Point, end: Point, sectors: tuple[int, int], walls: tuple[str, str]) -> None:
-        front = self.side(sectors[0], start, end, {"texturetop": walls[0], "texturebottom": walls[0]})
-        back = self.side(sectors[1], end, start, {"texturetop": walls[1], "texturebottom": walls[1]})
+        names = [{"texturetop": wall, "texturebottom": wall} for wall in walls]
+        front = self.side(sectors[0], _offset(start, end), names[0])
+        back = self.side(sectors[1], _offset(end, start), names[1])
         v1, v2 = self.vertex(start), self.vertex(end)
         self.add("linedef", v1=v1, v2=v2, sidefront=front, sideback=back, twosided=True)
 
@@ -135,23 +152,25 @@ def _literal(value: int | str | bool) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def _offset(start: Point, end: Point) -> int:
-    """Texture offset that lines a wall's pattern up with the world, so that split walls show no seam."""
-    along = start[0] if end[0] > start[0] else -start[0] if end[0] < start[0] else 0
-    along += start[1] if end[1] > start[1] else -start[1] if end[1] < start[1] else 0
+def _offset(start: Point, end: Point, *, origin: Point = (0, 0)) -> int:
+    """Texture offset that lines a wall's pattern up with the world, so that split walls show no seam.
+
+    With an origin on the line, the pattern begins there.
+    """
+    x, y = start[0] - origin[0], start[1] - origin[1]
+    along = x if end[0] > start[0] else -x if end[0] < start[0] else 0
+    along += y if end[1] > start[1] else -y if end[1] < start[1] else 0
     return along % 1024
 
 
-def _edges(cell: Cell, cells: Sequence[Cell], panels: Sequence[Panel]) -> list[tuple[Point, Point]]:
+def _edges(cell: Cell, corners: set[Point]) -> list[tuple[Point, Point]]:
     """The four sides clockwise (the cell lies to the right), split wherever anything else has a corner."""
-    corners = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
-    others: list[Box] = [*cells, *panels]
-    points = {(x, y) for o in others for x in (o.x0, o.x1) for y in (o.y0, o.y1)}
+    around = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
     edges: list[tuple[Point, Point]] = []
-    for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
+    for start, end in zip(around, around[1:] + around[:1], strict=True):
         low, high = min(start, end), max(start, end)
         axis = 0 if low[1] == high[1] else 1
-        inside = {p for p in points if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
+        inside = {p for p in corners if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
         edges += itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
     return edges
 
@@ -163,10 +182,10 @@ def _neighbour(start: Point, end: Point, index: int, cells: Sequence[Cell]) -> i
     return next((k for k, cell in others if cell.holds(x, y)), None)
 
 
-def _panel(start: Point, end: Point, panels: Sequence[Panel]) -> str | None:
+def _panel(start: Point, end: Point, panels: Sequence[Panel]) -> Panel | None:
     for panel in panels:
         low_x, high_x = sorted((panel.x0, panel.x1))
         low_y, high_y = sorted((panel.y0, panel.y1))
         if all(low_x <= x <= high_x and low_y <= y <= high_y for x, y in (start, end)):
-            return panel.wall
+            return panel
     return None
