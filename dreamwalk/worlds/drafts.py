@@ -43,16 +43,16 @@ class Draft:
         for index in np.unique(part[part >= 0]).tolist():
             part[part == index] = self._index(edit(self._styles[index]))
 
-    def clad(self, box: Box, wall: str, *, aligned: bool = False) -> None:
-        """Put a texture on the edges of a box, whether a wall begins there or a step."""
-        self.panels.append(_scaled(Panel(box.x0, box.y0, box.x1, box.y0, wall, aligned)))
-        self.panels.append(_scaled(Panel(box.x0, box.y1, box.x1, box.y1, wall, aligned)))
-        self.panels.append(_scaled(Panel(box.x0, box.y0, box.x0, box.y1, wall, aligned)))
-        self.panels.append(_scaled(Panel(box.x1, box.y0, box.x1, box.y1, wall, aligned)))
-
     def panel(self, line: Box, wall: str, *, aligned: bool = False) -> None:
-        """Put a texture on a stretch of wall; what was put there before goes first."""
-        self.panels.append(_scaled(Panel(line.x0, line.y0, line.x1, line.y1, wall, aligned)))
+        """Put a texture on a stretch of wall, or of steps; what was put there before goes first."""
+        self.panels.append(Panel(*_units(line), wall, aligned))
+
+    def clad(self, box: Box, wall: str) -> None:
+        """Put a texture on the edges of a box."""
+        for line in (replace(box, y1=box.y0), replace(box, y0=box.y1)):
+            self.panel(line, wall)
+        for line in (replace(box, x1=box.x0), replace(box, x0=box.x1)):
+            self.panel(line, wall)
 
     def block(self, box: Box, *, margin: int = 4) -> None:
         """Note that one cannot walk where a box is."""
@@ -60,10 +60,11 @@ class Draft:
         half = max(box.x1 - box.x0, box.y1 - box.y0) * TILE / 2
         self.obstacles.append((x, y, round(half * 1.2) + margin))
 
-    def at(self, x: int, y: int) -> Cell | None:
-        """The style of a tile; None where it is solid."""
+    def at(self, x: int, y: int) -> Cell:
+        """The style of a tile that is open."""
         index = int(self.tiles[y, x])
-        return self._styles[index] if index >= 0 else None
+        assert index >= 0
+        return self._styles[index]
 
     def solid(self, box: Box) -> bool:
         """Whether a box lies on the grid and nothing in it is open."""
@@ -91,7 +92,8 @@ class Draft:
             while top < left.shape[0] and (left[top, x:right] == index).all():
                 top += 1
             left[y:top, x:right] = -1
-            cells.append(replace(self._styles[index], **_units(Box(x, y, right, top))))
+            x0, y0, x1, y1 = _units(Box(x, y, right, top))
+            cells.append(replace(self._styles[index], x0=x0, y0=y0, x1=x1, y1=y1))
         return cells
 
     def connected(self) -> bool:
@@ -124,14 +126,10 @@ def _inside(box: Box) -> tuple[slice, slice]:
     return slice(box.y0, box.y1), slice(box.x0, box.x1)
 
 
-def _units(box: Box) -> dict[str, int]:
-    return {name: int(getattr(box, name)) * TILE for name in ("x0", "y0", "x1", "y1")}
+def _units(box: Box) -> tuple[int, int, int, int]:
+    return box.x0 * TILE, box.y0 * TILE, box.x1 * TILE, box.y1 * TILE
 
 
-def _scaled(panel: Panel) -> Panel:
-    return replace(panel, **_units(panel))
-
-
-def grown(box: Box, by: int) -> Box:
+def with_margin(box: Box, by: int) -> Box:
     """A box with a margin of tiles all around (or, below 0, without)."""
     return Box(box.x0 - by, box.y0 - by, box.x1 + by, box.y1 + by)

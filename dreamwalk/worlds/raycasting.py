@@ -1,7 +1,7 @@
 """Exact depth of a level made of cells: every column of the picture is one ray through the map.
 
-Cameras never roll, and pitch only shifts the picture, so all pixels of a column look along one line of the map; the
-cells that it crosses, in order, tell where each pixel meets a floor, a ceiling, a step or a wall.
+Cameras never roll, and pitch only shifts the picture, so all pixels of a column look along one line of the
+map; the cells that it crosses, in order, tell where each pixel meets a floor, a ceiling, a step or a wall.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 
 from dreamwalk.worlds.scenery import SKY
 from dreamwalk.worlds.udmf import Cell
-
 
 FAR = 1e9
 
@@ -27,7 +26,9 @@ class RayCaster:
         self.ceiling = np.array([c.ceiling for c in cells], np.float64)
         self.sky = np.array([c.top == SKY for c in cells], bool)
 
-    def depth(self, world_from_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def depth(
+        self, world_from_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]
+    ) -> np.ndarray:
         """Planar depth `(h, w)` float32 at the pixels' centres; 0 is sky, or nothing at all."""
         height, width = size
         if not len(self.floor):
@@ -48,7 +49,9 @@ class RayCaster:
             z = eye + rise * np.minimum(start, FAR)
             above = z > ceiling
             hit = now & (gap | (z < floor) | above)
-            found = np.where(hit, np.where(gap, before, np.where(above & sky & open_sky[columns], 0, start)), 0)
+            found = np.where(
+                hit, np.where(gap, before, np.where(above & sky & open_sky[columns], 0, start)), 0
+            )
             now &= ~hit
             z = eye + rise * stop
             low, high = now & (z < floor), now & (z > ceiling)
@@ -60,7 +63,7 @@ class RayCaster:
         return depth.astype(np.float32)
 
     def _crossed(self, pose: np.ndarray, across: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The cells on every column's line `(w, k)`, nearest first, and the depths where it enters and leaves.
+        """Cells on each column's line `(w, k)`, nearest first, and the depths where it enters and leaves.
 
         After the last cell of a column one follows that is entered at infinity: the wall behind it.
         """

@@ -63,9 +63,13 @@ class Level:
         return next((room for room in self.rooms if room.holds(x, y)), None)
 
     def holds_body(self, x: float, y: float) -> bool:
-        """Whether a body stands at a point on the map, with all of it within a step; else one does not know."""
+        """Whether all floor under a body at a point is within a step; True where the map is not known."""
         around = Box(*(round(v) for v in (x - BODY, y - BODY, x + BODY, y + BODY)))
-        below = [c for c in self.cells if c.x0 < around.x1 and c.x1 > around.x0 and c.y0 < around.y1 and c.y1 > around.y0]
+        below = [
+            c
+            for c in self.cells
+            if c.x0 < around.x1 and c.x1 > around.x0 and c.y0 < around.y1 and c.y1 > around.y0
+        ]
         floors = [cell.floor for cell in below]
         return not below or max(floors) - min(floors) <= STEP
 
@@ -135,8 +139,16 @@ def sky(weather: int = 0) -> bytes:
     return file.getvalue()
 
 
-SKIES = [((70, 110, 255), (190, 200, 255)), ((40, 90, 200), (170, 215, 245)), ((120, 150, 190), (215, 220, 225))]
-SKIES += [((90, 70, 150), (255, 170, 110)), ((150, 80, 90), (255, 200, 130)), ((40, 130, 170), (200, 240, 220))]
+SKIES = [
+    ((70, 110, 255), (190, 200, 255)),
+    ((40, 90, 200), (170, 215, 245)),
+    ((120, 150, 190), (215, 220, 225)),
+]
+SKIES += [
+    ((90, 70, 150), (255, 170, 110)),
+    ((150, 80, 90), (255, 200, 130)),
+    ((40, 130, 170), (200, 240, 220)),
+]
 SKIES += [((110, 115, 130), (180, 180, 190)), ((30, 50, 120), (120, 150, 220))]
 """Colours above and at the horizon."""
 

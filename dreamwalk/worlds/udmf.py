@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -46,7 +46,10 @@ class Cell(Box):
 
 @dataclass(frozen=True)
 class Panel(Box):
-    """A stretch of wall or of steps, on an edge of some cell, with a texture of its own; the first of many counts."""
+    """A stretch of wall or of steps, on an edge of some cell, with a texture of its own.
+
+    Of several, the first counts.
+    """
 
     wall: str
     aligned: bool = False
@@ -64,6 +67,8 @@ class Thing:
 
 
 Point = tuple[int, int]
+Line = tuple[int, int]
+"""All points with one x (0, x), or one y (1, y)."""
 
 
 def write_wad(lumps: Sequence[tuple[str, bytes]]) -> bytes:
@@ -82,21 +87,19 @@ def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], *, panels: Seq
     for cell in cells:
         heights = {"heightfloor": cell.floor, "heightceiling": cell.ceiling, "lightlevel": cell.light}
         text.add("sector", **heights, texturefloor=cell.flat, textureceiling=cell.top)
-    corners = {(x, y) for box in (*cells, *panels) for x in (box.x0, box.x1) for y in (box.y0, box.y1)}
-    lines: defaultdict[tuple[bool, int], list[Panel]] = defaultdict(list)
-    for panel in panels:
-        upright = panel.x0 == panel.x1
-        lines[upright, panel.x0 if upright else panel.y0].append(panel)
+    cells_on, panels_on = _by_line(cells), _by_line(panels)
     for index, cell in enumerate(cells):
-        for start, end in _edges(cell, corners):
-            back = _neighbour(start, end, index, cells)
-            upright = start[0] == end[0]
-            found = _panel(start, end, lines[upright, start[0] if upright else start[1]])
-            if back is None:
-                text.wall(start, end, index, found or Panel(*start, *end, cell.wall))
-            elif index < back:
-                walls = (found.wall, found.wall) if found else (cell.wall, cells[back].wall)
-                text.opening(start, end, (index, back), walls)
+        for side in _sides(cell):
+            beside = [k for k in cells_on[_line(*side)] if k != index]
+            along = [panels[k] for k in panels_on[_line(*side)]]
+            for start, end in _split(*side, [*(cells[k] for k in beside), *along]):
+                back = next((k for k in beside if cells[k].holds(*_middle(start, end))), None)
+                panel = next((p for p in along if p.holds(*start) and p.holds(*end)), None)
+                if back is None:
+                    text.wall(start, end, index, panel or Panel(*start, *end, cell.wall))
+                elif index < back:
+                    walls = (panel.wall, panel.wall) if panel else (cell.wall, cells[back].wall)
+                    text.opening(start, end, (index, back), walls)
     for thing in things:
         every = {f"skill{k}": True for k in range(1, 6)} | {"single": True, "coop": True, "dm": True}
         text.add("thing", x=thing.x, y=thing.y, type=thing.kind, angle=thing.heading, **every)
@@ -163,29 +166,33 @@ def _offset(start: Point, end: Point, *, origin: Point = (0, 0)) -> int:
     return along % 1024
 
 
-def _edges(cell: Cell, corners: set[Point]) -> list[tuple[Point, Point]]:
-    """The four sides clockwise (the cell lies to the right), split wherever anything else has a corner."""
+def _sides(cell: Cell) -> list[tuple[Point, Point]]:
+    """The four sides clockwise: the cell lies to the right."""
     around = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
-    edges: list[tuple[Point, Point]] = []
-    for start, end in zip(around, around[1:] + around[:1], strict=True):
-        low, high = min(start, end), max(start, end)
-        axis = 0 if low[1] == high[1] else 1
-        inside = {p for p in corners if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
-        edges += itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
-    return edges
+    return list(zip(around, around[1:] + around[:1], strict=True))
 
 
-def _neighbour(start: Point, end: Point, index: int, cells: Sequence[Cell]) -> int | None:
-    """The cell on the far side of an edge of cell `index`."""
-    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    others = ((k, cell) for k, cell in enumerate(cells) if k != index)
-    return next((k for k, cell in others if cell.holds(x, y)), None)
+def _line(start: Point, end: Point) -> Line:
+    return (0, start[0]) if start[0] == end[0] else (1, start[1])
 
 
-def _panel(start: Point, end: Point, panels: Sequence[Panel]) -> Panel | None:
-    for panel in panels:
-        low_x, high_x = sorted((panel.x0, panel.x1))
-        low_y, high_y = sorted((panel.y0, panel.y1))
-        if all(low_x <= x <= high_x and low_y <= y <= high_y for x, y in (start, end)):
-            return panel
-    return None
+def _by_line(boxes: Sequence[Box]) -> dict[Line, list[int]]:
+    """Which boxes have a side on a line, so that not all must be looked at."""
+    found: defaultdict[Line, list[int]] = defaultdict(list)
+    for index, box in enumerate(boxes):
+        for line in {(0, box.x0), (0, box.x1), (1, box.y0), (1, box.y1)}:
+            found[line].append(index)
+    return found
+
+
+def _split(start: Point, end: Point, boxes: Sequence[Box]) -> Iterator[tuple[Point, Point]]:
+    """A side in parts, between the corners that boxes have on it."""
+    axis = 1 if start[0] == end[0] else 0
+    low, high = min(start, end), max(start, end)
+    corners = {(x, y) for box in boxes for x in (box.x0, box.x1) for y in (box.y0, box.y1)}
+    inside = {p for p in corners if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
+    return itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
+
+
+def _middle(start: Point, end: Point) -> tuple[float, float]:
+    return (start[0] + end[0]) / 2, (start[1] + end[1]) / 2

@@ -136,7 +136,9 @@ def _before(door: Door, room: Room) -> tuple[float, float]:
     return x, min(max(door.y, room.y0 + 40), room.y1 - 40)
 
 
-def _spot_in(level: Level, room: Room, random: np.random.Generator, *, inset: float = 0.3) -> tuple[float, float]:
+def _spot_in(
+    level: Level, room: Room, random: np.random.Generator, *, inset: float = 0.3
+) -> tuple[float, float]:
     """A point about the middle of a room, away from what stands there."""
     for _ in range(20):
         share_x, share_y = random.uniform(inset, 1 - inset, 2)
