@@ -1,12 +1,12 @@
 """The real game: ViZDoom as a World, with exact turning, poses, depth, and an object that one can put down.
 
 Geometry (measured against a ray caster): the picture is rendered at 640x480 and averaged down, so that
-patterns far away do not shimmer. Pitch in Doom is a vertical shift of the picture, so it moves `cy` in the
-intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units, of 7.34 on things. Pixels
-that agree with a ray through the map get its exact depth, those in front of it that of a landmark which agrees
-(a sprite faces the camera, so it has one depth). The rest (maps that are not known, what is put down) keep the
-value at the pixel's centre, within 3.7 units. Sky and whatever is farther than 1836 units has depth 0: it is
-unknown.
+patterns far away do not shimmer. Pitch in Doom is a vertical shift of the picture, so it moves `cy` in
+the intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units, of 7.34 on things.
+Pixels that agree with a ray through the map get its exact depth, those in front of it that of a landmark
+which agrees (a sprite faces the camera, so it has one depth). The rest (maps that are not known, what is
+put down) keep the value at the pixel's centre, within 3.7 units. Sky and whatever is farther than 1836
+units has depth 0: it is unknown.
 """
 
 from __future__ import annotations
