@@ -19,8 +19,8 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for, level_named
-from dreamwalk.worlds.procedural import WALLS
-from dreamwalk.worlds.scenery import LANDMARKS, PLACED, Level, Room
+from dreamwalk.worlds.scenery import ALL_LANDMARKS, PLACED, Level, Room
+from dreamwalk.worlds.textures import WALLS
 
 Turn = Literal["turn left", "turn right", "bear left", "bear right"]
 Motion = Literal["ahead", "back", "left", "right", "still", Turn]
@@ -153,11 +153,11 @@ def vocabulary(level: str) -> dict[str, tuple[str, ...]]:
     UserError for an unknown level.
     """
     if level == "procedural":
-        walls, marks = tuple(WALLS), tuple(LANDMARKS)
+        walls, marks = tuple(WALLS), tuple(ALL_LANDMARKS)
     else:
-        rooms = level_named(level).rooms
-        walls = tuple(dict.fromkeys(room.wall for room in rooms))
-        marks = tuple(dict.fromkeys(room.landmark for room in rooms if room.landmark))
+        known = level_named(level)
+        walls = tuple(dict.fromkeys(room.wall for room in known.rooms))
+        marks = tuple(dict.fromkeys(name for _, _, name in known.landmarks))
     names = dict.fromkeys(word for wall in walls for word in WALL_NAMES.get(wall, (wall,)))
     done = tuple(dict.fromkeys(words for said in PHRASES.values() for words in said))
     words = {"What is done": done, "Walls": (*names, "room", "hall")}
@@ -201,16 +201,14 @@ def room_at(level: Level, poses: np.ndarray, at: int) -> Room | None:
 
 
 def _landmark_in_view(level: Level, pose: np.ndarray) -> str | None:
-    """The landmark of the room that one is in, if it is near and in view."""
+    """A landmark of the room that one is in that is near and in view, the nearest first."""
     room = level.room_at(*pose[:2, 3])
-    if room is None or not room.landmark:
-        return None
-    inside = [(x, y) for x, y, _ in level.obstacles if room.holds(x, y)]
-    for x, y in inside:
-        away = np.array([x, y]) - pose[:2, 3]
-        distance = float(np.hypot(*away))
-        if distance < SEEN_WITHIN and away @ pose[:2, 2] > np.cos(np.deg2rad(SEEN_ANGLE)) * distance:
-            return room.landmark
+    inside = [(x, y, name) for x, y, name in level.landmarks if room is not None and room.holds(x, y)]
+    away = [(np.array([x, y]) - pose[:2, 3], name) for x, y, name in inside]
+    for vector, name in sorted(away, key=lambda mark: float(np.hypot(*mark[0]))):
+        distance = float(np.hypot(*vector))
+        if distance < SEEN_WITHIN and vector @ pose[:2, 2] > np.cos(np.deg2rad(SEEN_ANGLE)) * distance:
+            return name
     return None
 
 

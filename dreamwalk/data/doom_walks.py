@@ -25,7 +25,7 @@ class DoomWalks(Walks):
     """Walk in Doom and write what is seen."""
 
     level: str = "home"
-    """home, procedural (a new level every 8 clips), or a shipped map such as map:MAP01."""
+    """home, procedural (a new level every 6 clips), or a shipped map such as map:MAP01."""
     rate, schema = 35 / TICS, DOOM_ACTIONS
 
     def __post_init__(self) -> None:

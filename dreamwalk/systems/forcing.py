@@ -156,6 +156,12 @@ def tiny() -> ForcingConfig:
     return ForcingConfig(patch.tiny(), framedit.tiny(), actions=7, pure_noise_prob=0.2, steps=4, window=8)
 
 
+def levels() -> ForcingConfig:
+    """For levels never seen: 96x128 frames, 48 tokens a frame, small enough to compare ideas on a laptop."""
+    backbone = framedit.game(width=192, heads=3)
+    return ForcingConfig(PatchCodecConfig(channels=64), backbone, actions=7, pure_noise_prob=0.1, window=11)
+
+
 def layout() -> ForcingConfig:
     """For levels never seen: RGB-D frames of 96x128, 48 tokens a frame, behind a memory of points."""
     codec = PatchCodecConfig(channels=128, image_channels=4, widths=())

@@ -160,6 +160,12 @@ def autoencode_rooms() -> Run:
     return replace(autoencode_doom(), name="autoencode.rooms", system=autoencode.rooms(), data="data/rooms")
 
 
+def forcing_levels() -> Run:
+    """Diffusion Forcing on levels never seen twice; `--system.training` chooses what it is compared with."""
+    run = Run("forcing.levels", forcing.levels(), "data/rooms", "autoencode.doom", frames=12, steps=1200)
+    return replace(run, optim=MUON, ema=0.995, save_every=200, preview_every=1200)
+
+
 def forcing_layout() -> Run:
     """Diffusion Forcing of levels never seen, with a memory of points, as latents: the first stage of
     `forcing.rooms`, two hours on two CPU cores; needs `autoencode.rooms`."""
@@ -177,8 +183,8 @@ def forcing_rooms() -> Run:
 
 def forcing_doom() -> Run:
     """The shipped dream for any schedule; starts from `nextframe.doom`."""
-    run = Run("forcing.doom", forcing.doom(), start="runs/nextframe.doom", frames=8, steps=1400)
-    return replace(run, optim=FINE_TUNING, ema=0.995, save_every=100, preview_every=500)
+    run = replace(forcing_levels(), name="forcing.doom", system=forcing.doom(), data="data/doom", frames=8)
+    return replace(run, start="runs/nextframe.doom", steps=1400, optim=FINE_TUNING)
 
 
 def moviegen_moment() -> Run:
@@ -220,7 +226,7 @@ def inverse_doom() -> Run:
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
     autoencode_rooms, autoencode_tae, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
-    forcing_layout, forcing_rooms, forcing_doom, moviegen_moment, moviegen_short, moviegen_doom,
-    moviegen_larger,
+    forcing_levels, forcing_layout, forcing_rooms, forcing_doom, moviegen_moment, moviegen_short,
+    moviegen_doom, moviegen_larger,
 )  # fmt: skip
 RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}

@@ -13,7 +13,7 @@ from dreamwalk.worlds.udmf import Cell, Panel, Thing, write_wad
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-CLIPS_PER_LEVEL = 8
+CLIPS_PER_LEVEL = 6
 """Clips walked in a procedural level before the next one."""
 MAPS = {f"MAP{k:02}" for k in range(1, 33)} | {f"E{e}M{m}" for e in range(1, 5) for m in range(1, 10)}
 """Maps of Freedoom: the engine waits for ever for any other."""
@@ -38,15 +38,18 @@ def home() -> Level:
     panels += [Panel(1088, 272, 1088, 400, "BIGDOOR1")]
     cells = [cell for cell, _, _ in plan]
     cells += [replace(c, ceiling=104, wall="SHAWN2", flat="FLAT23", top="FLAT23") for c in between]
+    marks = tuple((x, y, mark) for (x, y), (_, _, mark) in zip(spots, plan, strict=True))
     things = [Thing(160, 512, PLAYER_START, 0)]
-    things += [Thing(x, y, LANDMARKS[mark].kind) for (x, y), (_, _, mark) in zip(spots, plan, strict=True)]
-    rooms = tuple(Room(c.x0, c.y0, c.x1, c.y1, wall, mark) for c, wall, mark in plan)
-    wad = pack_level([replace(cell, light=255) for cell in cells], things, panels=panels)
+    things += [Thing(x, y, LANDMARKS[mark].kind) for x, y, mark in marks]
+    rooms = tuple(Room(c.x0, c.y0, c.x1, c.y1, wall) for c, wall, _ in plan)
+    cells = [replace(cell, light=255) for cell in cells]
+    wad = pack_level(cells, things, panels=panels)
     doors = tuple(Door(*cell.middle, *pair) for cell, pair in zip(between, pairs, strict=True))
     obstacles = tuple((x, y, 16) for x, y in spots)
     starts = tuple((*room.middle, heading) for room in rooms for heading in (45.0, 180.0, 300.0))
     known: dict[str, Any] = {"rooms": rooms, "doors": doors, "obstacles": obstacles, "starts": starts}
-    return Level("home", wad, heights=(0, 104, 128), **known)
+    known["landmarks"] = marks
+    return Level("home", wad, cells=tuple(cells), **known)
 
 
 def level_named(name: str) -> Level:

@@ -101,8 +101,9 @@ def go_to(info: Info, goal: tuple[float, float], *, random: np.random.Generator,
             break
         lately = [*lately[-5:], here]
         stuck = len(lately) == 6 and np.ptp(np.stack(lately), axis=0).max() < 3
-        if stuck and clearance(info, (0.3, 0.7)) < 60:
-            info = yield from avoid(info, random, near=60)
+        if stuck:
+            blind = clearance(info, (0.3, 0.7)) >= 60  # by something lower than the eyes
+            info = yield from turn_by(info, freer_side(info) * 64) if blind else avoid(info, random, near=60)
             info = yield from hold(info, AHEAD, steps=6)
             lately = []
         aside = -_wrap(math.degrees(math.atan2(away[1], away[0])) - heading(info))

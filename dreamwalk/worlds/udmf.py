@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -45,9 +46,14 @@ class Cell(Box):
 
 @dataclass(frozen=True)
 class Panel(Box):
-    """A stretch of wall, on an edge of some cell, with a texture of its own."""
+    """A stretch of wall or of steps, on an edge of some cell, with a texture of its own.
+
+    Of several, the first counts.
+    """
 
     wall: str
+    aligned: bool = False
+    """Whether the texture begins where the panel does and stands on the floor."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Thing:
 
 
 Point = tuple[int, int]
+Line = tuple[int, int]
+"""All points with one x (0, x), or one y (1, y)."""
 
 
 def write_wad(lumps: Sequence[tuple[str, bytes]]) -> bytes:
@@ -79,13 +87,19 @@ def write_textmap(cells: Sequence[Cell], things: Sequence[Thing], *, panels: Seq
     for cell in cells:
         heights = {"heightfloor": cell.floor, "heightceiling": cell.ceiling, "lightlevel": cell.light}
         text.add("sector", **heights, texturefloor=cell.flat, textureceiling=cell.top)
+    cells_on, panels_on = _by_line(cells), _by_line(panels)
     for index, cell in enumerate(cells):
-        for start, end in _edges(cell, cells, panels):
-            back = _neighbour(start, end, index, cells)
-            if back is None:
-                text.wall(start, end, index, _panel(start, end, panels) or cell.wall)
-            elif index < back:
-                text.opening(start, end, (index, back), (cell.wall, cells[back].wall))
+        for side in _sides(cell):
+            beside = [k for k in cells_on[_line(*side)] if k != index]
+            along = [panels[k] for k in panels_on[_line(*side)]]
+            for start, end in _split(*side, [*(cells[k] for k in beside), *along]):
+                back = next((k for k in beside if cells[k].holds(*_middle(start, end))), None)
+                panel = next((p for p in along if p.holds(*start) and p.holds(*end)), None)
+                if back is None:
+                    text.wall(start, end, index, panel or Panel(*start, *end, cell.wall))
+                elif index < back:
+                    walls = (panel.wall, panel.wall) if panel else (cell.wall, cells[back].wall)
+                    text.opening(start, end, (index, back), walls)
     for thing in things:
         every = {f"skill{k}": True for k in range(1, 6)} | {"single": True, "coop": True, "dm": True}
         text.add("thing", x=thing.x, y=thing.y, type=thing.kind, angle=thing.heading, **every)
@@ -110,18 +124,24 @@ class _Textmap:
             self.add("vertex", x=point[0], y=point[1])
         return self.vertices[point]
 
-    def side(self, sector: int, start: Point, end: Point, texture: dict[str, str]) -> int:
-        self.add("sidedef", sector=sector, offsetx=_offset(start, end), **texture)
+    def side(self, sector: int, offset: int, texture: dict[str, str]) -> int:
+        self.add("sidedef", sector=sector, offsetx=offset, **texture)
         self.sides += 1
         return self.sides - 1
 
-    def wall(self, start: Point, end: Point, sector: int, texture: str) -> None:
-        side = self.side(sector, start, end, {"texturemiddle": texture})
-        self.add("linedef", v1=self.vertex(start), v2=self.vertex(end), sidefront=side, blocking=True)
+    def wall(self, start: Point, end: Point, sector: int, panel: Panel) -> None:
+        offset, pegged = _offset(start, end), {}
+        if panel.aligned:
+            low, high = (panel.x0, panel.y0), (panel.x1, panel.y1)
+            offset, pegged = _offset(start, end, origin=low if start < end else high), {"dontpegbottom": True}
+        side = self.side(sector, offset, {"texturemiddle": panel.wall})
+        v1, v2 = self.vertex(start), self.vertex(end)
+        self.add("linedef", v1=v1, v2=v2, sidefront=side, blocking=True, **pegged)
 
     def opening(self, start: Point, end: Point, sectors: tuple[int, int], walls: tuple[str, str]) -> None:
-        front = self.side(sectors[0], start, end, {"texturetop": walls[0], "texturebottom": walls[0]})
-        back = self.side(sectors[1], end, start, {"texturetop": walls[1], "texturebottom": walls[1]})
+        names = [{"texturetop": wall, "texturebottom": wall} for wall in walls]
+        front = self.side(sectors[0], _offset(start, end), names[0])
+        back = self.side(sectors[1], _offset(end, start), names[1])
         v1, v2 = self.vertex(start), self.vertex(end)
         self.add("linedef", v1=v1, v2=v2, sidefront=front, sideback=back, twosided=True)
 
@@ -135,38 +155,44 @@ def _literal(value: int | str | bool) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def _offset(start: Point, end: Point) -> int:
-    """Texture offset that lines a wall's pattern up with the world, so that split walls show no seam."""
-    along = start[0] if end[0] > start[0] else -start[0] if end[0] < start[0] else 0
-    along += start[1] if end[1] > start[1] else -start[1] if end[1] < start[1] else 0
+def _offset(start: Point, end: Point, *, origin: Point = (0, 0)) -> int:
+    """Texture offset that lines a wall's pattern up with the world, so that split walls show no seam.
+
+    With an origin on the line, the pattern begins there.
+    """
+    x, y = start[0] - origin[0], start[1] - origin[1]
+    along = x if end[0] > start[0] else -x if end[0] < start[0] else 0
+    along += y if end[1] > start[1] else -y if end[1] < start[1] else 0
     return along % 1024
 
 
-def _edges(cell: Cell, cells: Sequence[Cell], panels: Sequence[Panel]) -> list[tuple[Point, Point]]:
-    """The four sides clockwise (the cell lies to the right), split wherever anything else has a corner."""
-    corners = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
-    others: list[Box] = [*cells, *panels]
-    points = {(x, y) for o in others for x in (o.x0, o.x1) for y in (o.y0, o.y1)}
-    edges: list[tuple[Point, Point]] = []
-    for start, end in zip(corners, corners[1:] + corners[:1], strict=True):
-        low, high = min(start, end), max(start, end)
-        axis = 0 if low[1] == high[1] else 1
-        inside = {p for p in points if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
-        edges += itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
-    return edges
+def _sides(cell: Cell) -> list[tuple[Point, Point]]:
+    """The four sides clockwise: the cell lies to the right."""
+    around = [(cell.x0, cell.y0), (cell.x0, cell.y1), (cell.x1, cell.y1), (cell.x1, cell.y0)]
+    return list(zip(around, around[1:] + around[:1], strict=True))
 
 
-def _neighbour(start: Point, end: Point, index: int, cells: Sequence[Cell]) -> int | None:
-    """The cell on the far side of an edge of cell `index`."""
-    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-    others = ((k, cell) for k, cell in enumerate(cells) if k != index)
-    return next((k for k, cell in others if cell.holds(x, y)), None)
+def _line(start: Point, end: Point) -> Line:
+    return (0, start[0]) if start[0] == end[0] else (1, start[1])
 
 
-def _panel(start: Point, end: Point, panels: Sequence[Panel]) -> str | None:
-    for panel in panels:
-        low_x, high_x = sorted((panel.x0, panel.x1))
-        low_y, high_y = sorted((panel.y0, panel.y1))
-        if all(low_x <= x <= high_x and low_y <= y <= high_y for x, y in (start, end)):
-            return panel.wall
-    return None
+def _by_line(boxes: Sequence[Box]) -> dict[Line, list[int]]:
+    """Which boxes have a side on a line, so that not all must be looked at."""
+    found: defaultdict[Line, list[int]] = defaultdict(list)
+    for index, box in enumerate(boxes):
+        for line in {(0, box.x0), (0, box.x1), (1, box.y0), (1, box.y1)}:
+            found[line].append(index)
+    return found
+
+
+def _split(start: Point, end: Point, boxes: Sequence[Box]) -> Iterator[tuple[Point, Point]]:
+    """A side in parts, between the corners that boxes have on it."""
+    axis = 1 if start[0] == end[0] else 0
+    low, high = min(start, end), max(start, end)
+    corners = {(x, y) for box in boxes for x in (box.x0, box.x1) for y in (box.y0, box.y1)}
+    inside = {p for p in corners if p[1 - axis] == low[1 - axis] and low[axis] < p[axis] < high[axis]}
+    return itertools.pairwise(sorted({low, high} | inside, reverse=start > end))
+
+
+def _middle(start: Point, end: Point) -> tuple[float, float]:
+    return (start[0] + end[0]) / 2, (start[1] + end[1]) / 2

@@ -6,11 +6,14 @@ A walker is a generator: it yields a `Move` and is sent the info that followed. 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
+from dreamwalk.world import Info
 from dreamwalk.worlds import steering as steer
 from dreamwalk.worlds.scenery import Door, Level, Room
 from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Move, Walker
@@ -26,7 +29,8 @@ class Mix:
 
 HOME_SHARES = {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12}
 HOME = Mix(HOME_SHARES | {"place": 0.08})
-WILD = Mix({"tour": 0.3, "keys": 0.2, "mouse": 0.25, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
+WILD_SHARES = {"tour": 0.2, "keys": 0.1, "mouse": 0.14, "retrace": 0.12, "look": 0.12, "place": 0.02}
+WILD = Mix(WILD_SHARES | {"shuttle": 0.16, "circuit": 0.14}, pitch=12.0)
 MAP = Mix({"keys": 0.35, "mouse": 0.4, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 
 
@@ -56,30 +60,35 @@ def _keys(level: Level, random: np.random.Generator) -> Walker:
     while True:
         held, turning, _ = patterns[random.choice(len(patterns), p=odds / odds.sum())]
         move = Move(held, turning * random.choice([-KEY_TURN, KEY_TURN]))
-        bumps = 0
+        bumps, before = 0, np.full(2, np.inf)
         for _ in range(random.integers(2, 14)):
             if "forward" in held or not held:
-                bumps = bumps + 1 if steer.clearance(info, (0.35, 0.65)) < near else 0
+                stopped = bool(held) and math.dist(before, steer.place_of(info)) < 1
+                bumps = bumps + 1 if stopped or steer.clearance(info, (0.35, 0.65)) < near else 0
                 if bumps > (4 if near < 40 else 0):
                     info = yield from steer.avoid(info, random, near=near)
                     break
+            before = steer.place_of(info)
             info = yield move
 
 
 def _mouse(level: Level, random: np.random.Generator) -> Walker:
     """Walking with a mouse: the turn per step drifts smoothly, away from walls."""
     info = yield STAY
-    rate, target = 0.0, 0.0
+    rate, target, walks, before = 0.0, 0.0, False, steer.place_of(info)
     while True:
         if random.random() < 0.12:
             target = float(np.clip(random.normal(0, 8), -MOUSE_TURN, MOUSE_TURN))
         ahead = steer.clearance(info, (0.3, 0.7))
+        if walks and math.dist(before, steer.place_of(info)) < 1:  # by something lower than the eyes
+            aside = steer.freer_side(info) * random.uniform(60, 140)
+            info = yield from steer.turn_by(info, aside, speed=MOUSE_TURN)
         if ahead < 110:
             target = steer.freer_side(info) * random.uniform(8, MOUSE_TURN)
         elif random.random() < 0.1:
             target = 0.0
         rate = float(np.clip(0.6 * rate + 0.4 * target + random.normal(0, 0.7), -MOUSE_TURN, MOUSE_TURN))
-        walks = ahead > WALL_NEAR and random.random() < 0.93
+        walks, before = ahead > WALL_NEAR and random.random() < 0.93, steer.place_of(info)
         info = yield Move(("forward",) if walks else (), rate)
 
 
@@ -92,11 +101,10 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
     speed = KEY_TURN if random.random() < 0.75 else 14.0
     while True:
         room = level.room_at(*steer.place_of(info))
-        near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
-        choices = [d for d in near if d is not last] or near or list(level.doors)
+        near = _doors_of(level, room)
+        choices = [d for d in near if d is not last] or near
         last = choices[random.integers(len(choices))]
-        info = yield from steer.go_to(info, (last.x, last.y), random=random, speed=speed)
-        there = level.rooms[last.second if level.rooms[last.first] is room else last.first]
+        info, there = yield from _pass(level, info, last, random, speed)
         info = yield from steer.go_to(info, _spot_in(level, there, random), random=random, speed=speed)
         if random.random() < 0.3:
             info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
@@ -104,14 +112,75 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
             info = yield from steer.hold(info, STAY, steps=int(random.integers(1, 5)))
 
 
-def _spot_in(level: Level, room: Room, random: np.random.Generator) -> tuple[float, float]:
+def _doors_of(level: Level, room: Room | None) -> list[Door]:
+    """The doors of a room, or all if it has none."""
+    near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
+    return near or list(level.doors)
+
+
+def _pass(
+    level: Level, info: Info, door: Door, random: np.random.Generator, speed: float
+) -> Generator[Move, Info, tuple[Info, Room]]:
+    """Walk straight through a door, out of the room that one is in; also gives the room behind it."""
+    near, far = level.rooms[door.first], level.rooms[door.second]
+    if level.room_at(*steer.place_of(info)) is far:
+        near, far = far, near
+    for point in (_before(door, near), (door.x, door.y), _before(door, far)):
+        info = yield from steer.go_to(info, point, random=random, speed=speed)
+    return info, far
+
+
+def _before(door: Door, room: Room) -> tuple[float, float]:
+    """The place in a room straight before a door."""
+    x = min(max(door.x, room.x0 + 40), room.x1 - 40)
+    return x, min(max(door.y, room.y0 + 40), room.y1 - 40)
+
+
+def _spot_in(
+    level: Level, room: Room, random: np.random.Generator, *, inset: float = 0.3
+) -> tuple[float, float]:
     """A point about the middle of a room, away from what stands there."""
     for _ in range(20):
-        x = random.uniform(0.7 * room.x0 + 0.3 * room.x1, 0.3 * room.x0 + 0.7 * room.x1)
-        y = random.uniform(0.7 * room.y0 + 0.3 * room.y1, 0.3 * room.y0 + 0.7 * room.y1)
+        share_x, share_y = random.uniform(inset, 1 - inset, 2)
+        x, y = room.x0 + share_x * (room.x1 - room.x0), room.y0 + share_y * (room.y1 - room.y0)
         if all(math.dist((x, y), (a, b)) > r + 56 for a, b, r in level.obstacles):
             break
     return x, y
+
+
+def _shuttle(level: Level, random: np.random.Generator) -> Walker:
+    """Through a near door, a look around in the room behind it, and back to where one stood."""
+    info = yield STAY
+    speed = KEY_TURN if random.random() < 0.3 else random.uniform(12, MOUSE_TURN)
+    while True:
+        start = tuple(steer.place_of(info).tolist())
+        doors = _doors_of(level, level.room_at(*start))
+        doors.sort(key=lambda door: math.dist((door.x, door.y), start))
+        door = doors[0 if random.random() < 0.75 else random.integers(len(doors))]
+        info, _ = yield from _pass(level, info, door, random, speed)
+        for _ in range(int(random.integers(0, 4))):
+            info = yield AHEAD
+        info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(40, 220), speed=speed)
+        info, _ = yield from _pass(level, info, door, random, speed)
+        info = yield from steer.go_to(info, start, random=random, speed=speed)
+        info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(90, 360), speed=speed)
+
+
+def _circuit(level: Level, random: np.random.Generator) -> Walker:
+    """Round and round through a few points of one room, with looks to the side."""
+    info = yield STAY
+    speed = KEY_TURN if random.random() < 0.5 else random.uniform(12, MOUSE_TURN)
+    x, y = steer.place_of(info)
+    room = level.room_at(x, y) or min(level.rooms, key=lambda room: math.dist(room.middle, (x, y)))
+    points = [_spot_in(level, room, random, inset=0.2) for _ in range(int(random.integers(3, 5)))]
+    middle = room.middle
+    points.sort(key=lambda p: math.atan2(p[1] - middle[1], p[0] - middle[0]))
+    for point in itertools.cycle(points if random.random() < 0.5 else points[::-1]):
+        info = yield from steer.go_to(info, point, random=random, speed=speed)
+        if random.random() < 0.35:
+            aside = random.choice([-1, 1]) * random.uniform(40, 180)
+            info = yield from steer.turn_by(info, aside, speed=speed)
+            info = yield from steer.turn_by(info, -aside, speed=speed)
 
 
 def _look(level: Level, random: np.random.Generator) -> Walker:
@@ -190,5 +259,6 @@ def _glance(plan: Walker, random: np.random.Generator, most: float) -> Walker:
         info = yield Move(move.held, move.yaw, change)
 
 
-WALKERS = {walker.__name__[1:]: walker for walker in (_tour, _keys, _mouse, _retrace, _look, _push, _place)}
+_ALL = (_tour, _keys, _mouse, _retrace, _look, _push, _place, _shuttle, _circuit)
+WALKERS = {walker.__name__[1:]: walker for walker in _ALL}
 """By the kinds of a `Mix`."""
