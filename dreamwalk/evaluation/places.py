@@ -72,7 +72,7 @@ class EvaluatePlaces:
 
 
 @dataclass(frozen=True)
-class Walk:
+class DreamedWalk:
     """A dreamed walk beside the true one, from the first dreamed frame on."""
 
     truth: Clip
@@ -84,7 +84,9 @@ class Walk:
     """In the memory at the end."""
 
 
-def evaluate_places(system: System, asked: EvaluatePlaces, *, name: str, **_: object) -> dict[str, Any]:
+def evaluate_places(
+    system: System, asked: EvaluatePlaces, *, name: str, inverse: object = None
+) -> dict[str, Any]:
     """Print the tables, write `report.json` and `sheet.png` into `out`.
 
     UserError for a system that keeps no pixels, and for data without depth or poses.
@@ -147,7 +149,7 @@ class _Told(Clouds):
 @torch.inference_mode()
 def dream_walk(
     system: Interactive, clip: Clip, asked: EvaluatePlaces, *, advance: Callable[[], None] = lambda: None
-) -> Walk:
+) -> DreamedWalk:
     """Dream on from the history of a walk under its actions."""
     walk, history = batch([clip]), asked.history
     session = system.begin(walk.first(history), seed=asked.seed)
@@ -162,7 +164,7 @@ def dream_walk(
         assert session.shown is not None
         frames.append(session.shown[0, :3].clamp(-1, 1))
         advance()
-    return Walk(walk, torch.stack(frames), history, sum(map(len, session.memory.rows)))
+    return DreamedWalk(walk, torch.stack(frames), history, sum(map(len, session.memory.rows)))
 
 
 def visible_before(walk: Clip, frame: int) -> Tensor:
@@ -191,7 +193,7 @@ def visible_before(walk: Clip, frame: int) -> Tensor:
     return (inside & agrees).unflatten(1, z.shape)
 
 
-def measure_places(system: Interactive, walks: list[Walk]) -> dict[str, Any]:
+def measure_places(system: Interactive, walks: list[DreamedWalk]) -> dict[str, Any]:
     """PSNR, SSIM and sharpness of all, seen and new pixels at the horizons, and PSNR of revisits by gap."""
     longest = min(len(walk.dream) for walk in walks)
     rows: dict[str, dict[str, list[float]]] = {}
@@ -206,7 +208,7 @@ def measure_places(system: Interactive, walks: list[Walk]) -> dict[str, Any]:
     return {"tables": tables}
 
 
-def _measure(system: Interactive, walk: Walk, horizon: int) -> dict[str, float]:
+def _measure(system: Interactive, walk: DreamedWalk, horizon: int) -> dict[str, float]:
     """Of one walk, over the frames up to a horizon."""
     shown = range(max(0, horizon - AROUND), horizon) if horizon > AROUND else range(horizon - 1, horizon)
     sums: dict[str, tuple[float, float]] = {}
@@ -230,7 +232,7 @@ def _measure(system: Interactive, walk: Walk, horizon: int) -> dict[str, float]:
     return values
 
 
-def _of_frame(system: Interactive, walk: Walk, frame: int) -> dict[str, tuple[float, float]]:
+def _of_frame(system: Interactive, walk: DreamedWalk, frame: int) -> dict[str, tuple[float, float]]:
     """Sums over pixels, and their number, of one dreamed frame."""
     truth, before = _true(walk, frame), visible_before(walk.truth, frame)
     seen = before[: walk.history].any(0)
@@ -264,7 +266,7 @@ def _of_frame(system: Interactive, walk: Walk, frame: int) -> dict[str, tuple[fl
     return sums
 
 
-def _true(walk: Walk, frame: int) -> Tensor:
+def _true(walk: DreamedWalk, frame: int) -> Tensor:
     """A true frame as RGB-D, `(4, h, w)`."""
     clip = walk.truth
     assert clip.depth is not None
@@ -285,7 +287,7 @@ def ssim_map(frame: Tensor, truth: Tensor) -> Tensor:
     return full[0].mean(0)
 
 
-def sheet(walks: list[Walk], rows: int = 4, columns: int = 8) -> np.ndarray:
+def sheet(walks: list[DreamedWalk], rows: int = 4, columns: int = 8) -> np.ndarray:
     """uint8 `(h, w, 3)`: of some walks the truth above the dream, from the first dreamed frame on."""
     lines = []
     for walk in walks[:rows]:

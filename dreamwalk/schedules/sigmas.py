@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError
+from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.schedules.flow import shift
 from dreamwalk.schedules.plans import check_range
 
@@ -44,3 +46,10 @@ def spaced_sigmas(spacing: Spacing, steps: int, *, shift_by: float) -> list[floa
     if spacing == "linear-quadratic":
         return linear_quadratic_sigmas(steps).tolist()
     return shifted_sigmas(steps, shift_by=shift_by if spacing == "shifted" else 1.0).tolist()
+
+
+@lru_cache(maxsize=64)
+def rising_sigmas(spacing: Literal["shifted", "ddim"], steps: int, *, shift_by: float) -> tuple[float, ...]:
+    """Those of frames, from clean to noise."""
+    sigmas = ddim_sigmas(steps) if spacing == "ddim" else shifted_sigmas(steps, shift_by=shift_by)
+    return tuple(reversed(sigmas.tolist()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal, Self
 
@@ -33,12 +33,11 @@ from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredict
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
 from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame, extended
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
-from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.schedules.flow import add_noise, denoised
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import MaskName
-from dreamwalk.schedules.sigmas import shifted_sigmas
+from dreamwalk.schedules.sigmas import rising_sigmas
 from dreamwalk.schedules.staircase import HistorySigma, Schedule, named_schedule
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import Count, Positive, Share, Steps
@@ -342,7 +341,7 @@ class Interactive(System):
 
     def sigmas(self, steps: int) -> tuple[float, ...]:
         """Rising noise levels, from clean to noise, of `steps` denoising steps."""
-        return _rising_sigmas(self.config.spacing, self.config.shift, steps)
+        return rising_sigmas(self.config.spacing, steps, shift_by=self.config.shift)
 
     def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
         """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
@@ -397,9 +396,3 @@ class Interactive(System):
         steps = self.stream(first, clip.actions[:, 1:], schedule=self.schedule("next-frame"))
         latents = [self.encode(first), *finished_frames(steps, count - 1)]
         return self.codec.decode(torch.cat(latents, 1), len(clip)).clamp(-1, 1)
-
-
-@lru_cache(maxsize=64)
-def _rising_sigmas(spacing: str, shift: float, steps: int) -> tuple[float, ...]:
-    sigmas = ddim_sigmas(steps) if spacing == "ddim" else shifted_sigmas(steps, shift_by=shift)
-    return tuple(reversed(sigmas.tolist()))
