@@ -6,6 +6,7 @@ first frame has a latent of its own, and every later latent stands for `stride[0
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import ClassVar, Protocol
 
 import torch
@@ -85,6 +86,11 @@ class Codec(nn.Module):
         """Latents of video, whose last frame is repeated up to a whole latent; UserErrors of `check_size`."""
         raise NotImplementedError
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights, which for a linear code are no parameters."""
+        return next(chain(self.parameters(), self.buffers())).dtype
+
     def decode(self, latents: Tensor, frames: int | None = None) -> Tensor:
         """Video of all frames, or of the first `frames` if the last ones were only repeated for coding.
 
@@ -93,7 +99,7 @@ class Codec(nn.Module):
         decoded = self.decoded_frames(latents.shape[1])
         if frames is not None and not 0 < frames <= decoded:
             raise UserError(f"{latents.shape[1]} latents are 1 to {decoded} frames, not {frames}")
-        return self.reconstruct(latents.to(next(self.parameters()).dtype))[:, :frames]
+        return self.reconstruct(latents.to(self.dtype))[:, :frames]
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """All frames of latents in the codec's precision."""

@@ -141,14 +141,16 @@ class PatchCodec(LinearCodec):
             layers += [nn.Conv2d(width, following, 3, padding=1), FilterBlock(following)]
             width = following
         last = zero_init(nn.Conv2d(width, config.image_channels * side**2, 3, padding=1))
-        self.refine = nn.Sequential(*layers, nn.SiLU(), last, nn.PixelShuffle(side))
+        layers += [nn.SiLU(), last, nn.PixelShuffle(side)]
+        self.refine = nn.Sequential(*layers) if config.widths else None
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         b, p = latents.shape[0], self.config.patch
         code = rearrange(latents, "b t c h w -> (b t) h w c")
         linear = rearrange(self.to_blocks(code), "n h w (c p q) -> n c (h p) (w q)", p=p, q=p)
-        residual = self.refine(rearrange(code, "n h w c -> n c h w"))
-        return rearrange(linear + residual, "(b t) c h w -> b t c h w", b=b)
+        if self.refine:
+            linear = linear + self.refine(rearrange(code, "n h w c -> n c h w"))
+        return rearrange(linear, "(b t) c h w -> b t c h w", b=b)
 
     def _patches(self, video: Tensor) -> Tensor:
         p = self.config.patch

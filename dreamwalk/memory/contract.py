@@ -182,6 +182,11 @@ class MemoryModel(nn.Module):
         """A decoded frame `(b, 4, h, w)` with what the memory knows better."""
         return rgbd
 
+    def picture_depth(self, video: Tensor) -> Tensor | None:
+        """Depth `(b, t, h, w)` in world units of frames `(b, t, 3, h, w)` in [-1, 1] that come without; None
+        where that is not modelled."""
+        return None
+
     def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
         """Where `action` `(b, a)` leads the camera through what `memory` holds; None where that is not
         modelled."""

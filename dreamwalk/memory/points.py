@@ -86,6 +86,7 @@ class PointsMemory(MemoryModel):
         super().__init__()
         self.kinematics = Kinematics(sizes.actions)
         self.pixels = PixelFilter(config.pixels) if config.pixels else None
+        self.depth = PixelFilterConfig().build(3, 1) if config.pixels else None
         self.critic = Critic(config.critic) if config.pixels and config.critic else None
         self.config, self.sizes = config, sizes
         code = sizes.channels * sizes.patch**2
@@ -140,8 +141,22 @@ class PointsMemory(MemoryModel):
         if self.pixels is None:
             return recalled, {}
         decoded = system.codec.decode(system.predicted(clip, x, recalled, generator))
-        shown = self.pixels(decoded.flatten(0, 1), rendering).unflatten(0, (b, t))
-        return recalled, self.pixel_loss(shown, codec_input(clip, 4))
+        shown, truth = (
+            self.pixels(decoded.flatten(0, 1), rendering).unflatten(0, (b, t)),
+            codec_input(clip, 4),
+        )
+        terms = self.pixel_loss(shown, truth)
+        terms["depth"] = (
+            (self.depth(truth[:, ::4, :3].flatten(0, 1)) - truth[:, ::4, 3:].flatten(0, 1)).abs().mean()
+        )
+        return recalled, terms
+
+    def picture_depth(self, video: Tensor) -> Tensor | None:
+        return (
+            None
+            if self.depth is None
+            else depth_of(self.depth(video.flatten(0, 1))[:, 0].unflatten(0, video.shape[:2]))
+        )
 
     def pixel_loss(self, shown: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Terms of the loss of frames `(b, t, 4, h, w)`: absolute error, and the two of the critic."""

@@ -56,7 +56,7 @@ def decode_frame(latents: Tensor, decode: Decode) -> np.ndarray:
         return to_image(decode(latents)[0, 0])
 
 
-ARRAYS = ("starts", "poses", "intrinsics", "strolls")
+ARRAYS = ("starts", "poses", "intrinsics", "strolls", "depths")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class WorldSpec:
     """Buttons and axes that the weights have not learnt: in the dream they do nothing."""
     strolls: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     """What somebody did who began there, action vectors float32 `(k, t, a)`; empty where not known."""
+    depths: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float16))
+    """Planar depth of the starts in world units, float16 `(k, h, w)`, 0 for sky; empty where not known."""
 
     def learnt(self, vector: np.ndarray) -> np.ndarray:
         """An action vector `(..., a)` without what is not learnt."""
@@ -109,8 +111,13 @@ class WorldSpec:
         shape, strolls = given["starts"].shape, given["strolls"].shape
         count = shape[0] if len(shape) == 4 else 0
         wanted = {"starts": (*shape[:3], 3), "poses": (count, 4, 4), "intrinsics": (3, 3)}
+        if given["depths"].numel():
+            wanted["depths"] = shape[:3]
+        else:
+            given["depths"] = torch.zeros(0, 0, 0, dtype=torch.float16)
+        dtypes = {"starts": torch.uint8, "depths": torch.float16}
         for name, tensor in given.items():
-            dtype = torch.uint8 if name == "starts" else torch.float32
+            dtype = dtypes.get(name, torch.float32)
             if tensor.shape != wanted.get(name, tensor.shape) or tensor.dtype != dtype or not count:
                 raise UserError(f"{where}: the array '{name}' is missing or of another shape")
         arrays = {name: tensor.numpy() for name, tensor in given.items()}
@@ -168,7 +175,8 @@ class Dream(World):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin from `options={"start": k}`, any picture `{"image": uint8 (h, w, 3)}`, or a drawn start.
 
-        With a picture may come `world_from_camera` `(4, 4)`, from where it was seen.
+        With a picture may come `world_from_camera` `(4, 4)`, from where it was seen, and its `depth` `(h, w)`
+        in world units, 0 for sky.
         """
         super().reset(seed=seed)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
@@ -198,6 +206,11 @@ class Dream(World):
             video=torch.from_numpy(frame.copy()).permute(2, 0, 1)[None, None].to(self.device),
             actions=torch.zeros(1, 1, self.actions.size, device=self.device),
         )
+        known = (
+            None if "image" in options or not len(self.world_spec.depths) else self.world_spec.depths[index]
+        )
+        if (depth := options.get("depth", known)) is not None:
+            clip = replace(clip, depth=_depth(depth, frame.shape[:2])[None, None].to(self.device))
         seen_from = None if "image" in options else self.world_spec.poses[index]
         if "world_from_camera" in options:
             seen_from = _pose(options["world_from_camera"])
@@ -274,6 +287,14 @@ class Dream(World):
         move[2, 3] = self.world_spec.walk_speed * (float(held.get("forward", 0)) - float(held.get("back", 0)))
         move[0, 3] = self.world_spec.walk_speed * (float(held.get("right", 0)) - float(held.get("left", 0)))
         return pose @ turn @ move
+
+
+def _depth(value: Any, size: tuple[int, ...]) -> Tensor:
+    """Depth from a caller's option; UserError when it is none."""
+    depth = np.array(value, np.float32)
+    if depth.shape != size or not (np.isfinite(depth).all() and (depth >= 0).all()):
+        raise UserError(f"depth is finite, not below 0, and of the picture's size {size}, got {depth.shape}")
+    return torch.from_numpy(depth)
 
 
 def _pose(value: Any) -> np.ndarray:

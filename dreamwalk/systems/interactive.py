@@ -143,7 +143,7 @@ class Interactive(System):
             size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
             raise UserError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
-            own = next(self.codec.parameters()).dtype
+            own = self.codec.dtype
             latents = self.codec.encode(video.to(own))
         return latents.to(torch.promote_types(own, torch.float32))
 
@@ -175,7 +175,7 @@ class Interactive(System):
         x, clip = self.encode(clip), self.latent_clip(clip)
         recalled, terms = self.memory.recalled_of_clip(clip, x, generator, system=self)
         if self.config.memory_only:
-            return {"loss": torch.stack(list(terms.values())).sum()}
+            return {"loss": torch.stack(list(terms.values())).sum(), **terms}
         inputs = FrameInputs(self.actions(clip.actions), recalled)
         losses = self.loss_of_latents(x, inputs, generator)
         for name, term in terms.items():
@@ -210,6 +210,8 @@ class Interactive(System):
     @torch.inference_mode()
     def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> Session:
         """A session whose history is the batched clip `start` (one frame is enough)."""
+        if start.depth is None and self.codec.image_channels == 4:
+            start = replace(start, depth=self.memory.picture_depth(start.video.float() / 127.5 - 1))
         frame_pass, config, latents = frame_pass or self.frame_pass(), self.config, self.encode(start)
         video = codec_input(start, self.codec.image_channels)
         cache = self.backbone.cache(config.window, batch=latents.shape[0])

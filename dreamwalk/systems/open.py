@@ -239,9 +239,14 @@ def init_from(system: System, name: str | Path) -> None:
             return inflate(codec, image.codec)
     tensors = files.read(_lender(path := locate(name), files.metadata(path)))[0]
     tensors = dict(system.adapt_weights(tensors))
-    parts = {tensor.split(".")[0] for tensor in tensors}
-    fresh = {k: v for k, v in system.state_dict().items() if k.split(".")[0] not in parts}
+    parts = {_part(name) for name in tensors}
+    fresh = {k: v for k, v in system.state_dict().items() if _part(k) not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")
+
+
+def _part(tensor: str) -> str:
+    """Of a system, or of its memory, to which a tensor belongs."""
+    return ".".join(tensor.split(".")[: 2 if tensor.startswith("memory.") else 1])
 
 
 def _fetch(repository: str) -> Path:

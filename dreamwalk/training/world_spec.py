@@ -30,7 +30,10 @@ def world_spec(shards: Shards, *, starts: int = 12, sampled: int = 100) -> World
     images, exact = np.stack([clip.video[0] for clip in chosen]), np.stack(poses).astype(np.float32)
     spec = WorldSpec(shards.schema, shards.fps, images, exact, intrinsics, speed)
     world, level = (str(shards.manifest.get(fact, "")) for fact in ("world", "level"))
-    return replace(spec, world=world, level=level, unlearnt=_unlearnt(clips, shards.schema), strolls=strolls)
+    spec = replace(spec, world=world, level=level, unlearnt=_unlearnt(clips, shards.schema), strolls=strolls)
+    if any(clip.depth is None for clip in chosen):
+        return spec
+    return replace(spec, depths=np.stack([clip.depth[0] for clip in chosen]).astype(np.float16))
 
 
 def _best(clips: list[Clip], count: int) -> list[int]:
