@@ -244,30 +244,38 @@ class PointCloud:
     def _merge(self, fresh: Points, *, time: int, dreamed: bool) -> None:
         """Points into the voxels that they lie in, where there is none or a coarser one."""
         if self.budget.voxel is None:
-            fresh, slots = self._allocated(fresh, time=time, dreamed=dreamed)
-            self._write(fresh, slots)
+            fresh = self._evenly(fresh)
+            self._write(fresh, self._allocated(len(fresh), time=time, dreamed=dreamed))
             return
         keys = self._keys(fresh)
         slots = self._table.find(keys)
-        better = (
-            ((slots < 0) | (fresh.footprint < FINER * self._rows["footprint"][slots])).nonzero().squeeze(1)
-        )
+        known = self._rows["footprint"].index_select(0, slots.clamp(min=0))
+        better = ((slots < 0) | (fresh.footprint < FINER * known)).nonzero().squeeze(1)
         better = better[_first_of(keys[better])]
         fresh, slots = _chosen(fresh, better), slots[better]
         self._write(_chosen(fresh, slots >= 0), slots[slots >= 0])
         fresh = _chosen(fresh, slots < 0)
-        fresh = _chosen(fresh, self._table.find(self._keys(fresh, -1)) < 0)
+        fresh = self._evenly(_chosen(fresh, self._table.find(self._keys(fresh, -1)) < 0))
         # One of the finer points takes the slot of the coarser one.
-        around = self._table.find(self._keys(fresh, 1))
-        heir = (around >= 0) & _first_of(around)
-        new, slots = self._allocated(_chosen(fresh, ~heir), time=time, dreamed=dreamed)
-        heir &= self._table.has(around)  # the budget may just have taken it
-        self._table.forget(around[heir])
-        for points, places in ((_chosen(fresh, heir), around[heir]), (new, slots)):
+        slots = self._table.find(self._keys(fresh, 1))
+        new = ((slots < 0) | ~_first_of(slots)).nonzero().squeeze(1)
+        slots[new] = -1
+        taken = self._allocated(len(new), time=time, dreamed=dreamed)
+        kept = (slots >= 0) & self._table.has(slots)  # the budget may just have taken it
+        self._table.forget(slots[kept])
+        slots[new], kept[new] = taken, True
+        fresh, slots = (fresh, slots) if kept.all() else (_chosen(fresh, kept), slots[kept])
+        room = self._table.put(self._keys(fresh), slots)
+        if not room.all():
             # What does not find room could not be found again, and would be added again with every frame.
-            room = self._table.put(self._keys(points), places)
-            self._rows["position"].index_fill_(1, places[~room], torch.inf)
-            self._write(_chosen(points, room), places[room])
+            self._rows["position"].index_fill_(1, slots[~room], torch.inf)
+            fresh, slots = _chosen(fresh, room), slots[room]
+        self._write(fresh, slots)
+
+    def _evenly(self, points: Points) -> Points:
+        """As many as the budget allows."""
+        room, index = self._most * self._size, torch.arange(len(points), device=points.time.device)
+        return points if len(points) <= room else _chosen(points, index[:room] * len(points) // room)
 
     def _write(self, points: Points, slots: Tensor) -> None:
         """Points into slots that are all different, and into the boxes of their buckets."""
@@ -277,24 +285,21 @@ class PointCloud:
         self._rows["low"].scatter_reduce_(1, bucket, points.position, "amin")
         self._rows["high"].scatter_reduce_(1, bucket, points.position, "amax")
 
-    def _allocated(self, points: Points, *, time: int, dreamed: bool) -> tuple[Points, Tensor]:
-        """Points, evenly fewer if they are above the budget alone, and a free slot for each."""
-        room, device = self._most * self._size, self._rows["time"].device
-        if len(points) > room:
-            points = _chosen(points, torch.arange(room, device=device) * len(points) // room)
-        start, left = self._open[dreamed]
-        buckets = -(-(len(points) - left) // self._size)
+    def _allocated(self, count: int, *, time: int, dreamed: bool) -> Tensor:
+        """Free slots for so many points; no more than the budget."""
+        (start, left), device = self._open[dreamed], self._rows["time"].device
+        buckets = -(-(count - left) // self._size)
         if buckets <= 0:
-            self._open[dreamed] = (start + len(points), left - len(points))
-            return points, torch.arange(start, start + len(points), device=device)
+            self._open[dreamed] = (start + count, left - count)
+            return torch.arange(start, start + count, device=device)
         if self._used + buckets > self._most:
-            left, buckets = 0, -(-len(points) // self._size)  # the bucket that is open may have to go
+            left, buckets = 0, -(-count // self._size)  # the bucket that is open may have to go
         begun = self._begun(buckets)
         self._rows["seen"][begun], self._rows["dreamed"][begun] = time, dreamed
         slots = (begun[:, None] * self._size + torch.arange(self._size, device=device)).flatten()
         slots = torch.cat([torch.arange(start, start + left, device=device), slots])
-        self._open[dreamed] = (int(slots[-1]) + 1 - (len(slots) - len(points)), len(slots) - len(points))
-        return points, slots[: len(points)]
+        self._open[dreamed] = (int(slots[-1]) + 1 - (len(slots) - count), len(slots) - count)
+        return slots[:count]
 
     def _begun(self, count: int) -> Tensor:
         """Empty buckets: unused ones, then those that were out of view for longest, dreamed ones first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,8 @@ class VoxelTable:
         """The slot of each key, both `(n,)`; -1 for those that are not there."""
         rows = keys & (len(self.keys) - 1)
         there = self.keys.index_select(0, rows) == keys[:, None]
-        return self.slots.index_select(0, rows).masked_fill_(~there, -1).amax(1).long()
+        slots = torch.where(there, self.slots.index_select(0, rows), -1)
+        return reduce(torch.maximum, slots.unbind(1)).long()  # faster than `amax(1)`
 
     def put(self, keys: Tensor, slots: Tensor) -> Tensor:
         """Give slots to keys, both `(n,)`, all different and not in the table; says which found room."""
