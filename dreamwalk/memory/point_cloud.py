@@ -1,10 +1,10 @@
 """The cloud of points that one session keeps of what it has shown, within a stated budget.
 
 A point is the pixel of a frame, in the voxel around it, whose side is about the pixel's own size there. A
-voxel holds one point: of those that were seen in it the finest, and a finer one takes the place of the
-coarser one around it. Points lie in buckets of 64, neighbours in the frame that showed them, with a box
-around each bucket, so that what is out of view costs little. When the budget is spent, those buckets go that
-were out of view for longest, dreamed ones first.
+voxel holds one point, of those that were seen in it the finest. Points lie in buckets of 64, neighbours in
+the frame that showed them, with a box around each bucket: what is out of view costs little, and of far ones
+only some points are drawn. When the budget is spent, those buckets go that were out of view for longest,
+dreamed ones first.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ EDGES = 1.35
 BUCKET = 64
 """Points of a bucket."""
 FINER = 0.8
-"""A point takes the place of another in its voxel when its footprint is smaller by this factor."""
+"""A point takes the place of the one in its voxel when its footprint is smaller by this factor."""
+STRIDES = ((1, 0.7, torch.inf), (4, 0.35, 0.7), (16, 0.0, 0.35))
+"""Of a bucket every such point is drawn, when the largest is so many pixels wide: from, and below."""
 FORMAT = "dreamwalk-cloud/1"
 POINT_ROWS = {"position": torch.float32, "rgb": torch.uint8, "footprint": torch.float32, "time": torch.int32}
 """Of every point `(3, n)` or `(n,)`, a bucket after the other; a slot without a point is at inf."""
-BUCKET_ROWS = {"low": torch.float32, "high": torch.float32, "seen": torch.int64, "dreamed": torch.bool}
-"""Of every bucket: corners of its box `(3, n)`, when it was last in view, and its layer."""
+BUCKET_ROWS = {"low": torch.float32, "high": torch.float32, "widest": torch.float32}
+BUCKET_ROWS |= {"seen": torch.int64, "dreamed": torch.bool}
+"""Of every bucket: corners of its box `(3, n)`, largest footprint, time of the last view, and layer."""
 TRIPLES = {"position", "rgb", "low", "high"}
 BLANK = {"position": torch.inf, "low": torch.inf, "high": -torch.inf}
 
@@ -123,10 +126,16 @@ class PointCloud:
     @torch.no_grad()
     def render(self, world_from_camera: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:
         """What a camera `(4, 4)` with intrinsics `(3, 3)` sees in a picture of `size`, as a batch of 1."""
-        buckets = self._visible(projection(world_from_camera, intrinsics), size)
-        parts = (self._rows[name].unflatten(-1, (-1, self._size)) for name in POINT_ROWS)
-        position, rgb, footprint, time = (part.index_select(-2, buckets).flatten(-2) for part in parts)
-        dreamed = self._rows["dreamed"][buckets, None].expand(-1, self._size).flatten()
+        buckets, pixels = self._visible(projection(world_from_camera, intrinsics), size)
+        parts = [(buckets[(pixels >= low) & (pixels < high)], stride) for stride, low, high in STRIDES]
+
+        def drawn(name: str) -> Tensor:
+            row = self._rows[name].unflatten(-1, (-1, self._size))
+            return torch.cat([row[..., ::k].index_select(-2, index).flatten(-2) for index, k in parts], -1)
+
+        flags = self._rows["dreamed"]
+        dreamed = torch.cat([flags[i].repeat_interleave(-(-self._size // k)) for i, k in parts])
+        position, rgb, footprint, time = (drawn(name) for name in POINT_ROWS)
         near = Points(position, rgb, footprint, time, dreamed)
         return render([near], world_from_camera[None], intrinsics=intrinsics[None], size=size)
 
@@ -159,7 +168,7 @@ class PointCloud:
             wanted = mask < 1
         camera = (rgb, depth, world_from_camera, intrinsics)
         fresh = points_of_frame(*camera, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
-        self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)] = time
+        self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)[0]] = time
         self._merge(fresh, time=time, dreamed=dreamed)
 
     def clone(self) -> PointCloud:
@@ -222,29 +231,31 @@ class PointCloud:
             one = _first_of(keys)
             self._table.put(keys[one], live[one])
 
-    def _visible(self, camera: Tensor, size: tuple[int, int]) -> Tensor:
-        """Buckets whose boxes a camera sees."""
+    def _visible(self, camera: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Buckets whose boxes a camera sees, and how many pixels wide their points are at most."""
         x, y, z = camera
         height, width = size
         near = torch.tensor([0, 0, 0, NEAR], device=z.device)
         # A point is drawn up to half a pixel outside of the picture; a tenth more is for rounding.
-        edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y, z - near]
-        planes = torch.stack(edges)
-        low, high = (self._rows[name][:, : self._used] for name in ("low", "high"))
+        edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y]
+        planes = torch.stack([*edges, z - near])
+        low, high, widest = (self._rows[name][..., : self._used] for name in ("low", "high", "widest"))
         up, down = planes[:, :3].clamp(min=0), planes[:, :3].clamp(max=0)
-        return (up @ high + down @ low + planes[:, 3:] >= 0).all(0).nonzero().squeeze(1)
+        seen = (up @ high + down @ low + planes[:, 3:] >= 0).all(0).nonzero().squeeze(1)
+        nearest = (up[4] @ low + down[4] @ high)[seen] + z[3]
+        return seen, widest[seen] * camera[0, :3].norm() / nearest.clamp(min=NEAR)
 
-    def _keys(self, points: Points, up: int = 0) -> Tensor:
-        """Of the voxels of points, or of those that are `up` levels coarser around them."""
+    def _keys(self, points: Points) -> Tensor:
+        """Of the voxels of points."""
         assert self.budget.voxel is not None
-        # The exponent of a float is its binary logarithm.
-        level = ((points.footprint * self.budget.voxel).view(torch.int32) >> 23) - (127 - up)
-        return voxel_keys(points.position, level, points.dreamed)
+        return voxel_keys(points.position, points.footprint * self.budget.voxel, points.dreamed)
 
     def _merge(self, fresh: Points, *, time: int, dreamed: bool) -> None:
         """Points into the voxels that they lie in, where there is none or a coarser one."""
+        count, room = len(fresh), self._most * self._size
+        if count > room:
+            fresh = _chosen(fresh, torch.arange(room, device=fresh.time.device) * count // room)
         if self.budget.voxel is None:
-            fresh = self._evenly(fresh)
             self._write(fresh, self._allocated(len(fresh), time=time, dreamed=dreamed))
             return
         keys = self._keys(fresh)
@@ -252,38 +263,23 @@ class PointCloud:
         known = self._rows["footprint"].index_select(0, slots.clamp(min=0))
         better = ((slots < 0) | (fresh.footprint < FINER * known)).nonzero().squeeze(1)
         better = better[_first_of(keys[better])]
-        fresh, slots = _chosen(fresh, better), slots[better]
-        self._write(_chosen(fresh, slots >= 0), slots[slots >= 0])
-        fresh = _chosen(fresh, slots < 0)
-        fresh = self._evenly(_chosen(fresh, self._table.find(self._keys(fresh, -1)) < 0))
-        # One of the finer points takes the slot of the coarser one.
-        slots = self._table.find(self._keys(fresh, 1))
-        new = ((slots < 0) | ~_first_of(slots)).nonzero().squeeze(1)
-        slots[new] = -1
+        keys, slots = keys[better], slots[better]
+        new = (slots < 0).nonzero().squeeze(1)
         taken = self._allocated(len(new), time=time, dreamed=dreamed)
-        kept = (slots >= 0) & self._table.has(slots)  # the budget may just have taken it
-        self._table.forget(slots[kept])
-        slots[new], kept[new] = taken, True
-        fresh, slots = (fresh, slots) if kept.all() else (_chosen(fresh, kept), slots[kept])
-        room = self._table.put(self._keys(fresh), slots)
-        if not room.all():
-            # What does not find room could not be found again, and would be added again with every frame.
-            self._rows["position"].index_fill_(1, slots[~room], torch.inf)
-            fresh, slots = _chosen(fresh, room), slots[room]
-        self._write(fresh, slots)
-
-    def _evenly(self, points: Points) -> Points:
-        """As many as the budget allows."""
-        room, index = self._most * self._size, torch.arange(len(points), device=points.time.device)
-        return points if len(points) <= room else _chosen(points, index[:room] * len(points) // room)
+        slots = torch.where(self._table.has(slots), slots, -1)  # some may just have been evicted
+        # What does not find room could not be found again, and would be added again with every frame.
+        slots[new] = torch.where(self._table.put(keys[new], taken), taken, -1)
+        kept = (slots >= 0).nonzero().squeeze(1)
+        self._write(_chosen(fresh, better[kept]), slots[kept])
 
     def _write(self, points: Points, slots: Tensor) -> None:
         """Points into slots that are all different, and into the boxes of their buckets."""
         for name in POINT_ROWS:
             self._rows[name].index_copy_(-1, slots, getattr(points, name))
-        bucket = (slots // self._size).expand(3, -1)
-        self._rows["low"].scatter_reduce_(1, bucket, points.position, "amin")
-        self._rows["high"].scatter_reduce_(1, bucket, points.position, "amax")
+        bucket = slots // self._size
+        self._rows["low"].scatter_reduce_(1, bucket.expand(3, -1), points.position, "amin")
+        self._rows["high"].scatter_reduce_(1, bucket.expand(3, -1), points.position, "amax")
+        self._rows["widest"].scatter_reduce_(0, bucket, points.footprint, "amax")
 
     def _allocated(self, count: int, *, time: int, dreamed: bool) -> Tensor:
         """Free slots for so many points; no more than the budget."""

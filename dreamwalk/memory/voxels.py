@@ -15,18 +15,18 @@ MIXING = (-7046029254386353131, -4417276706812531889, 1609587929392839161, -8796
 """Odd numbers of 64 bits (of xxHash) that spread neighbours over the whole range."""
 
 
-def voxel_keys(position: Tensor, level: Tensor, layer: Tensor) -> Tensor:
-    """One int64 `(n,)` for the voxel of side `2 ** level` `(n,)` around each position `(3, n)`, in one of two
-    layers `(n,)`.
+def voxel_keys(position: Tensor, size: Tensor, layer: Tensor) -> Tensor:
+    """One int64 `(n,)` for the voxel around each position `(3, n)`, in one of two layers `(n,)`.
 
-    Two of a million voxels share a key with a probability of 1e-7.
+    The voxel's side is the largest power of two not above `size` `(n,)`. Two of a million voxels share a
+    key with a probability of 1e-7.
     """
-    place = (position / torch.exp2(level)).floor_().long()
-    key = level.long().mul_(2).add_(layer).mul_(MIXING[3])
-    for row, number in zip(place, MIXING, strict=False):
-        key = (key + row) * number
-        key ^= key >> 32
-    return key
+    # A float's exponent is its binary logarithm; 254 less it is that of the inverse of the power.
+    exponent = size.view(torch.int32) >> 23
+    inverse = ((254 - exponent) << 23).view(torch.float32)
+    place = (position * inverse).floor_().long()
+    x, y, z = place.mul_(torch.tensor(MIXING[:3], device=place.device)[:, None])
+    return x.add_(y).add_(z).add_((2 * exponent + layer).long().mul_(MIXING[3]))
 
 
 class VoxelTable:
@@ -42,7 +42,7 @@ class VoxelTable:
 
     def find(self, keys: Tensor) -> Tensor:
         """The slot of each key, both `(n,)`; -1 for those that are not there."""
-        rows = keys & (len(self.keys) - 1)
+        rows = self._rows(keys)
         there = self.keys.index_select(0, rows) == keys[:, None]
         slots = torch.where(there, self.slots.index_select(0, rows), -1)
         return reduce(torch.maximum, slots.unbind(1)).long()  # faster than `amax(1)`
@@ -50,7 +50,7 @@ class VoxelTable:
     def put(self, keys: Tensor, slots: Tensor) -> Tensor:
         """Give slots to keys, both `(n,)`, all different and not in the table; says which found room."""
         flat_keys, flat_slots = self.keys.view(-1), self.slots.view(-1)
-        first = (keys & (len(self.keys) - 1)) * WAYS
+        first = self._rows(keys) * WAYS
         left = torch.arange(len(keys), device=keys.device)
         for way in range(WAYS):
             cells, wanted = first[left] + way, slots[left].int()
@@ -64,8 +64,8 @@ class VoxelTable:
         return torch.ones_like(keys, dtype=torch.bool).index_fill_(0, left, False)
 
     def has(self, slots: Tensor) -> Tensor:
-        """Whether the voxels of these slots `(n,)` are in the table."""
-        return self.homes[slots] >= 0
+        """Whether the voxels of these slots `(n,)`, -1 for none, are in the table."""
+        return (slots >= 0) & (self.homes[slots] >= 0)
 
     def forget(self, slots: Tensor) -> None:
         """The voxels of these slots `(n,)` are in the table no more."""
@@ -81,6 +81,10 @@ class VoxelTable:
         known = self.has(torch.arange(len(self.homes), device=self.homes.device)).nonzero().squeeze(1)
         table.put(self.keys.view(-1)[self.homes[known]], known)
         return table
+
+    def _rows(self, keys: Tensor) -> Tensor:
+        """A sum of products is mixed in its high bits."""
+        return (keys >> 32) & (len(self.keys) - 1)
 
     def to(self, device: torch.device | str) -> VoxelTable:
         """A copy on a device."""
