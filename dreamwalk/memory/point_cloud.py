@@ -33,7 +33,7 @@ BUCKET = 64
 """Points of a bucket."""
 FINER = 0.8
 """A point takes the place of the one in its voxel when its footprint is smaller by this factor."""
-STRIDES = ((1, 0.7, torch.inf), (4, 0.35, 0.7), (16, 0.0, 0.35))
+STRIDES = ((1, 1.0, torch.inf), (4, 0.5, 1.0), (16, 0.0, 0.5))
 """Of a bucket every such point is drawn, when the largest is so many pixels wide: from, and below."""
 FORMAT = "dreamwalk-cloud/1"
 POINT_ROWS = {"position": torch.float32, "rgb": torch.uint8, "footprint": torch.float32, "time": torch.int32}
@@ -54,7 +54,7 @@ class CloudBudget:
     voxel: float | None = 1.0
     """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
     aligned: bool = True
-    """Fit the depth of dreamed frames to what is known before they are added."""
+    """Fit the depth of dreamed frames to what was shown as true before they are added."""
 
     def __post_init__(self) -> None:
         if self.points is not None and self.points < 1:
@@ -155,17 +155,19 @@ class PointCloud:
         """Add a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky.
 
         Pixels at depth edges are left out; `edges` is inf for depth that is exact. Of a dreamed frame, depth
-        is aligned to what is known, and only those pixels are added that `rendering`, the cloud from this
-        very camera (rendered here when it is None), does not show as finely.
+        is aligned to what is true, and only those pixels are added that `rendering`, the cloud from this very
+        camera (rendered here when it is None), does not show as finely.
         """
         size, wanted = (depth.shape[0], depth.shape[1]), None
         if dreamed and self._used:
             if rendering is None:
                 rendering = self.render(world_from_camera, intrinsics, size=size)
-            known, mask = rendering.depth[0], rendering.mask[0]
-            if self.budget.aligned:
-                depth = align_depth(depth, torch.where((mask == 1) & (known < FAR / 2), known, 0.0))
+            known, mask, shown = rendering.depth[0], rendering.mask[0], rendering.dreamed[0]
             wanted = mask < 1
+            if self.budget.aligned:
+                # Not to what was dreamed: its errors would add up from frame to frame.
+                true = (mask == 1) & (shown == 0) & (known < FAR / 2)
+                depth = align_depth(depth, torch.where(true, known, 0.0))
         camera = (rgb, depth, world_from_camera, intrinsics)
         fresh = points_of_frame(*camera, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
         self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)[0]] = time
