@@ -4,9 +4,9 @@
     python benchmarks/points.py --data DIR [--walks 15] [--json out.json]
 
 Without data, times: frames of a row of rooms with coloured walls, walked through until there are so many
-points; one render and one more frame, 96x128, one thread (the least of 3, the median of 15). Beside it the same points in
-NumPy, drawn as Voyager's release does it (all points sorted from far to near, the last one in a pixel wins; a
-frame adds those pixels that a render leaves open).
+points; one render and one more frame, 96x128, one thread (the least of 3, the median of 15). Beside it the
+same points in NumPy, drawn as Voyager's release does it (all points sorted from far to near, the last one in
+a pixel wins; a frame adds those pixels that a render leaves open).
 
 With data (`dreamwalk collect doom`, clips of 80 frames or more), pictures: a cloud holds frames 0 .. 47 of a
 walk and is drawn from the cameras 1, 8, 16 and 32 frames later. PSNR is over the pixels whose surface one of

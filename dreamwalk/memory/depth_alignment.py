@@ -27,9 +27,8 @@ def depth_edges(depth: Tensor, ratio: float) -> Tensor:
 def align_depth(depth: Tensor, known: Tensor) -> Tensor:
     """`depth` `(h, w)` times the factor that fits it to the `known` one; 0 where there is none, in both.
 
-    The median over the pixels that roughly agree; the same depth where these are few. A bias of inverse depth
-    beside the factor, and a field of factors over the picture, did worse (`benchmarks/points.py`): what is near
-    and known says little of what is far and open.
+    The median over the pixels that roughly agree; the same depth where these are few. A bias of inverse
+    depth beside the factor did worse: what is near and known says little of what is far and open.
     """
     fits = (depth > 0) & (known > 0) & (depth < known * ROUGHLY) & (known < depth * ROUGHLY)
     if fits.sum() < OVERLAP * depth.numel():

@@ -227,11 +227,7 @@ class PointCloud:
             self._rows[name][..., : row.shape[-1]] = row.to(self._rows[name].device)
         self._used = used
         self._open = {False: (int(true[0]), int(true[1])), True: (int(dreamed[0]), int(dreamed[1]))}
-        if self.budget.voxel is not None:
-            live = self._rows["position"][0].isfinite().nonzero().squeeze(1)
-            keys = self._keys(self.points())
-            one = _first_of(keys)
-            self._table.put(keys[one], live[one])
+        self._index()
 
     def _visible(self, camera: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Buckets whose boxes a camera sees, and how many pixels wide their points are at most."""
@@ -263,16 +259,16 @@ class PointCloud:
         keys = self._keys(fresh)
         slots = self._table.find(keys)
         known = self._rows["footprint"].index_select(0, slots.clamp(min=0))
-        better = ((slots < 0) | (fresh.footprint < FINER * known)).nonzero().squeeze(1)
-        better = better[_first_of(keys[better])]
-        keys, slots = keys[better], slots[better]
+        finer = ((slots >= 0) & (fresh.footprint < FINER * known)).nonzero().squeeze(1)
+        finer = finer[_first_of(slots[finer])]
+        self._write(_chosen(fresh, finer), slots[finer])
         new = (slots < 0).nonzero().squeeze(1)
-        taken = self._allocated(len(new), time=time, dreamed=dreamed)
-        slots = torch.where(self._table.has(slots), slots, -1)  # some may just have been evicted
         # What does not find room could not be found again, and would be added again with every frame.
-        slots[new] = torch.where(self._table.put(keys[new], taken), taken, -1)
-        kept = (slots >= 0).nonzero().squeeze(1)
-        self._write(_chosen(fresh, better[kept]), slots[kept])
+        cells = self._table.claim(keys[new])
+        new, cells = new[cells >= 0], cells[cells >= 0]
+        slots = self._allocated(len(new), time=time, dreamed=dreamed)
+        self._table.assign(cells, slots)
+        self._write(_chosen(fresh, new), slots)
 
     def _write(self, points: Points, slots: Tensor) -> None:
         """Points into slots that are all different, and into the boxes of their buckets."""
@@ -325,7 +321,15 @@ class PointCloud:
         more = min(1 << (buckets - 1).bit_length(), self._most) - have
         blank = _rows(more, self._size, device=self._rows["time"].device)
         self._rows = {name: torch.cat([row, blank[name]], -1) for name, row in self._rows.items()}
-        self._table = self._table.grown((have + more) * self._size)
+        self._index()
+
+    def _index(self) -> None:
+        """Find room in a new table for all points."""
+        self._table = VoxelTable(self._rows["time"].shape[0], device=self._rows["time"].device)
+        if self.budget.voxel is not None:
+            live = self._rows["position"][0].isfinite().nonzero().squeeze(1)
+            cells = self._table.claim(self._keys(self.points()))
+            self._table.assign(cells[cells >= 0], live[cells >= 0])
 
 
 def _rows(buckets: int, size: int, *, device: torch.device) -> dict[str, Tensor]:
