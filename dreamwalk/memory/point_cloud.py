@@ -50,7 +50,7 @@ class CloudBudget:
     """How much a cloud may hold. UserError for a cap below 1."""
 
     points: int | None = 500_000
-    """The most in all, of about 40 bytes each; None for no bound."""
+    """The most in all, of about 65 bytes each; None for no bound."""
     voxel: float | None = 1.0
     """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
     aligned: bool = True
@@ -206,28 +206,33 @@ class PointCloud:
                 raise UserError(f"'{path}' holds no cloud of points: give a file that a session saved")
             told = json.loads(about["cloud"])
             cloud = PointCloud(CloudBudget(**told["budget"]), device=device)
-            cloud._fill(rows, told["open"])
+            whole = cloud._fill(rows, told["open"])
+        except UserError:
+            raise
         except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"'{path}' cannot be read ({brief(error)}): save the cloud again") from error
+        if not whole:
+            raise UserError(f"'{path}' holds parts that do not fit together: save the cloud again")
         return cloud
 
-    def _fill(self, rows: dict[str, Tensor], left: list[list[int]]) -> None:
-        """Take what a file holds; ValueError for what does not fit together."""
+    def _fill(self, rows: dict[str, Tensor], left: list[list[int]]) -> bool:
+        """Take what a file holds; False for what does not fit together."""
         used = rows["seen"].shape[0]
         blank = _rows(used, self._size, device=torch.device("cpu"))
         wrong = [x for x, row in blank.items() if (rows[x].shape, rows[x].dtype) != (row.shape, row.dtype)]
-        (true, dreamed), slots = left, used * self._size
-        outside = [x for x in (true, dreamed) if not 0 <= int(x[0]) <= int(x[0]) + int(x[1]) <= slots]
-        if wrong or outside or used > self._most:
-            raise ValueError("its parts do not fit together")
+        runs, slots = [(int(start), int(count)) for start, count in left], used * self._size
+        if (
+            wrong
+            or used > self._most
+            or any(not 0 <= start <= start + count <= slots for start, count in runs)
+        ):
+            return False
         self._grow(used)
-        for name, row in rows.items():
-            self._rows[name][..., : row.shape[-1]] = row.to(self._rows[name].device)
-        self._used = used
-        self._open = {False: (int(true[0]), int(true[1])), True: (int(dreamed[0]), int(dreamed[1]))}
+        for name in blank:
+            self._rows[name][..., : rows[name].shape[-1]] = rows[name].to(self._rows[name].device)
+        self._used, self._open = used, dict(zip((False, True), runs, strict=True))
         self._index()
+        return True
 
     def _visible(self, camera: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Buckets whose boxes a camera sees, and how many pixels wide their points are at most."""

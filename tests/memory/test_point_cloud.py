@@ -173,7 +173,9 @@ def test_a_broken_or_foreign_file_is_one_sentence(tmp_path: Path) -> None:
     foreign = safetensors.torch.save({"x": torch.zeros(1)})
     broken = [whole[:-100], b"", foreign, whole.replace(b'\\"voxel\\": 1.0', b'\\"voxel\\": -1.')]
     broken += [whole.replace(b'"widest"', b'"tallest'), whole.replace(b'\\"open\\"', b'\\"shut\\"')]
+    broken += [whole.replace(b'"I64"', b'"F64"'), whole.replace(b'[[', b'[[9')]
     for data in broken:
+        assert data != whole
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"a\.cloud|voxels"):
             PointCloud.open(path)
