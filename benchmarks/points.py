@@ -40,6 +40,7 @@ from dreamwalk.memory.splatting import projection
 
 SIZE = (96, 128)
 KNOWN, TRUE, AHEAD = 48, 16, (1, 8, 16, 32)
+VOXELS = (None, 0.5, 1.0, 1.5, 2.0)
 COUNTS = (10_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000)
 
 
@@ -179,16 +180,12 @@ def qualities(options: Options) -> Iterator[dict[str, Any]]:
     walks = [batch([shards.window(i, 0, KNOWN + AHEAD[-1], depth=True)]) for i in range(0, len(shards), step)]
     seen = [[seen_before(walk, KNOWN - 1 + k) for k in AHEAD] for walk in walks]
     best = CloudBudget()
-    budgets = [CloudBudget(None, voxel) for voxel in (None, 0.5, 1.0, 2.0)]
-    budgets += [
-        CloudBudget(cap, voxel) for cap in (500_000, 200_000, 50_000) for voxel in (None, 0.5, 1.0, 2.0)
-    ]
+    budgets = [CloudBudget(None, voxel) for voxel in VOXELS]
+    budgets += [CloudBudget(cap, voxel) for cap in (500_000, 200_000, 50_000) for voxel in VOXELS]
     for budget in budgets:
         yield quality(walks, seen, budget, disturbed=False, seed=options.seed)
     for budget in [
-        replace(best, voxel=voxel, aligned=aligned)
-        for voxel in (None, 0.5, 1.0, 2.0)
-        for aligned in (True, False)
+        replace(best, voxel=voxel, aligned=aligned) for voxel in VOXELS for aligned in (True, False)
     ]:
         yield quality(walks, seen, budget, disturbed=True, seed=options.seed)
 

@@ -51,7 +51,7 @@ class CloudBudget:
 
     points: int | None = 500_000
     """The most in all, of about 65 bytes each; None for no bound."""
-    voxel: float | None = 1.0
+    voxel: float | None = 1.5
     """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
     aligned: bool = True
     """Fit the depth of dreamed frames to what was shown as true before they are added."""
@@ -191,6 +191,7 @@ class PointCloud:
         sizes = slots | dict.fromkeys(BUCKET_ROWS, self._used)
         rows = {name: self._rows[name][..., :size].cpu().contiguous() for name, size in sizes.items()}
         about = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
+        about["room"] = self._rows["seen"].shape[0]
         data = safetensors.torch.save(rows, metadata={"format": FORMAT, "cloud": json.dumps(about)})
         with writing(path), atomic(Path(path)) as partial:
             partial.write_bytes(data)
@@ -206,7 +207,7 @@ class PointCloud:
                 raise UserError(f"'{path}' holds no cloud of points: give a file that a session saved")
             told = json.loads(about["cloud"])
             cloud = PointCloud(CloudBudget(**told["budget"]), device=device)
-            whole = cloud._fill(rows, told["open"])
+            whole = cloud._fill(rows, told["open"], room=int(told["room"]))
         except UserError:
             raise
         except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -215,7 +216,7 @@ class PointCloud:
             raise UserError(f"'{path}' holds parts that do not fit together: save the cloud again")
         return cloud
 
-    def _fill(self, rows: dict[str, Tensor], left: list[list[int]]) -> bool:
+    def _fill(self, rows: dict[str, Tensor], left: list[list[int]], *, room: int) -> bool:
         """Take what a file holds; False for what does not fit together."""
         used = rows["seen"].shape[0]
         blank = _rows(used, self._size, device=torch.device("cpu"))
@@ -223,11 +224,11 @@ class PointCloud:
         runs, slots = [(int(start), int(count)) for start, count in left], used * self._size
         if (
             wrong
-            or used > self._most
+            or not used <= room <= self._most
             or any(not 0 <= start <= start + count <= slots for start, count in runs)
         ):
             return False
-        self._grow(used)
+        self._grow(room)
         for name in blank:
             self._rows[name][..., : rows[name].shape[-1]] = rows[name].to(self._rows[name].device)
         self._used, self._open = used, dict(zip((False, True), runs, strict=True))
@@ -258,6 +259,7 @@ class PointCloud:
         count, room = len(fresh), self._most * self._size
         if count > room:
             fresh = _chosen(fresh, torch.arange(room, device=fresh.time.device) * count // room)
+        self._grow(self._used - (-len(fresh) // self._size))  # before cells of the table are claimed
         if self.budget.voxel is None:
             self._write(fresh, self._allocated(len(fresh), time=time, dreamed=dreamed))
             return
@@ -313,17 +315,16 @@ class PointCloud:
             row.index_fill_(-2 if name in POINT_ROWS else -1, evicted, BLANK.get(name, 0))
         gone = set(evicted.tolist())
         self._open = {x: (0, 0) if at[0] // self._size in gone else at for x, at in self._open.items()}
-        self._grow(self._used + unused)
         fresh = torch.arange(self._used, self._used + unused, device=rank.device)
         self._used += unused
         return torch.cat([evicted, fresh])
 
     def _grow(self, buckets: int) -> None:
-        """Make room for so many buckets: the next power of two, so that a saved cloud grows alike."""
+        """Make room for so many buckets, by doubling, or as many as the budget allows."""
         have = self._rows["seen"].shape[0]
-        if buckets <= have:
-            return
         more = min(1 << (buckets - 1).bit_length(), self._most) - have
+        if buckets <= have or more <= 0:
+            return
         blank = _rows(more, self._size, device=self._rows["time"].device)
         self._rows = {name: torch.cat([row, blank[name]], -1) for name, row in self._rows.items()}
         self._index()

@@ -106,12 +106,14 @@ def test_a_cap_that_is_not_reached_changes_nothing(voxel: float | None) -> None:
 
 
 def test_voxels_keep_a_standing_camera_from_adding() -> None:
-    cloud = PointCloud()
-    counts = []
-    for i in range(4):
-        add(cloud, camera(), time=i)
-        counts.append(len(cloud))
-    assert 0.5 * SIZE[0] * SIZE[1] < counts[0] == counts[-1]
+    """Also while the cloud grows."""
+    cloud, counts = PointCloud(), [0]
+    for i in range(12):
+        for _ in range(2):
+            add(cloud, camera(place=(1000.0 * i, 0, 0)), time=i)
+            counts.append(len(cloud))
+    added = torch.tensor(counts).diff()
+    assert not added[1::2].any() and (added[::2] > 0.5 * SIZE[0] * SIZE[1]).all()
 
 
 @pytest.mark.parametrize(("cap", "voxel"), [(1, 1.0), (50, None), (1000, 1.0), (8000, None), (8000, 1.0)])
@@ -168,12 +170,12 @@ def test_a_broken_or_foreign_file_is_one_sentence(tmp_path: Path) -> None:
     import safetensors.torch
 
     path = tmp_path / "a.cloud"
-    walked(CloudBudget(), steps=1).save(path)
+    walked(CloudBudget(voxel=1.0), steps=1).save(path)
     whole = path.read_bytes()
     foreign = safetensors.torch.save({"x": torch.zeros(1)})
     broken = [whole[:-100], b"", foreign, whole.replace(b'\\"voxel\\": 1.0', b'\\"voxel\\": -1.')]
     broken += [whole.replace(b'"widest"', b'"tallest'), whole.replace(b'\\"open\\"', b'\\"shut\\"')]
-    broken += [whole.replace(b'"I64"', b'"F64"'), whole.replace(b'[[', b'[[9')]
+    broken += [whole.replace(b'"I64"', b'"F64"'), whole.replace(b"[[", b"[[9")]
     for data in broken:
         assert data != whole
         path.write_bytes(data)
