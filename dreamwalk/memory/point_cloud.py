@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -190,7 +191,7 @@ class PointCloud:
         slots = dict.fromkeys(POINT_ROWS, self._used * self._size)
         sizes = slots | dict.fromkeys(BUCKET_ROWS, self._used)
         rows = {name: self._rows[name][..., :size].cpu().contiguous() for name, size in sizes.items()}
-        about = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
+        about: dict[str, Any] = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
         about["room"] = self._rows["seen"].shape[0]
         data = safetensors.torch.save(rows, metadata={"format": FORMAT, "cloud": json.dumps(about)})
         with writing(path), atomic(Path(path)) as partial:
