@@ -1,10 +1,10 @@
 """The cloud of points that one session keeps of what it has shown, within a stated budget.
 
 A point is the pixel of a frame, in the voxel around it, whose side is about the pixel's own size there. A
-voxel holds one point: of those that were seen in it the finest, and a finer one takes the place of the
-coarser one around it. Points lie in buckets of 64, neighbours in the frame that showed them, with a box
-around each bucket, so that what is out of view costs little. When the budget is spent, those buckets go that
-were out of view for longest, dreamed ones first.
+voxel holds one point, of those that were seen in it the finest. Points lie in buckets of 64, neighbours in
+the frame that showed them, with a box around each bucket: what is out of view costs little, and of far ones
+only some points are drawn. When the budget is spent, those buckets go that were out of view for longest,
+dreamed ones first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -32,12 +33,15 @@ EDGES = 1.35
 BUCKET = 64
 """Points of a bucket."""
 FINER = 0.8
-"""A point takes the place of another in its voxel when its footprint is smaller by this factor."""
+"""A point takes the place of the one in its voxel when its footprint is smaller by this factor."""
+STRIDES = ((1, 1.0, torch.inf), (4, 0.5, 1.0), (16, 0.0, 0.5))
+"""Of a bucket every such point is drawn, when the largest is so many pixels wide: from, and below."""
 FORMAT = "dreamwalk-cloud/1"
 POINT_ROWS = {"position": torch.float32, "rgb": torch.uint8, "footprint": torch.float32, "time": torch.int32}
 """Of every point `(3, n)` or `(n,)`, a bucket after the other; a slot without a point is at inf."""
-BUCKET_ROWS = {"low": torch.float32, "high": torch.float32, "seen": torch.int64, "dreamed": torch.bool}
-"""Of every bucket: corners of its box `(3, n)`, when it was last in view, and its layer."""
+BUCKET_ROWS = {"low": torch.float32, "high": torch.float32, "widest": torch.float32}
+BUCKET_ROWS |= {"seen": torch.int64, "dreamed": torch.bool}
+"""Of every bucket: corners of its box `(3, n)`, largest footprint, time of the last view, and layer."""
 TRIPLES = {"position", "rgb", "low", "high"}
 BLANK = {"position": torch.inf, "low": torch.inf, "high": -torch.inf}
 
@@ -47,11 +51,11 @@ class CloudBudget:
     """How much a cloud may hold. UserError for a cap below 1."""
 
     points: int | None = 500_000
-    """The most in all, of about 40 bytes each; None for no bound."""
-    voxel: float | None = 1.0
+    """The most in all, of about 65 bytes each; None for no bound."""
+    voxel: float | None = 1.5
     """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
     aligned: bool = True
-    """Fit the depth of dreamed frames to what is known before they are added."""
+    """Fit the depth of dreamed frames to what was shown as true before they are added."""
 
     def __post_init__(self) -> None:
         if self.points is not None and self.points < 1:
@@ -123,10 +127,16 @@ class PointCloud:
     @torch.no_grad()
     def render(self, world_from_camera: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:
         """What a camera `(4, 4)` with intrinsics `(3, 3)` sees in a picture of `size`, as a batch of 1."""
-        buckets = self._visible(projection(world_from_camera, intrinsics), size)
-        parts = (self._rows[name].unflatten(-1, (-1, self._size)) for name in POINT_ROWS)
-        position, rgb, footprint, time = (part.index_select(-2, buckets).flatten(-2) for part in parts)
-        dreamed = self._rows["dreamed"][buckets, None].expand(-1, self._size).flatten()
+        buckets, pixels = self._visible(projection(world_from_camera, intrinsics), size)
+        parts = [(buckets[(pixels >= low) & (pixels < high)], stride) for stride, low, high in STRIDES]
+
+        def drawn(name: str) -> Tensor:
+            row = self._rows[name].unflatten(-1, (-1, self._size))
+            return torch.cat([row[..., ::k].index_select(-2, index).flatten(-2) for index, k in parts], -1)
+
+        flags = self._rows["dreamed"]
+        dreamed = torch.cat([flags[i].repeat_interleave(-(-self._size // k)) for i, k in parts])
+        position, rgb, footprint, time = (drawn(name) for name in POINT_ROWS)
         near = Points(position, rgb, footprint, time, dreamed)
         return render([near], world_from_camera[None], intrinsics=intrinsics[None], size=size)
 
@@ -146,20 +156,22 @@ class PointCloud:
         """Add a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky.
 
         Pixels at depth edges are left out; `edges` is inf for depth that is exact. Of a dreamed frame, depth
-        is aligned to what is known, and only those pixels are added that `rendering`, the cloud from this
-        very camera (rendered here when it is None), does not show as finely.
+        is aligned to what is true, and only those pixels are added that `rendering`, the cloud from this very
+        camera (rendered here when it is None), does not show as finely.
         """
         size, wanted = (depth.shape[0], depth.shape[1]), None
         if dreamed and self._used:
             if rendering is None:
                 rendering = self.render(world_from_camera, intrinsics, size=size)
-            known, mask = rendering.depth[0], rendering.mask[0]
-            if self.budget.aligned:
-                depth = align_depth(depth, torch.where((mask == 1) & (known < FAR / 2), known, 0.0))
+            known, mask, shown = rendering.depth[0], rendering.mask[0], rendering.dreamed[0]
             wanted = mask < 1
+            if self.budget.aligned:
+                # Not to what was dreamed: its errors would add up from frame to frame.
+                true = (mask == 1) & (shown == 0) & (known < FAR / 2)
+                depth = align_depth(depth, torch.where(true, known, 0.0))
         camera = (rgb, depth, world_from_camera, intrinsics)
         fresh = points_of_frame(*camera, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
-        self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)] = time
+        self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)[0]] = time
         self._merge(fresh, time=time, dreamed=dreamed)
 
     def near(self, place: Tensor, reach: float) -> Tensor:
@@ -187,7 +199,8 @@ class PointCloud:
         slots = dict.fromkeys(POINT_ROWS, self._used * self._size)
         sizes = slots | dict.fromkeys(BUCKET_ROWS, self._used)
         rows = {name: self._rows[name][..., :size].cpu().contiguous() for name, size in sizes.items()}
-        about = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
+        about: dict[str, Any] = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
+        about["room"] = self._rows["seen"].shape[0]
         data = safetensors.torch.save(rows, metadata={"format": FORMAT, "cloud": json.dumps(about)})
         with writing(path), atomic(Path(path)) as partial:
             partial.write_bytes(data)
@@ -203,106 +216,100 @@ class PointCloud:
                 raise UserError(f"'{path}' holds no cloud of points: give a file that a session saved")
             told = json.loads(about["cloud"])
             cloud = PointCloud(CloudBudget(**told["budget"]), device=device)
-            cloud._fill(rows, told["open"])
+            whole = cloud._fill(rows, told["open"], room=int(told["room"]))
+        except UserError:
+            raise
         except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"'{path}' cannot be read ({brief(error)}): save the cloud again") from error
+        if not whole:
+            raise UserError(f"'{path}' holds parts that do not fit together: save the cloud again")
         return cloud
 
-    def _fill(self, rows: dict[str, Tensor], left: list[list[int]]) -> None:
-        """Take what a file holds; ValueError for what does not fit together."""
+    def _fill(self, rows: dict[str, Tensor], left: list[list[int]], *, room: int) -> bool:
+        """Take what a file holds; False for what does not fit together."""
         used = rows["seen"].shape[0]
         blank = _rows(used, self._size, device=torch.device("cpu"))
         wrong = [x for x, row in blank.items() if (rows[x].shape, rows[x].dtype) != (row.shape, row.dtype)]
-        (true, dreamed), slots = left, used * self._size
-        outside = [x for x in (true, dreamed) if not 0 <= int(x[0]) <= int(x[0]) + int(x[1]) <= slots]
-        if wrong or outside or used > self._most:
-            raise ValueError("its parts do not fit together")
-        self._grow(used)
-        for name, row in rows.items():
-            self._rows[name][..., : row.shape[-1]] = row.to(self._rows[name].device)
-        self._used = used
-        self._open = {False: (int(true[0]), int(true[1])), True: (int(dreamed[0]), int(dreamed[1]))}
-        if self.budget.voxel is not None:
-            live = self._rows["position"][0].isfinite().nonzero().squeeze(1)
-            keys = self._keys(self.points())
-            one = _first_of(keys)
-            self._table.put(keys[one], live[one])
+        runs, slots = [(int(start), int(count)) for start, count in left], used * self._size
+        if (
+            wrong
+            or not used <= room <= self._most
+            or any(not 0 <= start <= start + count <= slots for start, count in runs)
+        ):
+            return False
+        self._grow(room)
+        for name in blank:
+            self._rows[name][..., : rows[name].shape[-1]] = rows[name].to(self._rows[name].device)
+        self._used, self._open = used, dict(zip((False, True), runs, strict=True))
+        self._index()
+        return True
 
-    def _visible(self, camera: Tensor, size: tuple[int, int]) -> Tensor:
-        """Buckets whose boxes a camera sees."""
+    def _visible(self, camera: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Buckets whose boxes a camera sees, and how many pixels wide their points are at most."""
         x, y, z = camera
         height, width = size
         near = torch.tensor([0, 0, 0, NEAR], device=z.device)
         # A point is drawn up to half a pixel outside of the picture; a tenth more is for rounding.
-        edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y, z - near]
-        planes = torch.stack(edges)
-        low, high = (self._rows[name][:, : self._used] for name in ("low", "high"))
+        edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y]
+        planes = torch.stack([*edges, z - near])
+        low, high, widest = (self._rows[name][..., : self._used] for name in ("low", "high", "widest"))
         up, down = planes[:, :3].clamp(min=0), planes[:, :3].clamp(max=0)
-        return (up @ high + down @ low + planes[:, 3:] >= 0).all(0).nonzero().squeeze(1)
+        seen = (up @ high + down @ low + planes[:, 3:] >= 0).all(0).nonzero().squeeze(1)
+        nearest = (up[4] @ low + down[4] @ high)[seen] + z[3]
+        return seen, widest[seen] * camera[0, :3].norm() / nearest.clamp(min=NEAR)
 
-    def _keys(self, points: Points, up: int = 0) -> Tensor:
-        """Of the voxels of points, or of those that are `up` levels coarser around them."""
+    def _keys(self, points: Points) -> Tensor:
+        """Of the voxels of points."""
         assert self.budget.voxel is not None
-        # The exponent of a float is its binary logarithm.
-        level = ((points.footprint * self.budget.voxel).view(torch.int32) >> 23) - (127 - up)
-        return voxel_keys(points.position, level, points.dreamed)
+        return voxel_keys(points.position, points.footprint * self.budget.voxel, points.dreamed)
 
     def _merge(self, fresh: Points, *, time: int, dreamed: bool) -> None:
         """Points into the voxels that they lie in, where there is none or a coarser one."""
+        count, room = len(fresh), self._most * self._size
+        if count > room:
+            fresh = _chosen(fresh, torch.arange(room, device=fresh.time.device) * count // room)
+        self._grow(self._used - (-len(fresh) // self._size))  # before cells of the table are claimed
         if self.budget.voxel is None:
-            fresh, slots = self._allocated(fresh, time=time, dreamed=dreamed)
-            self._write(fresh, slots)
+            self._write(fresh, self._allocated(len(fresh), time=time, dreamed=dreamed))
             return
         keys = self._keys(fresh)
         slots = self._table.find(keys)
-        better = (
-            ((slots < 0) | (fresh.footprint < FINER * self._rows["footprint"][slots])).nonzero().squeeze(1)
-        )
-        better = better[_first_of(keys[better])]
-        fresh, slots = _chosen(fresh, better), slots[better]
-        self._write(_chosen(fresh, slots >= 0), slots[slots >= 0])
-        fresh = _chosen(fresh, slots < 0)
-        fresh = _chosen(fresh, self._table.find(self._keys(fresh, -1)) < 0)
-        # One of the finer points takes the slot of the coarser one.
-        around = self._table.find(self._keys(fresh, 1))
-        heir = (around >= 0) & _first_of(around)
-        new, slots = self._allocated(_chosen(fresh, ~heir), time=time, dreamed=dreamed)
-        heir &= self._table.has(around)  # the budget may just have taken it
-        self._table.forget(around[heir])
-        for points, places in ((_chosen(fresh, heir), around[heir]), (new, slots)):
-            # What does not find room could not be found again, and would be added again with every frame.
-            room = self._table.put(self._keys(points), places)
-            self._rows["position"].index_fill_(1, places[~room], torch.inf)
-            self._write(_chosen(points, room), places[room])
+        known = self._rows["footprint"].index_select(0, slots.clamp(min=0))
+        finer = ((slots >= 0) & (fresh.footprint < FINER * known)).nonzero().squeeze(1)
+        finer = finer[_first_of(slots[finer])]
+        self._write(_chosen(fresh, finer), slots[finer])
+        new = (slots < 0).nonzero().squeeze(1)
+        # What does not find room could not be found again, and would be added again with every frame.
+        cells = self._table.claim(keys[new])
+        new, cells = new[cells >= 0], cells[cells >= 0]
+        slots = self._allocated(len(new), time=time, dreamed=dreamed)
+        self._table.assign(cells, slots)
+        self._write(_chosen(fresh, new), slots)
 
     def _write(self, points: Points, slots: Tensor) -> None:
         """Points into slots that are all different, and into the boxes of their buckets."""
         for name in POINT_ROWS:
             self._rows[name].index_copy_(-1, slots, getattr(points, name))
-        bucket = (slots // self._size).expand(3, -1)
-        self._rows["low"].scatter_reduce_(1, bucket, points.position, "amin")
-        self._rows["high"].scatter_reduce_(1, bucket, points.position, "amax")
+        bucket = slots // self._size
+        self._rows["low"].scatter_reduce_(1, bucket.expand(3, -1), points.position, "amin")
+        self._rows["high"].scatter_reduce_(1, bucket.expand(3, -1), points.position, "amax")
+        self._rows["widest"].scatter_reduce_(0, bucket, points.footprint, "amax")
 
-    def _allocated(self, points: Points, *, time: int, dreamed: bool) -> tuple[Points, Tensor]:
-        """Points, evenly fewer if they are above the budget alone, and a free slot for each."""
-        room, device = self._most * self._size, self._rows["time"].device
-        if len(points) > room:
-            points = _chosen(points, torch.arange(room, device=device) * len(points) // room)
-        start, left = self._open[dreamed]
-        buckets = -(-(len(points) - left) // self._size)
+    def _allocated(self, count: int, *, time: int, dreamed: bool) -> Tensor:
+        """Free slots for so many points; no more than the budget."""
+        (start, left), device = self._open[dreamed], self._rows["time"].device
+        buckets = -(-(count - left) // self._size)
         if buckets <= 0:
-            self._open[dreamed] = (start + len(points), left - len(points))
-            return points, torch.arange(start, start + len(points), device=device)
+            self._open[dreamed] = (start + count, left - count)
+            return torch.arange(start, start + count, device=device)
         if self._used + buckets > self._most:
-            left, buckets = 0, -(-len(points) // self._size)  # the bucket that is open may have to go
+            left, buckets = 0, -(-count // self._size)  # the bucket that is open may have to go
         begun = self._begun(buckets)
         self._rows["seen"][begun], self._rows["dreamed"][begun] = time, dreamed
         slots = (begun[:, None] * self._size + torch.arange(self._size, device=device)).flatten()
         slots = torch.cat([torch.arange(start, start + left, device=device), slots])
-        self._open[dreamed] = (int(slots[-1]) + 1 - (len(slots) - len(points)), len(slots) - len(points))
-        return points, slots[: len(points)]
+        self._open[dreamed] = (int(slots[-1]) + 1 - (len(slots) - count), len(slots) - count)
+        return slots[:count]
 
     def _begun(self, count: int) -> Tensor:
         """Empty buckets: unused ones, then those that were out of view for longest, dreamed ones first."""
@@ -317,20 +324,27 @@ class PointCloud:
             row.index_fill_(-2 if name in POINT_ROWS else -1, evicted, BLANK.get(name, 0))
         gone = set(evicted.tolist())
         self._open = {x: (0, 0) if at[0] // self._size in gone else at for x, at in self._open.items()}
-        self._grow(self._used + unused)
         fresh = torch.arange(self._used, self._used + unused, device=rank.device)
         self._used += unused
         return torch.cat([evicted, fresh])
 
     def _grow(self, buckets: int) -> None:
-        """Make room for so many buckets: the next power of two, so that a saved cloud grows alike."""
+        """Make room for so many buckets, by doubling, or as many as the budget allows."""
         have = self._rows["seen"].shape[0]
-        if buckets <= have:
-            return
         more = min(1 << (buckets - 1).bit_length(), self._most) - have
+        if buckets <= have or more <= 0:
+            return
         blank = _rows(more, self._size, device=self._rows["time"].device)
         self._rows = {name: torch.cat([row, blank[name]], -1) for name, row in self._rows.items()}
-        self._table = self._table.grown((have + more) * self._size)
+        self._index()
+
+    def _index(self) -> None:
+        """Find room in a new table for all points."""
+        self._table = VoxelTable(self._rows["time"].shape[0], device=self._rows["time"].device)
+        if self.budget.voxel is not None:
+            live = self._rows["position"][0].isfinite().nonzero().squeeze(1)
+            cells = self._table.claim(self._keys(self.points()))
+            self._table.assign(cells[cells >= 0], live[cells >= 0])
 
 
 def _rows(buckets: int, size: int, *, device: torch.device) -> dict[str, Tensor]:
