@@ -18,7 +18,7 @@ import numpy as np
 
 from dreamwalk.clip import Clip
 from dreamwalk.world import ActionSchema
-from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for, level_named
+from dreamwalk.worlds.levels import level_for, level_named
 from dreamwalk.worlds.scenery import ALL_LANDMARKS, PLACED, Level, Room
 from dreamwalk.worlds.textures import WALLS
 
@@ -175,7 +175,10 @@ def window_caption(manifest: dict[str, Any], schema: ActionSchema) -> WindowCapt
         return level_for(kind, split=manifest["split"], seed=manifest["seed"], number=number)
 
     def caption_window(index: int, window: Clip, start: int) -> str:
-        level, placed = level_of(index // CLIPS_PER_LEVEL), placed_in(window.actions, schema)
+        level, placed = (
+            level_of(index // manifest.get("clips_per_level", 8)),
+            placed_in(window.actions, schema),
+        )
         return caption(level, window.world_from_camera, placed=placed, seed=start)
 
     return caption_window

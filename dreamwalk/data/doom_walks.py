@@ -13,6 +13,7 @@ import numpy as np
 from dreamwalk.clip import Clip
 from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.writing import Walks
+from dreamwalk.errors import UserError
 from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for
 from dreamwalk.worlds.walkers import walk
@@ -25,18 +26,24 @@ class DoomWalks(Walks):
     """Walk in Doom and write what is seen."""
 
     level: str = "home"
-    """home, procedural (a new level every 6 clips), or a shipped map such as map:MAP01."""
+    """home, procedural (a new level every few clips), or a shipped map such as map:MAP01."""
+    clips_per_level: int = CLIPS_PER_LEVEL
+    """How many, in procedural levels."""
     rate, schema = 35 / TICS, DOOM_ACTIONS
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.clips_per_level < 1:
+            raise UserError(f"a level has at least 1 clip, got clips_per_level={self.clips_per_level}")
         level_for(self.level, split=self.split, seed=self.seed, number=0)
 
     def describe(self) -> dict[str, Any]:
-        return {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
+        about = {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
+        several = self.level == "procedural"
+        return about | {"clips_per_level": self.clips_per_level} if several else about
 
     def clips(self, indices: range) -> Iterator[Clip]:
-        for number, group in groupby(indices, lambda index: index // CLIPS_PER_LEVEL):
+        for number, group in groupby(indices, lambda index: index // self.clips_per_level):
             level = level_for(self.level, split=self.split, seed=self.seed, number=number)
             with closing(Doom(level, size=self.size, tics=TICS)) as world:
                 for index in group:
