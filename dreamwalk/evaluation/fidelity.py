@@ -55,14 +55,15 @@ def roll_out(
 def _roll_out(
     system: Interactive, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
 ) -> Rollout:
-    clip = batch([replace(c, depth=None) for c in clips])
-    session, latents = system.begin(clip.first(history), seed=seed), []
+    clip, codec = batch(clips), system.codec
+    session, frames = system.begin(clip.first(history), seed=seed), []
     for step in range(history, len(clip)):
-        latents.append(system.advance(session, clip.actions[:, step]))
+        latents = system.advance(session, clip.actions[:, step])
+        frames.append(codec.decode(latents) if session.shown is None else session.shown[:, None])
         advance()
-    dream = to_bytes(system.codec.decode(torch.cat(latents, dim=1)))
+    dream = to_bytes(torch.cat(frames, 1)[:, :, :3])
     truth, last = clip.video[:, history:], clip.video[:, history - 1 : history]
-    ceiling = to_bytes(system.codec.decode(system.encode(truth)))
+    ceiling = to_bytes(codec.decode(system.encode(clip))[:, history:, :3])
     return Rollout(truth, dream, ceiling, last.expand_as(truth), last, clip.actions[:, history:])
 
 

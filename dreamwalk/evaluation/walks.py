@@ -66,7 +66,7 @@ def evaluate_walks(
             f"'{asked.data}' has {shards.schema.size} actions and '{name}' knows {system.config.actions}: "
             "give `--data` clips of its own game"
         )
-    walks = _walks(shards, asked, history)
+    walks = _walks(shards, asked, history, depth=system.codec.image_channels == 4)
     out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
@@ -90,7 +90,7 @@ def evaluate_walks(
     return report
 
 
-def _walks(shards: Shards, asked: EvaluateWalks, history: int) -> list[Clip]:
+def _walks(shards: Shards, asked: EvaluateWalks, history: int, *, depth: bool) -> list[Clip]:
     """The first clips that are long enough, cut to the history and the longest horizon."""
     lengths = [shards.frames_of(index) for index in range(len(shards))] or [0]
     frames = history + (asked.frames or max(1, min(HORIZONS[-1], max(lengths) - history)))
@@ -98,7 +98,7 @@ def _walks(shards: Shards, asked: EvaluateWalks, history: int) -> list[Clip]:
     if not long:
         mend = "use a smaller `--frames`" if asked.frames else "use a smaller `--history`"
         raise UserError(f"the longest walk has {max(lengths)} frames and {frames} are needed: {mend}")
-    return [shards.window(index, 0, frames) for index in long]
+    return [shards.window(index, 0, frames, depth=depth) for index in long]
 
 
 def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
