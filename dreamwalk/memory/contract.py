@@ -14,6 +14,7 @@ recalls in three forms:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -131,6 +132,9 @@ class Memory(Protocol):
 
     def to(self, device: torch.device | str) -> Memory: ...
 
+    def save(self, folder: Path) -> None:
+        """Write what is stored into files of its own, to be opened by `MemoryModel.open`."""
+
 
 @dataclass(frozen=True)
 class TokenSizes:
@@ -169,6 +173,10 @@ class MemoryModel(nn.Module):
     def begin(self) -> Memory:
         """The memory of a new session."""
         return NoStore(self)
+
+    def open(self, folder: Path, *, rows: int) -> Memory:
+        """What a memory of so many rows saved; UserError for files that are broken or missing."""
+        return self.begin()
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         """What the weights alone know for the frame `time` seen from `camera`."""
@@ -219,6 +227,9 @@ class NoStore(Memory):
 
     def to(self, device: torch.device | str) -> NoStore:
         return self
+
+    def save(self, folder: Path) -> None:
+        pass
 
     def __deepcopy__(self, copied: dict[int, object]) -> NoStore:
         # Copies of a session share the weights.

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from einops import rearrange
@@ -45,6 +46,8 @@ from dreamwalk.memory.splatting import Points, Rendering, render
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Positive, Share
 
+CLOUD = "cloud-{}.safetensors"
+"""File of a row's cloud in the folder of a session."""
 CELLS = 4
 """Cells of a token down and across in which coverage is told: finer than a token, for edges pass through."""
 
@@ -98,6 +101,11 @@ class PointsMemory(MemoryModel):
 
     def begin(self) -> Memory:
         return Clouds(self)
+
+    def open(self, folder: Path, *, rows: int) -> Memory:
+        device = self.embed.weight.device
+        clouds = (PointCloud.open(folder / CLOUD.format(i), device=device) for i in range(rows))
+        return Clouds(self, tuple(clouds))
 
     def fit_from_data(self, data: FittingData) -> None:
         """Fit how the camera answers to actions, unless that came with weights."""
@@ -269,6 +277,10 @@ class Clouds(Memory):
 
     def to(self, device: torch.device | str) -> Clouds:
         return self._with(cloud.to(device) for cloud in self.rows)
+
+    def save(self, folder: Path) -> None:
+        for i, cloud in enumerate(self.rows):
+            cloud.save(folder / CLOUD.format(i))
 
     def _with(self, rows: Iterable[PointCloud]) -> Clouds:
         twin = Clouds(self.model, tuple(rows))

@@ -4,75 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from box_room import AHEAD, SIDE, STILL, dream_of_rooms, walk, walked
 
-from dreamwalk.cameras import intrinsics_matrix
-from dreamwalk.clip import Clip
-from dreamwalk.codecs import patch
+from dreamwalk.codecs.critic import CriticConfig
 from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import CameraState
 from dreamwalk.memory.kinematics import BodyConfig, Kinematics, stopped
+from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.points import PointsConfig
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.systems import forcing
-from dreamwalk.systems.forcing import Forcing
-from dreamwalk.worlds.doom import pose_matrix
-
-SIDE, ROOM = 32, torch.tensor([[-200.0, -150.0, 0.0], [200.0, 150.0, 128.0]])
-MATRIX = torch.from_numpy(intrinsics_matrix(16, 16, cx=16, cy=16))
-STILL, AHEAD = torch.zeros(1, 7), torch.eye(7)[:1]
-
-
-def look(x: float, y: float, heading: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Pose, uint8 picture `(3, h, w)` and depth of a box room with coloured walls."""
-    pose = torch.from_numpy(pose_matrix((x, y, 41), heading)).float()
-    grid = (torch.arange(SIDE) + 0.5 - SIDE / 2) / 16
-    local = torch.stack(torch.broadcast_tensors(grid, grid[:, None], torch.ones(())), -1)
-    rays = local @ pose[:3, :3].T
-    depth = torch.where(rays > 0, (ROOM[1] - pose[:3, 3]) / rays, (ROOM[0] - pose[:3, 3]) / rays).amin(-1)
-    hit = pose[:3, 3] + depth[..., None] * rays
-    return pose, (127.5 + 120 * (hit / 60).sin()).permute(2, 0, 1).byte(), depth
-
-
-def walk(poses: list[tuple[float, float, float]]) -> Clip:
-    """A batch of one clip."""
-    seen = [look(*pose) for pose in poses]
-    pose, video, depth = (torch.stack(parts)[None] for parts in zip(*seen, strict=True))
-    matrices = MATRIX.expand(1, len(poses), 3, 3)
-    actions = torch.zeros(1, len(poses), 7)
-    return Clip(video, actions, depth=depth, world_from_camera=pose, intrinsics=matrices)
-
-
-def system() -> Forcing:
-    torch.manual_seed(0)
-    codec = replace(patch.tiny(), image_channels=4)
-    made = replace(forcing.tiny(), codec=codec, memory=PointsConfig(), window=3).build()
-    made.memory.kinematics.fit(*walked())
-    return made
-
-
-def walked() -> tuple[Tensor, Tensor, Tensor]:
-    """Paths of a body that turns by 0.5 per action 5, looks up by 0.2 per action 6, keeps 0.7 of its speed,
-    and is sometimes held."""
-    draw = torch.Generator().manual_seed(0)
-    actions = torch.rand(40, 30, 7, generator=draw) * torch.tensor([1, 1, 1, 1, 0, 2, 2.0])
-    actions -= torch.tensor([0, 0, 0, 0, 0, 1.0, 1.0])
-    poses, matrices = torch.eye(4).repeat(40, 30, 1, 1), MATRIX.repeat(40, 30, 1, 1)
-    heading, pitch, speed, at = torch.zeros(40), torch.zeros(40), torch.zeros(40, 2), torch.zeros(40, 2)
-    for i in range(30):
-        ahead = torch.stack([heading.cos(), heading.sin()], -1)
-        right = torch.stack([heading.sin(), -heading.cos()], -1)
-        push = (actions[:, i, 0] - actions[:, i, 1])[:, None] * ahead
-        push = push + (actions[:, i, 3] - actions[:, i, 2])[:, None] * right
-        held = torch.rand(40, 1, generator=draw) < 0.1
-        speed = torch.where(held, 0.0, 0.7 * speed + 6 * push)
-        at, heading, pitch = at + speed, heading - 0.5 * actions[:, i, 5], pitch + 0.2 * actions[:, i, 6]
-        (c, s), none, one = (heading.cos(), heading.sin()), torch.zeros(40), torch.ones(40)
-        axes = [(s, -c, none), (none, none, -one), (c, s, none)]
-        poses[:, i, :3, :3] = torch.stack([torch.stack(axis, -1) for axis in axes], -1)
-        poses[:, i, :2, 3], matrices[:, i, 1, 2] = at, 16 - 16 * pitch.tan()
-    return poses, matrices, actions
 
 
 def test_kinematics_are_found_behind_steps_that_were_held() -> None:
@@ -101,7 +42,7 @@ def test_walls_stop_and_floors_carry() -> None:
 
 
 def test_what_was_seen_is_recalled_from_elsewhere() -> None:
-    made, seen, there = system(), walk([(0, 0, 0), (0, 0, 45), (0, 0, 90)]), walk([(-20, 10, 40)])
+    made, seen, there = dream_of_rooms(), walk([(0, 0, 0), (0, 0, 45), (0, 0, 90)]), walk([(-20, 10, 40)])
     session = made.begin(seen)
     camera = CameraState.of_clip(there, 0)
     assert camera is not None
@@ -119,7 +60,7 @@ def test_what_was_seen_is_recalled_from_elsewhere() -> None:
 
 
 def test_a_session_writes_what_it_shows() -> None:
-    made = system()
+    made = dream_of_rooms()
     session = made.begin(walk([(0, 0, 0)]))
     twin = session.clone()
     (cloud,) = session.memory.rows
@@ -138,7 +79,7 @@ def test_a_session_writes_what_it_shows() -> None:
 
 
 def test_it_learns_from_clouds_of_all_kinds() -> None:
-    made = system()
+    made = dream_of_rooms()
     clip = walk([(0, 0, h) for h in (0, 10, 20, 30)])
     clip = replace(clip, past=walk([(-30, 0, h) for h in (0, 20, 40, 60)]))
     loss = made.loss(clip, KeyedGenerator([(0, 0)]))["loss"]
@@ -151,3 +92,27 @@ def test_it_learns_from_clouds_of_all_kinds() -> None:
         made.loss(replace(clip, depth=None), KeyedGenerator([(0, 0)]))
     with pytest.raises(UserError, match="poses"):
         made.loss(replace(clip, world_from_camera=None), KeyedGenerator([(0, 0)]))
+
+
+def test_pixels_that_are_known_are_copied() -> None:
+    memory = PointsConfig(pixels=PixelFilterConfig(width=8, blocks=1), critic=CriticConfig(width=8))
+    made, seen, there = dream_of_rooms(memory), walk([(0, 0, 0), (0, 0, 20)]), walk([(0, 0, 10)])
+    session, camera = made.begin(seen), CameraState.of_clip(there, 0)
+    with torch.inference_mode():
+        made.advance(session, STILL, camera=camera)
+    error = (session.shown - codec_input(there, 4)[0])[0, :3].abs().mean(0)  # type: ignore[operator]
+    assert error.median() < 0.1, "of a network that knows nothing yet"
+    clip = replace(walk([(0, 0, h) for h in (0, 10)]), past=walk([(-30, 0, h) for h in (0, 20)]))
+    terms = made.loss(clip, KeyedGenerator([(0, 0)]))
+    assert {"pixels", "critic", "verdict", "depth"} < set(terms)
+    terms["loss"].backward()
+    for part in (made.memory.pixels, made.memory.critic, made.memory.depth):
+        assert any(p.grad is not None and p.grad.any() for p in part.parameters())
+
+
+def test_a_picture_without_depth_is_given_some() -> None:
+    made = dream_of_rooms(PointsConfig(pixels=PixelFilterConfig(width=8, blocks=1)))
+    session = made.begin(replace(walk([(0, 0, 0)]), depth=None))
+    assert len(session.memory.rows[0]) > 100
+    with pytest.raises(UserError, match="depth"):
+        dream_of_rooms().begin(replace(walk([(0, 0, 0)]), depth=None))
