@@ -29,9 +29,9 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.rgbd import codec_input, depth_channel
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.memory.contract import CameraState, FinishedFrame
-from dreamwalk.memory.point_cloud import FAR
-from dreamwalk.memory.points import Clouds
+from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel
+from dreamwalk.memory.point_cloud import FAR, CloudBudget
+from dreamwalk.memory.points import Clouds, PointsMemory
 from dreamwalk.progress import progress
 from dreamwalk.rollout.dream import to_image
 from dreamwalk.systems.interactive import Interactive
@@ -68,6 +68,14 @@ class EvaluatePlaces:
     """What the dream keeps of its own; the rest is replaced by the truth before it is remembered."""
     memory: bool = True
     """Whether it may recall."""
+    pixels: bool = True
+    """Whether the rendering also reaches the pixels that are shown."""
+    points: int | None = None
+    """Cap of the cloud; default: the system's own."""
+    voxel: float | None = None
+    """Side of its voxels in footprints; default: the system's own."""
+    aligned: bool = True
+    """Whether dreamed depth is aligned to what is known before it is stored."""
     seed: int = 0
 
 
@@ -96,6 +104,7 @@ def evaluate_places(
     if wrong := set(asked.own) - {"poses", "depth", "frames"}:
         raise UserError(f"`--own` names poses, depth and frames, got '{sorted(wrong)[0]}'")
     clips = _clips(Shards(asked.data), asked)
+    _configure(system.memory, asked)
     report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(clips), "own": asked.own}
     report |= {"history": asked.history, "seed": asked.seed, "steps": system.config.steps}
     report |= {"memory": asked.memory, "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads"}
@@ -124,6 +133,16 @@ def _clips(shards: Shards, asked: EvaluatePlaces) -> list[Clip]:
             f"'{asked.data}' has no depth or no poses: collect them with `dreamwalk collect doom`"
         )
     return clips
+
+
+def _configure(memory: MemoryModel, asked: EvaluatePlaces) -> None:
+    """The memory as it is to be examined."""
+    assert isinstance(memory, PointsMemory)
+    budget = memory.config.budget
+    points = budget.points if asked.points is None else asked.points
+    voxel = budget.voxel if asked.voxel is None else asked.voxel
+    memory.config = replace(memory.config, budget=CloudBudget(points, voxel, aligned=asked.aligned))
+    memory.pixels = memory.pixels if asked.pixels else None
 
 
 class _Told(Clouds):

@@ -63,7 +63,7 @@ class PointsConfig:
     """The filter of decoded frames; it is trained when the rest is."""
     critic: CriticConfig | None = None
     """A discriminator that is trained along with the filter."""
-    adversarial: Positive = 0.02
+    adversarial: Positive = 0.05
     """Weight of its term."""
     empty_prob: Share = 0.2
     """Probability of training a clip on an empty cloud, so that rooms are also made from nothing."""

@@ -20,6 +20,9 @@ from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 from dreamwalk.weights.int8 import pack
 
+CRITIC = "memory.critic."
+"""Of what only training needs."""
+
 
 @dataclass(frozen=True)
 class Release:
@@ -47,11 +50,13 @@ def export_release(order: Release) -> None:
         return
     if order.codec:
         tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
-    halves = {name: _half(name, tensor) for name, tensor in tensors.items()}
-    notes = {
-        "trained": f"{_told(order.run)}, on {order.hardware}",
-        "data": f"walks in the level '{metadata['world_spec']['level']}': this model knows it and no other",
-    }
+    halves = {name: _half(name, tensor) for name, tensor in tensors.items() if CRITIC not in name}
+    if (metadata["config"].get("memory") or {}).get("critic"):
+        metadata["config"]["memory"]["critic"] = None
+    level = metadata["world_spec"]["level"]
+    data = f"walks in the level '{level}': this model knows it and no other"
+    data = "walks in levels from seeds, of which it is shown none again" if level == "procedural" else data
+    notes = {"trained": f"{_told(order.run)}, on {order.hardware}", "data": data}
     if order.int8:
         halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
