@@ -14,6 +14,7 @@ from toy import toy_system
 from dreamwalk import __version__
 from dreamwalk.cli import EXTRAS, main
 from dreamwalk.data.walks import Walk, write_walk
+from dreamwalk.training.run import Run
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 from dreamwalk.worlds.doom import DOOM_ACTIONS
@@ -49,6 +50,12 @@ REFUSED = {
         ["train", "nextframe.doom", "--data", "none", "--out", "r"],
         "'none/manifest.json' is missing",
     ),
+    "no such memory": (
+        ["train", "forcing.doom", "--system.memory", "palace"],
+        "`--system.memory` is one of window, map, points, got 'palace'",
+    ),
+    "clips have no memory": (["train", "moviegen.doom", "--system.depth"], "it has neither memory nor depth"),
+    "no walks to examine": (["evaluate", "nextframe.doom", "--report", "places"], "is missing"),
     "no data to examine": (
         ["evaluate", "nextframe.doom", "--data", "none"],
         "'none/manifest.json' is missing",
@@ -152,9 +159,29 @@ def test_help_on_collecting_lists_the_sources(words: list[str], capsys: pytest.C
         assert re.search(rf"^  {source} +\w.{{20}}", told, re.M), source
 
 
+def test_a_memory_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points need depth and what came before a clip; the other flags still count."""
+    runs: list[Run] = []
+    monkeypatch.setattr("dreamwalk.training.fit.fit", lambda run, *_, **__: runs.append(run))
+    for words in (
+        ["--system.memory", "points"],
+        ["--system.memory=window", "--system.depth"],
+        ["--past", "3"],
+    ):
+        main(["train", "forcing.levels", *words, "--steps", "7"])
+    points, deep, plain = runs
+    assert isinstance(points.system.memory, PointsConfig) and points.past == 8
+    assert [run.system.codec.image_channels for run in runs] == [4, 4, 3]
+    assert (
+        isinstance(deep.system.memory, WindowConfig) and plain.past == 3 and plain.steps == points.steps == 7
+    )
+
+
 FAULT = """
 import sys
 from dreamwalk.cli import main
+from dreamwalk.memory.contract import WindowConfig
+from dreamwalk.memory.points import PointsConfig
 from dreamwalk.systems.nextframe import NextFrame
 def loss(self, clip, draws):
     raise ValueError("not for people")
