@@ -14,6 +14,8 @@ from toy import toy_system
 from dreamwalk import __version__
 from dreamwalk.cli import EXTRAS, main
 from dreamwalk.data.walks import Walk, write_walk
+from dreamwalk.memory.contract import WindowConfig
+from dreamwalk.memory.points import PointsConfig
 from dreamwalk.training.run import Run
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -180,8 +182,6 @@ def test_a_memory_is_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 FAULT = """
 import sys
 from dreamwalk.cli import main
-from dreamwalk.memory.contract import WindowConfig
-from dreamwalk.memory.points import PointsConfig
 from dreamwalk.systems.nextframe import NextFrame
 def loss(self, clip, draws):
     raise ValueError("not for people")
