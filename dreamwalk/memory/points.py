@@ -146,25 +146,20 @@ class PointsMemory(MemoryModel):
         rendering = self.render_clip(clip, generator, system.codec)
         recalled = self.to_inputs(Recollection(rendering=rendering), system.codec)
         recalled = recalled.each(lambda part: part.view(b, t, *part.shape[2:]))
-        if self.pixels is None:
+        if self.pixels is None or self.depth is None:
             return recalled, {}
-        decoded = system.codec.decode(system.predicted(clip, x, recalled, generator))
-        shown, truth = (
-            self.pixels(decoded.flatten(0, 1), rendering).unflatten(0, (b, t)),
-            codec_input(clip, 4),
-        )
-        terms = self.pixel_loss(shown, truth)
-        terms["depth"] = (
-            (self.depth(truth[:, ::4, :3].flatten(0, 1)) - truth[:, ::4, 3:].flatten(0, 1)).abs().mean()
-        )
+        half, truth = t // 2, codec_input(clip, 4)
+        rows = torch.arange(b * t, device=x.device).view(b, t)[:, half:].flatten()
+        decoded = system.codec.decode(system.predicted(clip, x, recalled, generator)[:, half:])
+        shown = self.pixels(decoded.flatten(0, 1), rendering.rows(rows)).unflatten(0, (b, t - half))
+        terms, picture = self.pixel_loss(shown, truth[:, half:]), truth[:, -1]
+        terms["depth"] = (self.depth(picture[:, :3]) - picture[:, 3:]).abs().mean()
         return recalled, terms
 
     def picture_depth(self, video: Tensor) -> Tensor | None:
-        return (
-            None
-            if self.depth is None
-            else depth_of(self.depth(video.flatten(0, 1))[:, 0].unflatten(0, video.shape[:2]))
-        )
+        if self.depth is None:
+            return None
+        return depth_of(self.depth(video.flatten(0, 1))[:, 0].unflatten(0, video.shape[:2]))
 
     def pixel_loss(self, shown: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """Terms of the loss of frames `(b, t, 4, h, w)`: absolute error, and the two of the critic."""
@@ -258,7 +253,7 @@ class Clouds(Memory):
         self.rows = self.rows or tuple(PointCloud(self.model.config.budget, device=rgbd.device) for _ in rgbd)
         for i, cloud in enumerate(self.rows):
             shot = rgbd[i, :3], depth_of(rgbd[i, 3]), camera.pose[i], camera.intrinsics[i]
-            known = None if self.found is None else self.found.row(i)
+            known = None if self.found is None else self.found.rows(torch.tensor([i]))
             cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known)
         self.found = None
 

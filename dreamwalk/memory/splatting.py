@@ -65,9 +65,9 @@ class Rendering:
     dreamed: Tensor
     """1 where the pixel shows what was dreamed, `(b, h, w)`."""
 
-    def row(self, index: int) -> Rendering:
-        """From one camera, as a batch of 1."""
-        return Rendering(*(getattr(self, field.name)[index, None] for field in fields(self)))
+    def rows(self, index: Tensor) -> Rendering:
+        """From some of the cameras."""
+        return Rendering(*(getattr(self, field.name)[index] for field in fields(self)))
 
     @classmethod
     def empty(cls, count: int, size: tuple[int, int], *, device: torch.device) -> Rendering:

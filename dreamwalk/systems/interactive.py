@@ -189,15 +189,15 @@ class Interactive(System):
 
     @torch.no_grad()
     def predicted(self, clip: Clip, x: Tensor, recalled: Recalled, generator: KeyedGenerator) -> Tensor:
-        """Latents as the backbone predicts them in one pass: behind a clean beginning of any length, frames
-        of any noise level from the middle up."""
+        """Latents as the backbone predicts them in one pass: behind a clean first half or more, frames that
+        are mostly noise, as in the last pass of sampling."""
         t = x.shape[1]
-        sigma, place = 0.5 + 0.5 * generator.uniform(t), torch.arange(t, device=x.device)
-        sigma = sigma.masked_fill(place < t * generator.uniform(1), self.config.history_sigma)
+        sigma, place = 0.7 + 0.3 * generator.uniform(t), torch.arange(t, device=x.device)
+        clean = place < t * (0.5 + 0.5 * generator.uniform(1))
+        sigma = sigma.masked_fill(clean, self.config.history_sigma)
         noisy = add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        return denoised(
-            noisy, self.backbone(noisy, sigma, self.actions(clip.actions), recalled=recalled), sigma
-        )
+        v = self.backbone(noisy, sigma, self.actions(clip.actions), recalled=recalled)
+        return denoised(noisy, v, sigma)
 
     def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
         """The loss of latents `x` `(b, t, c, h, w)`."""
