@@ -166,7 +166,7 @@ def layout() -> ForcingConfig:
     """For levels never seen: RGB-D frames of 96x128, 48 tokens a frame, behind a memory of points."""
     codec = PatchCodecConfig(channels=128, image_channels=4, widths=())
     backbone = replace(framedit.game(width=256, heads=4), channels=128)
-    config = ForcingConfig(codec, backbone, actions=7, memory=PointsConfig(), window=7)
+    config = ForcingConfig(codec, backbone, actions=7, memory=PointsConfig(), window=7, steps=2)
     return replace(config, pure_noise_prob=0.2, clean_prefix_prob=0.5)
 
 
