@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NAME ?= nextframe.doom
+NAME ?= forcing.rooms
 PORT ?= 8000
 
 # With an NVIDIA card the default build of PyTorch is right; without one the CPU build, which is a fifth of its size.
@@ -47,16 +47,18 @@ $(VENV)/.developed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# The recipe of the shipped weights, in order. On two CPU cores five hours; with an NVIDIA card the same
+# The recipe of the shipped weights, in order. On two CPU cores eight hours; with an NVIDIA card the same
 # model is trained far longer in that time. CPUs without bfloat16 arithmetic need twice the time.
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && echo card),card)
 FRAMES := 200000
+ROOMS := --batch 64 --steps 20000 --compile-blocks
 MAP := --steps 6000
 DREAM := --batch 128 --frames 16 --system.window 15 --steps 12000 --compile-blocks
 FORCING := --batch 128 --frames 16 --system.window 15 --steps 4000 --compile-blocks
 CLIPS := --batch 128 --steps 10000 --compile-blocks
 else
 FRAMES := 80000
+ROOMS := --precision bfloat16
 MAP := --precision bfloat16
 DREAM := --precision bfloat16
 FORCING := --precision bfloat16
@@ -71,16 +73,22 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk train nextframe.map --data data/home-train --codec runs/autoencode.doom $(MAP)
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train $(DREAM)
 	$(BIN)/dreamwalk train forcing.doom --data data/home-train $(FORCING)
+	$(BIN)/dreamwalk collect doom --level procedural --split train --frames 230400 --clip-frames 96 --out data/rooms-train --workers 2
+	$(BIN)/dreamwalk collect doom --level procedural --split test --frames 41920 --clip-frames 2096 --clips-per-level 1 --out data/rooms-long
+	$(BIN)/dreamwalk train forcing.layout --data data/rooms-train $(ROOMS)
+	$(BIN)/dreamwalk train forcing.rooms --data data/rooms-train --precision bfloat16
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
 	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.doom --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --inverse runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --inverse runs/inverse.doom
+	$(BIN)/dreamwalk evaluate runs/forcing.rooms --report places --data data/rooms-long --frames 512
 	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --inverse runs/inverse.doom
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --int8 --out dreamwalk/pretrained/forcing.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --int8 --out dreamwalk/pretrained/forcing.rooms.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --int8 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \

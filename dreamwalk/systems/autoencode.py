@@ -132,11 +132,6 @@ def doom() -> AutoencodeConfig:
     return AutoencodeConfig(codec=PatchCodecConfig(channels=64))
 
 
-def rooms() -> AutoencodeConfig:
-    """RGB-D frames of any level: 96x128 pixels to 128 channels on a 6x8 grid; nothing of it is learnt."""
-    return AutoencodeConfig(codec=PatchCodecConfig(channels=128, image_channels=4, widths=()))
-
-
 def blocks() -> AutoencodeConfig:
     """The video codec of the shipped clips: 2 frames of 16x16 pixels to 128 channels."""
     return AutoencodeConfig(codec=BlockCodecConfig(), noise=0.2)

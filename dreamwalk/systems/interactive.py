@@ -116,8 +116,7 @@ class Interactive(System):
         self.backbone = backbone.build()
         for part in (self.actions, self.backbone):
             part.to(getattr(torch, config.precision))
-        pixels = stride[2] * backbone.patch
-        shape = backbone.channels, backbone.patch, backbone.width
+        pixels, shape = stride[2] * backbone.patch, (backbone.channels, backbone.patch, backbone.width)
         sizes = TokenSizes(backbone.token_grid, pixels, *shape, config.actions)
         self.memory = config.memory.build(sizes)
         self._engines: dict[tuple[int, torch.device], tuple[FramePass, Decode]] = {}
@@ -131,8 +130,10 @@ class Interactive(System):
         return self.backbone.cache_bytes(self.config.window)
 
     def fit_from_data(self, data: FittingData) -> None:
-        """Fit the pose model of the memory. The codec arrives trained."""
+        """Fit the pose model of the memory, and a linear code that did not arrive with a trained codec."""
         self.memory.fit_from_data(data)
+        if not self.codec.fitted:
+            self.codec.fit(codec_input(data.large_batch(), self.codec.image_channels))
 
     def encode(self, clip: Clip) -> Tensor:
         """Latents `(b, t', c, h, w)` of a batched clip; UserError for another size, or without depth that is
@@ -143,9 +144,8 @@ class Interactive(System):
             size, wanted = f"{video.shape[-2]}x{video.shape[-1]}", f"{rows * down}x{columns * across}"
             raise UserError(f"these frames are {size} and the system is for {wanted}: collect that size")
         with torch.no_grad():
-            own = self.codec.dtype
-            latents = self.codec.encode(video.to(own))
-        return latents.to(torch.promote_types(own, torch.float32))
+            latents = self.codec.encode(video.to(self.codec.dtype))
+        return latents.to(torch.promote_types(self.codec.dtype, torch.float32))
 
     def check_world(self, spec: WorldSpec, source: str) -> None:
         config, (_, down, across) = self.config, self.codec.stride
@@ -272,7 +272,7 @@ class Interactive(System):
                 timings["decode"] = 1000 * (perf_counter() - began)
         began = perf_counter()
         self._remember(session, x[:, 0], action)
-        if timings is not None and "memory" in timings:
+        if timings and "memory" in timings:
             timings["memory"] += 1000 * (perf_counter() - began)
         return x
 
