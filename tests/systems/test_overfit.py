@@ -122,5 +122,5 @@ def test_a_map_is_trained_first_and_keeps_a_dream_that_sees_nothing_else(clip: C
 
 def test_a_map_needs_poses(clip: Clip) -> None:
     blind = replace(clip, world_from_camera=None)
-    with pytest.raises(ValueError, match="no poses to learn a map from"):
+    with pytest.raises(ValueError, match="no poses"):
         NextFrame(with_map(nextframe.tiny())).loss(blind, KeyedGenerator([(0, 0, 0), (0, 0, 1)]))
