@@ -13,13 +13,13 @@ from dreamwalk.memory.point_cloud import PointCloud
 
 SIDE = 160
 """Pixels of a map down and across."""
-MOST = 100_000
+MOST = 50_000
 """Points that are looked at; of more, evenly as many."""
 REACH = 4096.0
 """World units from the eyes beyond which nothing is drawn: the sky is there."""
-FINEST = 4.0
+FINEST = 2.0
 """World units of a pixel at least; larger maps double them by halves."""
-MARGIN = 48.0
+MARGIN = 32.0
 """World units around what is known."""
 FEW = 3
 """Points of a pixel that make a wall."""
@@ -64,11 +64,11 @@ def draw_map(cloud: PointCloud, eyes: Tensor, *, highest: float) -> tuple[np.nda
     )
     column, row = ((x - west) / scale).long(), ((south + SIDE * scale - y) / scale).long()
     inside = ((column >= 0) & (column < SIDE) & (row >= 0) & (row < SIDE)).nonzero().squeeze(1)
-    column, row, z, seen = (part[inside] for part in (column, row, z, seen))
+    column, row, z, seen = (part.index_select(0, inside) for part in (column, row, z, seen))
     cell, block = row * SIDE + column, (row // BLOCK) * (SIDE // BLOCK) + column // BLOCK
-    floor = _floors(block, z)[block]
+    floor = _floors(block, z).index_select(0, block)
     height, walkable = z - floor, floor < highest - float(eyes[2]) - EYES_ABOVE
-    picture = _painted(cell, rgb[:, seen], height, walkable)
+    picture = _painted(cell, rgb.index_select(1, seen), height, walkable)
     left, top = float(eyes[0]) + west, float(eyes[1]) + south + SIDE * scale
     return picture, (left, top, scale)
 
@@ -103,11 +103,11 @@ def _painted(cell: Tensor, rgb: Tensor, height: Tensor, walkable: Tensor) -> np.
     area = SIDE * SIDE
     ground = (walkable & (height > -BIN) & (height < STEP)).nonzero().squeeze(1)
     wall = (walkable & (height > KNEE) & (height < HEAD)).nonzero().squeeze(1)
-    floors = torch.bincount(cell[ground], minlength=area).float()
-    walls = torch.bincount(cell[wall], minlength=area)
-    colours = torch.stack(
-        [torch.bincount(cell[ground], weights=c[ground].float(), minlength=area).float() for c in rgb]
-    )
+    on_floor = cell.index_select(0, ground)
+    floors = torch.bincount(on_floor, minlength=area).float()
+    walls = torch.bincount(cell.index_select(0, wall), minlength=area)
+    tints = rgb.index_select(1, ground).double()
+    colours = torch.stack([torch.bincount(on_floor, tint, minlength=area).float() for tint in tints])
     # A pixel without a point between some with floor is floor: points far away lie wide.
     around = avg_pool2d(torch.cat([colours, floors[None]]).view(1, 4, SIDE, SIDE), 3, 1, 1)[0].flatten(1)
     sums = torch.where(floors > 0, torch.cat([colours, floors[None]]), around)
