@@ -11,13 +11,13 @@ from torch.nn.functional import avg_pool2d
 
 from dreamwalk.memory.point_cloud import PointCloud
 
-SIDE = 160
+SIDE = 128
 """Pixels of a map down and across."""
 MOST = 50_000
 """Points that are looked at; of more, evenly as many."""
 REACH = 4096.0
 """World units from the eyes beyond which nothing is drawn: the sky is there."""
-FINEST = 2.0
+FINEST = 3.0
 """World units of a pixel at least; larger maps double them by halves."""
 MARGIN = 32.0
 """World units around what is known."""
@@ -108,13 +108,15 @@ def _painted(cell: Tensor, rgb: Tensor, height: Tensor, walkable: Tensor) -> np.
     walls = torch.bincount(cell.index_select(0, wall), minlength=area)
     tints = rgb.index_select(1, ground).double()
     colours = torch.stack([torch.bincount(on_floor, tint, minlength=area).float() for tint in tints])
+    solid = (walls >= FEW) & (walls > 0.2 * floors)
+    open_floor = torch.cat([colours, floors[None]]) * ~solid
     # A pixel without a point between some with floor is floor: points far away lie wide.
-    around = avg_pool2d(torch.cat([colours, floors[None]]).view(1, 4, SIDE, SIDE), 3, 1, 1)[0].flatten(1)
-    sums = torch.where(floors > 0, torch.cat([colours, floors[None]]), around)
+    around = avg_pool2d(open_floor.view(1, 4, SIDE, SIDE), 3, 1, 1)[0].flatten(1)
+    sums = torch.where(open_floor[3] > 0, open_floor, around)
     known = sums[3] > (FEW - 1) / 9
     painted = torch.zeros(4, area)
     painted[:3] = DIM * sums[:3] / sums[3].clamp(min=1e-3)
-    painted[3] = 255.0 * known
-    solid = (walls >= FEW) & (walls > 0.2 * floors)
-    painted[:, solid] = torch.tensor([*WALL, 255.0])[:, None]
+    painted[3] = 255.0
+    painted = torch.where(known, painted, 0.0)
+    painted = torch.where(solid, torch.tensor([*WALL, 255.0])[:, None], painted)
     return painted.round().byte().T.reshape(SIDE, SIDE, 4).contiguous().cpu().numpy()

@@ -194,7 +194,7 @@ function showMemory({ memory, view: name }) {
 }
 
 function tellMemory(on) {
-  toast(on ? "The dream remembers again: what it has shown comes back." : "The dream is told no more what it has shown, and makes it up anew.");
+  toast(on ? "Memory on: what the dream has shown comes back." : "Memory off: what you look away from is made up anew.");
 }
 
 hear("recorded", (film) => {
@@ -213,6 +213,7 @@ hear("closed", ({ reason }) => {
 view.onDrawn = (frame) => {
   hud.rtt = link.rtt;
   hud.seed = app.status.seed;
+  hud.level = app.status.level ?? null;
   hud.frame(frame, input.latency(frame.seq));
   map.walk(frame.place);
   if (frame.recording) {
