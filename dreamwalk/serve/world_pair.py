@@ -169,8 +169,9 @@ class WorldPair:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the main world's newest frame, in pixels."""
-        return self._main.frame.shape[0], self._main.frame.shape[1]
+        """Height and width of the main world's frames, in pixels."""
+        height, width, _ = self._main.world.observation_space.shape
+        return height, width
 
     @property
     def steps(self) -> int | None:
