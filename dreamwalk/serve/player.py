@@ -175,7 +175,8 @@ class Player:
             options, place = self.options(start), start
         elif levels and seed is not None:
             options, place = {"level": levels.check(seed)}, None
-            self.status(f"Making level {seed}")
+            if self.serial:
+                self.status(f"Making level {seed}")
         else:
             options, place = self._options, self._start
         self._begin(self._seed if seed is None else seed, options, place)

@@ -14,6 +14,7 @@ from PIL import Image
 from rooms import ACTIONS, HEIGHT, WIDTH, Imagined, Room, Visitor, some_picture
 from starlette.websockets import WebSocketDisconnect
 from tabs import Tab
+from test_accessible import faults
 
 from dreamwalk.data.walks import parse_walk
 from dreamwalk.serve import AppConfig, DreamMemory, GalleryStart, LevelMap, Levels
@@ -302,7 +303,7 @@ MARK = "dreamwalk.map.canvas.getContext('2d').getImageData(0, 0, 64, 64).data.re
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 720])
 def test_the_map_grows_and_the_memory_is_switched(page: Callable[..., Tab], stage: Stage, width: int) -> None:
-    walk = page("?seed=3", viewport={"width": width, "height": 700})
+    walk = page("?seed=3", viewport={"width": width, "height": 700}, bypass_csp=True)
     walk.page.click("#enter")
     walk.until("dreamwalk.map.drawn && dreamwalk.map.place")
     before = walk.look(MARK)
@@ -315,6 +316,7 @@ def test_the_map_grows_and_the_memory_is_switched(page: Callable[..., Tab], stag
     walk.until("dreamwalk.app.status.memory === false")
     assert walk.page.locator("#memory-off").is_visible()
     walk.until("document.querySelector('#stats').textContent.includes('recalloff')")
+    assert faults(walk, "memory off") == []
     walk.page.keyboard.press("r")
     walk.until("dreamwalk.view.newest.frame < 5")
     assert not stage.dreams[-1].recalling and walk.page.locator("#memory-off").is_visible()
