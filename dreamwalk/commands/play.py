@@ -16,7 +16,18 @@ import numpy as np
 
 from dreamwalk.commands.flags import parse_flags, split_name
 from dreamwalk.errors import UserError
-from dreamwalk.serve import AppConfig, Clips, GalleryStart, Progress, ServerConfig, WebClipRequest, serve
+from dreamwalk.serve import (
+    AppConfig,
+    Clips,
+    DreamMemory,
+    GalleryStart,
+    LevelMap,
+    Levels,
+    Progress,
+    ServerConfig,
+    WebClipRequest,
+    serve,
+)
 from dreamwalk.world import World
 
 if TYPE_CHECKING:
@@ -29,6 +40,7 @@ PREVIEWS = 6
 PREVIEWED = 3
 """Latent frames that are shown of it."""
 DISSOLVES = "This dream knows one level by heart, '{}': in a second your picture melts into walls like those."
+LACKING = "With ViZDoom (pip install vizdoom) every seed is a level of its own, and the real game beside it."
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,8 @@ def _dream_app(name: str, system: Interactive) -> AppConfig:
     app = AppConfig(name, lambda: system.world(), _shadow(world_spec), starts, notes, picture)
     actions, title = world_spec.actions, game_title(world_spec.level)
     app = replace(app, unlearnt=world_spec.unlearnt, actions=actions, game_title=title)
+    levels, lacking = _levels(world_spec)
+    app = replace(app, levels=levels, lacking=lacking, memory=_dream_memory(system))
     return replace(app, schedules=_schedules(system))
 
 
@@ -161,6 +175,52 @@ def _schedules(system: Interactive) -> dict[str, Any]:
         return schedule_preview(system, start, schedule, world=system.world(), seed=seed)
 
     return {name: partial(unfolded, system.schedule(name, steps=8)) for name in SCHEDULES}
+
+
+def _levels(world_spec: WorldSpec) -> tuple[Levels | None, str]:
+    """Held-out levels for a dream of any level of Doom, and what is lacking where they cannot be made."""
+    if (world_spec.world, world_spec.level) != ("doom", "procedural"):
+        return None, ""
+    try:
+        from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom, start_of
+    except ImportError:
+        return None, LACKING
+    if world_spec.actions != DOOM_ACTIONS:
+        return None, ""
+    size = world_spec.starts.shape[1], world_spec.starts.shape[2]
+
+    def open_level(number: int) -> tuple[World, dict[str, Any]]:
+        level, pose = start_of("test", number=number)
+        return Doom(level, size=size), {"pose": pose}
+
+    return Levels(open_level), ""
+
+
+def _dream_memory(system: Interactive) -> DreamMemory | None:
+    """How a memory of points is drawn and switched; None for other memories."""
+    from dreamwalk.memory.level_map import draw_map
+    from dreamwalk.memory.points import Clouds, PointsMemory
+    from dreamwalk.rollout.dream import Dream
+
+    if not isinstance(system.memory, PointsMemory):
+        return None
+
+    def clouds(world: World) -> Clouds:
+        assert isinstance(world, Dream) and isinstance(world.session.memory, Clouds)
+        return world.session.memory
+
+    def draw(world: World) -> LevelMap | None:
+        assert isinstance(world, Dream)
+        kept, camera = clouds(world), world.session.camera
+        if camera is None or not kept.rows:
+            return None
+        picture, place = draw_map(kept.rows[0], camera.pose[0, :3, 3], highest=kept.highest)
+        return LevelMap(picture, *place)
+
+    def recall(world: World, recalling: bool) -> None:
+        clouds(world).recalling = recalling
+
+    return DreamMemory(draw, recall)
 
 
 def _shadow(world_spec: WorldSpec) -> Callable[[], World] | None:

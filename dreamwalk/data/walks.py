@@ -10,7 +10,7 @@ walk.json` reads:
 
 `actions` are in the form of `ActionSchema.pack`: buttons 0 or 1, axes in [-1, 1] (divided by their limits). A
 start from a picture is `{"image": {"height": h, "width": w, "rgb": base64 of zlib of the bytes}}`, without
-loss. This module needs no torch.
+loss, and its `depth` is packed alike, as `float32`. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 import zlib
 from pathlib import Path
@@ -38,10 +39,18 @@ MAX_ACTIONS = 100_000
 Pixels = Annotated[int, Meta(ge=1, le=4096)]
 """Height or width of a start picture."""
 Row = tuple[Signed, Signed, Signed, Signed]
+Three = tuple[Signed, Signed, Signed]
 OPTIONS: dict[str, Any] = {"start": (Annotated[int, Meta(ge=0, le=2**31 - 1)], "a whole number from 0 up")}
-OPTIONS |= {"pose": (tuple[Signed, Signed, Signed], "x, y and heading, three numbers")}
+OPTIONS |= {"pose": (Three, "x, y and heading, three numbers")}
+OPTIONS |= {"level": (Annotated[int, Meta(ge=0, le=2**31 - 1)], "a whole number from 0 up")}
+OPTIONS |= {"intrinsics": (tuple[Three, Three, Three], "3x3 numbers")}
 OPTIONS |= {"world_from_camera": (tuple[Row, Row, Row, Row], "4x4 numbers")}
 """Options of `World.reset` that are checked; others are a game's own and stay as they are."""
+PACKED: dict[str, tuple[str, np.dtype, tuple[int, ...]]] = {
+    "image": ("rgb", np.dtype(np.uint8), (3,)),
+    "depth": ("float32", np.dtype("<f4"), ()),
+}
+"""Options that are arrays: their field in a file, type, and shape after height and width."""
 Vector = tuple[Annotated[float, Meta(ge=-1, le=1)], ...]
 Vectors = Annotated[tuple[Vector, ...], Meta(max_length=MAX_ACTIONS)]
 Passes = Annotated[int, Meta(ge=0, le=MOST_STEPS)]
@@ -63,7 +72,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     actions: np.ndarray
     """float32 `(t, len(buttons) + len(axes))`."""
     start: dict[str, Any] = {}
-    """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`."""
+    """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`, its `depth` float32."""
     steps: Passes = 0
     """Denoising steps per frame; 0 where there is no such thing."""
     fps: FramesPerSecond = 10.0
@@ -86,9 +95,9 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 conform(kind, self.start[name], name)
             except UserError:
                 raise UserError(f"{name} must be {what}, got {shorten(self.start[name])}") from None
-        if not isinstance(self.start.get("image", np.zeros(0)), np.ndarray):
-            start = {**self.start, "image": _unpack_image(self.start["image"])}
-            msgspec.structs.force_setattr(self, "start", start)
+        packed = [name for name in PACKED if not isinstance(self.start.get(name, np.zeros(0)), np.ndarray)]
+        start = self.start | {name: _unpack(self.start[name], name) for name in packed}
+        msgspec.structs.force_setattr(self, "start", start)
 
     def __len__(self) -> int:
         """Steps walked."""
@@ -151,7 +160,7 @@ def dump_walk(walk: Walk) -> str:
     """The JSON text of a walk, with every float in the fewest digits that give the same float32 back."""
     content = {"format": FORMAT, "system": walk.system, "seed": walk.seed, "start": walk.start}
     content |= {"steps": walk.steps, "fps": walk.fps, "buttons": walk.buttons, "axes": walk.axes}
-    head = json.dumps(content, indent=1, allow_nan=False, default=_pack_image)
+    head = json.dumps(content, indent=1, allow_nan=False, default=_pack)
     rows = ",\n  ".join(json.dumps([_short(value) for value in row]) for row in walk.actions)
     return f'{head[:-2]},\n "actions": [\n  {rows}\n ]\n}}\n'
 
@@ -166,21 +175,25 @@ def _short(value: np.float32) -> float | int:
     return int(number) if number.is_integer() else number
 
 
-def _pack_image(image: Any) -> dict[str, Any]:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,):
-        raise UserError(f"a start picture is uint8 (h, w, 3), got {getattr(image, 'dtype', type(image))}")
-    rgb = base64.b64encode(zlib.compress(np.ascontiguousarray(image).tobytes(), 9)).decode("ascii")
-    return {"height": image.shape[0], "width": image.shape[1], "rgb": rgb}
+def _pack(array: Any) -> dict[str, Any]:
+    """A picture or its depth, without loss."""
+    kind = getattr(array, "dtype", type(array)), getattr(array, "shape", ())[2:]
+    name = next((name for name, (_, *of) in PACKED.items() if kind == (of[0], of[1])), None)
+    if name is None:
+        raise UserError(f"a start picture is uint8 (h, w, 3) and its depth float32 (h, w), got {kind[0]}")
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode("ascii")
+    return {"height": array.shape[0], "width": array.shape[1], PACKED[name][0]: data}
 
 
-def _unpack_image(value: Any) -> np.ndarray:
-    kinds = {"height": Pixels, "width": Pixels, "rgb": str}
-    height, width, rgb = required(kinds, value, "the walk's start picture").values()
-    size = height * width * 3
+def _unpack(value: Any, name: str) -> np.ndarray:
+    field, kind, rest = PACKED[name]
+    what = "the walk's start picture" if name == "image" else "the depth of the walk's start picture"
+    height, width, data = required({"height": Pixels, "width": Pixels, field: str}, value, what).values()
+    size = height * width * kind.itemsize * math.prod(rest)
     try:
-        raw = zlib.decompressobj().decompress(base64.b64decode(rgb, validate=True), size + 1)
+        raw = zlib.decompressobj().decompress(base64.b64decode(data, validate=True), size + 1)
     except (binascii.Error, zlib.error, ValueError):
-        raise UserError("the walk's start picture cannot be unpacked") from None
+        raise UserError(f"{what} cannot be unpacked") from None
     if len(raw) != size:
-        raise UserError(f"the walk's start picture does not have {height} x {width} pixels")
-    return np.frombuffer(raw, np.uint8).reshape(height, width, 3).copy()
+        raise UserError(f"{what} does not have {height} x {width} pixels")
+    return np.frombuffer(raw, kind).reshape(height, width, *rest).copy()

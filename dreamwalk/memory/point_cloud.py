@@ -124,6 +124,12 @@ class PointCloud:
         position, rgb, footprint, seen = (self._rows[name].index_select(-1, live) for name in POINT_ROWS)
         return Points(position, rgb, footprint, seen, self._rows["dreamed"][live // self._size])
 
+    def sample(self, most: int) -> tuple[Tensor, Tensor]:
+        """Positions `(3, n)` and colours of at most so many slots, evenly chosen; empty ones are at inf."""
+        slots = self._used * self._size
+        every = max(1, -(-slots // most)) | 1  # odd, so that it is not always the same one of a bucket
+        return self._rows["position"][:, :slots:every], self._rows["rgb"][:, :slots:every]
+
     @torch.no_grad()
     def render(self, world_from_camera: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:
         """What a camera `(4, 4)` with intrinsics `(3, 3)` sees in a picture of `size`, as a batch of 1."""

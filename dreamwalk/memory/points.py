@@ -239,6 +239,8 @@ class Clouds(Memory):
 
     recalling = True
     """Whether it tells what it holds. It keeps what it is shown in any case."""
+    highest = float("-inf")
+    """The highest that the eyes have been, in world units."""
 
     def __init__(self, model: PointsMemory, rows: tuple[PointCloud, ...] = ()) -> None:
         self.model, self.rows = model, rows
@@ -250,6 +252,7 @@ class Clouds(Memory):
         if camera is None or rgbd is None:
             return
         rgbd = rgbd.float()
+        self.highest = max(self.highest, float(camera.pose[:, 2, 3].max()))
         self.rows = self.rows or tuple(PointCloud(self.model.config.budget, device=rgbd.device) for _ in rgbd)
         for i, cloud in enumerate(self.rows):
             shot = rgbd[i, :3], depth_of(rgbd[i, 3]), camera.pose[i], camera.intrinsics[i]
@@ -279,7 +282,7 @@ class Clouds(Memory):
 
     def _with(self, rows: Iterable[PointCloud]) -> Clouds:
         twin = Clouds(self.model, tuple(rows))
-        twin.recalling = self.recalling
+        twin.recalling, twin.highest = self.recalling, self.highest
         return twin
 
     def __deepcopy__(self, copied: dict[int, object]) -> Clouds:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
+from dreamwalk.memory.contract import MemoryModel
 from dreamwalk.rollout.realtime import FramePass, Session
 from dreamwalk.validation import Rate, Steps, assembled, conform
 from dreamwalk.world import Action, ActionSchema, World
@@ -22,6 +23,8 @@ from dreamwalk.worlds.games import wander
 
 class InteractiveSystem(Protocol):
     """A system that dreams one frame after another (`systems.interactive`)."""
+
+    memory: MemoryModel
 
     def engine(self) -> tuple[FramePass, Decode]: ...
 
@@ -170,13 +173,19 @@ class Dream(World):
         conform(Steps, steps, "steps")
         self._steps = steps
 
+    @property
+    def session(self) -> Session:
+        """The session under way; UserError before the first reset."""
+        return self._awake().session
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin from `options={"start": k}`, any picture `{"image": uint8 (h, w, 3)}`, or a drawn start.
 
-        With a picture may come `world_from_camera` `(4, 4)`, from where it was seen, and its `depth` `(h, w)`
-        in world units, 0 for sky.
+        With a picture may come `world_from_camera` `(4, 4)`, from where it was seen, the `intrinsics`
+        `(3, 3)` of that camera, and its `depth` `(h, w)` in world units, 0 for sky. Unless the memory knows
+        one level by heart, a picture without a pose is taken for one from where the first start was seen.
         """
         super().reset(seed=seed)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
@@ -211,12 +220,15 @@ class Dream(World):
         )
         if (depth := options.get("depth", known)) is not None:
             clip = replace(clip, depth=_depth(depth, frame.shape[:2])[None, None].to(self.device))
-        seen_from = None if "image" in options else self.world_spec.poses[index]
+        seen_from, spec = self.world_spec.poses[index], self.world_spec
         if "world_from_camera" in options:
-            seen_from = _pose(options["world_from_camera"])
-        if seen_from is None:
-            return clip
-        cameras = (seen_from, self.world_spec.intrinsics)
+            seen_from = _matrix(options, "world_from_camera", side=4)
+        elif "image" in options:
+            if self.system.memory.one_level:
+                return clip
+            seen_from = spec.poses[0]
+        known_lens = "intrinsics" in options
+        cameras = (seen_from, _matrix(options, "intrinsics", side=3) if known_lens else spec.intrinsics)
         pose, intrinsics = (torch.from_numpy(array)[None, None].to(self.device) for array in cameras)
         return replace(clip, world_from_camera=pose, intrinsics=intrinsics)
 
@@ -297,12 +309,13 @@ def _depth(value: Any, size: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(depth)
 
 
-def _pose(value: Any) -> np.ndarray:
-    """A pose from a caller's option; UserError when it is none."""
+def _matrix(options: dict[str, Any], name: str, *, side: int) -> np.ndarray:
+    """A matrix from a caller's option; UserError when it is none."""
+    value, what = options[name], f"{name} is a finite {side}x{side} matrix"
     try:
-        pose = np.asarray(value, np.float32)
+        matrix = np.asarray(value, np.float32)
     except (ValueError, TypeError):
-        raise UserError(f"world_from_camera is a finite 4x4 matrix, got {value!r:.40}") from None
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise UserError(f"world_from_camera is a finite 4x4 matrix, got one of shape {pose.shape}")
-    return pose
+        raise UserError(f"{what}, got {value!r:.40}") from None
+    if matrix.shape != (side, side) or not np.isfinite(matrix).all():
+        raise UserError(f"{what}, got one of shape {matrix.shape}")
+    return matrix

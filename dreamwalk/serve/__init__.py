@@ -6,8 +6,17 @@ serve(AppConfig(title="nextframe.doom", dream=make_dream, game=make_game, starts
 
 from dreamwalk.serve.access import Access
 from dreamwalk.serve.app import build_app
-from dreamwalk.serve.app_config import AppConfig, Clips, GalleryStart, Progress, WebClipRequest
+from dreamwalk.serve.app_config import (
+    AppConfig,
+    Clips,
+    DreamMemory,
+    GalleryStart,
+    LevelMap,
+    Levels,
+    Progress,
+    WebClipRequest,
+)
 from dreamwalk.serve.server import ServerConfig, serve
 
-__all__ = ["Access", "AppConfig", "Clips", "GalleryStart", "Progress", "ServerConfig", "WebClipRequest"]
-__all__ += ["build_app", "serve"]
+__all__ = ["Access", "AppConfig", "Clips", "DreamMemory", "GalleryStart", "LevelMap", "Levels"]
+__all__ += ["Progress", "ServerConfig", "WebClipRequest", "build_app", "serve"]

@@ -77,7 +77,8 @@ def build_app(
             access.check_page(websocket)
             if config.dream is None and config.game is None:
                 raise UserError("there is nothing to walk in here: ask for a clip")
-            start, seed = _query(websocket, "start", MAX_START), _query(websocket, "seed", MAX_SEED)
+            most = config.levels.most if config.levels else MAX_SEED
+            start, seed = _query(websocket, "start", MAX_START), _query(websocket, "seed", most)
         except UserError as error:
             await websocket.close(1008, str(error)[:120])
             return
@@ -149,8 +150,10 @@ async def _clip(queue: ClipQueue, access: Access, request: Request) -> Response:
 
 async def _about(config: AppConfig, queue: SessionQueue, request: Request) -> Response:
     """What the start screen shows."""
-    about = {name: getattr(config, name) for name in ("title", "notes", "picture", "unlearnt")}
-    about |= {"dream": config.dream is not None, "game": config.game is not None}
+    about = {name: getattr(config, name) for name in ("title", "notes", "picture", "unlearnt", "lacking")}
+    game, levels = bool(config.game or config.levels), config.levels and config.levels.most
+    about |= {"dream": config.dream is not None, "game": game, "levels": levels}
+    about |= {"memory": config.memory is not None}
     about |= {"schedules": list(config.schedules), "starts": [start.name for start in config.starts]}
     about |= {"actions": config.actions and asdict(config.actions), "clips": None}
     about |= {"sessions": queue.taken, "waiting": queue.waiting, "seats": queue.seats}

@@ -77,6 +77,46 @@ class Clips:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """Levels that are made when somebody begins there, each from a number."""
+
+    open: Callable[[int], tuple[World, dict[str, Any]]]
+    """The real game on a level, and the options of its reset; called in the session's own thread."""
+    most: int = 999_999
+    """The largest number; the smallest is 0."""
+
+    def check(self, number: int) -> int:
+        """The number; UserError when there is no such level."""
+        if not 0 <= number <= self.most:
+            raise UserError(f"a level is a whole number from 0 to {self.most:,}, not {number}")
+        return number
+
+
+@dataclass(frozen=True)
+class LevelMap:
+    """What a dream knows, from above."""
+
+    picture: np.ndarray
+    """uint8 `(h, w, 4)`, transparent where nothing is known; +y of the world is up."""
+    left: float
+    """x of its left edge in world units."""
+    top: float
+    """y of its upper edge."""
+    scale: float
+    """World units of a pixel."""
+
+
+@dataclass(frozen=True)
+class DreamMemory:
+    """The memory of a dream that keeps what it has shown: it can be drawn, and switched off."""
+
+    draw: Callable[[World], LevelMap | None]
+    """The map of a dream under way; None where it has kept nothing."""
+    recall: Callable[[World, bool], None]
+    """Whether a dream under way is told what was kept; keeping goes on in any case."""
+
+
+@dataclass(frozen=True)
 class AppConfig:
     """What the page shows. Each browser tab gets worlds of its own from the two factories."""
 
@@ -101,6 +141,11 @@ class AppConfig:
     """Clips from text; the starts are then first pictures to choose from."""
     game_title: str = "game"
     """Name of the real game beside a dream, which films and walks of it bear."""
+    levels: Levels | None = None
+    """Levels from seeds, in the place of one `game`: the dream begins at what is first seen of one."""
+    memory: DreamMemory | None = None
+    lacking: str = ""
+    """A sentence on what would bring more than this page has; empty where nothing is missing."""
 
     def __post_init__(self) -> None:
         if self.dream is None and self.game is None and self.clips is None:

@@ -45,6 +45,8 @@ class FrameNote:
     """Names of buttons."""
     stages: dict[str, float] = field(default_factory=dict)
     axes: tuple[float, ...] = ()
+    place: tuple[float, ...] = ()
+    """x, y and heading in degrees of who walks, for the map; empty where not known."""
 
 
 def encode_picture(frame: np.ndarray) -> bytes:
@@ -54,12 +56,20 @@ def encode_picture(frame: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def encode_map(picture: np.ndarray) -> bytes:
+    """PNG of a uint8 `(h, w, 4)` map; fast rather than small."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def pack_frame(note: FrameNote, pictures: list[bytes]) -> bytes:
     """One binary frame message of one or two JPEGs."""
     assert 1 <= len(pictures) <= 2, "a frame has one or two pictures"
     stages = {name: round(float(ms), 2) for name, ms in note.stages.items()}
     axes = [round(float(a), 3) for a in note.axes]
-    text = json.dumps({"stages": stages, "held": note.held, "axes": axes}).encode()
+    place = [round(float(p), 2) for p in note.place]
+    text = json.dumps({"stages": stages, "held": note.held, "axes": axes, "place": place}).encode()
     lengths = [len(picture) for picture in pictures] + [0]
     header = HEADER.pack(
         *(VERSION, len(pictures), VIEWS.index(note.view), note.flags, note.serial, note.frame, note.seq),

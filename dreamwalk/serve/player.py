@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,19 @@ from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
 from dreamwalk.serve.app_config import AppConfig
 from dreamwalk.serve.controls import Controls
-from dreamwalk.serve.protocol import Command, OneFrame, Pace, Pause, Record, Replay, Reset, SetSteps, View
+from dreamwalk.serve.protocol import (
+    Command,
+    OneFrame,
+    Pace,
+    Pause,
+    Record,
+    Replay,
+    Reset,
+    SetMemory,
+    SetSteps,
+    ShowMap,
+    View,
+)
 from dreamwalk.serve.recording_store import Film, RecordingStore
 from dreamwalk.serve.world_pair import Frame, WorldPair
 from dreamwalk.validation import MOST_STEPS
@@ -25,6 +39,8 @@ Post = Callable[[str, Any], None]
 The kind is "frame" (content: bytes) or the type of a JSON message (content: dict).
 """
 MAX_SINGLE = 8
+MAP_EVERY = 0.4
+"""Seconds between two maps, which take about a tenth of a frame each."""
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +63,8 @@ class Player:
         self._walk: Walk | None = None
         self._frame = self._seq = 0
         self._last = 0.0
+        self._map_due: float | None = None
+        """When the next map is to be sent, on the monotonic clock; None when nobody looks at it."""
 
     @property
     def fps(self) -> float:
@@ -68,6 +86,7 @@ class Player:
         names = {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits}
         rest = {"title": self._config.title, "fps": self._worlds.fps, "width": width, "height": height}
         rest |= {"views": self._worlds.views, "steps": self._worlds.steps, "most_steps": MOST_STEPS}
+        rest |= {"memory": self._config.memory is not None}
         return names | rest | {"unlearnt": self._config.unlearnt}
 
     def apply(self, command: Command) -> None:
@@ -92,7 +111,12 @@ class Player:
                 self._record(on)
             case Replay(walk):
                 self._replay(walk)
+            case SetMemory(recalling):
+                self._worlds.recall(recalling)
+            case ShowMap(shown):
+                self._map_due = 0.0 if shown else None
         self.status()
+        self._show_map()
 
     def advance(self) -> None:
         """Make and show one frame, then let the shadow catch up."""
@@ -115,6 +139,7 @@ class Player:
             self.controls.clear()
             self.status("The walk is over. From here on it is yours.")
         self._worlds.settle()
+        self._show_map()
 
     def fail(self, error: Exception) -> None:
         """Tell the page about an error; a world that cannot go on is stopped until the next reset."""
@@ -131,6 +156,7 @@ class Player:
         content = {"state": self.state, "paused": self.paused, "unlocked": self.unlocked, "message": message}
         content |= {"view": worlds.view, "aligned": worlds.aligned, "steps": worlds.steps, "replay": replay}
         content |= {"seed": self._seed, "start": self._start, "recording": self._film is not None}
+        content |= {"level": worlds.level, "memory": worlds.recalling if self._config.memory else None}
         self._post("status", content)
 
     def close(self) -> None:
@@ -141,10 +167,16 @@ class Player:
         self._worlds.close()
 
     def _reset(self, seed: int | None, start: int | None, image: np.ndarray | None) -> None:
+        levels = self._config.levels
         if image is not None:
-            options, place = {"image": image}, None
+            options: dict[str, Any] = {"image": image}
+            place = None
         elif start is not None:
             options, place = self.options(start), start
+        elif levels and seed is not None:
+            options, place = {"level": levels.check(seed)}, None
+            if self.serial:
+                self.status(f"Making level {seed}")
         else:
             options, place = self._options, self._start
         self._begin(self._seed if seed is None else seed, options, place)
@@ -156,6 +188,7 @@ class Player:
         self.controls.clear()
         self.paused = self.paused and self.state == "ready" and walk is None
         self.state = "ready"
+        self._map_due = None if self._map_due is None else 0.0
         self._show(frame)
 
     def _replay(self, walk: Walk | None) -> None:
@@ -204,10 +237,22 @@ class Player:
         times["period_ms"] = (now - self._last) * 1e3 if self._last else 0.0
         held, axes = ((), ()) if vector is None else self._worlds.schema.named(vector)
         note = frames.FrameNote(*what, **times, held=held, stages=frame.stages, axes=axes)
+        if self._map_due is not None:
+            note = replace(note, place=self._worlds.place)
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))
         if self._film and vector is not None:
             self._add_to_film(frame)
+
+    def _show_map(self) -> None:
+        """Post what the dream knows from above, if someone looks at it and the last map is old enough."""
+        due, now = self._map_due, time.monotonic()
+        if due is None or now < due or self._worlds.view == "game":
+            return
+        self._map_due = now + MAP_EVERY
+        if drawn := self._worlds.draw_map():
+            png = base64.b64encode(frames.encode_map(drawn.picture)).decode("ascii")
+            self._post("map", {"png": png, "left": drawn.left, "top": drawn.top, "scale": drawn.scale})
 
     def _add_to_film(self, frame: Frame) -> None:
         assert self._film

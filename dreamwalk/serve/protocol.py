@@ -7,18 +7,21 @@ From the page, JSON text with a `type`:
             frame for as long as it is held}; names are those of hello, axes are in their own units
     ack     serial of the newest frame that the page has decoded
     ping    t, which comes back in a pong
-    reset   seed?, start? (index in the gallery), image? (base64 of a PNG, JPEG or WebP to dream from)
+    reset   seed?, start? (index in the gallery), image? (base64 of a PNG, JPEG or WebP to dream from); where
+            seeds make levels, one without the others begins there
     view    "dream" | "game" | "both"
     pause   paused
     step    one frame, and pause
     steps   steps (denoising steps per frame)
     pace    unlocked
     record  on
+    memory  recalling (whether the dream is told what it has shown)
+    map     shown (whether maps are wanted)
     replay  walk (what a walk file holds, see dreamwalk.data.walks), or null to take over
 
 From the server, JSON text: `hello` (what this world is), `queue` (position), `status` (the whole state, on
-change), `recorded` (links), `pong`, `error` (one sentence); and binary frames, laid out in
-`dreamwalk.serve.frames`.
+change), `recorded` (links), `map` (what the dream knows from above, now and then: png in base64, left, top,
+scale), `pong`, `error` (one sentence); and binary frames, laid out in `dreamwalk.serve.frames`.
 """
 
 from __future__ import annotations
@@ -134,13 +137,25 @@ class Record(Struct, frozen=True, tag_field="type", tag="record"):
     on: bool
 
 
+class SetMemory(Struct, frozen=True, tag_field="type", tag="memory"):
+    """Tell the dream what it has shown, or do not."""
+
+    recalling: bool
+
+
+class ShowMap(Struct, frozen=True, tag_field="type", tag="map"):
+    """Send maps of what the dream knows, or do not."""
+
+    shown: bool
+
+
 class Replay(Struct, frozen=True, tag_field="type", tag="replay"):
     """Walk a saved walk, or take over from it."""
 
     walk: WalkFile | None = None
 
 
-Command = Reset | View | Pause | OneFrame | SetSteps | Pace | Record | Replay
+Command = Reset | View | Pause | OneFrame | SetSteps | Pace | SetMemory | ShowMap | Record | Replay
 Message = Input | Ack | Ping | Command
 
 

@@ -2,11 +2,13 @@
 
 The game is the dream's shadow: whatever is shown, it takes the same actions, so that changing from the dream
 to the game goes on at the pose that the game reached; changing back begins the dream anew from the game's
-picture. Its engine is started when somebody first looks at it, and then takes all the actions so far.
+picture. Its engine is started when somebody first looks at it, and then takes all the actions so far. Where
+seeds make levels, the dream begins at what the game first shows of one, and the game is opened for that.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import numpy as np
 from dreamwalk.data.walks import MAX_ACTIONS, Walk
 from dreamwalk.errors import UserError
 from dreamwalk.images import fit_image
-from dreamwalk.serve.app_config import AppConfig
+from dreamwalk.serve.app_config import AppConfig, LevelMap
 from dreamwalk.validation import Steps, conform
 from dreamwalk.world import ActionSchema, World
 
@@ -45,7 +47,7 @@ class _TrackedWorld:
     def __init__(self, name: str, world: World) -> None:
         self.name, self.world = name, world
         self.frame = np.zeros((1, 1, 3), np.uint8)
-        self.pose: np.ndarray | None = None
+        self.info: dict[str, Any] = {}
         self.stages: dict[str, float] = {}
         self.live = False
         self.start: dict[str, Any] = {}
@@ -55,8 +57,8 @@ class _TrackedWorld:
 
     def reset(self, seed: int, start: dict[str, Any]) -> None:
         self.live = False
-        frame, info = self.world.reset(seed=seed, options=dict(start))
-        self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
+        frame, self.info = self.world.reset(seed=seed, options=dict(start))
+        self.frame = np.array(frame, np.uint8)
         self.start, self.steps, self.whole = start, getattr(self.world, "steps", 0), True
         self._log, self.stages, self.live = array("f"), {}, True
 
@@ -73,13 +75,29 @@ class _TrackedWorld:
     def follow(self, vectors: np.ndarray) -> None:
         """Take steps of which only the last is seen. A world that raises is not live any more."""
         self.live = False
-        frame, _, terminated, truncated, info = self.world.follow(vectors)
-        self.frame, self.pose = np.array(frame, np.uint8), info.get("world_from_camera")
+        frame, _, terminated, truncated, self.info = self.world.follow(vectors)
+        self.frame = np.array(frame, np.uint8)
         self.live = not (terminated or truncated)
         if len(self._log) < MAX_ACTIONS * vectors.shape[-1]:
             self._log.extend(vectors.ravel().tolist())
         else:
             self.whole = False
+
+    @property
+    def pose(self) -> np.ndarray | None:
+        """`world_from_camera` `(4, 4)`, where it is known."""
+        return self.info.get("world_from_camera")
+
+    def seen(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Options from which a dream of frames of `size` (h, w) begins at what is seen here."""
+        start: dict[str, Any] = {"image": fit_image(self.frame, size)}
+        for name in ("world_from_camera", "intrinsics"):
+            if name in self.info:
+                start[name] = np.asarray(self.info[name]).tolist()
+        depth = np.asarray(self.info.get("depth", ()), np.float32)
+        if depth.shape == size:
+            start["depth"] = depth
+        return start
 
     def set_steps(self, steps: int) -> None:
         """Denoise in so many steps; a walk with a change on its way does not replay exactly."""
@@ -98,17 +116,28 @@ class WorldPair:
     def __init__(self, config: AppConfig, *, gone: Callable[[], bool] = lambda: False) -> None:
         """Open the dream, or the game where there is none; long work is left undone when `gone` says that
         nobody waits for it any more."""
-        self._config, self._open_game, self._gone = config, config.game, gone
+        self._config, self._gone = config, gone
         self._dream = _TrackedWorld("dream", config.dream()) if config.dream else None
         self._game = _TrackedWorld("game", config.game()) if config.game and not config.dream else None
         self._main: _TrackedWorld = self._dream or self._game  # type: ignore[assignment]
         self.view = self._main.name
-        self.views = (*(["dream"] if config.dream else []), *(["game"] if config.game else []))
+        games = ["game"] if config.game or config.levels else []
+        self.views = (*(["dream"] if config.dream else []), *games)
         self.views += ("both",) if len(self.views) == 2 else ()
         self.seed = 0
         self.aligned = True
         """Whether the game stands where the dream does: not after a dream began from someone's picture."""
+        self.level: int | None = None
+        """The level of a seed that the dream began in."""
+        self.recalling = True
+        """Whether the dream is told what its memory has kept."""
         self._start: dict[str, Any] = {}
+        self._opened: int | None = None
+        """The level that the game is on."""
+        self._place: dict[str, Any] = {}
+        """Where the game begins in it, as options of its reset."""
+        self._watched = False
+        """Whether somebody has looked at the game since the reset."""
         self._owed: list[np.ndarray] = []
         """Actions that the game has still to take."""
 
@@ -140,8 +169,9 @@ class WorldPair:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the main world's newest frame, in pixels."""
-        return self._main.frame.shape[0], self._main.frame.shape[1]
+        """Height and width of the main world's frames, in pixels."""
+        height, width, _ = self._main.world.observation_space.shape
+        return height, width
 
     @property
     def steps(self) -> int | None:
@@ -164,22 +194,93 @@ class WorldPair:
                 self._main.step(still)
 
     def begin(self, seed: int, start: dict[str, Any]) -> Frame:
-        """Reset both worlds. A start from a picture is for the dream alone; the game draws its own."""
+        """Reset both worlds. A start from a picture is for the dream alone; the game draws its own.
+
+        UserError, and nothing has changed, for a start that there is not.
+        """
+        levels, level, given = self._config.levels, start.get("level"), "image" in start
+        if given and self._dream is None:
+            raise UserError("only a dream can begin from a picture, and this page has none")
+        if level is not None and not given:
+            self._enter(level)
         self._owed.clear()
-        self.seed, self._start, self.aligned = seed, start, "image" not in start
-        if "image" in start:
-            if self._dream is None:
-                raise UserError("only a dream can begin from a picture, and this page has none")
+        self.seed, self._start, self.level = seed, start, level
+        self.aligned = level is not None if levels else not given
+        alone = not self.aligned and bool(levels or self.view == "game")
+        self.view = "dream" if alone else self.view
+        self._watched = self.view != "dream"
+        if given:
             start = {**start, "image": fit_image(start["image"], self.size)}
-            self.view = "dream" if self.view == "game" else self.view
-        if self._dream:
-            self._dream.reset(seed, start)
+        if self._game and levels and self._opened != level:
+            self._close_game()
         if self._game:
             self._reset_game(self._game)
+        elif self._watched:
+            self._look_at_game()
+        if self._game and level is not None and not given:
+            start = {"level": level} | self._game.seen(self.size)
+        if self._dream:
+            self._reset_dream(start)
         return self._newest_frame()
 
+    def _enter(self, level: int) -> None:
+        """Open the game on a level, in the place of another; UserError without levels of seeds."""
+        if self._config.levels is None:
+            advice = self._config.lacking or "begin at one of its starts"
+            raise UserError(f"this page makes no levels of seeds: {advice}")
+        if self._game is None or self._opened != level:
+            self._open_level(level)
+
+    def _open_level(self, level: int) -> None:
+        assert self._config.levels
+        world, place = self._config.levels.open(self._config.levels.check(level))
+        self._check_actions(world)
+        self._close_game()
+        self._game, self._opened, self._place = _TrackedWorld("game", world), level, place
+
+    def _close_game(self) -> None:
+        if self._game:
+            self._game.world.close()
+        self._game = None
+
+    def _check_actions(self, world: World) -> None:
+        """UserError, and the world is closed, when it does not share its actions with the dream."""
+        if world.actions != self.schema:
+            world.close()
+            raise UserError("the dream and the real game of this page know different actions")
+
+    def _reset_dream(self, start: dict[str, Any]) -> None:
+        assert self._dream
+        self._dream.reset(self.seed, start)
+        if self._config.memory and not self.recalling:
+            self._config.memory.recall(self._dream.world, False)
+            self._dream.whole = False
+
     def _reset_game(self, game: _TrackedWorld) -> None:
+        if self._config.levels:
+            return game.reset(self.seed, {"level": self.level} | self._place)
         game.reset(self.seed, {name: value for name, value in self._start.items() if name != "image"})
+
+    def recall(self, recalling: bool) -> None:
+        """Tell the dream what its memory has kept, or do not, also after the next resets."""
+        if not (self._config.memory and self._dream):
+            raise UserError("this dream has no memory to switch")
+        if recalling != self.recalling:
+            self.recalling, self._dream.whole = recalling, False
+            self._config.memory.recall(self._dream.world, recalling)
+
+    def draw_map(self) -> LevelMap | None:
+        """What the dream knows from above; None where that is not known."""
+        memory, dream = self._config.memory, self._dream
+        return memory.draw(dream.world) if memory and dream and dream.live else None
+
+    @property
+    def place(self) -> tuple[float, ...]:
+        """x, y and heading in degrees of who walks in the dream; empty where a map would not show it."""
+        pose = self._dream.pose if self._config.memory and self._dream else None
+        if pose is None:
+            return ()
+        return float(pose[0, 3]), float(pose[1, 3]), math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
 
     def advance(self, vector: np.ndarray) -> Frame:
         """Step what is shown; the shadow's step is owed until `settle`."""
@@ -187,14 +288,14 @@ class WorldPair:
         ended = False
         for tracked in self._shown():
             ended = tracked.step(vector) or ended
-        if self._open_game and self.view == "dream" and len(self._owed) < MAX_ACTIONS:
+        if "game" in self.views and self.view == "dream" and len(self._owed) < MAX_ACTIONS:
             self._owed.append(vector)
         return self._newest_frame(ended)
 
     def settle(self) -> None:
         """Let the shadow catch up, if it was ever looked at. It is left behind when it raises or its episode
         ends."""
-        game = self._game
+        game = self._game if self._watched else None
         while game and self._owed and not self._gone():
             owed, self._owed = self._owed[:TOGETHER], self._owed[TOGETHER:]
             if game.live:
@@ -211,33 +312,40 @@ class WorldPair:
             raise UserError("the real game is over: press R to begin again")
         if self.view == "game" and view != "game":
             assert self._dream and self._game
-            seen = {"image": fit_image(self._game.frame, self._dream.frame.shape[:2])}
-            pose = {} if self._game.pose is None else {"world_from_camera": self._game.pose.tolist()}
-            self._dream.reset(self.seed, seen | pose)
+            self._reset_dream(self._game.seen(self.size))
             self.aligned = True
         self.view = view
         return self._newest_frame()
 
     def sleeps(self, view: str) -> bool:
         """Whether showing this view starts the game, which takes a moment."""
-        return self._game is None and view in self.views and view != "dream"
+        known = self.level is not None or not self._config.levels
+        return self._game is None and known and view in self.views and view != "dream"
 
     def _look_at_game(self) -> None:
         """Start the game if need be. UserError when it does not share its actions with the dream, and when so
         many were taken that not all are known any more."""
-        if self._game or not self._open_game:
-            return
+        config = self._config
+        if config.levels and self.level is None:
+            mend = "begin in a level of a seed to have it beside the dream"
+            raise UserError(f"the real game does not know this place: {mend}")
         if len(self._owed) >= MAX_ACTIONS:
             raise UserError("this walk is too long for the real game to follow: press R to begin again")
-        game = _TrackedWorld("game", self._open_game())
+        self._watched = True
+        if self._game or not (config.game or config.levels):
+            return
+        if self.level is not None:
+            self._open_level(self.level)
+        elif config.game:
+            world = config.game()
+            self._check_actions(world)
+            self._game = _TrackedWorld("game", world)
+        assert self._game
         try:
-            if game.world.actions != self.schema:
-                raise UserError("the dream and the real game of this page know different actions")
-            self._reset_game(game)
+            self._reset_game(self._game)
         except BaseException:
-            game.world.close()
+            self._close_game()
             raise
-        self._game = game
 
     def walk(self) -> tuple[Walk, bool]:
         """The walk since the reset of what is shown, and whether it replays exactly."""

@@ -161,7 +161,7 @@ def unpack_frame(message: bytes) -> tuple[FrameNote, list[bytes]]:
     extra = json.loads(body[:text])
     cuts = [text, text + lengths[0], text + lengths[0] + lengths[1]]
     pictures = [body[a:b] for a, b in pairwise(cuts)][:count]
-    lists = tuple(extra["held"]), extra["stages"], tuple(extra["axes"])
+    lists = tuple(extra["held"]), extra["stages"], tuple(extra["axes"]), tuple(extra["place"])
     return FrameNote(serial, frame, VIEWS[view], seq, flags, model, encode, period, *lists), pictures
 
 

@@ -35,6 +35,8 @@ export class Hud {
     this.latencies = [];
     this.rtt = 0;
     this.seed = 0;
+    this.level = null; // where seeds make levels
+    this.memory = null; // whether the dream is told what it has shown; null where it keeps nothing
     this.written = 0;
     [this.axes, this.limits, this.greyed] = [[], [], []];
   }
@@ -116,8 +118,9 @@ export class Hud {
     const rows = [["model fps", fps(model)], ["page fps", fps(page)]];
     rows.push(["stream fps", fps(stream), "more"]);
     rows.push(["key to pixel", latency ? `${latency.toFixed(0)} ms` : "–", "ms"]);
-    rows.push(["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`, "more"], ["seed", this.seed, "more"]);
+    rows.push(["round trip", `${rtt.toFixed(rtt < 10 ? 1 : 0)} ms`, "more"], [this.level === null ? "seed" : "level", this.level ?? this.seed, "more"]);
     rows.push(["frame", frame.frame, "more"]);
+    if (this.memory !== null) rows.push(["recall", this.memory ? "on" : "off", "more"]);
     const stages = [...Object.entries(frame.stages), ["jpeg", frame.encodeMs]];
     const bars = stages.map(([, ms], index) => `<i style="flex:${Math.max(ms, 0.01)};background:${TINTS[index % 6]}"></i>`);
     const lines = stages.map(([name, ms], index) =>

@@ -2,11 +2,12 @@
 
 import { Bindings, sign } from "./bindings.js";
 import { ClipForm } from "./clips.js";
-import { StartScreen } from "./start-screen.js";
+import { drawSeed, share, StartScreen } from "./start-screen.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
 import { listenToKeys, listenToMouse } from "./keyboard.js";
 import { heard, showKeys, unlearntWords } from "./keys.js";
+import { LevelMap } from "./map.js";
 import { Link } from "./net.js";
 import { listenToPad } from "./pad.js";
 import { Panel } from "./panel.js";
@@ -25,10 +26,11 @@ const bindings = new Bindings();
 const view = new View();
 const hud = new Hud(bindings);
 const startScreen = new StartScreen({ begin });
+const map = new LevelMap(send);
 const clipForm = new ClipForm();
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, bindings, view, hud, panel, clipForm }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, clipForm }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
 const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
@@ -42,7 +44,7 @@ function begin({ start = null, seed = 0, first = null }) {
   body.dataset.screen = "walk";
   find("walk").hidden = false;
   find("where").textContent = app.stage.title;
-  view.poster(startScreen.images[start ?? 0]);
+  view.poster(startScreen.images[start ?? startScreen.chosen]);
   view.veil(app.stage.dream ? "Falling asleep" : "Opening the game");
   find("hint").textContent = "";
   scrollTo(0, 0);
@@ -58,6 +60,7 @@ function again(change) {
 
 function leave() {
   link.close();
+  if (app.stage.levels !== null) startScreen.ask(app.status.level ?? startScreen.number);
   input.enabled = false;
   document.exitPointerLock?.();
   panel.toggle(false);
@@ -79,7 +82,13 @@ const COMMANDS = {
   picture: pickPicture,
   replay: pickWalk,
   panel: () => panel.toggle(),
-  hud: () => body.classList.toggle("bare-picture"),
+  hud: () => {
+    body.classList.toggle("bare-picture");
+    map.tell();
+  },
+  map: () => map.toggle(),
+  memory: () => send({ type: "memory", recalling: !app.status.memory }),
+  another: () => again({ seed: drawSeed(app.stage.levels) }),
   reset: () => again({}),
   pause: () => send({ type: "pause", paused: (app.status.paused = !app.status.paused) }),
   step: () => send({ type: "step" }),
@@ -99,9 +108,10 @@ function command(name, action) {
 }
 
 /** What the page can do with a world like this; what it cannot do has no key either. */
-function commandsFor({ views, steps }) {
+function commandsFor({ views, steps, memory }) {
   const some = { toggle: views.length > 1, both: views.length > 1, fewer: steps !== null, more: steps !== null };
-  const all = ["toggle", "both", "reset", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
+  Object.assign(some, { memory, map: memory, another: app.stage.levels !== null });
+  const all = ["toggle", "both", "reset", "another", "memory", "map", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
   return all.filter((one) => some[one] ?? true);
 }
 
@@ -140,6 +150,7 @@ hear("hello", (hello) => {
   panel.hello(hello);
   input.begin(hello);
   bindings.begin({ ...hello, commands: commandsFor(hello) });
+  map.begin(hello.memory);
   segments(find("views"), hello.views.length > 1 ? { dream: "Dream", game: "Real game", both: "Both" } : {}, look);
   if (app.first) send(app.first);
   app.first = null;
@@ -148,8 +159,11 @@ hear("hello", (hello) => {
 hear("status", (status) => {
   if (status.state === "warming") return view.veil(app.stage.dream ? "Falling asleep" : "Opening the game", { more: status.message });
   if (status.recording && !app.status.recording) app.recordedSince = performance.now();
+  if (status.memory !== (app.status.memory ?? status.memory)) tellMemory(status.memory);
   app.status = status;
   panel.status(status);
+  showMemory(status);
+  if (app.stage.levels !== null && inWalk()) share(status.level);
   press(find("views"), status.view);
   hud.grey(status.view === "game" ? [] : unlearnt());
   document.querySelectorAll('[data-do="record"]').forEach((tool) => tool.classList.toggle("on", status.recording));
@@ -170,6 +184,19 @@ hear("frame", (frame) => {
   view.show(frame);
 });
 
+hear("map", (drawn) => map.take(drawn));
+
+/** Whether the dream is told what it has shown, wherever that is seen. */
+function showMemory({ memory, view: name }) {
+  hud.memory = memory;
+  find("memory-off").hidden = memory !== false || name === "game";
+  document.querySelectorAll('[data-do="memory"]').forEach((tool) => (tool.ariaPressed = String(memory)));
+}
+
+function tellMemory(on) {
+  toast(on ? "Memory on: what the dream has shown comes back." : "Memory off: what you look away from is made up anew.");
+}
+
 hear("recorded", (film) => {
   panel.film(film);
   toast(`Recorded ${film.seconds.toFixed(1)} seconds`, { link: { href: film.mp4, words: "Save the film" }, seconds: 9 });
@@ -186,7 +213,9 @@ hear("closed", ({ reason }) => {
 view.onDrawn = (frame) => {
   hud.rtt = link.rtt;
   hud.seed = app.status.seed;
+  hud.level = app.status.level ?? null;
   hud.frame(frame, input.latency(frame.seq));
+  map.walk(frame.place);
   if (frame.recording) {
     const seconds = Math.floor((performance.now() - app.recordedSince) / 1000);
     find("rec-time").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -252,12 +281,16 @@ document.addEventListener("visibilitychange", () => {
   send({ type: "pause", paused: document.hidden });
 });
 
+/** Tools that not every world has. */
+const OPTIONAL = new Set(["another", "memory", "map"]);
+
 if (matchMedia("(pointer: coarse)").matches) body.classList.add("touch");
 bindings.addEventListener("change", () => {
   for (const tool of document.querySelectorAll(".tool")) {
     tool.ariaLabel ??= tool.title;
     const key = tool.dataset.do === "help" ? "?" : sign(bindings.on(`command:${tool.dataset.do}`, "keys")[0] ?? "");
     tool.title = key ? `${tool.ariaLabel} (${key})` : tool.ariaLabel;
+    if (OPTIONAL.has(tool.dataset.do)) tool.hidden = !bindings.schema.commands.includes(tool.dataset.do);
   }
 });
 
@@ -269,6 +302,7 @@ bindings.addEventListener("change", () => hud.grey());
 listenToFiles({
   isDream: () => app.stage.dream || app.stage.clips,
   says: () => app.stage.picture,
+  fills: () => app.stage.memory,
   size: () => app.hello || app.stage.clips || { width: 320, height: 240 },
   deliver,
 });
@@ -292,9 +326,10 @@ async function loadStage() {
 loadStage().then((stage) => {
   app.stage = stage;
   startScreen.show(stage);
+  if (stage.levels !== null) panel.levels(stage.levels);
   const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
   const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
-  if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null }) });
+  if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory }) });
   if (stage.clips) clipForm.show(stage);
   panel.gallery(stage.starts);
 }).catch(() => toast("This page cannot reach its server: is it still running?", { error: true, seconds: 3600 }));

@@ -33,6 +33,7 @@ export function readFrame(buffer) {
     held: note.held,
     stages: note.stages,
     axes: note.axes,
+    place: note.place,
     pictures,
   };
 }

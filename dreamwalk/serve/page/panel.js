@@ -1,13 +1,13 @@
 // Settings: where, which seed, how many steps, how fast, what to record and what to replay.
 
-import { drawSeed, readSeed } from "./start-screen.js";
+import { drawSeed, readLevel } from "./start-screen.js";
 
 const icon = (name) => `<svg><use href="#i-${name}"/></svg>`;
 
 const BODY = `
 <header><h2>Settings</h2><button class="close" aria-label="Close" data-do="panel">${icon("close")}</button></header>
 <section id="p-places"><h3>Where</h3><div class="places"></div></section>
-<section><h3>Seed</h3>
+<section><h3 id="p-seed-title">Seed</h3>
   <div class="row"><input type="text" id="p-seed" inputmode="numeric" maxlength="10" autocomplete="off" aria-label="Seed">
     <button class="soft" id="p-dice" aria-label="Draw a seed">${icon("dice")}</button>
     <button class="soft" id="p-again">${icon("reset")}Begin</button></div></section>
@@ -43,9 +43,14 @@ export class Panel {
     });
     mouse.value = this.degrees;
     this.slide(mouse, `${this.degrees.toFixed(2)}°/px`);
-    const again = () => begin({ seed: readSeed(find("p-seed").value) });
+    this.most = null; // number of the last level, where seeds make levels
+    const again = () => {
+      const seed = readLevel(find("p-seed"), this.most);
+      if (seed !== null) begin({ seed });
+    };
+    find("p-seed").addEventListener("input", () => (find("p-seed").ariaInvalid = null));
     find("p-dice").addEventListener("click", () => {
-      find("p-seed").value = drawSeed();
+      find("p-seed").value = drawSeed(this.most);
       again();
     });
     find("p-again").addEventListener("click", again);
@@ -68,6 +73,13 @@ export class Panel {
     if (open) document.exitPointerLock?.();
     if (open) this.box.focus({ preventScroll: true });
     else if (document.activeElement === document.body || this.box.contains(document.activeElement)) document.getElementById("theatre").focus();
+  }
+
+  /** Seeds make levels, up to this one. */
+  levels(most) {
+    this.most = most;
+    document.getElementById("p-seed-title").textContent = document.getElementById("p-seed").ariaLabel = "Level";
+    document.getElementById("p-dice").ariaLabel = "Draw a level";
   }
 
   /** The gallery, small. */

@@ -7,10 +7,10 @@ const MOST_WALK = 4 * 2 ** 20;
 export const pickPicture = () => document.getElementById("pick-picture").click();
 export const pickWalk = () => document.getElementById("pick-walk").click();
 
-/** A whole picture in the world's size, between black bars where its shape is another one, as a PNG data URL. */
-async function letterbox(file, { width, height }) {
+/** A picture in the world's size as a PNG data URL: whole, between black bars where its shape is another one, or cut to `fill` it. */
+async function fit(file, { width, height }, fill) {
   const bitmap = await createImageBitmap(file);
-  const scale = Math.min(width / bitmap.width, height / bitmap.height);
+  const scale = (fill ? Math.max : Math.min)(width / bitmap.width, height / bitmap.height);
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;
@@ -24,11 +24,11 @@ async function letterbox(file, { width, height }) {
 }
 
 /** `deliver(message)` gets a reset with an image, or a replay; `size()` is the world's, `isDream()` whether it dreams, `says()` what will
- * become of a picture. */
-export function listenToFiles({ deliver, size, isDream, says }) {
+ * become of a picture, `fills()` whether it has to fill the frame. */
+export function listenToFiles({ deliver, size, isDream, says, fills }) {
   async function picture(file) {
     try {
-      deliver({ type: "reset", image: await letterbox(file, size()) });
+      deliver({ type: "reset", image: await fit(file, size(), fills()) });
     } catch {
       toast("That file is not a picture that this browser can read.", { error: true });
     }

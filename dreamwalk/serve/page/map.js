@@ -1,0 +1,98 @@
+// The map of what the dream knows, from above, with the walker on it: a new one comes now and then, its place with
+// every frame.
+
+const STORE = "dreamwalk.map";
+const REACH = 0.17; // how far the walker's view is drawn, in widths of the map
+
+export class LevelMap {
+  constructor(send) {
+    this.send = send;
+    this.box = document.getElementById("map");
+    this.canvas = this.box.querySelector("canvas");
+    this.wanted = localStorage.getItem(STORE) !== "off";
+    this.known = false; // whether this dream has a map
+    this.drawn = null; // {bitmap, left, top, scale}
+    new ResizeObserver(() => this.paint()).observe(this.box);
+  }
+
+  /** A new walk, in a dream that has a map or has not. */
+  begin(known) {
+    [this.known, this.drawn, this.place] = [known, null, null];
+    this.tell();
+  }
+
+  toggle() {
+    this.wanted = !this.wanted;
+    localStorage.setItem(STORE, this.wanted ? "on" : "off");
+    this.tell();
+  }
+
+  /** Maps are made only for those who see them. */
+  tell() {
+    const shown = this.known && this.wanted && !document.body.classList.contains("bare-picture");
+    this.box.hidden = !shown;
+    document.querySelectorAll('[data-do="map"]').forEach((tool) => (tool.ariaPressed = String(this.known && this.wanted)));
+    if (this.known) this.send({ type: "map", shown });
+  }
+
+  /** What the server has drawn. */
+  async take({ png, ...where }) {
+    const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+    this.drawn?.bitmap.close();
+    this.drawn = { bitmap, ...where };
+    this.paint();
+  }
+
+  /** Where the walker is: x, y and heading in degrees, 90 being up. */
+  walk(place) {
+    if (!place.length || this.box.hidden) return;
+    this.place = place;
+    this.paint();
+  }
+
+  paint() {
+    const side = Math.round(this.box.clientWidth * devicePixelRatio);
+    if (!side || !this.drawn) return;
+    if (this.canvas.width !== side) this.canvas.width = this.canvas.height = side;
+    const { bitmap, left, top, scale } = this.drawn;
+    const pen = this.canvas.getContext("2d");
+    pen.clearRect(0, 0, side, side);
+    pen.imageSmoothingEnabled = side < bitmap.width;
+    pen.drawImage(bitmap, 0, 0, side, side);
+    if (!this.place) return;
+    const [x, y, heading] = this.place;
+    const unit = side / (bitmap.width * scale);
+    pen.save();
+    pen.translate((x - left) * unit, (top - y) * unit);
+    pen.rotate((-heading * Math.PI) / 180);
+    this.paintWalker(pen, side);
+    pen.restore();
+  }
+
+  /** At the origin, looking along the first axis. */
+  paintWalker(pen, side) {
+    const accent = getComputedStyle(this.box).color;
+    const glow = pen.createRadialGradient(0, 0, 0, 0, 0, REACH * side);
+    const thin = (share) => accent.replace("rgb(", "rgba(").replace(")", `, ${share})`);
+    glow.addColorStop(0, thin(0.55));
+    glow.addColorStop(1, thin(0));
+    pen.fillStyle = glow;
+    pen.beginPath();
+    pen.moveTo(0, 0);
+    pen.arc(0, 0, REACH * side, -Math.PI / 4, Math.PI / 4);
+    pen.fill();
+    const size = Math.max(5 * devicePixelRatio, side / 30);
+    pen.fillStyle = accent;
+    pen.strokeStyle = "#07070c";
+    pen.lineWidth = 1.5 * devicePixelRatio;
+    pen.beginPath();
+    pen.moveTo(size, 0);
+    pen.lineTo(-0.75 * size, 0.7 * size);
+    pen.lineTo(-0.4 * size, 0);
+    pen.lineTo(-0.75 * size, -0.7 * size);
+    pen.closePath();
+    pen.stroke();
+    pen.fill();
+  }
+}

@@ -1,0 +1,119 @@
+"""`dreamwalk play` of a dream with a memory of points: levels of seeds, pictures, the map, and the switch."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreamwalk.backbones import framedit
+from dreamwalk.codecs import patch
+from dreamwalk.commands.play import _dream_app
+from dreamwalk.errors import UserError
+from dreamwalk.memory.pixel_filter import PixelFilterConfig
+from dreamwalk.memory.points import Clouds, PointsConfig
+from dreamwalk.rollout.dream import Dream, WorldSpec
+from dreamwalk.serve import AppConfig
+from dreamwalk.serve.world_pair import WorldPair
+from dreamwalk.systems import forcing
+from dreamwalk.systems.forcing import Forcing
+from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom, start_of
+
+SIZE = 24, 32
+
+
+@pytest.fixture(scope="module")
+def system() -> Forcing:
+    torch.manual_seed(0)
+    memory = PointsConfig(pixels=PixelFilterConfig(width=8, blocks=1))
+    config = replace(
+        forcing.tiny(),
+        codec=replace(patch.tiny(), image_channels=4),
+        backbone=replace(framedit.tiny(), grid=(SIZE[0] // 8, SIZE[1] // 8)),
+        memory=memory,
+    )
+    made = config.build().eval()
+    level, pose = start_of("test", number=1)
+    game = Doom(level, size=SIZE)
+    frame, info = game.reset(seed=0, options={"pose": pose})
+    game.close()
+    spec = WorldSpec(DOOM_ACTIONS, 11.7, frame[None], info["world_from_camera"][None], info["intrinsics"])
+    depths = info["depth"][None].astype(np.float16)
+    made.world_spec = replace(spec, world="doom", level="procedural", depths=depths)
+    return made
+
+
+@pytest.fixture(scope="module")
+def app(system: Forcing) -> AppConfig:
+    return _dream_app("forcing.rooms", system)
+
+
+def dreaming(pair: WorldPair) -> Dream:
+    assert pair._dream and isinstance(pair._dream.world, Dream)
+    return pair._dream.world
+
+
+def test_a_level_is_dreamed_beside_its_game(app: AppConfig) -> None:
+    assert app.levels and app.memory and app.game is None and not app.picture and not app.lacking
+    pair, ahead = WorldPair(app), DOOM_ACTIONS.pack(DOOM_ACTIONS.action(["forward"], yaw=10.0))
+    pair.begin(2, {"level": 2})
+    assert pair._game and pair._dream
+    game = pair._game.world
+    level, pose = start_of("test", number=2)
+    assert isinstance(game, Doom) and game.level.name == level.name
+    assert np.array_equal(pair._dream.frame, pair._game.frame)
+    assert pair.place == pytest.approx(pose, abs=1)
+    for _ in range(2):
+        pair.advance(ahead)
+    pair.look("both")
+    first, second = pair.pictures
+    assert first.shape == second.shape == (*SIZE, 3)
+    pair.look("game")
+    pair.look("dream")
+    camera = dreaming(pair).session.camera
+    assert camera is not None and np.allclose(camera.pose[0], pair._game.pose)
+    drawn = pair.draw_map()
+    assert drawn is not None and drawn.picture[..., 3].any()
+    x, y, _ = pair.place
+    side = drawn.picture.shape[0] * drawn.scale
+    assert drawn.left < x < drawn.left + side and drawn.top - side < y < drawn.top
+    pair.close()
+
+
+def test_the_switch_reaches_the_cloud_and_outlasts_a_reset(app: AppConfig) -> None:
+    pair = WorldPair(app)
+    pair.begin(0, {"start": 0})
+    pair.recall(False)
+    pair.begin(0, {"start": 0})
+    memory = dreaming(pair).session.memory
+    assert isinstance(memory, Clouds) and not memory.recalling and len(memory.rows[0]) > 0
+    pair.close()
+
+
+def test_a_picture_is_seen_from_the_first_start(
+    app: AppConfig, system: Forcing
+) -> None:
+    pair = WorldPair(app)
+    pair.begin(0, {"start": 0})
+    pair.begin(0, {"image": np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)})
+    dream = dreaming(pair)
+    camera, memory = dream.session.camera, dream.session.memory
+    assert system.world_spec is not None and camera is not None and isinstance(memory, Clouds)
+    assert np.allclose(camera.pose[0], system.world_spec.poses[0]) and len(memory.rows[0]) > 0
+    seen = {"image": pair.pictures[0], "world_from_camera": np.eye(4), "intrinsics": np.eye(3) * 9}
+    dream.reset(seed=0, options=seen)
+    assert dream.session.camera is not None and float(dream.session.camera.intrinsics[0, 0, 0]) == 9
+    with pytest.raises(UserError, match="intrinsics is a finite 3x3 matrix, got one of shape"):
+        dream.reset(seed=0, options=seen | {"intrinsics": np.eye(4)})
+    pair.close()
+
+
+def test_without_the_game_its_own_starts_do(system: Forcing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dreamwalk.worlds.doom", None)
+    app = _dream_app("forcing.rooms", system)
+    assert app.levels is None and app.game is None and "pip install vizdoom" in app.lacking
+    pair = WorldPair(app)
+    assert pair.views == ("dream",)
+    pair.begin(3, {"start": 0})
+    pair.close()
