@@ -74,6 +74,7 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk train nextframe.doom --data data/home-train $(DREAM)
 	$(BIN)/dreamwalk train forcing.doom --data data/home-train $(FORCING)
 	$(BIN)/dreamwalk collect doom --level procedural --split train --frames 230400 --clip-frames 96 --out data/rooms-train --workers 2
+	$(BIN)/dreamwalk collect doom --level procedural --split test --frames 11520 --clip-frames 96 --out data/rooms-test --workers 2
 	$(BIN)/dreamwalk collect doom --level procedural --split test --frames 41920 --clip-frames 2096 --clips-per-level 1 --out data/rooms-long
 	$(BIN)/dreamwalk train forcing.layout --data data/rooms-train $(ROOMS)
 	$(BIN)/dreamwalk train forcing.rooms --data data/rooms-train --precision bfloat16
@@ -88,7 +89,8 @@ weights: $(VENV)/.developed
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --int8 --out dreamwalk/pretrained/forcing.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --int8 --out dreamwalk/pretrained/forcing.rooms.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --int8 --starts data/rooms-test \
+	  --out dreamwalk/pretrained/forcing.rooms.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --int8 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \

@@ -14,8 +14,10 @@ import torch
 import tyro
 from torch import Tensor
 
+from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.systems.open import config_class, locate
+from dreamwalk.training.world_spec import world_spec
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 from dreamwalk.weights.int8 import pack
@@ -36,6 +38,8 @@ class Release:
     """What it was trained on, for the notes."""
     codec: Path | None = None
     """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
+    starts: str = ""
+    """Clips whose first frames one begins from, instead of those of the data that it was trained on."""
     int8: bool = False
     """Matrices in eight bits: half the size again."""
     alias_of: str = ""
@@ -50,6 +54,9 @@ def export_release(order: Release) -> None:
         return
     if order.codec:
         tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
+    if order.starts:
+        arrays, metadata["world_spec"] = world_spec(Shards(order.starts)).pack()
+        tensors |= arrays
     halves = {name: _half(name, tensor) for name, tensor in tensors.items() if CRITIC not in name}
     if (metadata["config"].get("memory") or {}).get("critic"):
         metadata["config"]["memory"]["critic"] = None
