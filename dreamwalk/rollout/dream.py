@@ -42,7 +42,7 @@ class InteractiveSystem(Protocol):
 
 
 class Decode(Protocol):
-    """Latents `(1, 1, c, h, w)` to video `(1, 1, 3, H, W)` in [-1, 1]."""
+    """Latents `(1, 1, c, h, w)` to video `(1, 1, 3, H, W)` in [-1, 1], or with depth to one of 4 channels."""
 
     def __call__(self, latents: Tensor) -> Tensor: ...
 
@@ -56,7 +56,7 @@ def to_image(frame: Tensor) -> np.ndarray:
 def decode_frame(latents: Tensor, decode: Decode) -> np.ndarray:
     """uint8 `(h, w, 3)` of the latents `(1, 1, c, h, w)` of one frame."""
     with torch.inference_mode():
-        return to_image(decode(latents)[0, 0])
+        return to_image(decode(latents)[0, 0, :3])
 
 
 ARRAYS = ("starts", "poses", "intrinsics", "strolls", "depths")

@@ -81,6 +81,12 @@ def test_a_level_is_dreamed_beside_its_game(app: AppConfig) -> None:
     pair.close()
 
 
+def test_schedules_show_pictures_without_their_depth(app: AppConfig) -> None:
+    for name, unfolded in app.schedules.items():
+        row = next(unfolded(0, 0))
+        assert row.dtype == np.uint8 and row.shape[2] == 3, name
+
+
 def test_the_switch_reaches_the_cloud_and_outlasts_a_reset(app: AppConfig) -> None:
     pair = WorldPair(app)
     pair.begin(0, {"start": 0})
@@ -91,9 +97,7 @@ def test_the_switch_reaches_the_cloud_and_outlasts_a_reset(app: AppConfig) -> No
     pair.close()
 
 
-def test_a_picture_is_seen_from_the_first_start(
-    app: AppConfig, system: Forcing
-) -> None:
+def test_a_picture_is_seen_from_the_first_start(app: AppConfig, system: Forcing) -> None:
     pair = WorldPair(app)
     pair.begin(0, {"start": 0})
     pair.begin(0, {"image": np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)})
