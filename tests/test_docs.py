@@ -54,8 +54,9 @@ def test_flags_exist() -> None:
     from dreamwalk.commands.flags import parse_flags
     from dreamwalk.commands.play import Play
     from dreamwalk.commands.sample import SampleClip, SampleWalk
-    from dreamwalk.commands.train import Train
+    from dreamwalk.commands.train import Train, with_parts
     from dreamwalk.evaluation.clips import EvaluateClips
+    from dreamwalk.evaluation.places import EvaluatePlaces
     from dreamwalk.evaluation.walks import EvaluateWalks
     from dreamwalk.published.hunyuan import ImportHunyuan
     from dreamwalk.published.oasis import ImportOasis
@@ -69,7 +70,12 @@ def test_flags_exist() -> None:
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
         other = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips, ImportOasis: ImportHunyuan}
         kind = other.get(kind, kind) if of_clips else kind
-        default = Train(RUNS[words[1]]()) if words[0] == "train" else None
+        if "places" in flags:
+            kind = EvaluatePlaces
+        default = None
+        if words[0] == "train":
+            run, flags = with_parts(RUNS[words[1]](), flags)
+            default = Train(run)
         try:
             if words[0] == "collect":
                 collect_flags(words[1], flags)

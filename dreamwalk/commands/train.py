@@ -39,7 +39,7 @@ def train(argv: list[str]) -> None:
     name, rest = split_name(argv, "train", list(RUNS))
     if name and name not in RUNS:
         raise UserError(f"there is no run called '{name}'" + suggest(name, list(RUNS)))
-    run, rest = _with_parts(RUNS[name or next(iter(RUNS))](), rest)
+    run, rest = with_parts(RUNS[name or next(iter(RUNS))](), rest)
     default = Train(run)
     asked = parse_flags(Train, rest, prog=f"train {name or 'NAME'}", default=default)
     from dreamwalk.training.fit import fit
@@ -49,7 +49,7 @@ def train(argv: list[str]) -> None:
     print(f"weights: {path}")
 
 
-def _with_parts(run: Run, argv: list[str]) -> tuple[Run, list[str]]:
+def with_parts(run: Run, argv: list[str]) -> tuple[Run, list[str]]:
     """A run with the memory that `--system.memory window|map|points` names, and with RGB-D frames where
     `--system.depth` or that memory asks for them; and the flags that are left. UserError for another name.
     """
