@@ -24,6 +24,8 @@ BEHIND, BEHIND_SLACK = 1.15, 10.0
 """The same for one picture before another: those of large pixels have rough depths."""
 LEVELS, WIDE = 4, 1.7
 """Points wider than `WIDE` pixels are drawn at half the size, and so on down to an eighth."""
+NEARER = 6
+"""Neighbours of a pixel in front of it, of 8, from which it shines through a surface."""
 WEIGHTS = 255
 """Steps of a bilinear weight: the product with a colour of 8 bits has 16, so 65,536 points fit a pixel."""
 EMPTY = (1 << 63) - 1
@@ -116,7 +118,7 @@ def render(
     ]
     splats = _Splats(*map(torch.cat, zip(*seen, strict=True))) if len(seen) > 1 else seen[0]
     pyramid = _pyramid(len(seen) * layers, size, device=splats.z.device)
-    picture = _filled(_joined(_splatted(splats, pyramid)))
+    picture = _filled(_without_specks(_joined(_splatted(splats, pyramid))))
     true, show = picture[::layers], torch.zeros_like(picture[::layers, 0])
     if layers == 2:
         dreamed = picture[1::2]
@@ -251,6 +253,18 @@ def _joined(levels: list[Tensor]) -> Tensor:
         behind = (coarse[:, 3] * BEHIND + BEHIND_SLACK < depth) & (coarse[:, 4] > 0)
         picture = torch.where(((mask > 0) & ~behind)[:, None], fine, coarse)
     return picture
+
+
+def _without_specks(picture: Tensor) -> Tensor:
+    """Single pixels that shine through a surface, whose points lie a little too far apart, become holes."""
+    depth = picture[:, 3]
+    around, (h, w) = F.pad(depth, (1, 1, 1, 1)), depth.shape[-2:]
+    nearer = torch.zeros_like(depth)
+    for down in range(3):
+        for across in range(3):
+            beside = around[:, down : down + h, across : across + w]
+            nearer += (beside > 0) & (beside * BEHIND + BEHIND_SLACK < depth)
+    return picture * (nearer < NEARER)[:, None]
 
 
 def _filled(picture: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def _half(name: str, tensor: Tensor) -> Tensor:
 
 def _learnt(name: str, tensor: Tensor) -> bool:
     """Whether a tensor is of a network, which has learnt to bear noise; linear codes have not."""
-    return tensor.dtype == torch.float16 and not name.endswith(".components")
+    linear = name.endswith(".components") or name.startswith("world_spec.")
+    return tensor.dtype == torch.float16 and not linear
 
 
 def _decoder(tensors: dict[str, Tensor], other: dict[str, Tensor], source: str) -> dict[str, Tensor]:
