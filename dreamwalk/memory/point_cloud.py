@@ -50,7 +50,7 @@ BLANK = {"position": torch.inf, "low": torch.inf, "high": -torch.inf}
 class CloudBudget:
     """How much a cloud may hold. UserError for a cap below 1."""
 
-    points: int | None = 500_000
+    points: int | None = 1_000_000
     """The most in all, of about 65 bytes each; None for no bound."""
     voxel: float | None = 1.5
     """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
