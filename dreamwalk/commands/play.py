@@ -193,7 +193,16 @@ def _levels(world_spec: WorldSpec) -> tuple[Levels | None, str]:
         level, pose = start_of("test", number=number)
         return Doom(level, size=size), {"pose": pose}
 
-    return Levels(open_level), ""
+    def around(world: World, place: dict[str, Any]) -> list[dict[str, Any]]:
+        """The other three quarters of what is seen from there: the place itself is as true as the picture."""
+        (x, y, heading), views = place["pose"], []
+        for turn in (90, 180, 270):
+            frame, info = world.reset(seed=0, options={"pose": (x, y, heading + turn)})
+            cameras = {name: np.asarray(info[name]).tolist() for name in ("world_from_camera", "intrinsics")}
+            views.append({"image": np.array(frame), "depth": np.asarray(info["depth"], np.float32)} | cameras)
+        return views
+
+    return Levels(open_level, around=around), ""
 
 
 def _dream_memory(system: Interactive) -> DreamMemory | None:

@@ -72,7 +72,8 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     actions: np.ndarray
     """float32 `(t, len(buttons) + len(axes))`."""
     start: dict[str, Any] = {}
-    """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`, its `depth` float32."""
+    """The options given to `World.reset`; an `image` in it is uint8 `(h, w, 3)`, its `depth` float32;
+    `around` are more of them, with their cameras."""
     steps: Passes = 0
     """Denoising steps per frame; 0 where there is no such thing."""
     fps: FramesPerSecond = 10.0
@@ -89,14 +90,13 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         wrong = np.flatnonzero(~np.isin(self.actions[:, : len(self.buttons)], (0.0, 1.0)).all(axis=1))
         if wrong.size:
             raise UserError(f"action {wrong[0]} has a button that is neither 0 nor 1")
-        for name in OPTIONS.keys() & self.start:
-            kind, what = OPTIONS[name]
-            try:
-                conform(kind, self.start[name], name)
-            except UserError:
-                raise UserError(f"{name} must be {what}, got {shorten(self.start[name])}") from None
-        packed = [name for name in PACKED if not isinstance(self.start.get(name, np.zeros(0)), np.ndarray)]
-        start = self.start | {name: _unpack(self.start[name], name) for name in packed}
+        start, around = _checked(self.start), self.start.get("around")
+        if around is not None:
+            if not isinstance(around, list) or not all(isinstance(view, dict) for view in around):
+                raise UserError(
+                    f"around must be a list of pictures with their cameras, got {shorten(around)}"
+                )
+            start |= {"around": [_checked(view) for view in around]}
         msgspec.structs.force_setattr(self, "start", start)
 
     def __len__(self) -> int:
@@ -168,6 +168,18 @@ def dump_walk(walk: Walk) -> str:
 def parse_walk(text: str | bytes) -> Walk:
     """A walk from JSON text; UserError with one sentence when it is not one."""
     return decode_json(WalkFile, text, "the walk file", of="the walk file's ")
+
+
+def _checked(start: dict[str, Any]) -> dict[str, Any]:
+    """The options of a reset, or of a picture around it, with arrays unpacked; UserError for wrong ones."""
+    for name in OPTIONS.keys() & start:
+        kind, what = OPTIONS[name]
+        try:
+            conform(kind, start[name], name)
+        except UserError:
+            raise UserError(f"{name} must be {what}, got {shorten(start[name])}") from None
+    packed = [name for name in PACKED if not isinstance(start.get(name, np.zeros(0)), np.ndarray)]
+    return start | {name: _unpack(start[name], name) for name in packed}
 
 
 def _short(value: np.float32) -> float | int:

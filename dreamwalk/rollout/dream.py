@@ -186,11 +186,15 @@ class Dream(World):
         With a picture may come `world_from_camera` `(4, 4)`, from where it was seen, the `intrinsics`
         `(3, 3)` of that camera, and its `depth` `(h, w)` in world units, 0 for sky. Unless the memory knows
         one level by heart, a picture without a pose is taken for one from where the first start was seen.
+        `around` is a list of such options: what else was seen before, for a memory that keeps pixels.
         """
         super().reset(seed=seed)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         clip = self._opening(options or {})
+        around = [self._opening(view) for view in (options or {}).get("around", ())]
         session = self.system.begin(clip, seed=session_seed, frame_pass=self.frame_pass)
+        for view in around:
+            self.system.memory.show(session.memory, view)
         frame = clip.video[0, 0].permute(1, 2, 0).cpu().numpy()
         known = clip.world_from_camera
         nominal = self.world_spec.poses[0] if known is None else known[0, 0].cpu().numpy()

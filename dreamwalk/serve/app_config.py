@@ -84,6 +84,8 @@ class Levels:
     """The real game on a level, and the options of its reset; called in the session's own thread."""
     most: int = 999_999
     """The largest number; the smallest is 0."""
+    around: Callable[[World, dict[str, Any]], list[dict[str, Any]]] | None = None
+    """What else is seen from where the reset with these options begins: pictures with depth and cameras."""
 
     def check(self, number: int) -> int:
         """The number; UserError when there is no such level."""

@@ -136,6 +136,8 @@ class WorldPair:
         """The level that the game is on."""
         self._place: dict[str, Any] = {}
         """Where the game begins in it, as options of its reset."""
+        self._around: list[dict[str, Any]] = []
+        """What else is seen from there."""
         self._watched = False
         """Whether somebody has looked at the game since the reset."""
         self._owed: list[np.ndarray] = []
@@ -219,6 +221,7 @@ class WorldPair:
             self._look_at_game()
         if self._game and level is not None and not given:
             start = {"level": level} | self._game.seen(self.size)
+            start |= {"around": self._around} if self._around else {}
         if self._dream:
             self._reset_dream(start)
         return self._newest_frame()
@@ -237,6 +240,8 @@ class WorldPair:
         self._check_actions(world)
         self._close_game()
         self._game, self._opened, self._place = _TrackedWorld("game", world), level, place
+        around = self._config.levels.around
+        self._around = around(world, place) if around else []
 
     def _close_game(self) -> None:
         if self._game:
