@@ -64,6 +64,11 @@ def test_a_level_is_dreamed_beside_its_game(app: AppConfig) -> None:
     assert isinstance(game, Doom) and game.level.name == level.name
     assert np.array_equal(pair._dream.frame, pair._game.frame)
     assert pair.place == pytest.approx(pose, abs=1)
+    camera = dreaming(pair).session.camera
+    assert camera is not None and len(pair._dream.start["around"]) == 3
+    behind = camera.pose @ torch.diag(torch.tensor([-1.0, 1, -1, 1]))
+    found = dreaming(pair).session.memory.recall(replace(camera, pose=behind), 1).rendering
+    assert found is not None and (found.mask == 1).float().mean() > 0.5 and not found.dreamed.any()
     for _ in range(2):
         pair.advance(ahead)
     pair.look("both")

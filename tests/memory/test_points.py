@@ -116,3 +116,13 @@ def test_a_picture_without_depth_is_given_some() -> None:
     assert len(session.memory.rows[0]) > 100
     with pytest.raises(UserError, match="depth"):
         dream_of_rooms().begin(replace(walk([(0, 0, 0)]), depth=None))
+
+
+def test_what_was_seen_around_is_known_as_true() -> None:
+    made = dream_of_rooms()
+    session, camera = made.begin(walk([(0, 0, 0)])), CameraState.of_clip(walk([(0, 0, 180)]), 0)
+    assert not session.memory.recall(camera, 1).rendering.mask.any()
+    for heading in (90, 180, 270):
+        made.memory.show(session.memory, walk([(0, 0, heading)]))
+    found = session.memory.recall(camera, 1).rendering
+    assert (found.mask == 1).float().mean() > 0.5 and not found.dreamed.any()

@@ -41,6 +41,11 @@ def test_a_start_picture_survives(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
     write_walk(tmp_path / "walk.json", walk(start={"image": image}))
     assert (read_walk(tmp_path / "walk.json").start["image"] == image).all()
+    view = {"image": image, "depth": image[..., 0].astype(np.float32)}
+    (again,) = parse_walk(dump_walk(walk(start={"image": image, "around": [view]}))).start["around"]
+    assert all((again[name] == view[name]).all() for name in view)
+    with pytest.raises(ValueError, match="around must be a list of pictures"):
+        walk(start={"around": 3})
 
 
 def test_a_walk_fits_only_its_own_actions() -> None:
