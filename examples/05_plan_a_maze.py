@@ -11,6 +11,7 @@ import torch
 import tyro
 from PIL import Image
 
+from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.backbones.framedit import FrameDiT, FrameDiTConfig
 from dreamwalk.rollout import execute, frame_predictor, planning
 from dreamwalk.schedules import flow, sigmas, staircase, training
@@ -43,7 +44,7 @@ def main(options: Options) -> None:
         (training.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
         optim.step(), decay.step(), optim.zero_grad()
     start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)
-    model = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: (NOTHING, None))
+    model = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: FrameInputs(NOTHING))
     eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.shifted_sigmas(32).tolist()
     for lag, *guide in options.plans:
         plan = staircase.staircase(grid, LENGTH - 1, lag=lag, history=1, mask="bidirectional")

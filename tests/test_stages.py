@@ -48,8 +48,10 @@ def test_only_a_dream_of_a_level_of_doom_has_a_real_game(
 ) -> None:
     stage = open_app(str(saved(tmp_path, world=world, level=level)), "cpu")
     assert (stage.game is not None) == game
+    levels = (world, level) == ("doom", "procedural")  # each seed has a game of its own
+    assert (stage.levels is not None) == levels
     with TestClient(build_app(stage)) as client:
-        assert client.get("/api/stage").json()["game"] == game
+        assert client.get("/api/stage").json()["game"] == (game or levels)
     if not game:
         scene = WorldPair(stage)
         assert scene.views == ("dream",)
