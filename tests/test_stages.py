@@ -54,7 +54,7 @@ def test_only_a_dream_of_a_level_of_doom_has_a_real_game(
         assert client.get("/api/stage").json()["game"] == (game or levels)
     if not game:
         scene = WorldPair(stage)
-        assert scene.views == ("dream",)
+        assert scene.views == (("dream", "game", "both") if levels else ("dream",))
         scene.begin(1, stage.starts[0].options)
         assert scene.advance(np.zeros(7, np.float32)).pictures[0].shape == (32, 32, 3)
 
