@@ -159,8 +159,8 @@ class PointsMemory(MemoryModel):
         rows = torch.arange(b * t, device=x.device).view(b, t)[:, half:].flatten()
         decoded = system.codec.decode(system.predicted(clip, x, recalled, generator)[:, half:])
         shown = self.pixels(decoded.flatten(0, 1), rendering.rows(rows)).unflatten(0, (b, t - half))
-        terms, picture = self.pixel_loss(shown, truth[:, half:]), truth[:, -1]
-        terms["depth"] = (self.depth(picture[:, :3]) - picture[:, 3:]).abs().mean()
+        terms, pictures = self.pixel_loss(shown, truth[:, half:]), truth[:, half:].flatten(0, 1)
+        terms["depth"] = (self.depth(pictures[:, :3]) - pictures[:, 3:]).abs().mean()
         return recalled, terms
 
     def picture_depth(self, video: Tensor) -> Tensor | None:
