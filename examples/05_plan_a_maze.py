@@ -43,17 +43,16 @@ def main(options: Options) -> None:
         error = flow.denoised(noisy, net(noisy, sigma, NOTHING, visible=ALL), sigma) - x
         (training.snr_weight(sigma, floor=0.2) * error.square().mean((2, 3, 4))).mean().backward()
         optim.step(), decay.step(), optim.zero_grad()
-    start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH)).unbind(1)
+    start, *_, goal = torch.from_numpy(MAZE.walks(1, options.pairs, LENGTH))[..., None, None].unbind(1)
     model = frame_predictor.FramePredictor(net.requires_grad_(False), lambda _: FrameInputs(NOTHING))
     eps, grid = execute.KeyedNoise(tuple(range(len(goal))), (2, 1, 1)), sigmas.shifted_sigmas(32).tolist()
     for lag, *guide in options.plans:
         plan = staircase.staircase(grid, LENGTH - 1, lag=lag, history=1, mask="bidirectional")
-        aim = planning.RewardGuidance(model, lambda x: -(x[:, -1, :, 0, 0] - goal).pow(2).sum(1), eps, *guide)
-        dreamt = execute.execute(planning.foreseen(plan), aim, eps, given=start[:, None, :, None, None])
-        path, end = dreamt[..., 0, 0].numpy(), goal.numpy()
-        there, through = MAZE.arrives(path, end).mean(), MAZE.crosses(path).any(1).mean()
+        aim = planning.RewardGuidance(model, lambda x: -(x[:, -1] - goal).pow(2).sum((1, 2, 3)), eps, *guide)
+        path = execute.execute(planning.foreseen(plan), aim, eps, given=start[:, None])[..., 0, 0].numpy()
+        there, through = MAZE.arrives(path, goal[..., 0, 0].numpy()).mean(), MAZE.crosses(path).any(1).mean()
         print(f"lag {lag}, weight and samples {guide}: {there:.1%} arrive, {through:.1%} cross a wall")
-    Image.fromarray(np.hstack(list(map(MAZE.picture, path[:6], end[:6])))).save(options.png)
+    Image.fromarray(np.hstack(list(map(MAZE.picture, path[:6], goal[:6, :, 0, 0].numpy())))).save(options.png)
 
 
 if __name__ == "__main__":
