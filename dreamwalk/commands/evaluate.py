@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from dreamwalk.commands.flags import check_seed, parse_flags, split_name
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import require_writable
@@ -11,7 +13,7 @@ from dreamwalk.systems.open import load, load_inverse, require_generative
 def evaluate(argv: list[str]) -> None:
     """Run the verb."""
     name, rest = split_name(argv, "evaluate", ["nextframe.doom", "moviegen.doom"])
-    places = "--report" in rest and rest[rest.index("--report") + 1 :][:1] == ["places"]
+    places = "--report=places" in rest or ("--report", "places") in pairwise(rest)
     if name and require_generative(name, "evaluate").generates == "clips":
         from dreamwalk.evaluation.clips import EvaluateClips as Flags
         from dreamwalk.evaluation.clips import evaluate_clips as run
