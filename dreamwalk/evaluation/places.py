@@ -155,14 +155,9 @@ class _Told(Clouds):
     def write(self, frame: FinishedFrame) -> None:
         assert frame.rgbd is not None
         true = self.truth[None, frame.time]
-        parts = zip(
-            (frame.rgbd[:, :3], frame.rgbd[:, 3:]),
-            (true[:, :3], true[:, 3:]),
-            ("frames", "depth"),
-            strict=True,
-        )
-        rgbd = torch.cat([mine if name in self.own else told for mine, told, name in parts], 1)
-        super().write(replace(frame, rgbd=rgbd))
+        rgb = (frame.rgbd if "frames" in self.own else true)[:, :3]
+        depth = (frame.rgbd if "depth" in self.own else true)[:, 3:]
+        super().write(replace(frame, rgbd=torch.cat([rgb, depth], 1)))
 
 
 @torch.inference_mode()
@@ -229,10 +224,9 @@ def measure_places(system: Interactive, walks: list[DreamedWalk]) -> dict[str, A
 
 def _measure(system: Interactive, walk: DreamedWalk, horizon: int) -> dict[str, float]:
     """Of one walk, over the frames up to a horizon."""
-    shown = range(max(0, horizon - AROUND), horizon) if horizon > AROUND else range(horizon - 1, horizon)
+    last = walk.history + horizon
     sums: dict[str, tuple[float, float]] = {}
-    for index in shown:
-        frame = walk.history + index
+    for frame in range(last - (AROUND if horizon > AROUND else 1), last):
         for name, (total, count) in _of_frame(system, walk, frame).items():
             before = sums.get(name, (0.0, 0.0))
             sums[name] = before[0] + total, before[1] + count

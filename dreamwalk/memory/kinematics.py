@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.memory.contract import CameraState
+from dreamwalk.memory.pose_model import about_the_vertical
 from dreamwalk.validation import Positive
 
 ROUNDS = 10
@@ -78,7 +79,8 @@ class Kinematics(nn.Module):
         across, forward = (inputs @ self.response.T).split(1, -1)
         step = across * right + forward * ahead
         # Normalised, or the axes would shrink over hours of walking.
-        pose[:, :3, :3] = nn.functional.normalize(pose[:, :3, :3] @ _turned(action @ self.turn), dim=1)
+        turned = pose[:, :3, :3] @ about_the_vertical(action @ self.turn)[:, :3, :3]
+        pose[:, :3, :3] = nn.functional.normalize(turned, dim=1)
         pose[:, :3, 3] += step
         focal = matrix[:, 1, 1]
         pitch = torch.atan((self.middle - matrix[:, 1, 2]) / focal) + action @ self.glance
@@ -142,15 +144,6 @@ def _inside(points: Tensor, radius: float) -> int:
 def _along(right: Tensor, ahead: Tensor, vector: Tensor) -> Tensor:
     """The components `(.., 2)` of vectors `(.., 3)`."""
     return torch.stack([(right * vector).sum(-1), (ahead * vector).sum(-1)], -1)
-
-
-def _turned(angle: Tensor) -> Tensor:
-    """Rotations `(b, 3, 3)` to the right by `angle` radians, in the camera's own axes."""
-    turn = torch.eye(3, device=angle.device).repeat(len(angle), 1, 1)
-    cos, sin = angle.cos(), angle.sin()
-    rows = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], dim=-2)
-    turn[:, [[0], [2]], [0, 2]] = rows
-    return turn
 
 
 def _robust_fit(inputs: Tensor, outputs: Tensor) -> Tensor:

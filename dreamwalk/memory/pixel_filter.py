@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.codecs.patch import FilterBlock
-from dreamwalk.codecs.rgbd import depth_channel
 from dreamwalk.layers.modulation import zero_init
 from dreamwalk.memory.splatting import Rendering
 
@@ -73,7 +72,7 @@ class PixelFilter(nn.Module):
 
     def forward(self, decoded: Tensor, rendering: Rendering) -> Tensor:
         """`(b, 4, h, w)`."""
-        rendered = torch.cat([rendering.rgb, depth_channel(rendering.depth)[:, None]], 1).to(decoded.dtype)
+        rendered = rendering.rgbd.to(decoded.dtype)
         told = torch.stack([rendering.mask, rendering.dreamed], 1).to(decoded.dtype)
         made, known = self.layers(torch.cat([decoded, rendered, told], 1)), told[:, :1]
         # At first what is finely known is taken, and nothing is added.

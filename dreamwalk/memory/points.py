@@ -137,8 +137,7 @@ class PointsMemory(MemoryModel):
         if found.rendering is None:
             return Recalled()
         view, (h, w), p = found.rendering, self.sizes.grid, self.sizes.patch
-        rgbd = torch.cat([view.rgb, depth_channel(view.depth)[:, None]], 1)
-        code = rearrange(codec.encode(rgbd[:, None]), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p)
+        code = rearrange(codec.encode(view.rgbd[:, None]), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p)
         told = [adaptive_avg_pool2d(x, (h * CELLS, w * CELLS)) for x in (view.mask, view.dreamed)]
         cells = [rearrange(x, "b (h i) (w j) -> b 1 (h w) (i j)", h=h, w=w) for x in told]
         tokens = torch.cat([code, *cells], -1)
@@ -271,11 +270,13 @@ class Clouds(Memory):
         if camera is None:
             return Recollection()
         size = self.model.sizes.pixels
-        nothing = Rendering.empty(len(camera.pose), size, device=camera.pose.device)
         if self.rows:
             cameras = zip(self.rows, camera.pose, camera.intrinsics, strict=True)
             self.found = Rendering.cat([cloud.render(*of, size=size) for cloud, *of in cameras])
-        return Recollection(rendering=self.found if self.found and self.recalling else nothing)
+        if self.found is None or not self.recalling:
+            nothing = Rendering.empty(len(camera.pose), size, device=camera.pose.device)
+            return Recollection(rendering=nothing)
+        return Recollection(rendering=self.found)
 
     def clone(self) -> Clouds:
         return self._with(cloud.clone() for cloud in self.rows)

@@ -91,7 +91,7 @@ class PoseModel(nn.Module):
     def forward(self, pose: Tensor, move: Tensor, before: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Pose `(b, 4, 4)` and move `(b, 3)` in world units after `action` `(b, a)`, from those that the
         action `before` led to."""
-        turned = pose @ _about_the_vertical(action @ self.turn.detach())
+        turned = pose @ about_the_vertical(action @ self.turn.detach())
         axes = nn.functional.normalize(turned[:, :3, :3], dim=1)  # or they would shrink over hours of walking
         place = pose[:, None, :2, 3] + torch.einsum("bij,nj->bni", axes[:, :2, (2, 0)], self.around)
         drift = torch.einsum("bji,bj->bi", axes, move) / self.UNIT
@@ -138,7 +138,7 @@ class PoseModel(nn.Module):
         return torch.stack(errors).mean()
 
 
-def _about_the_vertical(angle: Tensor) -> Tensor:
+def about_the_vertical(angle: Tensor) -> Tensor:
     """Rotations `(b, 4, 4)` to the right by `angle` radians, in the camera's own axes."""
     turn = torch.eye(4, device=angle.device).repeat(len(angle), 1, 1)
     cos, sin = angle.cos(), angle.sin()

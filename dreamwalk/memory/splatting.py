@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamwalk.codecs.rgbd import depth_channel
+
 NEAR = 1.0
 """Points nearer than this many world units are not drawn."""
 AGREE, SLACK = 1.04, 2.0
@@ -66,6 +68,11 @@ class Rendering:
     1/16 where only neighbours fill; 0 where nothing is near."""
     dreamed: Tensor
     """1 where the pixel shows what was dreamed, `(b, h, w)`."""
+
+    @property
+    def rgbd(self) -> Tensor:
+        """As a codec of RGB-D takes it, `(b, 4, h, w)`."""
+        return torch.cat([self.rgb, depth_channel(self.depth)[:, None]], 1)
 
     def rows(self, index: Tensor) -> Rendering:
         """From some of the cameras."""

@@ -213,7 +213,7 @@ class Interactive(System):
         if start.depth is None and self.codec.image_channels == 4:
             start = replace(start, depth=self.memory.picture_depth(start.video.float() / 127.5 - 1))
         frame_pass, config, latents = frame_pass or self.frame_pass(), self.config, self.encode(start)
-        video = codec_input(start, self.codec.image_channels)
+        shown = codec_input(start, self.codec.image_channels) if self.memory.keeps_pixels else None
         cache = self.backbone.cache(config.window, batch=latents.shape[0])
         memory, shape = self.memory.begin(), (latents.shape[2], latents.shape[3], latents.shape[4])
         session = Session(cache, seed, config.steps, config.history_sigma, shape, memory)
@@ -225,7 +225,7 @@ class Interactive(System):
             recalled, past = self._to_inputs(session, self._recall(session))
             x = latents[:, i : i + 1]
             commit_frame(frame_pass, session, x, actions, recalled=recalled, cache=past)
-            session.shown = video[:, i * stride] if self.memory.keeps_pixels else None
+            session.shown = None if shown is None else shown[:, i * stride]
             self._remember(session, latents[:, i], actions[:, -1], dreamed=False)
         return session
 
