@@ -82,7 +82,7 @@ class FittingData(Protocol):
 def batch(clips: Sequence[Clip]) -> Clip:
     """Stack unbatched clips of equal length into one batched clip of torch tensors.
 
-    What only some of the clips know (depth, poses) is left out.
+    What some of the clips do not know (depth, poses) is left out.
     """
     import torch
 
@@ -95,9 +95,9 @@ def batch(clips: Sequence[Clip]) -> Clip:
         return stacked if name == "video" else stacked.clone()
 
     video = stack("video")
-    assert video is not None
     captions = [clip.caption if isinstance(clip.caption, str) else "" for clip in clips]
     rest = {name: stack(name) for name in ("actions", "world_from_camera", "intrinsics", "depth")}
     past = [clip.past for clip in clips if clip.past is not None]
     earlier = batch(past) if len(past) == len(clips) else None
-    return Clip(video=video.permute(0, 1, 4, 2, 3).contiguous(), caption=captions, past=earlier, **rest)
+    video = None if video is None else video.permute(0, 1, 4, 2, 3).contiguous()
+    return Clip(video=video, caption=captions, past=earlier, **rest)

@@ -149,12 +149,17 @@ class Shards:
         """
         clip = self._clips.get(index)
         if clip is None or (depth and clip.depth is None):
-            clip = self._decode(index, depth)
+            clip = self.decode(index, depth=depth)
         self._keep(index, clip)
         window = clip.window(start, frames)
-        if frames < len(clip) and self._caption:
-            window = replace(window, caption=self._caption(index, window, start))
+        if frames < len(clip):
+            window = self.captioned(window, index, start)
         return window if depth else replace(window, depth=None)
+
+    def captioned(self, window: Clip, index: int, start: int) -> Clip:
+        """The frames of clip `index` from `start` on with a caption of their own, where their level is
+        known."""
+        return replace(window, caption=self._caption(index, window, start)) if self._caption else window
 
     def walked(self, index: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
         """Poses `(t, 4, 4)` and intrinsics `(t, 3, 3)`, where they are known, and actions `(t, a)` of a clip,
@@ -191,7 +196,8 @@ class Shards:
             raise IndexError(f"clip {index} of {len(self._entries)} in '{self.path}'")
         return self._entries[index]
 
-    def _decode(self, index: int, depth: bool) -> Clip:
+    def decode(self, index: int, *, depth: bool) -> Clip:
+        """A clip as numpy arrays, decoded anew and not kept; any number of threads may do so at once."""
         with self._decoding(index):
             files, shape = _read_members(self.read(index)), (self.frames_of(index), *self.size)
             arrays: dict[str, Any] = _arrays(files, shape[0], self.schema.size)

@@ -114,8 +114,10 @@ class Trainee(Protocol):
     def error(self, x: Tensor, prediction: Tensor) -> Tensor:
         """Compares latents `(b, t, c, h, w)` frame by frame, `(b, t)`."""
 
-    def predicted(self, clip: Clip, x: Tensor, recalled: Recalled, generator: KeyedGenerator) -> Tensor:
-        """What the backbone makes of latents `x` that are in part noise, without gradients."""
+    def predicted(
+        self, clip: Clip, x: Tensor, sigma: Tensor, *, recalled: Recalled, generator: KeyedGenerator
+    ) -> Tensor:
+        """What the backbone makes of latents `x` at noise levels `sigma` `(b, t)`."""
 
 
 class Memory(Protocol):

@@ -13,10 +13,12 @@ OVERLAP = 0.04
 
 
 def depth_edges(depth: Tensor, ratio: float) -> Tensor:
-    """Where the depth `(h, w)` changes more than `ratio` times within 3x3 pixels: there a smooth prediction
-    lies between two surfaces, on neither."""
-    far = near = F.pad(depth[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
-    for axis, side in enumerate(depth.shape):  # much faster than pooling
+    """Where the depths `(.., h, w)` change more than `ratio` times within 3x3 pixels: there a smooth
+    prediction lies between two surfaces, on neither."""
+    h, w = depth.shape[-2:]
+    pictures = depth.reshape(-1, 1, *depth.shape[-2:])
+    far = near = F.pad(pictures, (1, 1, 1, 1), mode="replicate").view(*depth.shape[:-2], h + 2, w + 2)
+    for axis, side in ((-2, h), (-1, w)):  # much faster than pooling
         far, *others = (far.narrow(axis, k, side) for k in range(3))
         near, *also = (near.narrow(axis, k, side) for k in range(3))
         for other, another in zip(others, also, strict=True):

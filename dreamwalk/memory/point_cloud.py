@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dreamwalk.errors import UserError, atomic, brief, writing
 from dreamwalk.memory.depth_alignment import align_depth, depth_edges
-from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render
+from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render, unprojected
 from dreamwalk.memory.voxels import VoxelTable, voxel_keys
 
 FAR = 20_000.0
@@ -90,14 +90,11 @@ def points_of_frame(
         kept &= wanted
     order = _pixel_order((h, w), device=depth.device)
     order = order[kept.flatten()[order]]
-    x, y = (torch.arange(side, device=depth.device) + 0.5 for side in (w, h))
-    (fx, _, cx), (_, fy, cy) = intrinsics[0], intrinsics[1]
-    local = torch.stack([(x - cx) / fx * depth, ((y - cy) / fy)[:, None] * depth, depth]).flatten(1)[:, order]
-    position = world_from_camera[:3, :3] @ local + world_from_camera[:3, 3:]
+    position = unprojected(depth, world_from_camera, intrinsics)[:, order]
     colours = ((rgb.clamp(-1, 1) + 1) * 127.5).round().byte().flatten(1)[:, order]
     times = torch.full_like(order, time, dtype=torch.int32)
     layer = torch.full_like(order, dreamed, dtype=torch.bool)
-    return Points(position, colours, (depth / fx).flatten()[order], times, layer)
+    return Points(position, colours, (depth / intrinsics[0, 0]).flatten()[order], times, layer)
 
 
 class PointCloud:

@@ -13,8 +13,7 @@ that is seen again is copied, not dreamed again. Where the cloud is empty both s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
-from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
-from dreamwalk.errors import UserError
+from dreamwalk.codecs.rgbd import codec_input, depth_of
+from dreamwalk.memory.clip_clouds import ClipClouds
 from dreamwalk.memory.contract import (
     CameraState,
     FinishedFrame,
@@ -37,12 +36,11 @@ from dreamwalk.memory.contract import (
     Recollection,
     TokenSizes,
     Trainee,
-    require_poses,
 )
 from dreamwalk.memory.kinematics import BodyConfig, Kinematics, stopped
 from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
-from dreamwalk.memory.point_cloud import CloudBudget, PointCloud, points_of_frame
-from dreamwalk.memory.splatting import Points, Rendering, render
+from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
+from dreamwalk.memory.splatting import Rendering
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Positive, Share
 
@@ -50,6 +48,12 @@ CLOUD = "cloud-{}.safetensors"
 """File of a row's cloud in the folder of a session."""
 CELLS = 4
 """Cells of a token down and across in which coverage is told: finer than a token, for edges pass through."""
+
+LAST_PASS, CLEAN = (0.7, 1.0), 0.02
+"""Noise levels from which the filter learns to show frames, those of the last pass of sampling; and that of
+the frames before them."""
+OWN = 0.3, 0.9
+"""Noise levels from which frames are the network's own and still show the place that they should."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class PointsConfig:
     """Largest std of what shakes them."""
     depth_noise: Positive = 0.03
     """Std of the logarithm of a factor on the depths of each dreamed frame."""
+    own_frames: bool = False
+    """Whether dreamed frames of the clip itself are what the network makes of its noisy latents."""
 
     def build(self, sizes: TokenSizes) -> PointsMemory:
         return PointsMemory(self, sizes)
@@ -149,18 +155,37 @@ class PointsMemory(MemoryModel):
     ) -> tuple[Recalled, dict[str, Tensor]]:
         """Frame `i` recalls what the earlier frames of the clip and those of its past show of it."""
         b, t = x.shape[:2]
-        rendering = self.render_clip(clip, generator, system.codec)
-        recalled = self.to_inputs(Recollection(rendering=rendering), system.codec)
-        recalled = recalled.each(lambda part: part.view(b, t, *part.shape[2:]))
+        clouds = ClipClouds.of(clip, generator, system.codec, config=self.config)
+        rendering, recalled = self._recalled(clouds, system.codec)
         if self.pixels is None or self.depth is None:
             return recalled, {}
-        half, truth = t // 2, codec_input(clip, 4)
-        rows = torch.arange(b * t, device=x.device).view(b, t)[:, half:].flatten()
-        decoded = system.codec.decode(system.predicted(clip, x, recalled, generator)[:, half:])
-        shown = self.pixels(decoded.flatten(0, 1), rendering.rows(rows)).unflatten(0, (b, t - half))
-        terms, pictures = self.pixel_loss(shown, truth[:, half:]), truth[:, half:].flatten(0, 1)
+        if self.config.own_frames:
+            with torch.no_grad():
+                sigma = _between(OWN, generator.uniform(t))
+                made = system.predicted(clip, x, sigma, recalled=recalled, generator=generator)
+                own = self._shown(made, rendering, system.codec)
+            rendering, recalled = self._recalled(clouds.with_own(own), system.codec)
+        rows = torch.arange(b * t, device=x.device).view(b, t)[:, t // 2 :]
+        truth, sigma = codec_input(clip, 4)[:, t // 2 :], _between(LAST_PASS, generator.uniform(t))
+        # Behind a clean first half or more, as frames are sampled in turn.
+        clean = torch.arange(t, device=x.device) < t * (0.5 + 0.5 * generator.uniform(1))
+        sigma = sigma.masked_fill(clean, CLEAN)
+        made = system.predicted(clip, x, sigma, recalled=recalled, generator=generator)
+        shown = self._shown(made[:, t // 2 :], rendering.rows(rows.flatten()), system.codec)
+        terms, pictures = self.pixel_loss(shown, truth), truth.flatten(0, 1)
         terms["depth"] = (self.depth(pictures[:, :3]) - pictures[:, 3:]).abs().mean()
         return recalled, terms
+
+    def _recalled(self, clouds: ClipClouds, codec: Codec) -> tuple[Rendering, Recalled]:
+        """What clouds look like to the frames of a batch of clips, `(b t, ..)`, and to the backbone."""
+        rendering, (b, t) = clouds.render(), clouds.held.shape[:2]
+        recalled = self.to_inputs(Recollection(rendering=rendering), codec)
+        return rendering, recalled.each(lambda part: part.view(b, t, *part.shape[2:]))
+
+    def _shown(self, x: Tensor, rendering: Rendering, codec: Codec) -> Tensor:
+        """Latents `(b, t, ..)` as RGB-D frames, through the filter."""
+        assert self.pixels is not None
+        return self.pixels(codec.decode(x).flatten(0, 1), rendering).unflatten(0, x.shape[:2])
 
     def picture_depth(self, video: Tensor) -> Tensor | None:
         if self.depth is None:
@@ -178,66 +203,6 @@ class PointsMemory(MemoryModel):
     def refine(self, rgbd: Tensor, found: Recollection) -> Tensor:
         known = found.rendering
         return rgbd if self.pixels is None or known is None else self.pixels(rgbd, known)
-
-    @torch.no_grad()
-    def render_clip(self, clip: Clip, generator: KeyedGenerator, codec: Codec) -> Rendering:
-        """Every frame of every clip as its cloud would draw it, `(b t, ..)`."""
-        config, (frames, m) = self.config, _with_past(clip)
-        poses, intrinsics = require_poses(frames)
-        n, size = poses.shape[1], (clip.video.shape[-2], clip.video.shape[-1])
-        kinds, counts, dreams, cuts, shakes = (generator.uniform(1)[:, 0].tolist() for _ in range(5))
-        noise = generator.normal(
-            n, codec.channels, *(s // p for s, p in zip(size, codec.stride[1:], strict=True))
-        )
-        scales, rgbd = (config.depth_noise * generator.normal(n)).exp(), codec_input(frames, 4)
-        firsts = [
-            1 + int(cut * (n - 1)) if dream < config.dreamed_prob else n
-            for cut, dream in zip(cuts, dreams, strict=True)
-        ]
-        for row, (first, shake) in enumerate(zip(firsts, shakes, strict=True)):
-            if first < n:
-                latents = (
-                    codec.encode(rgbd[row, None, first:]) + shake * config.latent_noise * noise[row, first:]
-                )
-                rgbd[row, first:] = codec.decode(latents)[0]
-                rgbd[row, first:, 3] = depth_channel(
-                    depth_of(rgbd[row, first:, 3]) * scales[row, first:, None, None]
-                )
-
-        def views(row: int) -> Rendering:
-            shots = zip(rgbd[row], poses[row], intrinsics[row], strict=True)
-            parts = [
-                points_of_frame(frame[:3], depth_of(frame[3]), pose, matrix, time=i, dreamed=i >= firsts[row])
-                for i, (frame, pose, matrix) in enumerate(shots)
-            ]
-            start, kind = int(counts[row] * m), kinds[row] - config.empty_prob
-            # An empty cloud, one of before the clip, or one that every frame goes into.
-            ends = [start if kind < 0 else m if kind < config.older_prob else i for i in range(m, n)]
-            clouds = [joined(parts[start:end], like=parts[0]) for end in ends]
-            return render(clouds, poses[row, m:], intrinsics=intrinsics[row, m:], size=size)
-
-        # The operations are too small to be worth sharing among threads: a row a thread is twice as fast.
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            rows = list(pool.map(views, range(len(rgbd))))
-        return Rendering.cat(rows)
-
-
-def _with_past(clip: Clip) -> tuple[Clip, int]:
-    """A batched clip behind its past, and how many frames that has; UserError without a past."""
-    past = clip.past
-    if past is None:
-        raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
-
-    def both(name: str) -> Tensor | None:
-        pair = getattr(past, name), getattr(clip, name)
-        return None if None in pair else torch.cat(pair, 1)
-
-    video = torch.cat([past.video, clip.video], 1)
-    frames = Clip(
-        video, depth=both("depth"), world_from_camera=both("world_from_camera"), intrinsics=both("intrinsics")
-    )
-    return frames, len(past)
 
 
 class Clouds(Memory):
@@ -298,8 +263,5 @@ class Clouds(Memory):
         return self.clone()
 
 
-def joined(parts: Sequence[Points], *, like: Points) -> Points:
-    """All points in one cloud; none for no parts."""
-    if not parts:
-        return Points(*(getattr(like, name)[..., :0] for name in like.__dataclass_fields__))
-    return Points(*(torch.cat([getattr(p, name) for p in parts], -1) for name in like.__dataclass_fields__))
+def _between(bounds: tuple[float, float], share: Tensor) -> Tensor:
+    return bounds[0] + (bounds[1] - bounds[0]) * share

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamwalk.codecs.rgbd import depth_channel
+from dreamwalk.layers.precision import float32_arithmetic
 
 NEAR = 1.0
 """Points nearer than this many world units are not drawn."""
@@ -89,6 +90,23 @@ class Rendering:
         return cls(*(torch.cat([getattr(view, field.name) for view in views]) for field in fields(cls)))
 
 
+class PointFrames(NamedTuple):
+    """Frames as points, a pixel each: `n` frames of each of `b` walks."""
+
+    rgb: Tensor
+    """`(b, n, 3, h, w)` in [-1, 1]."""
+    depth: Tensor
+    """Planar, in world units, `(b, n, h, w)`."""
+    kept: Tensor
+    """Pixels that are points, bool `(b, n, h, w)`."""
+    world_from_camera: Tensor
+    """`(b, n, 4, 4)`."""
+    intrinsics: Tensor
+    """`(b, n, 3, 3)`, in pixels."""
+    dreamed: Tensor
+    """bool `(b, n)`."""
+
+
 class _Splats(NamedTuple):
     """What cameras see of points, `(n,)` each."""
 
@@ -107,7 +125,7 @@ class _Splats(NamedTuple):
 
 
 @torch.no_grad()
-@torch.autocast("cpu", enabled=False)
+@float32_arithmetic()
 def render(
     clouds: Sequence[Points], world_from_camera: Tensor, *, intrinsics: Tensor, size: tuple[int, int]
 ) -> Rendering:
@@ -124,7 +142,41 @@ def render(
         for view, (cloud, pose, matrix) in enumerate(cameras)
     ]
     splats = _Splats(*map(torch.cat, zip(*seen, strict=True))) if len(seen) > 1 else seen[0]
-    pyramid = _pyramid(len(seen) * layers, size, device=splats.z.device)
+    return _drawn(splats, views=len(seen), layers=layers, size=size)
+
+
+@torch.no_grad()
+@float32_arithmetic()
+def render_frames(
+    frames: PointFrames, held: Tensor, world_from_camera: Tensor, *, intrinsics: Tensor
+) -> Rendering:
+    """What clouds look like that hold all points of some frames: those of walk `i` that `held` `(b, t, n)`
+    says, seen by the `t` cameras of the walk, `(b, t, 4, 4)` and `(b, t, 3, 3)`; a batch of `b t`."""
+    size = height, width = frames.depth.shape[-2], frames.depth.shape[-1]
+    matrices = projection(world_from_camera, intrinsics).flatten(0, 1)
+    place = unprojected(frames.depth, frames.world_from_camera, frames.intrinsics).flatten(0, 1)
+    row, view, frame = held.nonzero().unbind(1)
+    frame, view = row * held.shape[2] + frame, row * held.shape[1] + view
+    camera = matrices.index_select(0, view)
+    x, y, z = torch.baddbmm(camera[..., 3:], camera[..., :3], place.index_select(0, frame)).unbind(1)
+    x, y = x / z, y / z
+    kept = frames.kept.flatten(0, 1).flatten(1).index_select(0, frame)
+    index = (kept & _inside(x, y, z, size=size)).flatten().nonzero().squeeze(1)
+    pair = index // (height * width)
+    frame, view = frame.index_select(0, pair), view.index_select(0, pair)
+    pixel = frame * (height * width) + index % (height * width)
+    x, y, z = (part.flatten().index_select(0, index) for part in (x, y, z))
+    colours = frames.rgb.clamp(-1, 1).add(1).mul(127.5).round().byte().movedim(2, 0).flatten(1)
+    footprint = (frames.depth / frames.intrinsics[..., :1, :1]).flatten().index_select(0, pixel)
+    focal = intrinsics[..., 0, 0].flatten().index_select(0, view)
+    page = (2 * view + frames.dreamed.flatten().index_select(0, frame)).int()
+    rgb = [channel.index_select(0, pixel) for channel in colours]
+    splats = _to_splats((x, y, z), footprint, rgb, focal=focal, page=page)
+    return _drawn(splats, views=len(matrices), layers=2, size=size)
+
+
+def _drawn(splats: _Splats, *, views: int, layers: int, size: tuple[int, int]) -> Rendering:
+    pyramid = _pyramid(views * layers, size, device=splats.z.device)
     picture = _filled(_without_specks(_joined(_splatted(splats, pyramid))))
     true, show = picture[::layers], torch.zeros_like(picture[::layers, 0])
     if layers == 2:
@@ -134,9 +186,20 @@ def render(
 
 
 def projection(world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
-    """The matrix `(3, 4)` that takes world positions to (column z, row z, z) of the pixels of a camera."""
-    turn = world_from_camera[:3, :3].T.double()
-    return (intrinsics.double() @ torch.cat([turn, -turn @ world_from_camera[:3, 3:].double()], 1)).float()
+    """The matrices `(.., 3, 4)` that take world positions to (column z, row z, z) of the pixels of cameras
+    `(.., 4, 4)` with intrinsics `(.., 3, 3)`."""
+    turn = world_from_camera[..., :3, :3].mT.double()
+    camera_from_world = torch.cat([turn, -turn @ world_from_camera[..., :3, 3:].double()], -1)
+    return (intrinsics.double() @ camera_from_world).float()
+
+
+def unprojected(depth: Tensor, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
+    """World positions `(.., 3, h w)` of the pixels of planar depths `(.., h, w)`."""
+    y, x = (torch.arange(side, device=depth.device) + 0.5 for side in depth.shape[-2:])
+    (fx, _, cx), (_, fy, cy) = intrinsics[..., 0, :, None].unbind(-2), intrinsics[..., 1, :, None].unbind(-2)
+    rays = [((x - cx) / fx)[..., None, :] * depth, ((y - cy) / fy)[..., None] * depth, depth]
+    local = torch.stack(rays, -3).flatten(-2)
+    return world_from_camera[..., :3, :3] @ local + world_from_camera[..., :3, 3:]
 
 
 def _layered(true: Tensor, dreamed: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,26 +214,37 @@ def _layered(true: Tensor, dreamed: Tensor) -> tuple[Tensor, Tensor]:
 def _seen(
     cloud: Points, pose: Tensor, intrinsics: Tensor, *, size: tuple[int, int], layers: int, view: int
 ) -> _Splats:
-    height, width = size
     matrix = projection(pose, intrinsics)
     x, y, z = torch.addmm(matrix[:, 3:], matrix[:, :3], cloud.position)
     x, y = x / z, y / z
-    # Within half a pixel of the picture: such points still share in its outermost pixels.
+    index = _inside(x, y, z, size=size).nonzero().squeeze(1)
+    x, y, z, footprint = (row.index_select(0, index) for row in (x, y, z, cloud.footprint))
+    page = torch.full_like(index, layers * view, dtype=torch.int32)
+    if layers == 2:
+        page += cloud.dreamed.index_select(0, index)
+    rgb = [row.index_select(0, index) for row in cloud.rgb]
+    return _to_splats((x, y, z), footprint, rgb, focal=intrinsics[0, 0], page=page)
+
+
+def _inside(x: Tensor, y: Tensor, z: Tensor, *, size: tuple[int, int]) -> Tensor:
+    """Points within half a pixel of the picture, for these still share in its outermost pixels."""
+    height, width = size
     off = torch.maximum(
         (x - width / 2).abs_().sub_(width / 2 + 0.5), (y - height / 2).abs_().sub_(height / 2 + 0.5)
     )
-    index = ((off < 0) & (z > NEAR)).nonzero().squeeze(1)
-    x, y, z, footprint = (row.index_select(0, index) for row in (x, y, z, cloud.footprint))
-    red, green, blue = (row.index_select(0, index).long() for row in cloud.rgb)
-    pixels = (footprint * (intrinsics[0, 0] / WIDE)).div_(z)
+    return (off < 0) & (z > NEAR)
+
+
+def _to_splats(
+    place: tuple[Tensor, Tensor, Tensor], footprint: Tensor, rgb: list[Tensor], *, focal: Tensor, page: Tensor
+) -> _Splats:
+    """Points at columns, rows and depths `place`, with colours of 8 bits."""
+    red, green, blue = (row.long() for row in rgb)
+    pixels = (footprint * (focal / WIDE)).div_(place[2])
     # The exponent of a float is its binary logarithm.
     level = (pixels.view(torch.int32) >> 23).sub_(126).clamp_(0, LEVELS - 1)
-    page = torch.full_like(level, layers * view)
-    if layers == 2:
-        page += cloud.dreamed.index_select(0, index)
-    return _Splats(
-        x, y, z, footprint, level, red.bitwise_left_shift_(32).add_(green), (blue << 32).add_(1), page
-    )
+    colours = red.bitwise_left_shift_(32).add_(green), (blue << 32).add_(1)
+    return _Splats(*place, footprint, level, *colours, page)
 
 
 class _Pyramid(NamedTuple):

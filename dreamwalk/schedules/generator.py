@@ -6,11 +6,17 @@ one process or eight, in any batch, in any window, and after a resume.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
+
+MANY = 1_000_000
+"""Normal numbers from which on the rows are drawn by several threads."""
 
 
 class KeyedGenerator:
@@ -25,7 +31,12 @@ class KeyedGenerator:
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal `(b, *shape)`."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+        if len(self.generators) * prod(shape) < MANY:
+            rows = [torch.randn(shape, generator=g) for g in self.generators]
+        else:  # a card would wait longer for these numbers than for all that it does with them
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                rows = list(pool.map(lambda g: torch.randn(shape, generator=g), self.generators))
+        return torch.stack(rows).to(self.device)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), `(b, *shape)`."""

@@ -187,16 +187,14 @@ class Interactive(System):
         pixels."""
         return (self.codec.channel_weights * (prediction - x).square()).mean(dim=(2, 3, 4))
 
-    @torch.no_grad()
-    def predicted(self, clip: Clip, x: Tensor, recalled: Recalled, generator: KeyedGenerator) -> Tensor:
-        """Latents as the backbone predicts them in one pass: behind a clean first half or more, frames that
-        are mostly noise, as in the last pass of sampling."""
-        t = x.shape[1]
-        sigma, place = 0.7 + 0.3 * generator.uniform(t), torch.arange(t, device=x.device)
-        clean = place < t * (0.5 + 0.5 * generator.uniform(1))
-        sigma = sigma.masked_fill(clean, self.config.history_sigma)
+    def predicted(
+        self, clip: Clip, x: Tensor, sigma: Tensor, *, recalled: Recalled, generator: KeyedGenerator
+    ) -> Tensor:
+        """Latents as the backbone predicts them in one pass from noise levels `sigma` `(b, t)`; without
+        gradients where the memory alone is trained."""
         noisy = add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, self.actions(clip.actions), recalled=recalled)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.memory_only):
+            v = self.backbone(noisy, sigma, self.actions(clip.actions), recalled=recalled)
         return denoised(noisy, v, sigma)
 
     def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:

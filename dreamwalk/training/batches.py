@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.latents import INDEX, Latents, fingerprint
+from dreamwalk.data.resident import ResidentClips, Window
 from dreamwalk.data.shards import Shards
 from dreamwalk.distributed import Process
 from dreamwalk.errors import UserError
@@ -46,10 +47,18 @@ def batches(run: Run, data: Shards | Latents, process: Process, *, first: int) -
     """Batches of the steps from `first` on, each read while the one before is trained on."""
     mine = local_rows(run, process)
 
+    depth = run.needs_depth
+    resident = None
+    if run.resident and isinstance(data, Shards):
+        resident = ResidentClips(data, depth=depth, device=process.device)
+
     def read(step: int) -> Clip:
         if isinstance(data, Latents):
             return data.batch(mine, seed=run.seed, step=step)
-        return batch([draw(run, data, step, row) for row in mine])
+        windows = [draw(run, data, step, row) for row in mine]
+        if resident is not None:
+            return resident.batch(windows)
+        return batch([read_window(data, window, depth=depth) for window in windows])
 
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, first)
@@ -68,8 +77,8 @@ def local_rows(run: Run, process: Process) -> range:
     return range(process.rank * share, (process.rank + 1) * share)
 
 
-def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
-    """The clip of a row of a step: a window drawn from all windows of the data, and some of its past."""
+def draw(run: Run, shards: Shards, step: int, row: int) -> Window:
+    """What a row of a step is made of: a window drawn from all windows of the data, and some of its past."""
     random = np.random.default_rng([run.seed, step, row])
     index = int(random.integers(len(shards)))
     length = shards.frames_of(index)
@@ -77,14 +86,21 @@ def draw(run: Run, shards: Shards, step: int, row: int) -> Clip:
         raise UserError(
             f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
         )
-    start, depth = int(random.integers(length - run.frames + 1)), run.needs_depth
-    clip = shards.window(index, start, run.frames, depth=depth)
+    start = int(random.integers(length - run.frames + 1))
+    frames = np.arange(start, start + run.frames)
     if not run.past:
-        return clip
+        return Window(index, frames)
     # Mostly all that came before; at times only what is long gone, as after a long way.
     newest = max(1, start - int(random.choice([0, 0, 8, 24])))
-    frames = np.sort(random.choice(newest, run.past, replace=newest < run.past))
-    return replace(clip, past=shards.clip(index, depth=depth).pick(frames))
+    return Window(index, frames, np.sort(random.choice(newest, run.past, replace=newest < run.past)))
+
+
+def read_window(shards: Shards, window: Window, *, depth: bool) -> Clip:
+    """The clip of a window, as numpy arrays."""
+    clip = shards.window(window.index, int(window.frames[0]), len(window.frames), depth=depth)
+    if window.past is None:
+        return clip
+    return replace(clip, past=shards.clip(window.index, depth=depth).pick(window.past))
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,8 @@ class DataToFit:
     def large_batch(self) -> Clip:
         """Of 16 steps."""
         rows = range(min(self.run.batch, 16))
-        return batch([draw(self.run, self.shards, step, row) for step in range(16) for row in rows])
+        windows = [draw(self.run, self.shards, step, row) for step in range(16) for row in rows]
+        return batch([read_window(self.shards, w, depth=self.run.needs_depth) for w in windows])
 
     def paths(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of all clips of the usual length."""

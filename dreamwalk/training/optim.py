@@ -90,5 +90,6 @@ class EMA:
     def update(self, parameters: Mapping[str, Tensor], *, step: int) -> None:
         """Young averages forget faster, so that the random start does not linger."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in self.values.items():
-            value.mul_(decay).add_(parameters[name].detach(), alpha=1 - decay)
+        averages, values = list(self.values.values()), [parameters[name].detach() for name in self.values]
+        torch._foreach_mul_(averages, decay)
+        torch._foreach_add_(averages, values, alpha=1 - decay)

@@ -50,6 +50,8 @@ class Run:
     """Earlier frames that come with each, drawn from all before it, for what a memory recalls."""
     batch: int = 8
     """Clips in a step, over all processes together."""
+    resident: bool = False
+    """Hold all clips, decoded, in the memory of the device: a frame of 96x128 takes 37 kB, with depth 61."""
     steps: int = 1000
     seed: Count = 0
     optim: OptimConfig = field(default_factory=OptimConfig)

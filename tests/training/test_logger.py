@@ -18,12 +18,13 @@ from test_fit import equal, tiny
 from torch import nn
 
 from dreamwalk.clip import batch
+from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.training import logger as journal
-from dreamwalk.training.batches import draw, open_data
+from dreamwalk.training.batches import draw, open_data, read_window
 from dreamwalk.training.fit import fit
 from dreamwalk.training.flops import count_flops
 from dreamwalk.training.logger import Logger
@@ -192,7 +193,8 @@ def test_a_step_is_the_same_whether_flops_were_counted_or_not(
     row = json.loads((tmp_path / "counted" / "log.jsonl").read_text().splitlines()[-1])
     system, run = NextFrame(nextframe.tiny()), tiny(toy_data)
     data = open_data(run)
-    clip = batch([draw(run, data, 0, row) for row in range(run.batch)])  # type: ignore[arg-type]
+    assert isinstance(data, Shards)
+    clip = batch([read_window(data, draw(run, data, 0, row), depth=False) for row in range(run.batch)])
     generator = KeyedGenerator([(0, 0, row) for row in range(4)])
     flops = count_flops(system, lambda: system.loss(clip, generator)["loss"])
     assert row["mfu"] == pytest.approx(flops * row["frames_per_second"] / 16 / 1e12)
