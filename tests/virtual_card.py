@@ -104,6 +104,8 @@ class _AsMeta(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.cuda:
             return args[0].to("meta")
+        if func is Tensor.new_tensor and isinstance(args[0], CardTensor):
+            return func(args[0].inner, *args[1:], **(kwargs or {})).to("meta")
         if func in (Tensor.__getitem__, Tensor.__setitem__):
             # Torch itself would take lists to `meta`, where nothing is kept.
             whole = args[1] if isinstance(args[1], tuple) else (args[1],)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from dreamwalk.codecs.critic import CriticConfig
 from dreamwalk.distributed import Process
 from dreamwalk.layers import attention
 from dreamwalk.memory.contract import CameraState
+from dreamwalk.memory.level_map import draw_map
 from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
 from dreamwalk.memory.points import PointsConfig
@@ -46,8 +48,11 @@ def attend_densely(q: Tensor, k: Tensor, v: Tensor, *, block_mask: BlockMask) ->
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A virtual card; attention there is not compiled."""
     monkeypatch.setattr(attention, "_flex", lambda fused: attend_densely)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # everything is tiny
     with virtual_card():
         yield
+    torch.set_num_threads(threads)
 
 
 def moved(memory: PointsConfig | None = None) -> Forcing:
@@ -152,12 +157,15 @@ def test_a_cloud(card: None, tmp_path: Path) -> None:
         shot = clip.video[0, i].float() / 127.5 - 1, clip.depth[0, i], poses[i], lenses[i]
         cloud.insert(*shot, time=i, dreamed=i % 2 == 1)
         cloud.render(poses[i], lenses[i], size=(SIDE, SIDE))
+    here = cloud.to("cpu")
     assert 0 < cloud.near(poses[0, :3, 3], 200.0).shape[1] <= len(cloud.clone()) <= 1500
-    cloud.sample(100)
+    eyes = poses[0, :3, 3]
+    maps = [draw_map(cloud, eyes, highest=50.0), draw_map(here, eyes.cpu(), highest=50.0)]
+    assert np.array_equal(maps[0][0], maps[1][0]) and maps[0][1] == maps[1][1]
     cloud.save(tmp_path / "cloud.safetensors")
     twin = PointCloud.open(tmp_path / "cloud.safetensors", device="cuda")
     views = [
         render([each.points()] * 2, poses[:2], intrinsics=lenses[:2], size=(SIDE, SIDE))
         for each in (cloud, twin)
     ]
-    assert torch.equal(views[0].rgb, views[1].rgb) and cloud.to("cpu").points().rgb.device.type == "cpu"
+    assert torch.equal(views[0].rgb, views[1].rgb) and here.points().rgb.device.type == "cpu"
