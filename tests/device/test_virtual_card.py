@@ -32,6 +32,7 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import open as opening
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.training.fit import Training
+from dreamwalk.training.flops import count_flops
 from dreamwalk.training.optim import EMA, build_optimizers
 from dreamwalk.training.run import OptimConfig, Run
 
@@ -122,6 +123,14 @@ def test_a_step_of_training(card: None, memory: PointsConfig, method: Any, tmp_p
     with process_group():
         training.export({}, {})
     assert opening.load(tmp_path / "weights.safetensors").config == made.config
+
+
+def test_flops_are_counted_without_flex_attention(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the counter it fails, on every device."""
+    made, keys = moved(), [(0, 0)]
+    monkeypatch.setattr(attention, "_flex", lambda fused: pytest.fail("it was called"))
+    clip = episode().to(CARD)
+    assert count_flops(made, lambda: made.loss(clip, KeyedGenerator(keys, device=CARD))["loss"]) > 0
 
 
 @pytest.mark.parametrize("memory", [PointsConfig(SMALL), replace(FILTERED, budget=SMALL)])
