@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rotate
 
 Mask = Tensor | BlockMask
+_BLOCKS = ContextVar("blocks", default=True)
 
 
 class KeyValues(NamedTuple):
@@ -78,13 +81,23 @@ def _flex(fused: bool) -> Callable[..., Tensor]:
     return torch.compile(flex_attention) if fused else flex_attention  # type: ignore[return-value]
 
 
+@contextmanager
+def dense_masks() -> Iterator[None]:
+    """Within it masks are boolean on a card too: no mode that looks at operators sees into FlexAttention."""
+    token = _BLOCKS.set(False)
+    try:
+        yield
+    finally:
+        _BLOCKS.reset(token)
+
+
 def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
     """Token mask from `visible` `(frames, seen)`, which says which frame (row) sees which (column).
 
     On an NVIDIA card that of frames among themselves is a `BlockMask`, so that hidden blocks are never
     computed; elsewhere, and where kept frames come before them, it is a boolean tensor.
     """
-    if visible.is_cuda and visible.shape[0] == visible.shape[1]:
+    if _BLOCKS.get() and visible.is_cuda and visible.shape[0] == visible.shape[1]:
         n = visible.shape[0] * tokens
 
         def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:

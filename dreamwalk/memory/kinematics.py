@@ -95,8 +95,9 @@ class Kinematics(nn.Module):
         heading = _along(right, ahead, poses[:, 1:, :3, 2])
         self.turn.copy_(_robust_fit(actions[:, 1:], torch.atan2(*heading.split(1, -1)))[0])
         rows = intrinsics[..., 1, 2]
-        self.middle.copy_(rows.median())
-        pitch = torch.atan((self.middle - rows) / intrinsics[..., 1, 1])
+        middle = rows.median()  # where the paths are, and the module need not be
+        self.middle.copy_(middle)
+        pitch = torch.atan((middle - rows) / intrinsics[..., 1, 1])
         self.pitches.copy_(torch.stack([pitch.min(), pitch.max()]))
         self.glance.copy_(_robust_fit(actions[:, 1:], pitch.diff(dim=1)[..., None])[0])
         step = poses[:, 1:, :3, 3] - poses[:, :-1, :3, 3]

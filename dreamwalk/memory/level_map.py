@@ -81,8 +81,9 @@ def _frame(x: Tensor, y: Tensor) -> tuple[float, float, float]:
     edges = []
     for axis in (0, 1):
         places = known.any(axis).nonzero().squeeze(1)
-        ends = (places[[0, -1]] + torch.tensor([0, 1])) * unit - REACH if len(places) else torch.zeros(2)
-        edges.append((min(float(ends[0]), 0.0), max(float(ends[1]), 0.0)))
+        ends = places[[0, -1]].tolist() if len(places) else None
+        low, high = (ends[0] * unit - REACH, (ends[1] + 1) * unit - REACH) if ends else (0.0, 0.0)
+        edges.append((min(low, 0.0), max(high, 0.0)))
     span = max(high - low for low, high in edges) + 2 * MARGIN
     scale = FINEST * 2 ** (math.ceil(2 * max(0.0, math.log2(span / SIDE / FINEST))) / 2)
     west, south = ((low + high - SIDE * scale) / 2 for low, high in edges)
@@ -114,9 +115,9 @@ def _painted(cell: Tensor, rgb: Tensor, height: Tensor, walkable: Tensor) -> np.
     around = avg_pool2d(open_floor.view(1, 4, SIDE, SIDE), 3, 1, 1)[0].flatten(1)
     sums = torch.where(open_floor[3] > 0, open_floor, around)
     known = sums[3] > (FEW - 1) / 9
-    painted = torch.zeros(4, area)
+    painted = sums.new_zeros(4, area)
     painted[:3] = DIM * sums[:3] / sums[3].clamp(min=1e-3)
     painted[3] = 255.0
     painted = torch.where(known, painted, 0.0)
-    painted = torch.where(solid, torch.tensor([*WALL, 255.0])[:, None], painted)
+    painted = torch.where(solid, sums.new_tensor([*WALL, 255.0])[:, None], painted)
     return painted.round().byte().T.reshape(SIDE, SIDE, 4).contiguous().cpu().numpy()

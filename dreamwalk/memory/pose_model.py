@@ -110,6 +110,7 @@ class PoseModel(nn.Module):
 
     def fit(self, poses: Tensor, actions: Tensor, *, steps: int, window: int = 16) -> None:
         """Learn from whole walks, poses `(k, t, 4, 4)` and actions `(k, t, a)`, by walking pieces of them."""
+        poses, actions = (paths.to(self.turn.device) for paths in (poses, actions))
         window = min(window, poses.shape[1])
         draw = torch.Generator().manual_seed(0)
         self.requires_grad_(True)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dreamwalk.layers.attention import dense_masks
+
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12, "5090": 210e12}
 """Dense bf16 FLOP/s of cards by name, for model FLOPs utilisation (MFU)."""
 
@@ -22,10 +24,10 @@ def count_flops(system: nn.Module, loss: Callable[[], Tensor]) -> int:
     """FLOPs of `loss` forward and backward, in a pass of its own that leaves `system` as it was.
 
     The counter takes operators apart, and those round otherwise: a step of training under it would depend on
-    which step was the first of its process.
+    which step was the first of its process. Attention is counted whole, hidden blocks too.
     """
     before = {name: buffer.clone() for name, buffer in system.named_buffers()}
-    with FlopCounterMode(display=False) as counter:
+    with dense_masks(), FlopCounterMode(display=False) as counter:
         loss().backward()
     with torch.no_grad():
         for name, buffer in system.named_buffers():
