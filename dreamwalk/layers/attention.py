@@ -18,6 +18,8 @@ from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rotate
 
 Mask = Tensor | BlockMask
+MANY = 1024
+"""Tokens from which on hidden blocks are worth the mask that says which they are."""
 _BLOCKS = ContextVar("blocks", default=True)
 
 
@@ -94,11 +96,11 @@ def dense_masks() -> Iterator[None]:
 def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
     """Token mask from `visible` `(frames, seen)`, which says which frame (row) sees which (column).
 
-    On an NVIDIA card that of frames among themselves is a `BlockMask`, so that hidden blocks are never
+    On an NVIDIA card that of many frames among themselves is a `BlockMask`, so that hidden blocks are never
     computed; elsewhere, and where kept frames come before them, it is a boolean tensor.
     """
-    if _BLOCKS.get() and visible.is_cuda and visible.shape[0] == visible.shape[1]:
-        n = visible.shape[0] * tokens
+    n = visible.shape[0] * tokens
+    if _BLOCKS.get() and visible.is_cuda and visible.shape[0] == visible.shape[1] and n >= MANY:
 
         def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return visible[query // tokens, key // tokens]

@@ -227,7 +227,7 @@ class Clouds(Memory):
         self.rows = self.rows or tuple(PointCloud(self.model.config.budget, device=rgbd.device) for _ in rgbd)
         for i, cloud in enumerate(self.rows):
             shot = rgbd[i, :3], depth_of(rgbd[i, 3]), camera.pose[i], camera.intrinsics[i]
-            known = None if self.found is None else self.found.rows(torch.tensor([i]))
+            known = None if self.found is None else self.found.rows(torch.tensor([i], device=rgbd.device))
             cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known)
         self.found = None
 

@@ -48,6 +48,7 @@ def attend_densely(q: Tensor, k: Tensor, v: Tensor, *, block_mask: BlockMask) ->
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A virtual card; attention there is not compiled."""
+    monkeypatch.setattr(attention, "MANY", 1)
     monkeypatch.setattr(attention, "_flex", lambda fused: attend_densely)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # everything is tiny
@@ -128,6 +129,7 @@ def test_a_step_of_training(card: None, memory: PointsConfig, method: Any, tmp_p
 def test_flops_are_counted_without_flex_attention(card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the counter it fails, on every device."""
     made, keys = moved(), [(0, 0)]
+    monkeypatch.setattr(attention, "MANY", 1)
     monkeypatch.setattr(attention, "_flex", lambda fused: pytest.fail("it was called"))
     clip = episode().to(CARD)
     assert count_flops(made, lambda: made.loss(clip, KeyedGenerator(keys, device=CARD))["loss"]) > 0
