@@ -23,10 +23,16 @@ SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)
 """Of a step that are tried along each axis of the world."""
 FEW = 2
 """Points more than where the body stands that do not stop it: stray ones."""
-FLOOR_SHARE, RISE = 0.6, 4.0
-"""Points under the feet of which so many lie lower make the floor; it is new from so many units on."""
-EYES_FOLLOW = 0.6
-"""Share of a rise that the eyes follow in a step."""
+TICS = 3
+"""Parts of a step after each of which the body climbs or falls: it would step across narrow pits."""
+LAYER, FLOOR_SHARE = 2.0, 0.2
+"""Height of the layers of points in which a floor is looked for, and how many points it has at least, as a
+share of those in the fullest one."""
+RISE, RISE_MORE = 0.4, 3.0
+"""Eyes follow a rise by this share of it in a step, or by so much more than in the step before."""
+FALLS = 2.0
+"""Units that a body falls in its second tic; in the first it only loses its floor, in each later one it falls
+a unit more."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ class BodyConfig:
 
     @property
     def reach(self) -> float:
-        """How far from its eyes what stops it can be."""
-        return 3 * self.radius + self.eyes
+        """How far from its eyes what stops or carries it can be."""
+        return 4 * self.radius + self.eyes
 
 
 class Kinematics(nn.Module):
@@ -105,16 +111,30 @@ class Kinematics(nn.Module):
         self.response.copy_(_robust_fit(inputs, _along(right[:, 1:], ahead[:, 1:], step[:, 1:])))
 
 
-def stopped(step: Tensor, at: Tensor, points: Tensor, body: BodyConfig) -> Tensor:
-    """What is left of a step `(3,)` of a body with its eyes `at` `(3,)` among points `(3, n)` around it.
+def stopped(step: Tensor, at: Tensor, points: Tensor, *, before: Tensor, body: BodyConfig) -> Tensor:
+    """What is left of a step `(3,)` of a body with its eyes `at` `(3,)` among points `(3, n)` around it,
+    after the step `before`.
 
-    A part of the step along x, then one along y, as long as it leaves the box around the body free; then up
-    or down to the floor. Where nothing is known nothing stops it.
+    In each tic a part of it along x, then one along y, as long as it leaves the box around the body free;
+    then up to the floor or down towards it. Where nothing is known nothing stops it.
     """
     offset = points - at[:, None]
     offset[2] += body.eyes
-    # Eyes follow the feet slowly on stairs: the floor itself says what a step up leads to.
-    feet = _floor(offset, top=body.step + 1, radius=body.radius)
+    falls, last = bool(before[2] < -1), float(before[2])
+    # Eyes follow the feet slowly on stairs: the floor itself says how high these are.
+    feet = 0.0 if falls else max(0.0, _floor(offset, at=torch.zeros(3), feet=0.0, body=body))
+    speed, done = FALLS - last / TICS if falls else 0.0, torch.zeros_like(step)
+    for _ in range(TICS):
+        done = done + _slid(step / TICS, offset - done[:, None], feet=feet, body=body)
+        floor = _floor(offset, at=done, feet=feet, body=body)
+        feet = max(floor, feet - speed)
+        speed = max(FALLS, speed + 1) if feet > floor else 0.0
+    done[2] = feet if feet <= 0 else min(feet, max(RISE * feet, last + RISE_MORE))
+    return done
+
+
+def _slid(step: Tensor, offset: Tensor, *, feet: float, body: BodyConfig) -> Tensor:
+    """The part of a step that points around a body allow, as seen from below its eyes."""
     solid = offset[:2, (offset[2] > feet + body.step + 1) & (offset[2] < body.height - 4)]
     done, allowed = torch.zeros_like(step), _inside(solid, body.radius - 1) + FEW
     for axis in (0, 1):
@@ -124,17 +144,31 @@ def stopped(step: Tensor, at: Tensor, points: Tensor, body: BodyConfig) -> Tenso
             if _inside(solid - tried[:2, None], body.radius - 1) <= allowed:
                 done = tried
                 break
-    rise = _floor(offset - done[:, None], top=feet + body.step + 1, radius=body.radius)
-    if abs(rise) > RISE:
-        done[2] = EYES_FOLLOW * rise
     return done
 
 
-def _floor(offset: Tensor, *, top: float, radius: float) -> float:
-    """Height of the floor below the feet, by points `(3, n)` as seen from them; 0 where it is not known."""
-    under = (offset[:2].abs().amax(0) < radius) & (offset[2] < top) & (offset[2] > -4 * radius)
-    heights = offset[2, under]
-    return float(heights.quantile(FLOOR_SHARE)) if len(heights) > 4 * FEW else 0.0
+def _floor(offset: Tensor, *, at: Tensor, feet: float, body: BodyConfig) -> float:
+    """Height of the floor below a body `at` `(3,)` whose feet are so high, by points `(3, n)`; that of the
+    feet where it is not known.
+
+    It is the highest of the floors that the body touches: of walls and things few points are of one height,
+    of a floor many.
+    """
+    # Points of the next floor that are off by less do not lift it.
+    under = (offset[:2] - at[:2, None]).abs().amax(0) < body.radius - 2
+    lowest = feet - 4 * body.radius
+    heights = offset[2, under & (offset[2] < feet + body.step + 1) & (offset[2] > lowest)]
+    if len(heights) <= 4 * FEW:
+        return feet
+    layer = ((heights - lowest) / LAYER).long()
+    counts = layer.bincount(minlength=int(layer.max()) + 3).float()
+    counts = counts + counts.roll(1) + counts.roll(-1)  # over three layers, for points are off a little
+    floors = (counts >= counts.max() * FLOOR_SHARE) & (counts > 2 * FEW)
+    best = int(floors.nonzero().max())
+    while best and counts[best - 1] > counts[best]:
+        best -= 1
+    height = float(heights[(layer - best).abs() <= 1].median())
+    return height if abs(height - feet) > LAYER / 2 else feet
 
 
 def _inside(points: Tensor, radius: float) -> int:

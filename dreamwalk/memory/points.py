@@ -134,7 +134,8 @@ class PointsMemory(MemoryModel):
         body, steps = self.config.body, []
         for i, cloud in enumerate(memory.rows):
             at = camera.pose[i, :3, 3]
-            steps.append(stopped(free.displacement[i], at, cloud.near(at, body.reach), body))
+            near, before = cloud.near(at, body.reach), camera.displacement[i]
+            steps.append(stopped(free.displacement[i], at, near, before=before, body=body))
         step, pose = torch.stack(steps), free.pose.clone()
         pose[:, :3, 3] = camera.pose[:, :3, 3] + step
         return replace(free, pose=pose, displacement=step)

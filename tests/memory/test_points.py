@@ -25,20 +25,42 @@ def test_kinematics_are_found_behind_steps_that_were_held() -> None:
     torch.testing.assert_close(found.response, wanted, atol=0.02, rtol=0)
 
 
-def test_walls_stop_and_floors_carry() -> None:
-    body, at = BodyConfig(), torch.tensor([0.0, 0.0, 41.0])
+def moved(
+    step: torch.Tensor, points: torch.Tensor, *, before: float = 0.0, eyes: float = 41.0
+) -> torch.Tensor:
+    """Where a step leads a body with its eyes over the origin, after a step so far up or down."""
+    at, last = torch.tensor([0.0, 0.0, eyes]), torch.tensor([0.0, 0.0, before])
+    return stopped(step, at, points, before=last, body=BodyConfig())
+
+
+def test_walls_stop() -> None:
     spots = torch.arange(-60.0, 61.0, 4)
     floor = torch.cartesian_prod(spots, spots, torch.zeros(1)).T
     wall = torch.cartesian_prod(torch.full((1,), 30.0), spots, torch.arange(0.0, 128, 4)).T
     step = torch.tensor([24.0, 5.0, 0.0])
-    assert torch.equal(stopped(step, at, floor, body), step)
-    left = stopped(step, at, torch.cat([floor, wall], 1), body)
-    assert 5 < left[0] < 16 and left[1] == 5 and left[2] == 0, "up to the wall, and along it"
-    assert not stopped(step * 0, at, torch.cat([floor, wall], 1), body).any()
-    stairs = floor + torch.where(floor[0] > 10, 16.0, 0.0) * torch.eye(3)[2][:, None]
-    assert 4 < stopped(step, at, stairs, body)[2] <= 16
-    high = floor + torch.where(floor[0] > 18, 40.0, 0.0) * torch.eye(3)[2][:, None]
-    assert stopped(step, at, high, body)[0] < 5, "too high to climb"
+    torch.testing.assert_close(moved(step, floor), step)
+    left = moved(step, torch.cat([floor, wall], 1))
+    assert 5 < left[0] < 16, "up to the wall"
+    torch.testing.assert_close(left[1:], step[1:], msg="and along it")
+    assert not moved(step * 0, torch.cat([floor, wall], 1)).any()
+
+
+def test_floors_carry() -> None:
+    spots = torch.arange(-60.0, 61.0, 4)
+    floor = torch.cartesian_prod(spots, spots, torch.zeros(1)).T
+    beyond = (floor[0] > 10).float() * torch.eye(3)[2][:, None]
+    step = torch.tensor([24.0, 0.0, 0.0])
+    assert 4 < moved(step, floor + 16 * beyond)[2] < 16, "eyes follow feet slowly"
+    assert 7 < moved(step * 0, floor, eyes=31.0, before=5.0)[2] <= 10, "and catch up"
+    assert moved(step, floor + 40 * (floor[0] > 18) * torch.eye(3)[2][:, None])[0] < 5, "too high to climb"
+    # Falling, each tic by a unit more; a ledge carries while the body touches it.
+    off = floor - 100.0 * torch.eye(3)[2][:, None]
+    falls = [float(moved(step * 0, off, before=before)[2]) for before in (0.0, -5.0, -15.0)]
+    assert falls == pytest.approx([-5, -15, -24], abs=0.1)
+    assert not moved(step * 0, torch.where(floor[0] > 8, off, floor))[2]
+    # Things and walls have points at all heights, and lift nobody.
+    post = torch.cartesian_prod(torch.tensor([10.0]), torch.tensor([10.0]), torch.arange(0.0, 24, 0.5)).T
+    assert not moved(step * 0, torch.cat([floor, post], 1))[2]
 
 
 def test_what_was_seen_is_recalled_from_elsewhere() -> None:
