@@ -54,9 +54,9 @@ def test_floors_carry() -> None:
     assert 7 < moved(step * 0, floor, eyes=31.0, before=5.0)[2] <= 10, "and catch up"
     assert moved(step, floor + 40 * (floor[0] > 18) * torch.eye(3)[2][:, None])[0] < 5, "too high to climb"
     # Falling, each tic by a unit more; a ledge carries while the body touches it.
-    off = floor - 100.0 * torch.eye(3)[2][:, None]
+    off = floor - 60.0 * torch.eye(3)[2][:, None]
     falls = [float(moved(step * 0, off, before=before)[2]) for before in (0.0, -5.0, -15.0)]
-    assert falls == pytest.approx([-5, -15, -24], abs=0.1)
+    assert falls == pytest.approx([-5, -15, -24], abs=1)
     assert not moved(step * 0, torch.where(floor[0] > 8, off, floor))[2]
     # Things and walls have points at all heights, and lift nobody.
     post = torch.cartesian_prod(torch.tensor([10.0]), torch.tensor([10.0]), torch.arange(0.0, 24, 0.5)).T
