@@ -6,10 +6,12 @@ is large, video and depth, is decoded once, and batches are gathered where they 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import accumulate
 from math import prod
 
@@ -20,6 +22,9 @@ from torch import Tensor
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import DEPTH_SCALE, Shards
 from dreamwalk.errors import UserError
+
+SHARE = 64
+"""Clips for which it is worth starting a process."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,8 @@ class ResidentClips:
         self._depth = torch.empty((total, *size), dtype=torch.int16, device=device) if depth else None
         self._clips: list[Clip] = []
         self._shards = shards
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for clip in pool.map(lambda index: shards.decode(index, depth=depth), range(len(shards))):
-                self._add(clip)
+        for clip in _decoded(shards, depth=depth):
+            self._add(clip)
 
     def _add(self, clip: Clip) -> None:
         start = self._starts[len(self._clips)]
@@ -86,6 +90,23 @@ class ResidentClips:
             return None
         counts = self._depth.index_select(0, index).unflatten(0, shape)
         return (counts.int() & 0xFFFF).float() * DEPTH_SCALE
+
+
+def _decoded(shards: Shards, *, depth: bool) -> Iterator[Clip]:
+    """All clips in order; many of them by processes, for threads of Python would wait for one another."""
+    workers, indices = min(os.cpu_count() or 1, len(shards) // SHARE), range(len(shards))
+    if workers < 2:
+        yield from (shards.decode(index, depth=depth) for index in indices)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(partial(_decode, str(shards.path), depth), indices, chunksize=4)
+
+
+_opened = cache(Shards)
+
+
+def _decode(path: str, depth: bool, index: int) -> Clip:
+    return _opened(path).decode(index, depth=depth)
 
 
 def _require_room(needed: int, device: torch.device) -> None:

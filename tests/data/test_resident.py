@@ -38,7 +38,9 @@ def same(one: Clip, other: Clip) -> None:
 
 
 @pytest.mark.parametrize("past", [0, 3])
-def test_batches_are_the_same(tmp_path: Path, past: int) -> None:
+def test_batches_are_the_same(tmp_path: Path, past: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if past:
+        monkeypatch.setattr("dreamwalk.data.resident.SHARE", 2)  # by two processes
     shards = Shards(write_clips(Deep(), 5, tmp_path / "deep"))
     run: Run = replace(forcing_layout(), data=str(tmp_path / "deep"), frames=4, past=past)
     resident = ResidentClips(shards, depth=True, device=torch.device("cpu"))
