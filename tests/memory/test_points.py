@@ -9,6 +9,7 @@ from box_room import AHEAD, SIDE, STILL, dream_of_rooms, walk, walked
 from dreamwalk.codecs.critic import CriticConfig
 from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.errors import UserError
+from dreamwalk.memory.clip_clouds import ClipClouds
 from dreamwalk.memory.contract import CameraState
 from dreamwalk.memory.kinematics import BodyConfig, Kinematics, stopped
 from dreamwalk.memory.pixel_filter import PixelFilterConfig
@@ -130,6 +131,24 @@ def test_pixels_that_are_known_are_copied() -> None:
     terms["loss"].backward()
     for part in (made.memory.pixels, made.memory.critic, made.memory.depth):
         assert any(p.grad is not None and p.grad.any() for p in part.parameters())
+
+
+def test_clouds_of_own_frames() -> None:
+    """What the network makes of a clip takes the place of codes that were shaken, in dreamed frames alone."""
+    config = PointsConfig(
+        pixels=PixelFilterConfig(width=8, blocks=1), own_frames=True, empty_prob=0, older_prob=0
+    )
+    clip = replace(walk([(0, 0, h) for h in range(0, 40, 10)]), past=walk([(-30, 0, h) for h in (0, 20)]))
+    losses = []
+    for own in (False, True):
+        made = dream_of_rooms(replace(config, own_frames=own, dreamed_prob=1.0))
+        losses.append(made.loss(clip, KeyedGenerator([(0, 0)]))["loss"])
+    losses[1].backward()
+    assert losses[0] != losses[1]
+    clouds = ClipClouds.of(clip, KeyedGenerator([(0, 0)]), made.codec, config=made.memory.config)
+    mixed = clouds.with_own(torch.zeros(1, 4, 4, SIDE, SIDE))
+    gone = (mixed.rgbd == 0).flatten(2).all(2)
+    assert torch.equal(gone[:, 2:], clouds.dreamed[:, 2:]) and not gone[:, :2].any()
 
 
 def test_a_picture_without_depth_is_given_some() -> None:
