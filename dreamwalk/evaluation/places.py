@@ -4,9 +4,10 @@ dreamwalk evaluate forcing.rooms --report places --data data/rooms-test
 
 Protocol: a dream begins from `history` true frames of a held-out walk and goes on under the walk's actions.
 For the pixels of a later true frame the truth itself (depth and poses) says in which earlier true frames
-their surface was visible. Pixels visible in the history are *seen*, all others *new*; the *gap* of a pixel is
-the number of frames since its surface was last visible, so that a gap above 1 means that it was left and
-found again. Poses, depth and frames of the dream can each be replaced by the truth.
+their surface was visible. Pixels visible in the history are *seen*, all others *new*; *near* are those seen
+from about as near or nearer. The *gap* of a pixel is the number of frames since its surface was last visible,
+so that a gap above 1 means that it was left and found again. Poses, depth and frames of the dream can each be
+replaced by the truth.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ GAPS = (1, 16, 64, 256)
 """Frames above which a gap counts for a row of the table of revisits."""
 AGREE, SLACK = 1.04, 4.0
 """A surface is visible in a frame whose depth there is up to `AGREE` times and `SLACK` units from its own."""
+FARTHEST = 1.25
+"""Seen pixels were seen from *near* if it was from less than so many times as far: as finely, nearly."""
 LEAST = 40
 """Pixels from which a mean counts."""
 EVERY = 2
@@ -184,6 +187,11 @@ def dream_walk(
 def visible_before(walk: Clip, frame: int) -> Tensor:
     """In which earlier frames the surfaces of the pixels of true frame `frame` were visible: bool
     `(frame, h, w)`, of every `EVERY`th pixel. Sky counts as a surface far away."""
+    return seen_from(walk, frame).isfinite()
+
+
+def seen_from(walk: Clip, frame: int) -> Tensor:
+    """How many times as far away these surfaces were in each earlier frame; inf where they were hidden."""
     assert walk.depth is not None and walk.world_from_camera is not None and walk.intrinsics is not None
     depth, poses, matrices = (
         walk.depth[0].float(),
@@ -204,7 +212,7 @@ def visible_before(walk: Clip, frame: int) -> Tensor:
     place = torch.where(inside, py * width + px, 0).long()
     there = depth[:frame].flatten(1).gather(1, place)
     agrees = (pz < there * AGREE + SLACK) & (there < pz * AGREE + SLACK)
-    return (inside & agrees).unflatten(1, z.shape)
+    return torch.where(inside & agrees, pz / z.flatten(), torch.inf).unflatten(1, z.shape)
 
 
 def measure_places(system: Interactive, walks: list[DreamedWalk]) -> dict[str, Any]:
@@ -247,11 +255,12 @@ def _measure(system: Interactive, walk: DreamedWalk, horizon: int) -> dict[str, 
 
 def _of_frame(system: Interactive, walk: DreamedWalk, frame: int) -> dict[str, tuple[float, float]]:
     """Sums over pixels, and their number, of one dreamed frame."""
-    truth, before = _true(walk, frame), visible_before(walk.truth, frame)
+    truth, far = _true(walk, frame), seen_from(walk.truth, frame)
+    before, near = far.isfinite(), (far[: walk.history] < FARTHEST).any(0)
     seen = before[: walk.history].any(0)
     last = torch.where(before, torch.arange(frame)[:, None, None], -1).amax(0)
     gap = torch.where(seen, frame - last, 0)
-    parts = {"all": torch.ones_like(seen), "seen": seen, "new": ~seen}
+    parts = {"all": torch.ones_like(seen), "seen": seen, "near": near, "new": ~seen}
     films = {
         "dream": walk.dream[frame - walk.history],
         "ceiling": system.codec.decode(system.codec.encode(truth[None, None]))[0, 0, :3].clamp(-1, 1),
