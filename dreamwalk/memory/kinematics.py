@@ -122,7 +122,7 @@ def stopped(step: Tensor, at: Tensor, points: Tensor, *, before: Tensor, body: B
     offset[2] += body.eyes
     falls, last = bool(before[2] < -1), float(before[2])
     # Eyes follow the feet slowly on stairs: the floor itself says how high these are.
-    feet = 0.0 if falls else max(0.0, _floor(offset, at=torch.zeros(3), feet=0.0, body=body))
+    feet = 0.0 if falls else max(0.0, _floor(offset, at=torch.zeros_like(at), feet=0.0, body=body))
     speed, done = FALLS - last / TICS if falls else 0.0, torch.zeros_like(step)
     for _ in range(TICS):
         done = done + _slid(step / TICS, offset - done[:, None], feet=feet, body=body)
