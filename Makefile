@@ -51,7 +51,7 @@ $(VENV)/.developed: $(VENV)/.installed
 # model is trained far longer in that time. CPUs without bfloat16 arithmetic need twice the time.
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && echo card),card)
 FRAMES := 200000
-ROOMS := --batch 64 --steps 20000 --compile-blocks
+ROOMS := --batch 64 --steps 20000 --resident
 MAP := --steps 6000
 DREAM := --batch 128 --frames 16 --system.window 15 --steps 12000 --compile-blocks
 FORCING := --batch 128 --frames 16 --system.window 15 --steps 4000 --compile-blocks
