@@ -52,7 +52,7 @@ class CloudBudget:
 
     points: int | None = 1_000_000
     """The most in all, of about 65 bytes each; None for no bound."""
-    voxel: float | None = 1.5
+    voxel: float | None = 1.0
     """Side of a voxel in footprints of its point, rounded down to a power of two units; None keeps all."""
     aligned: bool = True
     """Fit the depth of dreamed frames to what was shown as true before they are added."""
