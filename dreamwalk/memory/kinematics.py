@@ -163,8 +163,10 @@ def _floor(offset: Tensor, *, at: Tensor, feet: float, body: BodyConfig) -> floa
     layer = ((heights - lowest) / LAYER).long()
     counts = layer.bincount(minlength=int(layer.max()) + 3).float()
     counts = counts + counts.roll(1) + counts.roll(-1)  # over three layers, for points are off a little
-    floors = (counts >= counts.max() * FLOOR_SHARE) & (counts > 2 * FEW)
-    best = int(floors.nonzero().max())
+    floors = ((counts >= counts.max() * FLOOR_SHARE) & (counts > 2 * FEW)).nonzero()
+    if not len(floors):
+        return feet
+    best = int(floors.max())
     while best and counts[best - 1] > counts[best]:
         best -= 1
     height = float(heights[(layer - best).abs() <= 1].median())

@@ -59,6 +59,8 @@ def test_floors_carry() -> None:
     falls = [float(moved(step * 0, off, before=before)[2]) for before in (0.0, -5.0, -15.0)]
     assert falls == pytest.approx([-5, -15, -24], abs=1)
     assert not moved(step * 0, torch.where(floor[0] > 8, off, floor))[2]
+    few = torch.stack([torch.zeros(12), torch.zeros(12), -5.0 * torch.arange(12)])
+    assert not moved(step * 0, few)[2], "a few points make no floor"
     # Things and walls have points at all heights, and lift nobody.
     post = torch.cartesian_prod(torch.tensor([10.0]), torch.tensor([10.0]), torch.arange(0.0, 24, 0.5)).T
     assert not moved(step * 0, torch.cat([floor, post], 1))[2]
