@@ -120,13 +120,14 @@ def stopped(step: Tensor, at: Tensor, points: Tensor, *, before: Tensor, body: B
     """
     offset = points - at[:, None]
     offset[2] += body.eyes
+    offset = offset[:, (offset[:2].abs() < body.radius + step[:2, None].abs()).all(0)]
     falls, last = bool(before[2] < -1), float(before[2])
     # Eyes follow the feet slowly on stairs: the floor itself says how high these are.
-    feet = 0.0 if falls else max(0.0, _floor(offset, at=torch.zeros_like(at), feet=0.0, body=body))
+    feet = 0.0 if falls else max(0.0, _floor(offset, feet=0.0, body=body))
     speed, done = FALLS - last / TICS if falls else 0.0, torch.zeros_like(step)
     for _ in range(TICS):
         done = done + _slid(step / TICS, offset - done[:, None], feet=feet, body=body)
-        floor = _floor(offset, at=done, feet=feet, body=body)
+        floor = _floor(offset - done[:, None], feet=feet, body=body)
         feet = max(floor, feet - speed)
         speed = max(FALLS, speed + 1) if feet > floor else 0.0
     done[2] = feet if feet <= 0 else min(feet, max(RISE * feet, last + RISE_MORE))
@@ -134,7 +135,7 @@ def stopped(step: Tensor, at: Tensor, points: Tensor, *, before: Tensor, body: B
 
 
 def _slid(step: Tensor, offset: Tensor, *, feet: float, body: BodyConfig) -> Tensor:
-    """The part of a step that points around a body allow, as seen from below its eyes."""
+    """The part of a step that points `(3, n)` around a body allow, whose feet are so high."""
     solid = offset[:2, (offset[2] > feet + body.step + 1) & (offset[2] < body.height - 4)]
     done, allowed = torch.zeros_like(step), _inside(solid, body.radius - 1) + FEW
     for axis in (0, 1):
@@ -147,15 +148,15 @@ def _slid(step: Tensor, offset: Tensor, *, feet: float, body: BodyConfig) -> Ten
     return done
 
 
-def _floor(offset: Tensor, *, at: Tensor, feet: float, body: BodyConfig) -> float:
-    """Height of the floor below a body `at` `(3,)` whose feet are so high, by points `(3, n)`; that of the
-    feet where it is not known.
+def _floor(offset: Tensor, *, feet: float, body: BodyConfig) -> float:
+    """Height of the floor below a body whose feet are so high, by points `(3, n)` around it; that of the feet
+    where it is not known.
 
     It is the highest of the floors that the body touches: of walls and things few points are of one height,
     of a floor many.
     """
     # Points of the next floor that are off by less do not lift it.
-    under = (offset[:2] - at[:2, None]).abs().amax(0) < body.radius - 2
+    under = offset[:2].abs().amax(0) < body.radius - 2
     lowest = feet - 4 * body.radius
     heights = offset[2, under & (offset[2] < feet + body.step + 1) & (offset[2] > lowest)]
     if len(heights) <= 4 * FEW:
