@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,20 +26,8 @@ from dreamwalk.memory.point_cloud import EDGES, FAR
 from dreamwalk.memory.splatting import PointFrames, Rendering, render_frames
 from dreamwalk.schedules.generator import KeyedGenerator
 
-
-class CloudTraining(Protocol):
-    """How clouds of training clips are drawn; `PointsConfig` says what each is."""
-
-    @property
-    def empty_prob(self) -> float: ...
-    @property
-    def older_prob(self) -> float: ...
-    @property
-    def dreamed_prob(self) -> float: ...
-    @property
-    def latent_noise(self) -> float: ...
-    @property
-    def depth_noise(self) -> float: ...
+if TYPE_CHECKING:
+    from dreamwalk.memory.points import PointsConfig
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ class ClipClouds:
     @classmethod
     @torch.no_grad()
     @float32_arithmetic()
-    def of(cls, clip: Clip, generator: KeyedGenerator, codec: Codec, *, config: CloudTraining) -> ClipClouds:
+    def of(cls, clip: Clip, generator: KeyedGenerator, codec: Codec, *, config: PointsConfig) -> ClipClouds:
         """Draw clouds for a batched clip with a past and depth."""
         frames, past = _with_past(clip)
         poses, intrinsics = require_poses(frames)

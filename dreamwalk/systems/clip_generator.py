@@ -26,6 +26,7 @@ from dreamwalk.conditions import TextEncoderConfig
 from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.frozen import TextInputs
 from dreamwalk.errors import UserError
+from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.rollout.clip_predictor import ClipPredictor, TiledVelocity, Velocity, WindowedPredictor
 from dreamwalk.rollout.execute import UPDATES, KeyedNoise, Noise, Predictor, begin, run
@@ -138,7 +139,7 @@ class ClipGenerator(System):
 
     def encode(self, video: Tensor) -> Tensor:
         """Video in 0 to 255 `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
-        with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
+        with torch.no_grad(), float32_arithmetic():
             return self.codec.encode(video.float() / 127.5 - 1)
 
     def velocity(
