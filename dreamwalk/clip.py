@@ -36,6 +36,8 @@ class Clip:
     caption: str | list[str] = ""
     past: Clip | None = None
     """Earlier frames of the same episode, in order, for training a memory; they need not be neighbours."""
+    times: Any = None
+    """int64 `(t,)`: which frames of their episode these are, or None where they are the first."""
     latents: Any = None
     """What a video codec made of the video, `(t', c, h', w')`, or None; with it the rest may be left out."""
 
@@ -79,6 +81,13 @@ class FittingData(Protocol):
         for data without poses."""
 
 
+def require_past(clip: Clip) -> Clip:
+    """Earlier frames of a clip; UserError where it comes without."""
+    if clip.past is None:
+        raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
+    return clip.past
+
+
 def batch(clips: Sequence[Clip]) -> Clip:
     """Stack unbatched clips of equal length into one batched clip of torch tensors.
 
@@ -96,7 +105,7 @@ def batch(clips: Sequence[Clip]) -> Clip:
 
     video = stack("video")
     captions = [clip.caption if isinstance(clip.caption, str) else "" for clip in clips]
-    rest = {name: stack(name) for name in ("actions", "world_from_camera", "intrinsics", "depth")}
+    rest = {name: stack(name) for name in ("actions", "world_from_camera", "intrinsics", "depth", "times")}
     past = [clip.past for clip in clips if clip.past is not None]
     earlier = batch(past) if len(past) == len(clips) else None
     video = None if video is None else video.permute(0, 1, 4, 2, 3).contiguous()

@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from dreamwalk.backbones.memory_blocks import BlockSizes, MemoryBlocks, MemoryBlocksConfig, RecalledFrame
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import KeyValues, Mask
 from dreamwalk.layers.cache import Cache, Past, RingCache
@@ -86,6 +87,20 @@ class Recalled(NamedTuple):
     """Added to the tokens, `(b, t, n, d)`."""
     guess: Tensor | None = None
     """Added to the prediction of the clean latents, `(b, t, c, h, w)`."""
+    keys: Tensor | None = None
+    """For memory blocks, `(b, t, layers, heads, m, e)`."""
+    values: Tensor | None = None
+    visible: Tensor | None = None
+    """Which of these are there, 1 or 0, `(b, t, m)`."""
+    states: Tensor | None = None
+    """Added to what their queries are made of, `(b, t, layers, n, d)`."""
+
+    def layer(self, index: int) -> RecalledFrame | None:
+        """For memory block `index`; None where no frames are recalled."""
+        if self.keys is None or self.values is None or self.visible is None:
+            return None
+        state = None if self.states is None else self.states[:, :, index]
+        return RecalledFrame(self.keys[:, :, index], self.values[:, :, index], self.visible, state)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Recalled:
         return Recalled(*(None if part is None else change(part) for part in self))
@@ -139,6 +154,13 @@ class FrameBackbone(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = Modulation(width, parts=2)
         self.head = zero_init(nn.Linear(width, features))
+        self.memory: MemoryBlocks | None = None
+
+    def add_memory_blocks(self, blocks: MemoryBlocksConfig) -> None:
+        """Blocks that attend to recalled frames, with fresh weights that change nothing."""
+        config = self.config
+        sizes = BlockSizes(config.width, config.depth, config.heads, config.token_grid)
+        self.memory = MemoryBlocks(blocks, sizes, features=config.channels * config.patch**2)
 
     def forward(
         self,
@@ -188,12 +210,18 @@ class FrameBackbone(nn.Module):
         features = inputs.recalled.features
         x = x if features is None else x + features.to(dtype)
         condition, ropes = self.sigma.at(label) + inputs.conditions.to(dtype), self.block_rope(rope)
-        fresh = []
+        fresh, attended = [], None
         for index, block in enumerate(self.blocks):
             past = cache.layer(index) if cache is not None else None
             x, key_values = block(x, condition, ropes, mask, past)
             fresh.append(key_values)
-        x = self.head(modulate(self.norm(x), *self.modulation(condition))).to(y.dtype)
+            if self.memory is not None and (layer := self.memory.layer_after(index)) is not None:
+                frames = inputs.recalled.layer(layer)
+                if frames is not None:
+                    x, attended = self.memory.blocks[layer](x, condition, frames)
+        x = self.head(modulate(self.norm(x), *self.modulation(condition)))
+        # What is found is copied: a network this small cannot carry a picture through its blocks.
+        x = (x if self.memory is None or attended is None else x + self.memory.copy(attended)).to(y.dtype)
         return rearrange(x, self.unpatch, h=h, w=w, p=p, q=p), fresh
 
     def scaled(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -70,13 +70,13 @@ class ResidentClips:
         """The batched clip of those windows; video and depth lie on the device, what is small does not."""
         clips = []
         for window in windows:
-            clip = self._clips[window.index].pick(window.frames)
+            clip = replace(self._clips[window.index].pick(window.frames), times=window.frames)
             clips.append(self._shards.captioned(clip, window.index, int(window.frames[0])))
         whole = self._gathered(batch(clips), [(w.index, w.frames) for w in windows])
         past = [(w.index, w.past) for w in windows if w.past is not None]
         if len(past) < len(windows):
             return whole
-        earlier = batch([self._clips[index].pick(frames) for index, frames in past])
+        earlier = batch([replace(self._clips[index].pick(at), times=at) for index, at in past])
         return replace(whole, past=self._gathered(earlier, past))
 
     def _gathered(self, clip: Clip, frames: Sequence[tuple[int, np.ndarray]]) -> Clip:

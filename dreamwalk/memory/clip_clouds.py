@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dreamwalk.clip import Clip
+from dreamwalk.clip import Clip, require_past
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
-from dreamwalk.errors import UserError
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.memory.contract import require_poses
 from dreamwalk.memory.depth_alignment import depth_edges
@@ -97,9 +96,7 @@ class ClipClouds:
 
 def _with_past(clip: Clip) -> tuple[Clip, int]:
     """A batched clip behind its past, and how many frames that has; UserError without a past."""
-    past = clip.past
-    if past is None:
-        raise UserError("a memory learns from what came before a clip: give `--past`, for example 8")
+    past = require_past(clip)
 
     def both(name: str) -> Tensor | None:
         pair = getattr(past, name), getattr(clip, name)

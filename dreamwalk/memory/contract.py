@@ -6,7 +6,8 @@ recalls in three forms:
 
     features     added to the tokens of the frame that is denoised                      NeuralMap
     rendering    RGB-D of what is known from the camera, coded and put beside them      PointCloud
-    frames       near-zero columns of the plan (WorldMem, arXiv 2504.12369), attended like history
+    frames       near-zero columns of the plan, attended like history
+    units        frames with camera and time, for memory blocks (WorldMem, arXiv 2504.12369)    BankMemory
 
 `WindowConfig` builds the memory of a system that has none: all that it knows is the history in its cache.
 """
@@ -20,11 +21,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones.frame_backbone import Recalled
+from dreamwalk.backbones.frame_backbone import FrameSizes, Recalled
+from dreamwalk.backbones.memory_blocks import MemoryBlocksConfig
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.errors import UserError
 from dreamwalk.memory.splatting import Rendering
+from dreamwalk.memory.units import RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
 
 
@@ -103,6 +106,8 @@ class Recollection:
     frames: RecalledFrames | None = None
     rendering: Rendering | None = None
     """The frame as the memory would draw it."""
+    units: tuple[RecalledUnits, Targets] | None = None
+    """Frames that memory blocks attend to, and the frame for which they are recalled."""
 
 
 class Trainee(Protocol):
@@ -154,6 +159,25 @@ class TokenSizes:
     """Of a token."""
     actions: int
     """Length of the action vector."""
+    depth: int
+    """Blocks of the backbone."""
+    heads: int
+    window: int
+    """Frames of history that it sees in any case."""
+    image_channels: int
+    """Of frames: 3, or 4 with depth."""
+
+    @classmethod
+    def of(cls, backbone: FrameSizes, codec: Codec, *, actions: int, window: int) -> TokenSizes:
+        """Of a backbone behind a codec."""
+        grid, patch, stride = backbone.token_grid, backbone.patch, codec.stride[2]
+        rest = backbone.width, actions, backbone.depth, backbone.heads, window, codec.image_channels
+        return cls(grid, stride * patch, backbone.channels, patch, *rest)
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of a latent frame."""
+        return self.channels, self.grid[0] * self.patch, self.grid[1] * self.patch
 
     @property
     def pixels(self) -> tuple[int, int]:
@@ -169,8 +193,15 @@ class MemoryModel(nn.Module):
     not."""
     one_level = False
     """Whether it knows the level that it was trained on and no other."""
+    memory_blocks: MemoryBlocksConfig | None = None
+    """Those that its backbone needs."""
     keeps_pixels = False
     """Whether it is to be given frames as RGB-D."""
+
+    @property
+    def blank(self) -> Recalled:
+        """What memory blocks are given for one frame of one session when nothing is recalled."""
+        return Recalled()
 
     def begin(self) -> Memory:
         """The memory of a new session."""

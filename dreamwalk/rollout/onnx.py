@@ -28,9 +28,10 @@ from dreamwalk.layers.cache import Cache, RingCache
 class _PassGraph(nn.Module):
     """The cached pass with plain tensors in and out."""
 
-    def __init__(self, conditions: nn.Module, backbone: FrameBackbone) -> None:
+    def __init__(self, conditions: nn.Module, backbone: FrameBackbone, given: Sequence[str]) -> None:
+        """`given` names the fields of `Recalled` that come as tensors."""
         super().__init__()
-        self.conditions, self.backbone = conditions, backbone
+        self.conditions, self.backbone, self.given = conditions, backbone, given
 
     def forward(
         self,
@@ -42,11 +43,11 @@ class _PassGraph(nn.Module):
         bias: Tensor,
         keys: Tensor,
         values: Tensor,
-        features: Tensor,
-        guess: Tensor,
+        *recalled: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         cache = RingCache(keys, values, self.backbone.config.tokens)
-        inputs = FrameInputs(self.conditions(action), Recalled(features, guess))
+        known = Recalled(**dict(zip(self.given, recalled, strict=True)))
+        inputs = FrameInputs(self.conditions(action), known)
         v, fresh = self.backbone.predict(x, sigma, inputs, (cos, sin), bias, cache)
         return v, torch.stack([kv.keys for kv in fresh]), torch.stack([kv.values for kv in fresh])
 
@@ -62,16 +63,26 @@ class OnnxPass:
     """`rollout.realtime.FramePass` for one session at a time (batch 1) with a cache of `window` frames."""
 
     def __init__(
-        self, conditions: nn.Module, backbone: FrameBackbone, *, actions: int, window: int, threads: int = 0
+        self,
+        conditions: nn.Module,
+        backbone: FrameBackbone,
+        *,
+        actions: int,
+        window: int,
+        blank: Recalled = NOTHING,
+        threads: int = 0,
     ) -> None:
+        """`blank` is what its memory blocks are given when nothing is recalled."""
         self.config, self.rope, self.bias = backbone.config, backbone.rope, backbone.bias
         cache = backbone.cache(window)
         rope = backbone.rope(torch.zeros(1))
         x = torch.zeros(1, 1, self.config.channels, *self.config.grid)
         frame = (x, torch.ones(1, 1), torch.zeros(1, 1, actions), *rope, backbone.bias(cache))
-        self.nothing = torch.zeros(1, 1, self.config.tokens, self.config.width), torch.zeros_like(x)
-        inputs = (*frame, cache.keys, cache.values, *self.nothing)
-        self.session = _session(_PassGraph(conditions, backbone), inputs, threads=threads)
+        features = torch.zeros(1, 1, self.config.tokens, self.config.width)
+        self.nothing = blank._replace(features=features, guess=torch.zeros_like(x))
+        given = {name: part for name, part in self.nothing._asdict().items() if part is not None}
+        inputs = (*frame, cache.keys, cache.values, *given.values())
+        self.session = _session(_PassGraph(conditions, backbone, tuple(given)), inputs, threads=threads)
         self.names = [entry.name for entry in self.session.get_inputs()]
 
     def __call__(
@@ -88,7 +99,11 @@ class OnnxPass:
             bias,
             cache.keys,
             cache.values,
-            *(zeros if part is None else part for zeros, part in zip(self.nothing, recalled, strict=True)),
+            *(
+                zeros if part is None else part
+                for zeros, part in zip(self.nothing, recalled, strict=True)
+                if zeros is not None
+            ),
         )
         v, keys, values = _run(self.session, self.names, feeds)
         return v, [KeyValues(k, w) for k, w in zip(keys, values, strict=True)]

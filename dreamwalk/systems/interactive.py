@@ -116,9 +116,10 @@ class Interactive(System):
         self.backbone = backbone.build()
         for part in (self.actions, self.backbone):
             part.to(getattr(torch, config.precision))
-        pixels, shape = stride[2] * backbone.patch, (backbone.channels, backbone.patch, backbone.width)
-        sizes = TokenSizes(backbone.token_grid, pixels, *shape, config.actions)
+        sizes = TokenSizes.of(backbone, self.codec, actions=config.actions, window=config.window)
         self.memory = config.memory.build(sizes)
+        if self.memory.memory_blocks:
+            self.backbone.add_memory_blocks(self.memory.memory_blocks)
         self._engines: dict[tuple[int, torch.device], tuple[FramePass, Decode]] = {}
 
     @property
@@ -376,7 +377,8 @@ class Interactive(System):
         decode: Decode = self.codec.decode
         of_frames = self.codec.stride[0] == 1
         if fits(self.backbone) and of_frames and not self.memory.recalls_frames:
-            frame_pass = OnnxPass(self.actions, self.backbone, actions=config.actions, window=config.window)
+            sizes = {"actions": config.actions, "window": config.window}
+            frame_pass = OnnxPass(self.actions, self.backbone, **sizes, blank=self.memory.blank)
         if fits(self.codec) and of_frames:
             decode = OnnxDecoder(self.codec, (config.backbone.channels, *config.backbone.grid))
         return frame_pass, decode

@@ -238,15 +238,16 @@ def init_from(system: System, name: str | Path) -> None:
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
             return inflate(codec, image.codec)
     tensors = files.read(_lender(path := locate(name), files.metadata(path)))[0]
-    tensors = dict(system.adapt_weights(tensors))
-    parts = {_part(name) for name in tensors}
-    fresh = {k: v for k, v in system.state_dict().items() if _part(k) not in parts}
+    tensors, ours = dict(system.adapt_weights(tensors)), system.state_dict()
+    parts, known = {_part(name) for name in tensors}, {_part(name) for name in ours}
+    tensors = {k: v for k, v in tensors.items() if _part(k) in known or "memory." not in k}
+    fresh = {k: v for k, v in ours.items() if _part(k) not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")
 
 
 def _part(tensor: str) -> str:
     """Of a system, or of its memory, to which a tensor belongs."""
-    return ".".join(tensor.split(".")[: 2 if tensor.startswith("memory.") else 1])
+    return ".".join(tensor.split(".")[: 2 if tensor.startswith(("memory.", "backbone.memory.")) else 1])
 
 
 def _fetch(repository: str) -> Path:

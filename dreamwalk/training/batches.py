@@ -98,9 +98,11 @@ def draw(run: Run, shards: Shards, step: int, row: int) -> Window:
 def read_window(shards: Shards, window: Window, *, depth: bool) -> Clip:
     """The clip of a window, as numpy arrays."""
     clip = shards.window(window.index, int(window.frames[0]), len(window.frames), depth=depth)
+    clip = replace(clip, times=window.frames)
     if window.past is None:
         return clip
-    return replace(clip, past=shards.clip(window.index, depth=depth).pick(window.past))
+    past = shards.clip(window.index, depth=depth).pick(window.past)
+    return replace(clip, past=replace(past, times=window.past))
 
 
 @dataclass(frozen=True)

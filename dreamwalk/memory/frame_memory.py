@@ -1,0 +1,371 @@
+"""A memory of frames: tokens attend to frames of a bank, told apart by where and when they were seen.
+
+WorldMem (arXiv 2504.12369), section 3: units of latent frame, camera and time are kept, a few are recalled
+for each frame, and memory blocks of the backbone attend to their tokens (`backbones/memory_blocks.py`).
+
+    paper's word             our word
+    memory unit              `Unit` of a `FrameBank`
+    memory retrieval         `memory/retrieval.py`
+    state embedding          `memory/encodings.py`
+    memory block             `MemoryBlock`; keys and values are made here, once a frame
+
+Recalled tokens are finer than those of the trunk, for they cost it nothing, and are one linear map of pixels:
+they need no passes of their own through the trunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from dreamwalk.backbones.frame_backbone import Recalled
+from dreamwalk.backbones.memory_blocks import SHARP, MemoryBlocksConfig, token_places, turned
+from dreamwalk.clip import Clip, FittingData, require_past
+from dreamwalk.codecs.codec import Codec
+from dreamwalk.codecs.rgbd import codec_input, depth_of
+from dreamwalk.layers.modulation import zero_init
+from dreamwalk.layers.precision import float32_arithmetic
+from dreamwalk.memory import encodings
+from dreamwalk.memory.bank import FrameBank, Unit
+from dreamwalk.memory.contract import (
+    CameraState,
+    FinishedFrame,
+    Memory,
+    MemoryModel,
+    Recollection,
+    TokenSizes,
+    Trainee,
+    require_poses,
+)
+from dreamwalk.memory.encodings import Encoding
+from dreamwalk.memory.frustum import Cameras
+from dreamwalk.memory.kinematics import Kinematics
+from dreamwalk.memory.retention import BankBudget
+from dreamwalk.memory.retrieval import RetrievalConfig, Retrieved, retrieve
+from dreamwalk.memory.units import RecalledUnits, Targets
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.validation import Count, Positive, Share
+
+HIDDEN = 32
+"""Width of the networks that tell of places and times: they run for every token and target."""
+BANK = "bank-{}.safetensors"
+"""File of a row's bank in the folder of a session."""
+LEAST = 0.02
+"""Share of a clip that a past frame shows at least, when it is drawn by that."""
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """What a memory of frames keeps, how recalled frames become keys and values, and how that is trained."""
+
+    frames: Count = 4
+    """Recalled for each frame."""
+    encoding: Encoding = "projected"
+    """What tells keys where they are."""
+    split: int = 2
+    """Recalled tokens down and across each token of the trunk."""
+    every: int = 2
+    """A memory block follows every so manieth block of the trunk."""
+    budget: BankBudget = field(default_factory=BankBudget)
+    retrieval: RetrievalConfig = field(default_factory=lambda: RetrievalConfig(count=16))
+    """Of candidates, by their views alone; of them `frames` are shown that cover most, by their depth."""
+    empty_prob: Share = 0.15
+    """Probability of training a clip on an empty bank, so that rooms are also made from nothing."""
+    dreamed_prob: Share = 0.5
+    """Probability of a recalled frame that is as the system's own are: with noise, and at a wrong depth."""
+    latent_noise: Positive = 0.3
+    """Largest std of that noise."""
+    depth_noise: Positive = 0.03
+    """Std of the logarithm of the factor on that depth."""
+
+    def build(self, sizes: TokenSizes) -> BankMemory:
+        return BankMemory(self, sizes)
+
+
+class MemoryTokens(nn.Module):
+    """Keys and values of recalled frames for all memory blocks of a backbone."""
+
+    def __init__(self, config: BankConfig, sizes: TokenSizes) -> None:
+        super().__init__()
+        self.config, self.sizes, width = config, sizes, sizes.width
+        self.grid = sizes.grid[0] * config.split, sizes.grid[1] * config.split
+        self.layers, self.head = sizes.depth // config.every, width // sizes.heads
+        self.side = sizes.stride // config.split
+        self.cells = nn.Linear(sizes.image_channels * self.side**2, width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.keys, self.values = (nn.Linear(width, self.layers * width) for _ in range(2))
+        self.norm_keys = nn.Parameter(torch.full((self.layers, 1, 1, self.head), SHARP))
+        nn.init.ones_(self.keys.bias)  # alike at first, as queries are
+        more = {"projected": encodings.CLOSENESS, "prope": 0, "pluecker": encodings.RAYS}[config.encoding]
+        self.told = self._state(encodings.AGES + more)
+        self.asked = self._state(encodings.RAYS) if config.encoding == "pluecker" else None
+
+    def _state(self, inputs: int) -> nn.Module:
+        out = zero_init(nn.Linear(HIDDEN, self.layers * self.sizes.width))
+        return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), out)
+
+    @property
+    def blank(self) -> Recalled:
+        """For one target for which nothing is recalled."""
+        m, sizes = self.config.frames * self.grid[0] * self.grid[1], self.sizes
+        keys = self.values.weight.new_zeros(1, 1, self.layers, sizes.heads, m, self.head)
+        shape = 1, 1, self.layers, sizes.grid[0] * sizes.grid[1], sizes.width
+        states = None if self.asked is None else keys.new_zeros(shape)
+        return Recalled(None, None, keys, keys, keys.new_zeros(1, 1, m), states)
+
+    @property
+    def placed(self) -> int:
+        """Channels of a head that turn with places."""
+        return {"projected": self.head, "prope": self.head // 2, "pluecker": 0}[self.config.encoding]
+
+    def forward(self, frames: Tensor, units: RecalledUnits, targets: Targets) -> Recalled:
+        """What memory blocks are given for each target of units that decode to `frames`
+        `(b, k, channels, h, w)`."""
+        cells = rearrange(frames, "b k c (h p) (w q) -> b (k h w) (c p q)", p=self.side, q=self.side)
+        cells = self.cells(cells)
+        keys, values = (
+            rearrange(part, "b m (l a e) -> b 1 l a m e", l=self.layers, e=self.head)
+            for part in (self.keys(self.norm(cells)), self.values(cells))
+        )
+        told, visible, places = self._where(units, targets)
+        state = self.told(told.to(cells.dtype))
+        state = rearrange(state, "b t m (l a e) -> b t l a m e", l=self.layers, e=self.head)
+        keys = nn.functional.rms_norm((keys + state).float(), (self.head,), eps=1e-6) * self.norm_keys
+        keys = turned(keys, places[:, :, None, None], count=self.placed).to(values.dtype)
+        values, states = values.expand_as(keys), None
+        if self.config.encoding == "prope":
+            moves = encodings.projective(units.cameras, targets.cameras)
+            moves = moves.repeat_interleave(self.grid[0] * self.grid[1], 2)
+            keys, values = (_moved(part, moves, self.head - self.placed) for part in (keys, values))
+        if self.asked is not None:
+            rays = nn.functional.normalize(encodings.cell_rays(targets.cameras, self.sizes.grid), dim=-1)
+            own = torch.cat([torch.zeros_like(rays), rays], -1)  # a ray through its own camera has no moment
+            states = rearrange(self.asked(own.to(values.dtype)), "b t n (l d) -> b t l n d", l=self.layers)
+        return Recalled(None, None, keys, values, visible.to(values.dtype), states)
+
+    @float32_arithmetic()
+    def _where(self, units: RecalledUnits, targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every token for every target: what its key is told, whether it is visible, and its place in
+        tokens."""
+        n, t = self.grid[0] * self.grid[1], targets.time.shape[1]
+        each = [part.repeat_interleave(n, -1) for part in (units.time, units.dreamed, units.valid)]
+        time, dreamed, valid = each
+        age = encodings.ages(targets.time[:, :, None] - time[:, None], dreamed)
+        visible = valid[:, None].expand(-1, t, -1)
+        if self.config.encoding == "projected":
+            points = encodings.cell_points(units.cameras, units.depth).flatten(1, 2)
+            size, finer = self.sizes.grid, self.config.split
+            found = encodings.landing(points, valid, targets.cameras, size, finer=finer)
+            closeness = encodings.closeness(found, units.depth.flatten(1))
+            return torch.cat([age, closeness], -1), found.visible, found.place
+        own = token_places(self.grid, heads=1, device=age.device)[0] / self.config.split
+        places = own.repeat(units.time.shape[1], 1).expand(*age.shape[:3], 2)
+        if self.config.encoding == "pluecker":
+            rays = encodings.pluecker(units.cameras, targets.cameras, self.grid)
+            return torch.cat([age, rays], -1), visible, places
+        return age, visible, places
+
+
+def _moved(x: Tensor, moves: Tensor, count: int) -> Tensor:
+    """`x` `(b, t, l, a, m, e)` with its first `count` channels, by fours, moved by `(b, t, m, 4, 4)`."""
+    moving, still = x.split([count, x.shape[-1] - count], -1)
+    moving = torch.einsum("btmij,btlamgj->btlamgi", moves.to(x.dtype), moving.unflatten(-1, (-1, 4)))
+    return torch.cat([moving.flatten(-2), still], -1)
+
+
+class BankMemory(MemoryModel):
+    """Recalls frames for memory blocks."""
+
+    keeps_pixels = True
+
+    def __init__(self, config: BankConfig, sizes: TokenSizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        self.kinematics = Kinematics(sizes.actions)
+        self.tokens = MemoryTokens(config, sizes)
+        self.memory_blocks = MemoryBlocksConfig(config.every, self.tokens.placed)
+
+    @property
+    def blank(self) -> Recalled:
+        return self.tokens.blank
+
+    def begin(self) -> Memory:
+        return Banks(self)
+
+    def open(self, folder: Path, *, rows: int) -> Memory:
+        device, shape = next(self.parameters()).device, self.sizes.latent
+        banks = (FrameBank.open(folder / BANK.format(i), device=device, shape=shape) for i in range(rows))
+        return Banks(self, tuple(banks))
+
+    def fit_from_data(self, data: FittingData) -> None:
+        """Fit how the camera answers to actions, unless that came with weights."""
+        if not self.kinematics.fitted:
+            self.kinematics.fit(*data.paths())
+
+    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
+        return None if camera is None else self.kinematics(camera, action)
+
+    def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
+        if found.units is None:
+            return Recalled()
+        return self.tokens(codec.decode(found.units[0].latents), *found.units)
+
+    def recalled_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
+    ) -> tuple[Recalled, dict[str, Tensor]]:
+        """All frames of a clip recall the same frames of its past, drawn by how much they show of it."""
+        targets = Targets(_cameras(clip), _times(clip))
+        units = self._units_of(clip, targets, generator, system.codec)
+        return self.tokens(system.codec.decode(units.latents), units, targets), {}
+
+    @torch.no_grad()
+    @float32_arithmetic()
+    def _units_of(
+        self, clip: Clip, targets: Targets, generator: KeyedGenerator, codec: Codec
+    ) -> RecalledUnits:
+        past, config, cameras = require_past(clip), self.config, _cameras(require_past(clip))
+        n, empty, dream = len(past), generator.uniform(1), generator.uniform(len(past))
+        shake, noise = generator.uniform(n), generator.normal(n, *self.sizes.latent)
+        factors, chance = (config.depth_noise * generator.normal(n)).exp(), generator.uniform(n)
+        dreamed = dream < config.dreamed_prob
+        latents = codec.encode(codec_input(past, codec.image_channels))
+        latents = latents + (dreamed * shake * config.latent_noise)[..., None, None, None] * noise
+        depth = coarse_depth(codec.decode(latents)[:, :, 3], self.tokens.grid)
+        depth = torch.where(dreamed[..., None, None], depth * factors[..., None, None], depth)
+        kept = (empty >= config.empty_prob).expand(-1, n)
+        units = RecalledUnits(latents, depth, cameras, _times(past), dreamed, kept)
+        if n <= config.frames:
+            return units
+        shares = self.shown(units, targets).float().mean((1, 3))
+        # Gumbel noise: draws without putting back, by shares that never are quite zero
+        lucky = (shares + LEAST).log() - (-chance.clamp(1e-6, 1 - 1e-6).log()).log()
+        return units.pick(lucky.topk(config.frames, 1).indices.sort(1).values)
+
+    @float32_arithmetic()
+    def shown(self, units: RecalledUnits, targets: Targets) -> Tensor:
+        """Which cells of each target each unit shows, in front of what the others show: bool
+        `(b, t, k, cells)`."""
+        n = self.tokens.grid[0] * self.tokens.grid[1]
+        points = encodings.cell_points(units.cameras, units.depth).flatten(1, 2)
+        there = units.valid.repeat_interleave(n, 1)
+        found = encodings.landing(points, there, targets.cameras, self.sizes.grid, finer=self.config.split)
+        cell, visible = (part.unflatten(2, (-1, n)) for part in (found.cell, found.visible))
+        counts = torch.zeros(cell.shape, device=cell.device).scatter_add_(3, cell, visible.float())
+        return counts > 0
+
+    def covering(self, units: RecalledUnits, target: Targets, count: int) -> Tensor:
+        """Indices `(b, count)` of units that together show most of a target, the best of what is left one
+        after the other; the first of equal ones."""
+        shown, picks = self.shown(units, target)[:, 0], []
+        gone = units.valid.long() - 1
+        for _ in range(count):
+            pick = (shown.sum(2) + gone).argmax(1, keepdim=True)
+            picks.append(pick)
+            gone.scatter_(1, pick, -2)
+            shown = shown & ~shown.take_along_dim(pick[..., None], 1)
+        return torch.cat(picks, 1)
+
+
+class Banks(Memory):
+    """What a session has stored: a bank of frames a row."""
+
+    recalling = True
+    """Whether it tells what it holds. It keeps what it is shown in any case."""
+
+    def __init__(self, model: BankMemory, rows: tuple[FrameBank, ...] = ()) -> None:
+        self.model, self.rows = model, rows
+        self.found: tuple[Retrieved, ...] = ()
+        """Candidates for the last frame, and why."""
+        self.picked: Tensor | None = None
+        """Which of them were recalled, `(b, k)`."""
+
+    def write(self, frame: FinishedFrame) -> None:
+        camera, sizes = frame.camera, self.model.sizes
+        if camera is None or frame.rgbd is None:
+            return
+        depth, device = coarse_depth(frame.rgbd[:, 3].float(), self.model.tokens.grid), frame.latents.device
+        make = partial(FrameBank, self.model.config.budget, size=sizes.pixels, device=device)
+        self.rows = self.rows or tuple(make() for _ in frame.latents)
+        for i, bank in enumerate(self.rows):
+            parts = frame.latents[i], frame.action[i], camera.pose[i], camera.intrinsics[i]
+            bank.write(Unit(*parts, frame.time, frame.dreamed, depth[i]))
+
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        if camera is None:
+            return Recollection()
+        size, before = self.model.sizes.pixels, time - self.model.sizes.window
+        target = [
+            Cameras(camera.pose[i, None], camera.intrinsics[i, None], size) for i in range(len(camera.pose))
+        ]
+        config = self.model.config.retrieval
+        banks = self.rows if self.recalling else ()
+        self.found = tuple(
+            retrieve(bank.cameras(), at, time=time, before=before, config=config)
+            for bank, at in zip(banks, target, strict=False)
+        )
+        units = [self._units(bank, found) for bank, found in zip(banks, self.found, strict=True)]
+        times = torch.full((len(target), 1), time, device=camera.pose.device)
+        wanted = Targets(Cameras(camera.pose[:, None], camera.intrinsics[:, None], size), times)
+        if not units:
+            return Recollection(units=(self._nothing(camera), wanted))
+        recalled = RecalledUnits.cat(units)
+        self.picked = self.model.covering(recalled, wanted, self.model.config.frames)
+        return Recollection(units=(recalled.pick(self.picked), wanted))
+
+    def _units(self, bank: FrameBank, found: Retrieved) -> RecalledUnits:
+        units = bank.units(found.indices)
+        cameras = Cameras(units.pose[None], units.intrinsics[None], bank.size)
+        assert units.depth is not None
+        parts = units.time[None], units.dreamed[None], found.valid[None]
+        return RecalledUnits(units.latent[None], units.depth[None], cameras, *parts)
+
+    def _nothing(self, camera: CameraState) -> RecalledUnits:
+        """Nothing, of the size that all recollections have."""
+        (b, k), sizes = (len(camera.pose), self.model.config.frames), self.model.sizes
+        blank = partial(torch.zeros, device=camera.pose.device)
+        pose, matrix = (part[:, None].expand(-1, k, -1, -1) for part in (camera.pose, camera.intrinsics))
+        flags = blank(b, k, dtype=torch.bool)
+        depth, time = blank(b, k, *self.model.tokens.grid), blank(b, k, dtype=torch.int64)
+        cameras = Cameras(pose, matrix, sizes.pixels)
+        return RecalledUnits(blank(b, k, *sizes.latent), depth, cameras, time, flags, flags)
+
+    def clone(self) -> Banks:
+        return self._with(bank.clone() for bank in self.rows)
+
+    def to(self, device: torch.device | str) -> Banks:
+        return self._with(bank.to(device) for bank in self.rows)
+
+    def save(self, folder: Path) -> None:
+        for i, bank in enumerate(self.rows):
+            bank.save(folder / BANK.format(i))
+
+    def _with(self, rows: Iterable[FrameBank]) -> Banks:
+        twin = Banks(self.model, tuple(rows))
+        twin.recalling = self.recalling
+        return twin
+
+    def __deepcopy__(self, copied: dict[int, object]) -> Banks:
+        # Copies of a session share the weights.
+        return self.clone()
+
+
+def coarse_depth(channel: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Planar depth of the cells of a grid `(.., p, q)` from the channel of depth of frames `(.., h, w)`."""
+    h, w = channel.shape[-2] // grid[0], channel.shape[-1] // grid[1]
+    return depth_of(reduce(channel, "... (p h) (q w) -> ... p q", "mean", h=h, w=w))
+
+
+def _cameras(clip: Clip) -> Cameras:
+    poses, intrinsics = require_poses(clip)
+    return Cameras(poses.float(), intrinsics.float(), (clip.video.shape[-2], clip.video.shape[-1]))
+
+
+def _times(clip: Clip) -> Tensor:
+    assert clip.times is not None
+    return clip.times

@@ -1,0 +1,105 @@
+"""A cloud of points and a bank of frames, side by side.
+
+The cloud says what is where, down to the pixel; the bank, what frames looked like as a whole, and when. What
+is drawn by the cloud is put beside the tokens, and memory blocks attend to what the bank recalls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dreamwalk.backbones.frame_backbone import Recalled
+from dreamwalk.clip import Clip
+from dreamwalk.codecs.codec import Codec
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, Recollection, TokenSizes, Trainee
+from dreamwalk.memory.frame_memory import BankConfig, BankMemory, Banks
+from dreamwalk.memory.point_cloud import PointCloud
+from dreamwalk.memory.points import Clouds, PointsConfig, PointsMemory
+from dreamwalk.schedules.generator import KeyedGenerator
+
+
+@dataclass(frozen=True)
+class PointsAndBankConfig(PointsConfig):
+    """A memory of points with a bank beside it."""
+
+    bank: BankConfig = field(default_factory=BankConfig)
+
+    def build(self, sizes: TokenSizes) -> PointsAndBank:
+        return PointsAndBank(self, sizes)
+
+
+class PointsAndBank(PointsMemory):
+    """Recalls a rendering and frames."""
+
+    def __init__(self, config: PointsAndBankConfig, sizes: TokenSizes) -> None:
+        super().__init__(config, sizes)
+        self.bank = BankMemory(config.bank, sizes)
+        del self.bank.kinematics  # the cloud's body walks
+        self.memory_blocks = self.bank.memory_blocks
+
+    @property
+    def blank(self) -> Recalled:
+        return self.bank.blank
+
+    def begin(self) -> Memory:
+        return CloudsAndBanks(self)
+
+    def open(self, folder: Path, *, rows: int) -> Memory:
+        clouds, banks = super().open(folder, rows=rows), self.bank.open(folder, rows=rows)
+        assert isinstance(clouds, Clouds) and isinstance(banks, Banks)
+        return CloudsAndBanks(self, clouds.rows, banks)
+
+    def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
+        return _both(super().to_inputs(found, codec), self.bank.to_inputs(found, codec))
+
+    def recalled_of_clip(
+        self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
+    ) -> tuple[Recalled, dict[str, Tensor]]:
+        points, terms = super().recalled_of_clip(clip, x, generator, system=system)
+        frames, _ = self.bank.recalled_of_clip(clip, x, generator, system=system)
+        return _both(points, frames), terms
+
+
+class CloudsAndBanks(Clouds):
+    """What a session has stored in both."""
+
+    def __init__(
+        self, model: PointsAndBank, rows: tuple[PointCloud, ...] = (), banks: Banks | None = None
+    ) -> None:
+        super().__init__(model, rows)
+        self.both, self.banks = model, banks or Banks(model.bank)
+
+    def write(self, frame: FinishedFrame) -> None:
+        super().write(frame)
+        self.banks.write(frame)
+
+    def recall(self, camera: CameraState | None, time: int) -> Recollection:
+        self.banks.recalling = self.recalling
+        units = self.banks.recall(camera, time).units
+        return Recollection(rendering=super().recall(camera, time).rendering, units=units)
+
+    def to(self, device: torch.device | str) -> Clouds:
+        twin = super().to(device)
+        assert isinstance(twin, CloudsAndBanks)
+        twin.banks = twin.banks.to(device)
+        return twin
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        self.banks.save(folder)
+
+    def _with(self, rows: Iterable[PointCloud]) -> CloudsAndBanks:
+        twin = CloudsAndBanks(self.both, tuple(rows), self.banks.clone())
+        twin.recalling, twin.highest = self.recalling, self.highest
+        return twin
+
+
+def _both(points: Recalled, frames: Recalled) -> Recalled:
+    return points._replace(
+        keys=frames.keys, values=frames.values, visible=frames.visible, states=frames.states
+    )

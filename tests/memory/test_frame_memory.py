@@ -1,0 +1,170 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dreamwalk.backbones.frame_backbone import Recalled
+from dreamwalk.clip import Clip
+from dreamwalk.errors import UserError
+from dreamwalk.memory import MEMORIES
+from dreamwalk.memory.contract import CameraState, Recollection
+from dreamwalk.memory.encodings import landing
+from dreamwalk.memory.frame_memory import BankConfig, Banks
+from dreamwalk.memory.frustum import Cameras
+from dreamwalk.memory.units import RecalledUnits, Targets
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems import forcing
+from dreamwalk.systems.interactive import Interactive
+
+SIZE, ENCODINGS = (32, 32), ("projected", "prope", "pluecker")
+
+
+def small(memory: object) -> Interactive:
+    """RGB-D frames of 32x32, 4x4 tokens of 16 channels."""
+    torch.manual_seed(0)
+    config = replace(forcing.tiny(), memory=memory, window=2)  # type: ignore[arg-type]
+    return replace(config, codec=replace(config.codec, image_channels=4)).build()
+
+
+def walk(frames: int = 12, *, past: bool = False, rows: int = 1) -> Clip:
+    """A walk along x past random pictures of a wall 200 units away."""
+    generator = torch.Generator().manual_seed(frames)
+    pose = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 40], [0, 0, 0, 1]])
+    poses = pose.repeat(rows, frames, 1, 1)
+    poses[:, :, 0, 3] = torch.arange(frames) * 20.0
+    intrinsics = torch.tensor([[16.0, 0, 16], [0, 16, 16], [0, 0, 1]]).repeat(rows, frames, 1, 1)
+    video = torch.randint(0, 256, (rows, frames, 3, *SIZE), generator=generator, dtype=torch.uint8)
+    depth, times = torch.full((rows, frames, *SIZE), 200.0), torch.arange(frames).repeat(rows, 1)
+    clip = Clip(video, torch.zeros(rows, frames, 7), poses, intrinsics, depth, times=times)
+    return replace(clip, past=walk(6, rows=rows)) if past else clip
+
+
+def learnt(system: Interactive) -> Interactive:
+    """With weights that are nowhere zero."""
+    for parameter in system.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return system
+
+
+def units(system: Interactive, clip: Clip) -> tuple[RecalledUnits, Targets]:
+    """The first four frames of a clip, recalled for its last."""
+    assert clip.world_from_camera is not None and clip.intrinsics is not None
+    pose, matrix, times = clip.world_from_camera, clip.intrinsics, clip.times
+    latents, depth = system.encode(clip)[:, :4], torch.full((len(pose), 4, 8, 8), 200.0)
+    flags = torch.ones(len(pose), 4, dtype=torch.bool)
+    kept = RecalledUnits(
+        latents, depth, Cameras(pose[:, :4], matrix[:, :4], SIZE), times[:, :4], ~flags, flags
+    )
+    return kept, Targets(Cameras(pose[:, -1:], matrix[:, -1:], SIZE), times[:, -1:])
+
+
+def recall(system: Interactive, found: RecalledUnits, wanted: Targets) -> Recalled:
+    """What memory blocks are given."""
+    return system.memory.to_inputs(Recollection(units=(found, wanted)), system.codec)
+
+
+@pytest.mark.parametrize("memory", ["bank", "points-and-bank", "recurrent"])
+def test_a_trunk_with_new_memory_blocks_is_bit_equal_to_itself(memory: str) -> None:
+    plain, system = small(MEMORIES["window"]()), small(MEMORIES[memory]())
+    missing = system.backbone.load_state_dict(plain.backbone.state_dict(), strict=False)
+    assert all(name.startswith("memory.") for name in missing.missing_keys)
+    for trunk in (plain.backbone, system.backbone):
+        torch.manual_seed(1)
+        for parameter in (p for name, p in trunk.named_parameters() if not name.startswith("memory.")):
+            torch.nn.init.normal_(parameter, std=0.2)
+    start, actions = walk(6), torch.zeros(1, 7)
+    sessions = [one.begin(start) for one in (plain, system)]
+    if memory == "points-and-bank":  # its cloud may say something at once
+        assert system.memory.memory_blocks is not None
+        return
+    for _ in range(3):
+        camera = CameraState.of_clip(walk(9), 6)
+        pairs = zip((plain, system), sessions, strict=True)
+        films = [one.advance(session, actions, camera=camera) for one, session in pairs]
+        assert torch.equal(*films)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_order_of_recalled_frames_means_nothing(encoding: str) -> None:
+    system = learnt(small(BankConfig(encoding=encoding)))  # type: ignore[arg-type]
+    kept, wanted = units(system, walk())
+    order = torch.tensor([[2, 0, 3, 1]])
+    x = system.encode(walk())[:, -1:]
+    films = []
+    for found in (kept, kept.pick(order)):
+        recalled = recall(system, found, wanted)
+        films.append(system.backbone(x, torch.ones(1, 1), torch.zeros(1, 1, 64), recalled=recalled))
+    torch.testing.assert_close(*films, atol=1e-5, rtol=1e-5)
+    hidden = kept._replace(valid=torch.zeros_like(kept.valid))
+    recalled = recall(system, hidden, wanted)
+    nothing = system.backbone(x, torch.ones(1, 1), torch.zeros(1, 1, 64), recalled=recalled)
+    assert not torch.allclose(films[0], nothing, atol=1e-3)
+    assert nothing.isfinite().all()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_rows_of_a_batch_and_moved_worlds_recall_alike(encoding: str) -> None:
+    system = learnt(small(BankConfig(encoding=encoding)))  # type: ignore[arg-type]
+    clip, turn = walk(rows=2), torch.eye(4)
+    turn[:3, :3] = torch.tensor([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, 1]])
+    turn[:3, 3] = torch.tensor([500.0, -300, 20])
+    poses = clip.world_from_camera.clone()
+    poses[1] = turn @ poses[1]
+    clip = replace(clip, video=clip.video[:1].expand(2, -1, -1, -1, -1), world_from_camera=poses)
+    recalled = recall(system, *units(system, clip))
+    for part in (recalled.keys, recalled.values):
+        torch.testing.assert_close(part[0], part[1], atol=2e-3, rtol=1e-3)
+    alone = recall(system, *units(system, walk()))
+    torch.testing.assert_close(alone.keys[0], recalled.keys[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_point_lands_where_the_camera_sees_it_and_hides_what_is_behind() -> None:
+    clip = walk()
+    targets = Cameras(clip.world_from_camera[:, :1], clip.intrinsics[:, :1], SIZE)
+    points = torch.tensor([[[0.0, 200, 40], [0, 400, 40], [0, -100, 40], [150.0, 200, 40], [0, 300, 90]]])
+    found = landing(points, torch.ones(1, 5, dtype=torch.bool), targets, (4, 4), finer=2)
+    torch.testing.assert_close(found.place[0, 0, 0], torch.tensor([2.0, 2.0]))
+    torch.testing.assert_close(found.place[0, 0, 3], torch.tensor([2.0, 3.5]))
+    assert found.visible[0, 0].tolist() == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("memory", ["bank", "points-and-bank", "recurrent"])
+def test_every_memory_trains_and_learns_from_what_it_recalls(memory: str) -> None:
+    system = small(MEMORIES[memory]())
+    losses = system.loss(walk(8, past=True, rows=2), KeyedGenerator([(0, 0, 0), (0, 0, 1)]))
+    losses["loss"].backward()
+    with pytest.raises(UserError, match="--past"):
+        system.loss(walk(8), KeyedGenerator([(0, 0, 0)]))
+    system = learnt(system)
+    losses = system.loss(walk(8, past=True, rows=2), KeyedGenerator([(0, 0, 0), (0, 0, 1)]))
+    losses["loss"].backward()
+    blank = [name for name, p in system.named_parameters() if p.requires_grad and p.grad is None]
+    assert not blank
+
+
+@torch.inference_mode()
+def test_frames_in_the_window_are_not_recalled_and_a_session_is_copied_whole() -> None:
+    system = learnt(small(BankConfig()))
+    session = system.begin(walk(6))
+    camera = CameraState.of_clip(walk(7), 6)
+    found = session.memory.recall(camera, 6)
+    assert found.units is not None
+    kept = found.units[0]
+    assert sorted(kept.time[kept.valid].tolist()) == [0, 1, 2, 3], "4 and 5 are in the window of 2"
+    twin, action = session.clone(), torch.zeros(1, 7)
+    first = [system.advance(session, action, camera=camera) for _ in range(3)]
+    second = [system.advance(twin, action, camera=camera) for _ in range(3)]
+    assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+    assert isinstance(session.memory, Banks)
+    session.memory.recalling = False
+    silent = session.memory.recall(camera, 9).units
+    assert silent is not None and not silent[0].valid.any()
+
+
+def test_recollections_of_frames_lie_side_by_side() -> None:
+    system = learnt(small(BankConfig()))
+    recalled = recall(system, *units(system, walk()))
+    both = Recalled.cat([recalled, Recalled(), recalled])
+    assert both.keys is not None and both.visible is not None
+    assert both.keys.shape[1] == 3 and not both.visible[:, 1].any()
