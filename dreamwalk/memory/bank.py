@@ -107,11 +107,12 @@ class FrameBank:
         kept = self._store.put(unit.latent)
         policy, slot = self._prepared(), len(self)
         if policy is not None and slot == self.budget.frames:
-            slot = policy.victim(self.cameras())
+            coming = {name: torch.as_tensor(value, device=self.device)[None] for name, value in given.items()}
+            slot = policy.victim(self.cameras(), self._as_cameras(coming))
         self._own(slot, given)
         for name, row in self._rows.items():
             row[slot] = given.get(name, 0)
-        self._latents[slot:] = [kept, *self._latents[slot + 1 :]]
+        self._latents[slot : slot + 1] = [kept]
         if policy is not None:
             policy.learn(self.cameras(), slot)
 
@@ -129,7 +130,9 @@ class FrameBank:
         if not self._rows:
             none = torch.zeros(0, device=self.device)
             return Cameras(none.view(0, 4, 4), none.view(0, 3, 3), self.size, none.long())
-        rows = {name: row[: len(self)] for name, row in self._rows.items()}
+        return self._as_cameras({name: row[: len(self)] for name, row in self._rows.items()})
+
+    def _as_cameras(self, rows: dict[str, Tensor]) -> Cameras:
         return Cameras(rows["pose"], rows["intrinsics"], self.size, rows["time"], rows.get("depth"))
 
     def clone(self) -> FrameBank:

@@ -196,7 +196,7 @@ def _picked(score: Tensor, shown: Tensor | None, config: RetrievalConfig) -> Ten
     are similar to one that was picked come after all that are not.
     """
     short = max(config.count - len(score), 0)
-    score = F.pad(score, (0, 0, 0, short), value=-torch.inf)
+    score = F.pad(score, (0, 0, 0, short))
     like = F.pad(torch.zeros_like(score[: len(score) - short, 0]), (0, short), value=NONE)
     picks, sizes = [], None if shown is None else shown.sum(1)
     for i in range(config.count):
