@@ -13,7 +13,7 @@ share of the coming view that the best eight frames cover together (greedily cho
 divided by that of a bank without a bound: the mean, and the 5th percentile. As in the paper, frames see
 without end; `near` is the mean where they see 30 m far.
 
-Modes: the same share for the eight frames that `retrieve` finds in a bank without a bound.
+Modes: the share that the eight frames cover which `retrieve` finds in a bank without a bound.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
+from statistics import median
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,12 @@ STEP, TURN, RADIUS, WINDOW = 0.216, 15.0, 30.0, 8
 COUNTS = (10, 100, 1000, 10_000, 100_000)
 TIMES = range(700, 1201, 50)
 BUDGETS = (8, 16, 32, 64, 128)
-MODES = ("greedy", "confidence", "random", "released")
+MODES: tuple[Literal["greedy", "confidence", "random", "released"], ...] = (
+    "greedy",
+    "confidence",
+    "random",
+    "released",
+)
 
 
 @dataclass(frozen=True)
@@ -174,20 +179,22 @@ def covered(
 
 
 def modes(options: Options) -> Iterator[dict[str, Any]]:
-    """What the ways to choose cover."""
-    shares: dict[str, list[float]] = {mode: [] for mode in ("best eight", *MODES)}
+    """What the ways to choose cover, and how many of their picks the model sees anyway."""
+    shares: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
     for seed in range(options.walks):
-        cameras = walk(1201, options.seed + seed)
+        cameras = walk(TIMES[-1] + 1, options.seed + seed)
         for now in TIMES:
             past, target = cameras.rows(slice(now)), cameras.rows(slice(now, now + 1))
-            shares["best eight"].append(covered(past.rows(slice(now - WINDOW)), target, picks=8))
             for mode in MODES:
                 points = 10_000 if mode == "released" else 512
-                config = RetrievalConfig(mode=mode, points=points, radius=RADIUS, reach=RADIUS)  # type: ignore[arg-type]
+                config = RetrievalConfig(mode=mode, points=points, radius=RADIUS, reach=RADIUS)
                 found = retrieve(past, target, time=now, before=now - WINDOW, config=config)
-                shares[mode].append(covered(past.rows(found.indices[found.valid]), target))
+                views = past.rows(found.indices[found.valid])
+                share = [covered(views, target, reach=reach) for reach in (None, RADIUS)]
+                shares[mode].append([*share, float((found.age <= WINDOW).float().mean())])
     for mode, values in shares.items():
-        yield {"mode": mode, "covered": mean(values), "5 %": float(np.quantile(values, 0.05))}
+        covers, near, seen = (float(x) for x in np.mean(values, 0))
+        yield {"mode": mode, "covered": covers, "near": near, "in the window": seen}
 
 
 def retention(options: Options) -> Iterator[dict[str, Any]]:

@@ -9,9 +9,10 @@ frame at the size of WorldMem, 1.3 GB an hour at 10 frames a second; one with a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from dreamwalk.memory.latent_store import KeptLatent, LatentStore
 from dreamwalk.memory.retention import POLICIES, BankBudget, Policy
 from dreamwalk.validation import conform
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 ROWS: dict[str, tuple[torch.dtype, tuple[int | None, ...]]] = {
     "time": (torch.int64, ()),
     "pose": (torch.float32, (4, 4)),
@@ -71,6 +73,11 @@ class Units:
     depth: Tensor | None
 
 
+def _plain(method: Method) -> Method:
+    """Tensors made within are ordinary ones in inference mode too: a bank may be written to outside of it."""
+    return torch.inference_mode(False)(torch.no_grad()(method))
+
+
 class FrameBank:
     """What one session has shown, as frames of `size` (rows and columns, to which intrinsics refer).
 
@@ -98,6 +105,7 @@ class FrameBank:
         """Of a latent, `(c, h, w)`; None while the bank is empty."""
         return tuple(self._store.like.shape) if self._latents else None
 
+    @_plain
     def write(self, unit: Unit) -> None:
         """Keep a frame, in place of another one when the budget is spent.
 
@@ -135,6 +143,7 @@ class FrameBank:
     def _as_cameras(self, rows: dict[str, Tensor]) -> Cameras:
         return Cameras(rows["pose"], rows["intrinsics"], self.size, rows["time"], rows.get("depth"))
 
+    @_plain
     def clone(self) -> FrameBank:
         """A snapshot that later writes leave alone. It shares latents; the rest is copied when one writes."""
         twin = copy.copy(self)
@@ -142,6 +151,7 @@ class FrameBank:
         self._shared = twin._shared = True
         return twin
 
+    @_plain
     def to(self, device: torch.device | str) -> FrameBank:
         """A snapshot on a device."""
         twin = self.clone()
@@ -159,6 +169,7 @@ class FrameBank:
         write_bank(Path(path), rows, latents=latents, like=self._store.like, about=about)
 
     @staticmethod
+    @_plain
     def open(
         path: Path | str, *, device: torch.device | str, shape: tuple[int, ...] | None = None
     ) -> FrameBank:

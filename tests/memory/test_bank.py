@@ -135,6 +135,18 @@ def test_a_saved_bank_goes_on_as_the_same(policy: str, tmp_path: Path) -> None:
     assert same(opened, bank)
 
 
+def test_it_may_be_written_to_in_and_out_of_inference_mode(tmp_path: Path) -> None:
+    budget = BankBudget(12, memory_bytes=5 * BYTES)
+    with torch.inference_mode():
+        bank = filled(20, budget=budget)
+        bank.save(tmp_path / "a.bank")
+        copies = [bank.clone(), FrameBank.open(tmp_path / "a.bank", device="cpu"), bank]
+    for copy in copies:
+        for time in range(20, 30):
+            copy.write(unit(time))
+        assert same(copy, filled(30, budget=budget))
+
+
 def test_a_full_disk_is_one_sentence_and_the_bank_is_as_it_was() -> None:
     bank = filled(20, budget=BankBudget(memory_bytes=4 * BYTES))
     with no_room_above(25 * BYTES + 100):

@@ -153,6 +153,20 @@ def test_the_window_is_left_out_with_fewer_left_than_asked_for() -> None:
     assert times_of(bank, found) == [2, 1, 0]
 
 
+@pytest.mark.parametrize("mode", ["greedy", "per-part"])
+def test_of_many_like_frames_the_newest_stand_for_all(mode: str) -> None:
+    """A walk that comes back to 40 poses for ever finds what it finds when all frames are looked at."""
+    poses, target = scattered(40, side=60), cameras(*(camera(heading=h) for h in (0, 100, 200)))
+    bank = poses.rows(torch.arange(2000) % 40)
+    bank = replace(bank, time=torch.arange(2000))
+    config = replace(CONFIG, mode=mode)
+    found = [
+        retrieve(bank, target, time=2000, before=1990, config=replace(config, most=most))
+        for most in (50, None)
+    ]
+    assert same(*found) and (mode == "greedy" or found[0].indices[0] == 0)
+
+
 def test_looking_down_is_not_looking_up() -> None:
     """From higher up one has to look down to see the same; the release takes the one that looks up."""
     high = [camera(-20, z=40, up=up) for up in (-30, 30)]
@@ -180,11 +194,14 @@ def test_what_is_behind_a_wall_is_not_seen() -> None:
 
 
 def test_given_points_are_covered() -> None:
+    """In place of what lies ahead, which is what counts when there are none."""
     bank, target = cameras(camera(heading=90), camera(heading=-90)), cameras(camera(heading=0))
     for side, best in ((50.0, 0), (-50.0, 1)):
         points = torch.tensor([[0.0, side, 0.0], [3.0, side, 1.0]])
         found = retrieve(bank, target, time=2, before=2, config=CONFIG, points=points)
         assert found.indices[0] == best and found.overlap[0] == 1
+    nothing = retrieve(bank, target, time=2, before=2, config=CONFIG, points=torch.zeros(0, 3))
+    assert same(nothing, retrieve(bank, target, time=2, before=2, config=CONFIG))
 
 
 def test_each_part_of_what_comes_has_a_frame_of_its_own() -> None:
