@@ -102,8 +102,8 @@ class FrameBank:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Of a latent, `(c, h, w)`; None while the bank is empty."""
-        return tuple(self._store.like.shape) if self._latents else None
+        """Of a latent, `(c, h, w)`; None before the first one was written."""
+        return None if self._store.like is None else tuple(self._store.like.shape)
 
     @_plain
     def write(self, unit: Unit) -> None:
@@ -166,7 +166,8 @@ class FrameBank:
         rows = {name: self._rows[name][: len(self)].cpu() for name in ROWS if name in self._rows}
         about = {"budget": asdict(self.budget), "size": self.size}
         latents = (self._store.get(kept) for kept in self._latents)
-        write_bank(Path(path), rows, latents=latents, like=self._store.like, about=about)
+        like = torch.empty(0) if self._store.like is None else self._store.like
+        write_bank(Path(path), rows, latents=latents, like=like, about=about)
 
     @staticmethod
     @_plain
@@ -190,7 +191,7 @@ class FrameBank:
             if not _fitting(file.rows, file.count) or file.count > (budget.frames or file.count):
                 raise UserError(f"'{path}' holds parts that do not fit together: save the session again")
             bank._latents = [bank._store.put(latent) for latent in file.latents()]
-            bank._rows = {name: row.to(device) for name, row in file.rows.items()}
+            bank._rows = {name: row.to(device, copy=True) for name, row in file.rows.items()}
         return bank
 
     def _checked(self, unit: Unit) -> dict[str, Any]:
@@ -199,8 +200,8 @@ class FrameBank:
         for name, row in self._rows.items():
             if isinstance(given.get(name), Tensor) and given[name].shape != row.shape[1:]:
                 raise _foreign(name, given[name].shape, row.shape[1:])
-        if self.shape not in (None, tuple(unit.latent.shape)):
-            raise _foreign("latent", unit.latent.shape, self._store.like.shape)
+        if self.shape is not None and unit.latent.shape != self.shape:
+            raise _foreign("latent", unit.latent.shape, self.shape)
         return given
 
     def _prepared(self) -> Policy | None:
@@ -246,7 +247,7 @@ def _fitting(rows: dict[str, Tensor], count: int) -> bool:
     return True
 
 
-def _foreign(name: str, given: torch.Size, wanted: torch.Size) -> UserError:
+def _foreign(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> UserError:
     return UserError(
         f"a frame whose {name} has the shape {tuple(given)} does not fit this bank, whose have "
         f"{tuple(wanted)}: begin a new session with this system"

@@ -198,6 +198,8 @@ def test_frames_of_another_codec_are_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="does not fit this bank"):
             bank.write(other)
     assert same(bank, filled(12))
+    bank.write(replace(unit(12), latent=unit(12).latent.double()))  # another type is no other codec
+    assert same(bank, filled(13))
     bank.save(tmp_path / "a.bank")
     with pytest.raises(UserError, match=r"a\.bank' holds latents of shape \(4, 6, 8\)"):
         FrameBank.open(tmp_path / "a.bank", device="cpu", shape=(16, 6, 8))
