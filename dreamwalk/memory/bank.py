@@ -9,9 +9,10 @@ frame at the size of WorldMem, 1.3 GB an hour at 10 frames a second; one with a 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from dreamwalk.memory.latent_store import KeptLatent, LatentStore
 from dreamwalk.memory.retention import POLICIES, BankBudget, Policy
 from dreamwalk.validation import conform
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 ROWS: dict[str, tuple[torch.dtype, tuple[int | None, ...]]] = {
     "time": (torch.int64, ()),
     "pose": (torch.float32, (4, 4)),
@@ -71,6 +73,11 @@ class Units:
     depth: Tensor | None
 
 
+def _plain(method: Method) -> Method:
+    """Tensors made within are ordinary ones in inference mode too: a bank may be written to outside of it."""
+    return torch.inference_mode(False)(torch.no_grad()(method))
+
+
 class FrameBank:
     """What one session has shown, as frames of `size` (rows and columns, to which intrinsics refer).
 
@@ -95,9 +102,10 @@ class FrameBank:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Of a latent, `(c, h, w)`; None while the bank is empty."""
-        return tuple(self._store.like.shape) if self._latents else None
+        """Of a latent, `(c, h, w)`; None before the first one was written."""
+        return None if self._store.like is None else tuple(self._store.like.shape)
 
+    @_plain
     def write(self, unit: Unit) -> None:
         """Keep a frame, in place of another one when the budget is spent.
 
@@ -107,11 +115,12 @@ class FrameBank:
         kept = self._store.put(unit.latent)
         policy, slot = self._prepared(), len(self)
         if policy is not None and slot == self.budget.frames:
-            slot = policy.victim(self.cameras())
+            coming = {name: torch.as_tensor(value, device=self.device)[None] for name, value in given.items()}
+            slot = policy.victim(self.cameras(), self._as_cameras(coming))
         self._own(slot, given)
         for name, row in self._rows.items():
             row[slot] = given.get(name, 0)
-        self._latents[slot:] = [kept, *self._latents[slot + 1 :]]
+        self._latents[slot : slot + 1] = [kept]
         if policy is not None:
             policy.learn(self.cameras(), slot)
 
@@ -129,9 +138,12 @@ class FrameBank:
         if not self._rows:
             none = torch.zeros(0, device=self.device)
             return Cameras(none.view(0, 4, 4), none.view(0, 3, 3), self.size, none.long())
-        rows = {name: row[: len(self)] for name, row in self._rows.items()}
+        return self._as_cameras({name: row[: len(self)] for name, row in self._rows.items()})
+
+    def _as_cameras(self, rows: dict[str, Tensor]) -> Cameras:
         return Cameras(rows["pose"], rows["intrinsics"], self.size, rows["time"], rows.get("depth"))
 
+    @_plain
     def clone(self) -> FrameBank:
         """A snapshot that later writes leave alone. It shares latents; the rest is copied when one writes."""
         twin = copy.copy(self)
@@ -139,6 +151,7 @@ class FrameBank:
         self._shared = twin._shared = True
         return twin
 
+    @_plain
     def to(self, device: torch.device | str) -> FrameBank:
         """A snapshot on a device."""
         twin = self.clone()
@@ -153,9 +166,11 @@ class FrameBank:
         rows = {name: self._rows[name][: len(self)].cpu() for name in ROWS if name in self._rows}
         about = {"budget": asdict(self.budget), "size": self.size}
         latents = (self._store.get(kept) for kept in self._latents)
-        write_bank(Path(path), rows, latents=latents, like=self._store.like, about=about)
+        like = torch.empty(0) if self._store.like is None else self._store.like
+        write_bank(Path(path), rows, latents=latents, like=like, about=about)
 
     @staticmethod
+    @_plain
     def open(
         path: Path | str, *, device: torch.device | str, shape: tuple[int, ...] | None = None
     ) -> FrameBank:
@@ -176,7 +191,7 @@ class FrameBank:
             if not _fitting(file.rows, file.count) or file.count > (budget.frames or file.count):
                 raise UserError(f"'{path}' holds parts that do not fit together: save the session again")
             bank._latents = [bank._store.put(latent) for latent in file.latents()]
-            bank._rows = {name: row.to(device) for name, row in file.rows.items()}
+            bank._rows = {name: row.to(device, copy=True) for name, row in file.rows.items()}
         return bank
 
     def _checked(self, unit: Unit) -> dict[str, Any]:
@@ -185,8 +200,8 @@ class FrameBank:
         for name, row in self._rows.items():
             if isinstance(given.get(name), Tensor) and given[name].shape != row.shape[1:]:
                 raise _foreign(name, given[name].shape, row.shape[1:])
-        if self.shape not in (None, tuple(unit.latent.shape)):
-            raise _foreign("latent", unit.latent.shape, self._store.like.shape)
+        if self.shape is not None and unit.latent.shape != self.shape:
+            raise _foreign("latent", unit.latent.shape, self.shape)
         return given
 
     def _prepared(self) -> Policy | None:
@@ -232,7 +247,7 @@ def _fitting(rows: dict[str, Tensor], count: int) -> bool:
     return True
 
 
-def _foreign(name: str, given: torch.Size, wanted: torch.Size) -> UserError:
+def _foreign(name: str, given: tuple[int, ...], wanted: tuple[int, ...]) -> UserError:
     return UserError(
         f"a frame whose {name} has the shape {tuple(given)} does not fit this bank, whose have "
         f"{tuple(wanted)}: begin a new session with this system"

@@ -58,8 +58,12 @@ class Cameras:
 
     def rows(self, index: Tensor | slice) -> Cameras:
         """Some of them."""
-        parts = (None if x is None else x[index] for x in (self.time, self.depth))
-        return Cameras(self.pose[index], self.intrinsics[index], self.size, *parts)
+
+        def chosen(x: Tensor) -> Tensor:
+            return x[index] if isinstance(index, slice) else x.index_select(0, index)
+
+        parts = (None if x is None else chosen(x) for x in (self.time, self.depth))
+        return Cameras(chosen(self.pose), chosen(self.intrinsics), self.size, *parts)
 
     def double(self) -> Cameras:
         """Poses and intrinsics in float64."""

@@ -40,8 +40,8 @@ class KeptLatent:
 
 
 class LatentStore:
-    """Latents of one shape and type, bit for bit as they were given: half of float32 would not lose what one
-    could see, but a caller who wants it can give half."""
+    """Latents of one shape and type, bit for bit as they were given. Halves of float32 would lose nothing
+    that one could see; who wants them gives them."""
 
     def __init__(self, memory_bytes: int) -> None:
         self.memory_bytes = memory_bytes
@@ -53,16 +53,17 @@ class LatentStore:
         """Those in RAM by their stamps: the least recently used is the first."""
         self._unwritten: weakref.WeakSet[KeptLatent] = weakref.WeakSet()
         self._stamps = count(1)
-        self.like = torch.empty(0)
-        """The last one that was given."""
+        self.like: Tensor | None = None
+        """The first one: those that follow have its shape, and are kept in its type."""
         self._lock = threading.Lock()
 
     def put(self, latent: Tensor) -> KeptLatent:
         """Keep a latent; UserError on a full disk, and then all others are as they were."""
-        latent = latent.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        dtype = latent.dtype if self.like is None else self.like.dtype
+        latent = latent.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
         kept = KeptLatent(self, latent)
         with self._lock:
-            self.like = latent
+            self.like = torch.empty_like(latent) if self.like is None else self.like
             if (len(self._hot) + 1) * latent.nbytes > self.memory_bytes:
                 # From here on every one that is hot is in the file too, so that reading never has to write.
                 for one in [*self._unwritten, kept]:
@@ -86,7 +87,7 @@ class LatentStore:
     @property
     def resident(self) -> int:
         """Bytes of latents in RAM."""
-        return len(self._hot) * self.like.nbytes
+        return len(self._hot) * (0 if self.like is None else self.like.nbytes)
 
     def _touch(self, kept: KeptLatent) -> None:
         """It was used last; those go from RAM that were not used for longest."""
@@ -117,7 +118,7 @@ class LatentStore:
         return row
 
     def _read(self, kept: KeptLatent) -> Tensor:
-        assert self._file is not None and kept.row is not None
+        assert self.like is not None and self._file is not None and kept.row is not None
         data = bytearray(self.like.nbytes)
         if os.preadv(self._file.fileno(), [data], kept.row * len(data)) < len(data):
             raise OSError(errno.EIO, "the temporary file of a bank of frames has lost a part")

@@ -7,8 +7,8 @@
     rarity         the one with the most neighbours in pose and the closest one
     version        an old version of a place, neither its first nor its newest; then firsts; then places
 
-The first frame and the newest are never forgotten, and what is to be kept is judged without the newest: it
-would otherwise drive its predecessor out at every step of a walk. The older one of two equals goes. A policy
+The first frame and the newest are never forgotten. By pose and by view, frames are judged without the newest,
+which would drive its predecessor out at every step of a walk. The same input gives the same bank. A policy
 learns a frame in O(n); `uniform` and `version` sort at each write instead.
 """
 
@@ -61,6 +61,9 @@ class BankBudget:
 class Policy:
     """First in, first out: what the others derive from."""
 
+    forgets = 1
+    """Of frames that are worth the same the oldest, or with -1 the newest."""
+
     def __init__(self, budget: BankBudget, *, device: torch.device) -> None:
         assert budget.frames is not None
         self.budget, self.device = budget, device
@@ -68,21 +71,21 @@ class Policy:
     def learn(self, cameras: Cameras, slot: int) -> None:
         """Take note of the frame that was written into a slot, the next one or the victim's."""
 
-    def victim(self, cameras: Cameras) -> int:
-        """The slot to be overwritten; never 0, where the first frame is."""
+    def victim(self, cameras: Cameras, coming: Cameras) -> int:
+        """The slot to be overwritten by the one frame that is coming; never 0, where the first frame is."""
         assert cameras.time is not None
-        worth, time = self.worth(cameras)[1:], cameras.time[1:]
-        return 1 + int(torch.where(worth == worth.min(), time, torch.iinfo(torch.int64).max).argmin())
+        worth, age = self.worth(cameras, coming)[1:], -cameras.time[1:] * self.forgets
+        return 1 + int(torch.where(worth == worth.min(), age, torch.iinfo(age.dtype).min).argmax())
 
-    def worth(self, cameras: Cameras) -> Tensor:
-        """Of each frame `(n,)`: the least goes, the oldest of equals."""
+    def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:
+        """Of each frame `(n,)`: the least goes."""
         return torch.zeros(len(cameras), device=self.device)
 
 
 class Uniform(Policy):
     """Even in time: a frame is worth the gap that it would leave."""
 
-    def worth(self, cameras: Cameras) -> Tensor:
+    def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:
         assert cameras.time is not None
         time, order = cameras.time.double().sort(stable=True)
         gap = torch.full_like(time, torch.inf)
@@ -91,7 +94,12 @@ class Uniform(Policy):
 
 
 class KCenter(Policy):
-    """Even over poses: a frame is worth its distance to the nearest other."""
+    """Even over poses: a frame is worth its distance to the nearest other.
+
+    The newer one of two goes: a camera that walks on would drag the older one along, and leave no trail.
+    """
+
+    forgets = -1
 
     def __init__(self, budget: BankBudget, *, device: torch.device) -> None:
         super().__init__(budget, device=device)
@@ -119,7 +127,7 @@ class KCenter(Policy):
         assert isinstance(found, Tensor)
         return found.scatter_(1, index[:, None], torch.inf)
 
-    def worth(self, cameras: Cameras) -> Tensor:
+    def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:
         return self.distance[: len(cameras)]
 
 
@@ -142,7 +150,7 @@ class Rarity(KCenter):
         """Whether poses are neighbours of one, int64 `(n,)`."""
         return (self.apart(torch.tensor([slot], device=self.device), n)[0] < AROUND**2).long()
 
-    def worth(self, cameras: Cameras) -> Tensor:
+    def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:
         n = len(cameras)
         return ((n + 1) / (self.around[:n] + 1)).log() * self.distance[:n].sqrt()
 
@@ -170,7 +178,7 @@ class CoVisibility(Policy):
         self.others[:n] += self._seen(self.bounds[slot], self.points[:n])
         self.others[slot] = self._seen(self.bounds[:n], self.points[slot]).sum(0) - 1
 
-    def worth(self, cameras: Cameras) -> Tensor:
+    def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:
         return (1 / (1 + self.others[: len(cameras)].double())).sum(1)
 
     @staticmethod
@@ -182,14 +190,14 @@ class CoVisibility(Policy):
 class Version(Policy):
     """Of each place the first frame and the newest are worth more than what lies between."""
 
-    def worth(self, cameras: Cameras) -> Tensor:
-        assert cameras.time is not None
-        cells = torch.cat([cameras.position / self.budget.place, cameras.direction * 2], 1).round().long()
-        _, cell = cells.unique(dim=0, return_inverse=True)
-        time = cameras.time
+    def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:
+        assert cameras.time is not None and coming.time is not None
+        parts = [torch.cat([x.position / self.budget.place, x.direction * 2], 1) for x in (cameras, coming)]
+        cell = torch.cat(parts).round().long().unique(dim=0, return_inverse=True)[1]
+        time = torch.cat([cameras.time, coming.time])
         newest = time.scatter_reduce(0, cell, time, "amax", include_self=False)[cell]
         first = time.scatter_reduce(0, cell, time, "amin", include_self=False)[cell]
-        return torch.where(time == newest, 2, (time == first).long())
+        return torch.where(time == newest, 2, (time == first).long())[: len(cameras)]
 
 
 POLICIES: dict[PolicyName, type[Policy]] = {

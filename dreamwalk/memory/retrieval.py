@@ -9,7 +9,9 @@
 Other than in the release: points lie ahead of the target, and are the same ones every time; a frame sees them
 by its true pinhole, up to a stated reach, and not through what is known to be in front; frames in the window
 are no candidates. Frames beyond reach share nothing with the target, so only those near it are looked at, and
-the newest of all others, whose score is the best among those: that is the same as looking at all.
+the newest of all others, whose score is the best among those: that is the same as looking at all. Only when
+more than `most` are near, the newest of each cell of poses stands for the others, which it is like: so the
+cost of a frame stays, however long a walk is and however often it comes back.
 
 When fewer than `count` different frames are left, those follow that are like the fewest of the picked ones,
 best score first; when there are no more candidates at all, the slots are not valid. Nothing is ever NaN.
@@ -40,6 +42,10 @@ CHUNK = 256
 """Candidates that are tested together: always so many, so that no bit depends on how many there are."""
 BEHIND = 1.1
 """A point hides behind a surface at this many times the surface's depth."""
+SIDES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Of cells of poses: of the radius, and of a unit vector (1 / 32 is 2 degrees)."""
+HASH = (73856093, 19349663, 83492791, 49979687, 86028121, 15485863)
+"""Primes, which make a number of a cell."""
 NONE, TAKEN = 1 << 20, 1 << 21
 """Stand for the number of picked frames that one is like: where there is none, and where it was picked."""
 
@@ -62,6 +68,8 @@ class RetrievalConfig:
     """World units up to which there are points ahead of the target."""
     reach: Positive | None = 1024.0
     """World units up to which a frame sees; None for no end, and then every frame is looked at."""
+    most: int | None = 1024
+    """Frames that are looked at; None for all near ones."""
     seed: Count = 0
     """Of `random` and `released`."""
 
@@ -75,7 +83,7 @@ class Retrieved:
     valid: Tensor
     """bool `(k,)`."""
     overlap: Tensor
-    """Share of the points ahead of the target that each sees, `(k,)`."""
+    """Share of the points ahead of all targets that each sees, `(k,)`."""
     age: Tensor
     """Frames since it was made, int64 `(k,)`; 0 where not valid."""
 
@@ -95,13 +103,13 @@ def retrieve(
     window begins.
 
     `target` are the cameras of the coming frames, or of their parts. `points` `(n, 3)`, of surfaces in the
-    world that the target sees, are to be covered in place of those ahead of it.
+    world that the target sees, are to be covered in place of those ahead of it, if there are any.
     """
     assert cameras.time is not None
     if config.mode == "released":
         return _released(cameras, target, time, config)
     aims = points_ahead(target, max(config.points // len(target), 1), radius=config.radius)
-    aims = aims if points is None else points[None]
+    aims = aims if points is None or not len(points) else points[None]
     index, views = _candidates(cameras, aims, before, config)
     depth = cameras.depth[index] if config.occlusion and cameras.depth is not None else None
     shows = _seen(views, aims, depth, unit=config.radius)
@@ -138,7 +146,25 @@ def _candidates(
     inside = views[:, :4, 3] + 1.001 * extent / config.radius * views[:, :4, :3].norm(dim=2) >= 0
     kept = (inside.all(1) | always[index]).nonzero()[:, 0]
     kept = kept[time[index[kept]].argsort(descending=True, stable=True)]
-    return index[kept], views[kept]
+    if config.most is not None and len(kept) > config.most:
+        poses = cameras.rows(index[kept])
+        cells = torch.cat([poses.position / config.radius, poses.direction], 1)
+        kept = kept[_newest_of_cells(cells, always[index[kept]], config.most)]
+    return index[kept], views.index_select(0, kept)
+
+
+def _newest_of_cells(poses: Tensor, always: Tensor, most: int) -> Tensor:
+    """Of poses `(n, 6)` from new to old the first of each cell, and those that are kept `always`, in order.
+    Cells are as small as leaves `most` of them."""
+    kept = torch.arange(len(poses), device=poses.device)
+    for side in SIDES:
+        if len(kept) <= most:
+            break
+        cell = ((poses[kept] / side).round().long() * torch.tensor(HASH, device=poses.device)).sum(1)
+        _, where = cell.unique(return_inverse=True)
+        first = torch.full_like(kept, len(poses)).scatter_reduce(0, where, kept, "amin")
+        kept = kept[always[kept] | (first[where] == kept)]
+    return kept
 
 
 def _ball(aims: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +222,7 @@ def _picked(score: Tensor, shown: Tensor | None, config: RetrievalConfig) -> Ten
     are similar to one that was picked come after all that are not.
     """
     short = max(config.count - len(score), 0)
-    score = F.pad(score, (0, 0, 0, short), value=-torch.inf)
+    score = F.pad(score, (0, 0, 0, short))
     like = F.pad(torch.zeros_like(score[: len(score) - short, 0]), (0, short), value=NONE)
     picks, sizes = [], None if shown is None else shown.sum(1)
     for i in range(config.count):
@@ -238,10 +264,8 @@ def _released(cameras: Cameras, target: Cameras, time: int, config: RetrievalCon
     left = _in_mirrored_view(target, points).any(0)
     parts = [cameras.rows(slice(i, i + CHUNK)) for i in range(0, n, CHUNK)]
     seen = torch.cat([left[None, :][:0], *(_in_mirrored_view(part, points) for part in parts)])
-    picks, overlap = (
-        torch.arange(config.count, device=age.device),
-        (seen & left).sum(1) / left.sum().clamp(min=1),
-    )
+    picks = torch.arange(config.count, device=age.device)
+    overlap = (seen & left).sum(1) / left.sum().clamp(min=1)
     for i in range(config.count if n > config.count else 0):
         shares = (seen & left).sum(1) / left.sum()
         score = config.overlap_weight * shares - config.time_weight * age / max(time, 1)
