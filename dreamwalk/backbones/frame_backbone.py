@@ -183,18 +183,30 @@ class FrameBackbone(nn.Module):
         self, y: Tensor, label: Tensor, inputs: FrameInputs, rope: Rope, mask: Mask | None, cache: Past | None
     ) -> tuple[Tensor, list[KeyValues]]:
         """The network alone: scaled latents `y` at timesteps `label` `(b, t)` to its last layer's output."""
-        p, (h, w), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
-        x = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        features = inputs.recalled.features
-        x = x if features is None else x + features.to(dtype)
-        condition, ropes = self.sigma.at(label) + inputs.conditions.to(dtype), self.block_rope(rope)
-        fresh = []
+        x, condition = self.tokens(y, inputs), self.sigma.at(label) + inputs.conditions.to(self.dtype)
+        ropes, fresh = self.block_rope(rope), []
         for index, block in enumerate(self.blocks):
             past = cache.layer(index) if cache is not None else None
             x, key_values = block(x, condition, ropes, mask, past)
             fresh.append(key_values)
-        x = self.head(modulate(self.norm(x), *self.modulation(condition))).to(y.dtype)
-        return rearrange(x, self.unpatch, h=h, w=w, p=p, q=p), fresh
+        return self.output(x, condition).to(y.dtype), fresh
+
+    def tokens(self, y: Tensor, inputs: FrameInputs) -> Tensor:
+        """The first block's input `(b, t, n, d)`, of scaled latents `y`."""
+        p, features = self.config.patch, inputs.recalled.features
+        x = self.embed(rearrange(y.to(self.dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        return x if features is None else x + features.to(self.dtype)
+
+    def output(self, x: Tensor, condition: Tensor) -> Tensor:
+        """What the last layer makes `(b, t, c, h, w)` of the last block's output under `(b, t, d)`."""
+        p, (h, w) = self.config.patch, self.config.token_grid
+        x = self.head(modulate(self.norm(x), *self.modulation(condition)))
+        return rearrange(x, self.unpatch, h=h, w=w, p=p, q=p)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.embed.weight.dtype
 
     def scaled(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The network's input for noisy latents."""
