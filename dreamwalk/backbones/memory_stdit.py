@@ -178,7 +178,7 @@ class MemoryBlock(AxisBlock):
         return x + gate_f * self.feedforward(modulate(self.norm_feedforward(x), shift_f, scale_f))
 
 
-class Levels(NamedTuple):
+class FrameLevels(NamedTuple):
     """Conditions of frames, `(b, t, d)`."""
 
     noise: Tensor
@@ -195,7 +195,7 @@ class MemorySTBlock(STBlock):
         self.memory = MemoryBlock(config)
 
     def both(
-        self, x: Tensor, levels: Levels, ropes: Ropes, mask: Mask | None, past: KeyValues | None
+        self, x: Tensor, levels: FrameLevels, ropes: Ropes, mask: Mask | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
         """Space and time; actions in time alone."""
         x, _ = self.space(x, levels.noise, ropes[0], None, None)
@@ -272,7 +272,7 @@ class MemorySTDiT(STDiT):
     ) -> tuple[Tensor, list[KeyValues], list[MemoryKeys]]:
         """As `denoise`, and what the last frame of the view needs of the recalled ones."""
         x, noise = self.tokens(y, inputs), self.sigma.at(label)
-        levels, ropes = Levels(noise, noise + inputs.conditions.to(self.dtype)), self.block_rope(rope)
+        levels, ropes = FrameLevels(noise, noise + inputs.conditions.to(self.dtype)), self.block_rope(rope)
         known = cache.memory if isinstance(cache, WindowCache) else None
         memory = None if view is None else _Recalled(self, view)
         fresh, seen = [], []
@@ -299,7 +299,7 @@ class _Recalled:
         noise = backbone.sigma.at(backbone.timestep(sigma))
         # every frame is a clip of its own: it sees no other in space and time, however many there are
         self.x = backbone.tokens(backbone.scaled(latents, sigma), FrameInputs(conditions))
-        self.levels = Levels(noise, noise + conditions.to(backbone.dtype))
+        self.levels = FrameLevels(noise, noise + conditions.to(backbone.dtype))
         self.ropes = backbone.block_rope(backbone.rope(torch.zeros(1, device=latents.device)))
         poses, elapsed = view.poses, view.elapsed
         states = backbone.state(poses.flatten(1, 2), elapsed.flatten(1, 2))
