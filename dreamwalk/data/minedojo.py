@@ -41,9 +41,9 @@ def read_minedojo(file: Path) -> tuple[np.ndarray, np.ndarray]:
     UserError for a file of another layout.
     """
     try:
-        with np.load(file, allow_pickle=False) as given:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as given:
             actions, poses = np.asarray(given["actions"]), np.asarray(given["poses"])
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"'{file}' is no recording with actions and poses ({error}): take it away") from None
     for name, array, columns in (("actions", actions, 8), ("poses", poses, 5)):
         if array.ndim != 2 or array.shape[1] != columns or array.dtype.kind not in "biuf":
