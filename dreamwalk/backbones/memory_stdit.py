@@ -22,6 +22,7 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,22 +96,41 @@ class MemoryKeys(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WindowCache:
-    """The window and the recalled frames, read for the frame `frames`: nothing of it changes from one
-    denoising step to the next."""
+class ReadFrames:
+    """Frames that were read together, as a cache."""
 
-    window: list[KeyValues]
+    layers: list[KeyValues]
     """Of every block's part through time, `(b, heads, t*n, e)`."""
-    memory: list[MemoryKeys]
     frames: int
+    """Index of the frame after them."""
 
     def layer(self, index: int) -> KeyValues:
-        return self.window[index]
+        return self.layers[index]
 
     def bias(self, new: int = 0) -> Tensor:
         """Additive attention bias: all is visible."""
-        keys = self.window[0].keys
+        keys = self.layers[0].keys
         return keys.new_zeros(1, 1, 1, keys.shape[2] + new)
+
+
+@dataclass(frozen=True)
+class MemoryCache:
+    """What lies behind one new frame and what it recalls; nothing of it changes from step to step."""
+
+    behind: Cache
+    memory: list[MemoryKeys]
+    """Of every block."""
+
+    @property
+    def frames(self) -> int:
+        return self.behind.frames
+
+    def layer(self, index: int) -> KeyValues:
+        return self.behind.layer(index)
+
+    def bias(self, new: int = 0) -> Tensor:
+        """As of what lies behind."""
+        return self.behind.bias(new)
 
 
 class StateEmbedding(nn.Module):
@@ -230,7 +250,7 @@ class MemorySTDiT(STDiT):
         recalled: Recalled = NOTHING,
         view: MemoryView | None = None,
     ) -> Tensor:
-        """As of any frame backbone; `view` holds what the `t` frames see of memory, unless a `WindowCache`
+        """As of any frame backbone; `view` holds what the `t` frames see of memory, unless a `MemoryCache`
         does."""
         if view is None:
             return super().forward(
@@ -250,15 +270,27 @@ class MemorySTDiT(STDiT):
 
     def window_cache(
         self, history: Tensor, conditions: Tensor, view: MemoryView, *, times: Tensor
-    ) -> WindowCache:
-        """For the frame after clean latents `history` `(b, t, c, h, w)`, `t` at least 1, with `conditions`
-        `(b, t, d)` at indices `times` `(t,)`; `view` is of `t + 1` frames, the last being that frame."""
+    ) -> MemoryCache:
+        """As published, for the frame after clean latents `history` `(b, t, c, h, w)`, `t` at least 1, with
+        `conditions` `(b, t, d)` at indices `times` `(t,)`: they too see what is recalled now. `view` is of
+        `t + 1` frames, the last being the new one."""
         visible = torch.ones(2 * (history.shape[1],), dtype=torch.bool, device=history.device).tril()
         sigma = torch.zeros(history.shape[:2], device=history.device)
         y, inputs, rope = self.scaled(history, sigma), FrameInputs(conditions), self.rope(times)
         label, mask = self.timestep(sigma), self.mask(visible)
         _, window, memory = self._run(y, label, inputs, rope, mask, None, view)
-        return WindowCache(window, memory, int(times[-1]) + 1)
+        return MemoryCache(ReadFrames(window, int(times[-1]) + 1), memory)
+
+    def recall_cache(self, behind: Cache, view: MemoryView) -> MemoryCache:
+        """For one new frame, of which `view` is, behind a cache of frames that saw what was recalled for them
+        in their time: the window is not read again, so this is not as published."""
+        memory = _Recalled(self, view)
+        return MemoryCache(behind, [memory.step(block, frames=1)[1] for block in self._memory_blocks()])
+
+    def _memory_blocks(self) -> Iterator[MemorySTBlock]:
+        for block in self.blocks:
+            assert isinstance(block, MemorySTBlock)
+            yield block
 
     def _run(
         self,
@@ -273,11 +305,10 @@ class MemorySTDiT(STDiT):
         """As `denoise`, and what the last frame of the view needs of the recalled ones."""
         x, noise = self.tokens(y, inputs), self.sigma.at(label)
         levels, ropes = FrameLevels(noise, noise + inputs.conditions.to(self.dtype)), self.block_rope(rope)
-        known = cache.memory if isinstance(cache, WindowCache) else None
+        known = cache.memory if isinstance(cache, MemoryCache) else None
         memory = None if view is None else _Recalled(self, view)
         fresh, seen = [], []
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, MemorySTBlock)
+        for index, block in enumerate(self._memory_blocks()):
             x, key_values = block.both(x, levels, ropes, mask, None if cache is None else cache.layer(index))
             fresh.append(key_values)
             if memory is not None:
