@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.memory_stdit import MemorySTDiT, MemorySTDiTConfig, MemoryView
 from dreamwalk.cli import main
+from dreamwalk.clip import Clip
 from dreamwalk.codecs.vit import vit_tiny
 from dreamwalk.data.minedojo import SCHEMA, cameras_of, poses_of
 from dreamwalk.errors import UserError
@@ -29,6 +30,7 @@ from dreamwalk.rollout.realtime import EagerPass, Session, denoise_frame
 from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.open import load
+from dreamwalk.systems.saved_sessions import open_session, save_session
 from dreamwalk.weights import files
 
 SIZES = WorldMemSizes(
@@ -216,6 +218,28 @@ def test_the_pose_network(folder: Path) -> None:
     np.testing.assert_allclose(found[:3], start[0, :3] + step[:3].detach().numpy(), atol=1e-5)
     turns = 15 * step[3:].round() * torch.tensor([1, -1])
     np.testing.assert_allclose(found[3:], start[0, 3:] + turns.numpy(), atol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_saved_session_knows_its_last_frame(folder: Path) -> None:
+    tensors, metadata = worldmem.worldmem_system(order(folder), SIZES)
+    files.save(folder / "ours.safetensors", tensors, metadata=metadata)
+    system, vector = opened(folder / "ours.safetensors"), torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]])
+    pose, intrinsics = torch.from_numpy(cameras_of(np.zeros((1, 1, 5)))).float(), torch.eye(3)[None, None]
+    video = torch.zeros(1, 1, 3, 16, 24, dtype=torch.uint8)
+    session = system.begin(Clip(video, torch.zeros(1, 1, 8), pose, intrinsics))
+    system.advance(session, vector)
+    save_session(session, folder / "session")
+    again = open_session(system, folder / "session")
+    for _ in range(2):
+        assert torch.equal(*(system.advance(each, vector) for each in (session, again)))
+        assert session.camera is not None and again.camera is not None
+        assert torch.equal(session.camera.pose, again.camera.pose)
+    turned = poses_of(session.camera.pose.numpy())[0, 3:] / 15
+    np.testing.assert_allclose(turned, turned.round(), atol=1e-4)
+    (folder / "session" / "last_latents.npy").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"last_latents\.npy' cannot be read .*: begin a new session"):
+        open_session(system, folder / "session")
 
 
 def test_actions_become_their_25() -> None:
