@@ -44,3 +44,16 @@ def fit_image(picture: np.ndarray, size: tuple[int, int], how: Fit = "letterbox"
     left, top = (old_width - across) / 2, (old_height - down) / 2
     box = (left, top, left + across, top + down)
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box))
+
+
+def fit_intrinsics(
+    intrinsics: np.ndarray, picture: tuple[int, int], size: tuple[int, int], how: Fit = "letterbox"
+) -> np.ndarray:
+    """The matrix `(3, 3)` of a camera whose pictures of `picture` (h, w) `fit_image` brings to `size`."""
+    (height, width), (old_height, old_width) = size, picture
+    across, down = width / old_width, height / old_height
+    if how != "stretch":
+        across = down = min(across, down) if how == "letterbox" else max(across, down)
+    left, top = (width - old_width * across) / 2, (height - old_height * down) / 2
+    place = np.array([[across, 0, left], [0, down, top], [0, 0, 1]], np.float32)
+    return place @ np.asarray(intrinsics, np.float32)

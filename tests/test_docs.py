@@ -52,24 +52,23 @@ def test_flags_exist() -> None:
     """Flags of the documentation, read by the parsers of the command line; nothing is run."""
     from dreamwalk.commands.collect import collect_flags
     from dreamwalk.commands.flags import parse_flags
+    from dreamwalk.commands.import_weights import KINDS
     from dreamwalk.commands.play import Play
     from dreamwalk.commands.sample import SampleClip, SampleWalk
     from dreamwalk.commands.train import Train, with_parts
     from dreamwalk.evaluation.clips import EvaluateClips
     from dreamwalk.evaluation.places import EvaluatePlaces
     from dreamwalk.evaluation.walks import EvaluateWalks
-    from dreamwalk.published.hunyuan import ImportHunyuan
-    from dreamwalk.published.oasis import ImportOasis
 
-    kinds = {"play": Play, "sample": SampleWalk, "evaluate": EvaluateWalks, "import": ImportOasis}
+    kinds = {"play": Play, "sample": SampleWalk, "evaluate": EvaluateWalks}
     for page, words in commands(whole=True):
         flags = words[2:]
         if words[1:2] == ["--check"]:
             continue
         kind = kinds.get(words[0], Train)
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
-        other = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips, ImportOasis: ImportHunyuan}
-        kind = other.get(kind, kind) if of_clips else kind
+        kind = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips}.get(kind, kind) if of_clips else kind
+        kind = KINDS[words[1]][0] if words[0] == "import" else kind
         if "places" in flags:
             kind = EvaluatePlaces
         default = None

@@ -6,13 +6,14 @@ from dreamwalk.backbones.clip_backbone import ClipBackbone
 from dreamwalk.backbones.crossdit import CrossDiTConfig
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.backbones.framedit import FrameDiTConfig
+from dreamwalk.backbones.memory_stdit import MemorySTDiTConfig
 from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.backbones.mmdit_multi import MultiEncoderMMDiTConfig
 from dreamwalk.backbones.stdit import STDiTConfig
 
 __all__ = ["BackboneConfig", "ClipBackbone", "ClipBackboneConfig", "FrameBackbone", "FrameBackboneConfig"]
 
-FrameBackboneConfig = FrameDiTConfig | STDiTConfig
+FrameBackboneConfig = FrameDiTConfig | STDiTConfig | MemorySTDiTConfig
 """Of frames, conditioned on actions, with a cache."""
 ClipBackboneConfig = MMDiTConfig | MultiEncoderMMDiTConfig | CrossDiTConfig
 """Of whole clips, conditioned on text."""

@@ -205,12 +205,8 @@ class FrameBackbone(nn.Module):
         self, y: Tensor, label: Tensor, inputs: FrameInputs, rope: Rope, mask: Mask | None, cache: Past | None
     ) -> tuple[Tensor, list[KeyValues]]:
         """The network alone: scaled latents `y` at timesteps `label` `(b, t)` to its last layer's output."""
-        p, (h, w), dtype = self.config.patch, self.config.token_grid, self.embed.weight.dtype
-        x = self.embed(rearrange(y.to(dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
-        features = inputs.recalled.features
-        x = x if features is None else x + features.to(dtype)
-        condition, ropes = self.sigma.at(label) + inputs.conditions.to(dtype), self.block_rope(rope)
-        fresh, attended = [], None
+        x, condition = self.tokens(y, inputs), self.sigma.at(label) + inputs.conditions.to(self.dtype)
+        ropes, fresh, attended = self.block_rope(rope), [], None
         for index, block in enumerate(self.blocks):
             past = cache.layer(index) if cache is not None else None
             x, key_values = block(x, condition, ropes, mask, past)
@@ -219,10 +215,27 @@ class FrameBackbone(nn.Module):
                 frames = inputs.recalled.layer(layer)
                 if frames is not None:
                     x, attended = self.memory.blocks[layer](x, condition, frames)
+        return self.output(x, condition, attended).to(y.dtype), fresh
+
+    def tokens(self, y: Tensor, inputs: FrameInputs) -> Tensor:
+        """The first block's input `(b, t, n, d)`, of scaled latents `y`."""
+        p, features = self.config.patch, inputs.recalled.features
+        x = self.embed(rearrange(y.to(self.dtype), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p))
+        return x if features is None else x + features.to(self.dtype)
+
+    def output(self, x: Tensor, condition: Tensor, attended: Tensor | None = None) -> Tensor:
+        """What the last layer makes `(b, t, c, h, w)` of the last block's output under `(b, t, d)`, and of
+        what memory blocks attended to."""
+        p, (h, w) = self.config.patch, self.config.token_grid
         x = self.head(modulate(self.norm(x), *self.modulation(condition)))
-        # What is found is copied: a network this small cannot carry a picture through its blocks.
-        x = (x if self.memory is None or attended is None else x + self.memory.copy(attended)).to(y.dtype)
-        return rearrange(x, self.unpatch, h=h, w=w, p=p, q=p), fresh
+        if self.memory is not None and attended is not None:
+            x = x + self.memory.copy(attended)
+        return rearrange(x, self.unpatch, h=h, w=w, p=p, q=p)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.embed.weight.dtype
 
     def scaled(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The network's input for noisy latents."""

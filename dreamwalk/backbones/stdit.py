@@ -76,11 +76,18 @@ class STBlock(nn.Module):
         self, x: Tensor, condition: Tensor, ropes: Ropes, mask: Mask | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
         """As in `FrameBlock`; `past` and fresh are frame after frame, `(b, heads, t*n, e)`."""
-        n, (space, time) = x.shape[2], ropes
+        space, time = ropes
         x, _ = self.space(x, condition, space, None, None)
+        return self.through_time(x, condition, time, mask, past)
+
+    def through_time(
+        self, x: Tensor, condition: Tensor, rope: Rope, mask: Mask | None, past: KeyValues | None
+    ) -> tuple[Tensor, KeyValues]:
+        """The second half of `forward`."""
+        n = x.shape[2]
         if past is not None:
             past = KeyValues(*(rearrange(part, "b h (t n) e -> (b n) h t e", n=n) for part in past))
-        x, fresh = self.time(x, condition, time, mask, past)
+        x, fresh = self.time(x, condition, rope, mask, past)
         return x, KeyValues(*(rearrange(part, "(b n) h t e -> b h (t n) e", n=n) for part in fresh))
 
 
@@ -89,9 +96,10 @@ class STDiT(FrameBackbone):
 
     config: STDiTConfig
     unpatch = "b t (h w) (p q c) -> b t c (h p) (w q)"
+    block: type[STBlock] = STBlock
 
     def __init__(self, config: STDiTConfig) -> None:
-        super().__init__(config, (STBlock(config) for _ in range(config.depth)))
+        super().__init__(config, (self.block(config) for _ in range(config.depth)))
 
     def scaled(self, x: Tensor, sigma: Tensor) -> Tensor:
         return vp.to_vp(x, sigma[:, :, None, None, None]).to(x.dtype)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dreamwalk.commands.flags import parse_flags, split_name, suggest
 from dreamwalk.errors import UserError
-from dreamwalk.published import hunyuan, oasis
+from dreamwalk.published import hunyuan, oasis, worldmem
 
 OASIS, HUNYUAN = (oasis.ImportOasis, oasis.import_oasis), (hunyuan.ImportHunyuan, hunyuan.import_hunyuan)
-KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN}
+WORLDMEM = worldmem.ImportWorldMem, worldmem.import_worldmem
+KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN, "worldmem": WORLDMEM}
 
 
 def import_weights(argv: list[str]) -> None:

@@ -100,9 +100,17 @@ def probe(video: Path) -> VideoFacts:
 
 
 def read_frames(
-    video: Path, picks: Iterable[int], *, size: tuple[int, int], how: Fit = "letterbox"
+    video: Path,
+    picks: Iterable[int],
+    *,
+    size: tuple[int, int],
+    how: Fit = "letterbox",
+    draw: Callable[[np.ndarray, int], np.ndarray] = lambda picture, number: picture,
 ) -> Iterator[np.ndarray]:
-    """The frames of these numbers, which do not fall, uint8 `(h, w, 3)` of `size`; fewer if the file ends."""
+    """The frames of these numbers, which do not fall, uint8 `(h, w, 3)` of `size`; fewer if the file ends.
+
+    `draw` adds what a whole picture lacks, by its number.
+    """
     with _open(video) as container:
         stream = _video_stream(container, video)
         frames = enumerate(_frames(container, stream))
@@ -113,7 +121,7 @@ def read_frames(
                     at, frame = next(frames)
                     picture = None
                 if picture is None:
-                    picture = fit_image(_upright(frame, stream), size, how)
+                    picture = fit_image(draw(_upright(frame, stream), at), size, how)
                 yield picture
         except (StopIteration, CorruptData):
             return

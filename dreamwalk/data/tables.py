@@ -10,14 +10,14 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dreamwalk.data import vpt
+from dreamwalk.data import minedojo, vpt
 from dreamwalk.errors import UserError
 from dreamwalk.validation import assembled, field_types, parse_json
 from dreamwalk.world import ActionSchema
@@ -38,12 +38,27 @@ class Table:
     """Where the layout says what its columns are."""
     notes: tuple[str, ...] = ()
     """What was taken for what."""
+    first: int = 0
+    """The first frame that is worth using."""
+    cameras: np.ndarray | None = None
+    """`world_from_camera` of every frame float32 `(frames, 4, 4)`, where the layout has them."""
+    field_of_view: float = 0.0
+    """Of these cameras, in degrees from top to bottom."""
+    pointers: np.ndarray | None = None
+    """Where a mouse pointer is missing in the picture: x and y `(frames, 2)` as shares of its height; nan
+    where none is."""
 
 
 def read_table(file: Path) -> Table:
-    """The table in a .csv, .tsv, .jsonl or .npy file; UserError for the first thing in it that is wrong."""
+    """The table in a file of one of `videos.ACTIONS`; UserError for the first thing in it that is wrong."""
     if file.suffix == ".npy":
         return _read_array(file)
+    if file.suffix == ".npz":
+        values, cameras = minedojo.read_minedojo(file)
+        names, first = minedojo.SCHEMA.buttons + minedojo.SCHEMA.axes, minedojo.LOADING
+        notes = (f"its first {first} frames are left out: the game is loading there",)
+        found = Table(names, values, minedojo.SCHEMA, notes, first=first, cameras=cameras)
+        return replace(found, field_of_view=minedojo.FIELD_OF_VIEW)
     return _read_objects(file) if file.suffix == ".jsonl" else _read_cells(file)
 
 
@@ -126,8 +141,8 @@ def _read_objects(file: Path) -> Table:
     if not rows:
         raise UserError(f"'{file}' is empty: it should have one object per frame, a line each")
     if vpt.is_vpt(rows[0][1]):
-        values, notes = vpt.read_vpt(rows, file)
-        return Table(vpt.SCHEMA.buttons + vpt.SCHEMA.axes, values, vpt.SCHEMA, notes)
+        values, pointers, notes = vpt.read_vpt(rows, file)
+        return Table(vpt.SCHEMA.buttons + vpt.SCHEMA.axes, values, vpt.SCHEMA, notes, pointers=pointers)
     stripped = [(k, {name.strip(): value for name, value in row.items()}) for k, row in rows]
     names = list(dict.fromkeys(name for _, row in stripped for name in row))
     table = [(k, [_value(row.get(name), file, k, name) for name in names]) for k, row in stripped]

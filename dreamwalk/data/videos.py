@@ -5,6 +5,7 @@
       first.mp4            or any other video: `decoding.VIDEOS`
       first.actions.csv    or .tsv, .jsonl, .npy: one row per frame, row i is what was done to get to frame i
       first.txt            a caption; may be left out where there are actions
+      first.npz            or a walk as WorldMem publishes them, with poses: `minedojo`
 
 Without `schema.json` the columns of csv and jsonl files are inferred: those that are only ever 0 and 1 are
 buttons, the others are axes whose limits are the largest values seen. Row 0 is not read, for nothing leads
@@ -14,7 +15,7 @@ into frame 0. A folder of captioned videos needs no actions at all. VPT's record
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import groupby, islice
@@ -23,16 +24,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.clip import Clip
 from dreamwalk.data import decoding
 from dreamwalk.data.decoding import SAME_RATE, VIDEOS, VideoFacts, grouped, map_files, probe, read_frames
 from dreamwalk.data.tables import Table, read_schema, read_table, read_text
+from dreamwalk.data.vpt import draw_pointer
 from dreamwalk.errors import UserError
-from dreamwalk.images import Fit
+from dreamwalk.images import Fit, fit_intrinsics
 from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.levels import Split
 
-ACTIONS = (".csv", ".tsv", ".jsonl", ".npy")
+ACTIONS = (".csv", ".tsv", ".jsonl", ".npy", ".npz")
 FileNotes = list[tuple[str, str]]
 """File names with a note on each."""
 
@@ -42,6 +45,8 @@ class Contents(NamedTuple):
 
     files: dict[str, np.ndarray]
     """For each video the frame of it that is shown at each tick of `rate`, int32 `(ticks,)`."""
+    shapes: dict[str, tuple[int, int]]
+    """Height and width of each."""
     schema: ActionSchema
     rate: float
     left_out: FileNotes
@@ -87,11 +92,13 @@ class VideoFolder:
         ranges = tuple((low * rows, high * rows) for low, high in schema.ranges)
         schema = replace(schema, limits=limits, ranges=ranges)
         notes += [(look.file.name, note) for look in found for note in look.notes]
-        files = {look.file.name: look.facts.picks(rate).astype(np.int32) for look in found}
+        every = {look.file.name: look.facts.picks(rate).astype(np.int32) for look in found}
+        files = {look.file.name: every[look.file.name][every[look.file.name] >= look.first] for look in found}
+        shapes = {look.file.name: look.facts.size for look in found}
         if max(map(len, files.values())) < self.clip_frames:
             mend = "choose a smaller clip_frames (--clip-frames)"
             raise UserError(f"no video in '{folder}' has {self.clip_frames} frames: {mend}")
-        return Contents(files, schema, rate, left_out, notes)
+        return Contents(files, shapes, schema, rate, left_out, notes)
 
     @property
     def schema(self) -> ActionSchema:
@@ -136,7 +143,7 @@ class VideoFolder:
         table, caption = _table_of(video) if self.schema.size else None, _caption(video)
         spans = [slice(n * self.clip_frames, (n + 1) * self.clip_frames) for n in numbers]
         wanted = np.concatenate([picks[span] for span in spans])
-        frames = read_frames(video, wanted.tolist(), size=self.size, how=self.fit)
+        frames = read_frames(video, wanted.tolist(), size=self.size, how=self.fit, draw=_drawing(table))
         for span in spans:
             kept = list(islice(frames, self.clip_frames))
             if len(kept) < self.clip_frames or (table and len(table.values) <= picks[span][-1]):
@@ -144,7 +151,29 @@ class VideoFolder:
             actions = np.zeros((len(kept), 0), np.float32)
             if table:
                 actions = _vectors(table, self.schema, picks, span)
-            yield Clip(video=np.stack(kept), actions=actions, caption=caption)
+            clip = Clip(video=np.stack(kept), actions=actions, caption=caption)
+            yield (
+                clip
+                if table is None or table.cameras is None
+                else self._posed(clip, table, picks[span], video)
+            )
+
+    def _posed(self, clip: Clip, table: Table, picks: np.ndarray, video: Path) -> Clip:
+        """A clip with its cameras."""
+        height, width = shape = self.contents.shapes[video.name]
+        focal = height / 2 / math.tan(math.radians(table.field_of_view / 2))
+        whole = intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2)
+        intrinsics = np.stack([fit_intrinsics(whole, shape, self.size, self.fit)] * len(picks))
+        assert table.cameras is not None
+        return replace(clip, world_from_camera=table.cameras[picks], intrinsics=intrinsics)
+
+
+def _drawing(table: Table | None) -> Callable[[np.ndarray, int], np.ndarray]:
+    """What the pictures of a video lack."""
+    pointers = None if table is None else table.pointers
+    if pointers is None:
+        return lambda picture, number: picture
+    return lambda picture, number: draw_pointer(picture, pointers[number])
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +189,8 @@ class _Look:
     schema: ActionSchema | None
     """Where the layout of the actions says it."""
     notes: tuple[str, ...]
+    first: int = 0
+    """The first frame that is worth using."""
 
 
 def _usable(folder: Path, schema: ActionSchema | None, fps: float | None) -> tuple[list[_Look], FileNotes]:
@@ -208,7 +239,7 @@ def _look(video: Path, *, schema: ActionSchema | None) -> _Look | UserError:
         return _Look(video, facts, False, {}, None, tuple(notes))
     binary, peaks = np.all(np.isin(table.values, (0, 1)), axis=0), abs(table.values).max(0)
     columns = dict(zip(table.names, zip(binary.tolist(), peaks.tolist(), strict=True), strict=False))
-    return _Look(video, facts, True, columns, table.schema, (*notes, *table.notes))
+    return _Look(video, facts, True, columns, table.schema, (*notes, *table.notes), table.first)
 
 
 def _check_array(file: Path, table: Table, schema: ActionSchema | None) -> None:

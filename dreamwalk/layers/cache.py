@@ -23,6 +23,17 @@ class Past(Protocol):
     def layer(self, index: int) -> KeyValues: ...
 
 
+class Cache(Past, Protocol):
+    """What lies behind one new frame."""
+
+    @property
+    def frames(self) -> int:
+        """Index of the new frame."""
+
+    def bias(self, new: int = 0) -> Tensor:
+        """Additive attention bias `(1, 1, 1, tokens behind it + new)`: -inf for what it does not see."""
+
+
 @dataclass
 class RingCache:
     """Keys and values of all layers `(layers, b, heads, window * tokens, head_width)`; frames so far."""
@@ -90,6 +101,3 @@ class ExtendedCache:
     def bias(self, new: int = 0) -> Tensor:
         """As of the ring; recalled frames are always visible."""
         return torch.nn.functional.pad(self.ring.bias(new), (self.recalled[0].keys.shape[2], 0))
-
-
-Cache = RingCache | ExtendedCache

@@ -6,13 +6,20 @@ from collections.abc import Callable
 
 from dreamwalk.memory.contract import WindowConfig
 from dreamwalk.memory.frame_memory import BankConfig
+from dreamwalk.memory.latent_pose import LatentPoseConfig
 from dreamwalk.memory.neural_map import NeuralMapConfig, home_map
 from dreamwalk.memory.points import PointsConfig
 from dreamwalk.memory.points_and_bank import PointsAndBankConfig
 from dreamwalk.memory.recurrent import RecurrentConfig
 
 MemoryConfig = (
-    WindowConfig | NeuralMapConfig | PointsConfig | BankConfig | PointsAndBankConfig | RecurrentConfig
+    WindowConfig
+    | NeuralMapConfig
+    | PointsConfig
+    | BankConfig
+    | PointsAndBankConfig
+    | RecurrentConfig
+    | LatentPoseConfig
 )
 """Memories that weight files may name; any config with `build(sizes) -> MemoryModel` trains and plays."""
 

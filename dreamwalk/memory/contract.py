@@ -84,9 +84,11 @@ class RecalledFrames:
     actions: Tensor
     """`(b, k, a)`."""
     times: tuple[int, ...]
-    """Their frame indices, rising, all before the window."""
+    """Their frame indices, rising."""
     sigma: float = 0.0
     """Noise level at which they are shown."""
+    poses: Tensor | None = None
+    """Of their cameras, `world_from_camera` `(b, k, 4, 4)`, where known."""
 
     def before(self, first: int) -> RecalledFrames | None:
         """Those before frame `first`, where the window begins; None where none are left."""
@@ -94,7 +96,8 @@ class RecalledFrames:
         if not kept:
             return None
         times = tuple(self.times[index] for index in kept)
-        return RecalledFrames(self.latents[:, kept], self.actions[:, kept], times, self.sigma)
+        poses = None if self.poses is None else self.poses[:, kept]
+        return RecalledFrames(self.latents[:, kept], self.actions[:, kept], times, self.sigma, poses)
 
 
 @dataclass(frozen=True)

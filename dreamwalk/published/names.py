@@ -106,13 +106,23 @@ Parts = Callable[[str], list[TensorPart]]
 """Their tensors of one of ours, by its name."""
 
 
+Place = Path | Tensor
+"""The file in which a tensor lies, or the tensor itself."""
+
+
 class Renamed(Mapping[str, Tensor]):
     """Tensors under our names and in our shapes, each read from its file when asked for and not kept."""
 
     def __init__(
-        self, wanted: dict[str, Tensor], places: dict[str, Path], parts: Parts, *, source: str, layout: str
+        self,
+        wanted: dict[str, Tensor],
+        places: Mapping[str, Place],
+        parts: Parts,
+        *,
+        source: str,
+        layout: str,
     ) -> None:
-        """`places`: the file of each of their tensors; `parts`: theirs of each of ours.
+        """`places`: where each of their tensors is; `parts`: theirs of each of ours.
 
         UserError for the first tensor of `source` that is missing, too much, or of another shape.
         """
@@ -137,7 +147,11 @@ class Renamed(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         found = []
         for part in self.parts[name]:
-            with files.opened(self.places[part.name]) as file:
+            place = self.places[part.name]
+            if isinstance(place, Tensor):
+                found.append(place[(part.rows, part.columns)[: place.ndim]])
+                continue
+            with files.opened(place) as file:
                 given = file.get_slice(part.name)
                 cut = (part.rows, part.columns)[: len(given.get_shape())]
                 found.append(given[cut] if cut else file.get_tensor(part.name))
@@ -150,10 +164,12 @@ class Renamed(Mapping[str, Tensor]):
         return len(self.shapes)
 
 
-def shapes_of(places: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+def shapes_of(places: Mapping[str, Place]) -> dict[str, tuple[int, ...]]:
     """Shapes of tensors by name, read from their files; a tensor that its file lacks is left out."""
-    given = {path: files.read_shapes(path) for path in set(places.values())}
-    return {name: given[path][name] for name, path in places.items() if name in given[path]}
+    given = {path: files.read_shapes(path) for path in {*places.values()} if isinstance(path, Path)}
+    known = {name: tuple(place.shape) for name, place in places.items() if isinstance(place, Tensor)}
+    paths = {name: path for name, path in places.items() if isinstance(path, Path)}
+    return known | {name: given[path][name] for name, path in paths.items() if name in given[path]}
 
 
 def renamed(name: str, table: Mapping[str, str]) -> str:

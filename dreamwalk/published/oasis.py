@@ -25,6 +25,7 @@ relative.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.stdit import STDiT, STDiTConfig, oasis_500m
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
+from dreamwalk.data.minedojo import FIELD_OF_VIEW
 from dreamwalk.data.vpt import SCHEMA
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image, read_picture
@@ -45,6 +47,7 @@ from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
+from dreamwalk.world import ActionSchema
 
 SOURCE = "Etched/oasis-500m"
 WINDOW = 32
@@ -63,10 +66,8 @@ MINERL |= {"yaw": "cameraY", "pitch": "cameraX"}
 PLAYED = {name: MINERL.get(name, name) for name in SCHEMA.buttons + SCHEMA.axes}
 """Our names and theirs, in the order of `SCHEMA`."""
 FPS = 20.0
-WALK_SPEED = 4.317 / FPS
-"""Blocks per frame at the game's walking speed; for the estimate of poses only."""
-FIELD_OF_VIEW = 70.0
-"""Degrees from the top of a frame to its bottom, the game's default."""
+WALK_SPEED = 4.317
+"""Blocks per second, the game's; for the estimate of poses only."""
 FILES = {"oasis500m.safetensors": ("backbone.", "actions."), "vit-l-20.safetensors": ("codec.",)}
 """The two files, and which of our names each holds."""
 OASIS_NAMES = {
@@ -84,7 +85,7 @@ OASIS_NAMES = {
     ".feedforward.0": ".mlp.fc1", ".feedforward.2": ".mlp.fc2",
 }  # fmt: skip
 """Parts of our names and of theirs, replaced from first to last."""
-ROTARY = re.compile(r"(spatial_|temporal_|blocks\.\d+\.[st]_attn\.)rotary_emb\.freqs")
+ROTARY = re.compile(r"(?:model\.)?(spatial_|temporal_|blocks\.\d+\.[st]_attn\.)rotary_emb\.freqs")
 """Constants that their file repeats under any of these names; we compute them."""
 
 
@@ -132,29 +133,45 @@ def oasis_system(
     Sizes are the published ones, or those given. UserErrors as of `read_oasis`.
     """
     sizes = sizes or OasisSizes()
-    size = sizes.codec.size
-    images = [fit_image(read_picture(path), size, order.fit) for path in order.start] or [horizon(size)]
+    starts = start_pictures(order, sizes.codec.size)
     tensors, about = read_oasis(order.folder, sizes)
-    precision = order.dtype or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
-    own = getattr(torch, precision)
-    tensors = {name: t if name.startswith("codec.") else t.to(own) for name, t in tensors.items()}
-    weight, bias = played(tensors.pop("actions.weight")), tensors.pop("actions.bias")
-    tensors |= {"actions.mlp.0.weight": weight, "actions.mlp.0.bias": bias}
+    tensors, precision = in_precision(tensors, order.dtype)
+    tensors["actions.mlp.0.weight"] = played(tensors["actions.mlp.0.weight"])
     config = ForcingConfig(sizes.codec, sizes.backbone, SCHEMA.size, action_layers=1, precision=precision)
     config = replace(config, steps=steps, spacing="ddim", history_sigma=0.0, window=window - 1)
-    world_spec, described = _world_spec(np.stack(images)).pack()
+    world_spec, described = minecraft_spec(SCHEMA, starts, fps=FPS, eye=1.62).pack()
     notes = {"trained": f"by its authors: {about['source']}", "data": "Minecraft"}
     metadata = {"system": "forcing", "config": to_json(config), "world_spec": described, "notes": notes}
     return tensors | world_spec, metadata
 
 
-def _world_spec(starts: np.ndarray) -> WorldSpec:
-    """Every start stands at the origin, its eye 1.62 above the ground, and looks along x."""
+def start_pictures(order: ImportOasis, size: tuple[int, int]) -> np.ndarray:
+    """The pictures to begin from, uint8 `(k, h, w, 3)`; a drawn one where none is given."""
+    given = [fit_image(read_picture(path), size, order.fit) for path in order.start]
+    return np.stack(given or [horizon(size)])
+
+
+def in_precision(
+    tensors: Mapping[str, Tensor], asked: Precision | None
+) -> tuple[dict[str, Tensor], Precision]:
+    """Tensors under the names of a system, all but the codec's in the precision asked for or their own; which
+    that is."""
+    precision = asked or PRECISIONS.get(tensors["backbone.embed.weight"].dtype, "float32")
+    own = getattr(torch, precision)
+    names = {name: name.replace("actions.", "actions.mlp.0.") for name in tensors}
+    return {
+        names[name]: t if name.startswith("codec.") else t.to(own) for name, t in tensors.items()
+    }, precision
+
+
+def minecraft_spec(schema: ActionSchema, starts: np.ndarray, *, fps: float, eye: float) -> WorldSpec:
+    """Every start stands at the origin, its eye so many blocks above, and looks along x."""
     height, width = starts.shape[1:3]
-    pose = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.62], [0, 0, 0, 1]], np.float32)
+    pose = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, eye], [0, 0, 0, 1]], np.float32)
     focal = height / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW / 2))
     intrinsics = intrinsics_matrix(focal, focal, cx=width / 2, cy=height / 2)
-    return WorldSpec(SCHEMA, FPS, starts, np.stack([pose] * len(starts)), intrinsics, walk_speed=WALK_SPEED)
+    poses = np.stack([pose] * len(starts))
+    return WorldSpec(schema, fps, starts, poses, intrinsics, walk_speed=WALK_SPEED / fps)
 
 
 def horizon(size: tuple[int, int]) -> np.ndarray:
@@ -197,22 +214,22 @@ def read_oasis(folder: Path, sizes: OasisSizes | None = None) -> tuple[dict[str,
         path = folder / file
         if not path.is_file():
             raise UserError(f"'{folder}' lacks {file}: download it there from huggingface.co/{SOURCE}")
-        places = dict.fromkeys(_without_rotary(path, sizes.backbone), path)
+        given = files.read_tensors(path)
+        places = dict.fromkeys(without_rotary(given, sizes.backbone, source=f"'{path}'"), path)
         mine = {name: tensor for name, tensor in wanted.items() if name.startswith(prefixes)}
         tensors |= Renamed(mine, places, translation(OASIS_NAMES), source=f"'{path}'", layout="Oasis")
     configs = {"backbone": to_json(sizes.backbone), "codec": to_json(sizes.codec)}
     return tensors, {"source": SOURCE, "actions": ACTIONS, **configs}
 
 
-def _without_rotary(path: Path, backbone: STDiTConfig) -> list[str]:
+def without_rotary(given: Mapping[str, Tensor], backbone: STDiTConfig, *, source: str) -> list[str]:
     """All names but those of rotary frequencies, which must be the published ones."""
     head = backbone.width // backbone.heads
     space = torch.linspace(1, backbone.max_frequency / 2, head // 4) * torch.pi
     time = 10_000.0 ** (-torch.arange(0, head, 2) / head)
-    given = files.read_tensors(path)
     for name in filter(ROTARY.fullmatch, given):
         expected = space if "spatial" in name or ".s_" in name else time
         found = given[name].float()
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0.01):
-            raise UserError(f"'{path}' has other frequencies in '{name}' than Oasis was published with")
+            raise UserError(f"{source} has other frequencies in '{name}' than Oasis was published with")
     return [name for name in given if not ROTARY.fullmatch(name)]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import NOTHING, FrameBackbone, FrameInputs, Recalled
+from dreamwalk.backbones.memory_stdit import MemorySTDiT, MemoryView
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
 from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
@@ -105,10 +106,16 @@ class Session:
 
 @torch.inference_mode()
 def extended(
-    session: Session, frames: RecalledFrames, conditions: nn.Module, backbone: FrameBackbone
-) -> ExtendedCache:
+    session: Session, frames: RecalledFrames | None, conditions: nn.Module, backbone: FrameBackbone
+) -> Cache:
     """The session's cache with recalled frames in it, which see one another: one pass a frame, not one a
-    step."""
+    step. A backbone with a memory part of its own reads them there; to others those of the window are no
+    news."""
+    if isinstance(backbone, MemorySTDiT):
+        return _with_view(session, frames, conditions, backbone)
+    frames = frames and frames.before(session.cache.frames - session.cache.window)
+    if not frames:
+        return session.cache
     x, device = frames.latents, frames.latents.device
     keys = ([(session.seed, time, 1)] * len(x) for time in frames.times)
     noise = [KeyedGenerator(key, device=device).normal(*session.shape) for key in keys]
@@ -118,6 +125,26 @@ def extended(
     mask = backbone.mask(torch.ones(2 * (x.shape[1],), dtype=torch.bool, device=device))
     _, recalled = backbone.predict(x, sigmas, FrameInputs(conditions(frames.actions)), rope, mask, None)
     return ExtendedCache(session.cache, recalled)
+
+
+def _with_view(
+    session: Session, frames: RecalledFrames | None, conditions: nn.Module, backbone: MemorySTDiT
+) -> Cache:
+    """The session's cache with recalled frames as the next frame sees them from its camera; shown with an
+    action of zeros, as published."""
+    camera = session.camera
+    if frames is None or frames.poses is None or camera is None:
+        return session.cache
+    shape, device = frames.actions.shape[:2], frames.latents.device
+    view = MemoryView.of(
+        frames.latents,
+        conditions(torch.zeros_like(frames.actions)),
+        cameras=frames.poses,
+        times=torch.tensor(frames.times, device=device).expand(shape),
+        poses=camera.pose[:, None],
+        now=torch.full((shape[0], 1), session.cache.frames, device=device),
+    )
+    return backbone.recall_cache(session.cache, view)
 
 
 @lru_cache(maxsize=64)

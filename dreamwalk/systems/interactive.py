@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones import FrameBackboneConfig
 from dreamwalk.backbones.frame_backbone import FrameInputs, Recalled
+from dreamwalk.backbones.memory_stdit import MemorySTDiT
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, ViTCodecConfig
 from dreamwalk.codecs.rgbd import codec_input
@@ -281,9 +282,8 @@ class Interactive(System):
 
     def _to_inputs(self, session: Session, found: Recollection) -> tuple[Recalled, Cache]:
         """What the backbone is given of it, and the cache, with the frames in it that are recalled."""
-        cache, recalled = session.cache, self.memory.to_inputs(found, self.codec)
-        frames = found.frames and found.frames.before(cache.frames - cache.window)
-        return recalled, extended(session, frames, self.actions, self.backbone) if frames else cache
+        inputs = self.memory.to_inputs(found, self.codec)
+        return inputs, extended(session, found.frames, self.actions, self.backbone)
 
     def _remember(self, session: Session, latents: Tensor, action: Tensor, *, dreamed: bool = True) -> None:
         time = session.cache.frames - 1
@@ -304,12 +304,13 @@ class Interactive(System):
         """Continue the batched clip `start` on any schedule; a step a row, without an end.
 
         `actions` `(b, n, a)` lead into the frames after `start`; after them the last one is held. Memory use
-        does not grow. `streaming.finished_frames` gives the finished frames of it.
+        does not grow. `streaming.finished_frames` gives the finished frames of it. UserError for frames that
+        are recalled by a part of the backbone.
         """
-        latents, conditions = (
-            self.encode(start),
-            StreamConditions(self.actions, self.memory, self.codec, self.latent_clip(start), actions),
-        )
+        if self.memory.recalls_frames and isinstance(self.backbone, MemorySTDiT):
+            raise UserError("what this backbone recalls it sees frame by frame: walk in it, with `play`")
+        latents, clip = self.encode(start), self.latent_clip(start)
+        conditions = StreamConditions(self.actions, self.memory, self.codec, clip, actions)
         kind = CachedFramePredictor if cached else FramePredictor
         predictor: Predictor = kind(self.backbone, conditions)
         noise = KeyedNoise((seed,) * len(latents), tuple(latents.shape[2:]), latents.device)
@@ -361,9 +362,8 @@ class Interactive(System):
     def engine(self) -> tuple[FramePass, Decode]:
         """The pass and the decoder, made once in a process and shared by all worlds of this system."""
         key = os.getpid(), next(self.parameters()).device
-        if (
-            key not in self._engines
-        ):  # a forked process keeps its parent's: freeing that waits for its threads
+        # a forked process keeps its parent's: freeing that waits for its threads
+        if key not in self._engines:
             self._engines[key] = self._make_engine(key[1])
         return self._engines[key]
 

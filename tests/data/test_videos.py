@@ -55,7 +55,7 @@ def write_video(path: Path, frames: int, *, rate: int = 20, codec: str = "libx26
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
         for index in range(frames):
-            picture = np.full((64, 128, 3), 5 * index, np.uint8)
+            picture = np.full((64, 128, 3), 5 * index % 256, np.uint8)
             picture[:, :16] = picture[:, -16:] = 255
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
