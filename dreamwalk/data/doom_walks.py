@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -65,6 +65,15 @@ class DoomWalks(Walks):
             actions.append(self.schema.pack(action))
         names = ("world_from_camera", "intrinsics", "depth")
         arrays: dict[str, Any] = {name: np.stack([info[name] for info in infos]) for name in names}
-        vectors, poses = np.stack(actions), arrays["world_from_camera"]
-        text = caption(world.level, poses, placed=placed_in(vectors, self.schema), seed=index)
-        return Clip(video=np.stack(frames), actions=vectors, caption=text, **arrays)
+        arrays["placed"] = even_rows([info["placed"] for info in infos])
+        clip = Clip(video=np.stack(frames), actions=np.stack(actions), **arrays)
+        placed = placed_in(clip, self.schema)
+        return replace(clip, caption=caption(world.level, clip.world_from_camera, placed=placed, seed=index))
+
+
+def even_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows `(k, 3)` of different length as one array `(t, k, 3)` float32, NaN where a row ends."""
+    array = np.full((len(rows), max(map(len, rows)), 3), np.nan, np.float32)
+    for slot, row in zip(array, rows, strict=True):
+        slot[: len(row)] = row
+    return array
