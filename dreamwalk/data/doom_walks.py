@@ -14,11 +14,14 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.writing import Walks
 from dreamwalk.errors import UserError
+from dreamwalk.world import Info
 from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for
 from dreamwalk.worlds.walkers import walk
 
 TICS = 3
+WALKERS_VERSION = 2
+"""Raised when walks change, so that no folder is continued with others; 2 puts down more and takes away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class DoomWalks(Walks):
 
     def describe(self) -> dict[str, Any]:
         about = {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
+        about |= {"walkers": WALKERS_VERSION}
         several = self.level == "procedural"
         return about | {"clips_per_level": self.clips_per_level} if several else about
 
@@ -63,12 +67,19 @@ class DoomWalks(Walks):
             frames.append(frame)
             infos.append(info)
             actions.append(self.schema.pack(action))
-        names = ("world_from_camera", "intrinsics", "depth")
-        arrays: dict[str, Any] = {name: np.stack([info[name] for info in infos]) for name in names}
-        arrays["placed"] = even_rows([info["placed"] for info in infos])
-        clip = Clip(video=np.stack(frames), actions=np.stack(actions), **arrays)
-        placed = placed_in(clip, self.schema)
-        return replace(clip, caption=caption(world.level, clip.world_from_camera, placed=placed, seed=index))
+        return recorded(world, frames, infos=infos, actions=np.stack(actions), seed=index)
+
+
+def recorded(
+    world: Doom, frames: Sequence[np.ndarray], *, infos: Sequence[Info], actions: np.ndarray, seed: int
+) -> Clip:
+    """A clip of what a walk gave, frame by frame, with a caption drawn by a seed."""
+    names = ("world_from_camera", "intrinsics", "depth")
+    arrays: dict[str, Any] = {name: np.stack([info[name] for info in infos]) for name in names}
+    arrays["placed"] = even_rows([info["placed"] for info in infos])
+    clip = Clip(video=np.stack(frames), actions=actions, **arrays)
+    placed = placed_in(clip, world.actions)
+    return replace(clip, caption=caption(world.level, clip.world_from_camera, placed=placed, seed=seed))
 
 
 def even_rows(rows: Sequence[np.ndarray]) -> np.ndarray:

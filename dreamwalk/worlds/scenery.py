@@ -116,7 +116,7 @@ def actors(landmarks: Mapping[str, Landmark] = LANDMARKS) -> bytes:
 
 
 def actor_lumps(landmarks: Mapping[str, Landmark] = LANDMARKS) -> list[tuple[str, bytes]]:
-    """All that the engine must know of our actors: the second lump has one class for each that is put down."""
+    """Our actors: the second lump has a class for each thing that can be put down at a time."""
     copies = "".join(f"actor {name} : DreamPlaced {{}}\n" for name in PLACED_CLASSES)
     return [("DECORATE", actors(landmarks)), ("DECORATE", copies.encode("ascii"))]
 
