@@ -101,7 +101,7 @@ KINDS: dict[str, Any] = {"doom": DoomWalks, "visits": DoomVisits, "game": GameWa
 
 
 def collect(argv: list[str]) -> None:
-    """`dreamwalk collect doom|visits|videos|game|latents --out DIR ...`, or `dreamwalk collect --check DIR`."""
+    """`dreamwalk collect SOURCE --out DIR ...`, or `dreamwalk collect --check DIR`."""
     if argv and argv[0] in ("-h", "--help"):
         return print(SOURCES, end="")
     if argv[:1] == ["--check"] and len(argv) == 2:
