@@ -2,7 +2,8 @@
 
 The rule: the pixels of the thing are moved over the frame, up to 24 pixels each way. It is *present* where
 the frame's squared error to them is less than `RATIO` of the error that the view without the thing has at
-that very place: a background that is like the thing there counts for nothing. Otherwise it is *absent* if at
+that very place (a background that is like the thing there counts for nothing), and the patch around it
+correlates with the true one by `LIKE` (a blot of colour is no thing). Otherwise it is *absent* if at
 its own place the frame is nearer to the view without it. A frame that is like neither is neither.
 """
 
@@ -22,6 +23,8 @@ CELL = 2
 """Pixels of a cell down and across: what is compared are means of cells."""
 INSIDE = 0.7
 """Share of the thing that must stay in the picture when it is moved."""
+LIKE, AROUND = 0.5, 3
+"""Least correlation of the patch of the thing and so many cells around it."""
 CONTRAST = 0.15
 """Root mean square difference, of [-1, 1], between the views below which nobody could tell."""
 
@@ -59,9 +62,26 @@ def detect(frame: Tensor, with_thing: Tensor, without: Tensor, *, mask: Tensor) 
     best = int(ratio.argmin())
     y, x = divmod(best, ratio.shape[1])
     to_with, to_without = (((frame - x).square() * share).sum() for x in (with_thing, without))
+    there = slice(top + y - REACH, bottom + y - REACH), slice(left + x - REACH, right + x - REACH)
     present = float(ratio.flatten()[best]) < RATIO
+    present = present and correlation(frame, with_thing, there, (top, left)) >= LIKE
     moved = CELL * float(((y - REACH) ** 2 + (x - REACH) ** 2) ** 0.5)
     return Verdict(present, not present and bool(to_without < to_with), moved)
+
+
+def correlation(frame: Tensor, truth: Tensor, there: tuple[slice, slice], corner: tuple[int, int]) -> float:
+    """Of the cells `there` and `AROUND` in a frame with those from `corner` on in the truth, `(3, y, x)`, as
+    far as both pictures go; 0 of what is all the same."""
+    parts: list[list[slice]] = [[], []]
+    for place, start, side in zip(there, corner, frame.shape[1:], strict=True):
+        by = place.start - start
+        low, high = max(0, by, place.start - AROUND), min(side, side + by, place.stop + AROUND)
+        parts[0].append(slice(low, high))
+        parts[1].append(slice(low - by, high - by))
+    both = torch.stack([frame[:, *parts[0]].flatten(), truth[:, *parts[1]].flatten()])
+    both = both - both.mean(1, keepdim=True)
+    size = both.norm(dim=1).prod()
+    return float(both.prod(0).sum() / size) if size > 1e-6 else 0.0
 
 
 def _errors(frame: Tensor, thing: Tensor, weight: Tensor, *, inside: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ is hardly to be told from what is behind it, are left out.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import platform
@@ -102,7 +103,7 @@ def evaluate_objects(
     if not isinstance(system, Interactive):
         raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     ways = ways_of(Shards(asked.data), asked.ways)
-    frames = sum(len(way.walks[0]) - way.history for way in ways)
+    frames = sum(len(walk) - way.history for way in ways for walk in way.walks)
     with progress("dreaming", frames) as advance:
         dreams = [dream_way(system, way, seed=asked.seed, advance=advance) for way in ways]
     report: dict[str, Any] = {"name": name, "data": asked.data, "ways": len(ways), "seed": asked.seed}
@@ -146,10 +147,10 @@ def way_of(walks: list[Clip], history: int) -> Way:
             views.append(View(t, torch.from_numpy(masks[settled]), "before"))
         elif pressed < t < pressed + WATCHED and shown[t] >= LEAST_PIXELS:
             views.append(View(t, torch.from_numpy(masks[t]), "at once"))
-        elif found[t]:
-            gap = max(gap, t - last if t - last > LEFT else 0)
+        if shown[t]:
+            gap, last = max(gap, t - last if t - last > LEFT else 0), t
+        if found[t]:
             views.append(View(t, torch.from_numpy(masks[t]), "at return", gap))
-        last = t if shown[t] else last
     way = Way([stands, nothing, *walks[2:]], history, pressed, views)
     kept = [view for view in views if _told(way, view)]
     return Way(way.walks, history, pressed, [view for kind in KINDS for view in _some(kept, kind)])
@@ -188,19 +189,21 @@ def dream_way(
     system: Interactive, way: Way, *, seed: int = 0, advance: Callable[[], None] = lambda: None
 ) -> Tensor:
     """The three dreams of a way at true poses, `(3, t, 3, h, w)` in [-1, 1], from its history on."""
-    walks = batch(way.walks)
-    session = system.begin(walks.first(way.history), seed=seed)
+    start = batch(way.walks[:1]).first(way.history)  # the three begin alike
+    begun = system.begin(start, seed=seed)
     frame_pass, decode = system.engine()
-    frames = []
-    for step in range(way.history, len(walks)):
-        camera = CameraState.of_clip(walks, step)
-        x = system.advance(
-            session, walks.actions[:, step], camera=camera, frame_pass=frame_pass, decode=decode
-        )
-        shown = decode(x)[:, 0] if session.shown is None else session.shown
-        frames.append(shown[:, :3].clamp(-1, 1).cpu())
-        advance()
-    return torch.stack(frames, 1)
+    dreams = []
+    for walk in map(batch, zip(way.walks, strict=True)):
+        session, frames = copy.deepcopy(begun), []
+        for step in range(way.history, len(walk)):
+            camera = CameraState.of_clip(walk, step)
+            action = walk.actions[:, step]
+            x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
+            shown = decode(x)[:, 0] if session.shown is None else session.shown
+            frames.append(shown[0, :3].clamp(-1, 1).cpu())
+            advance()
+        dreams.append(torch.stack(frames))
+    return torch.stack(dreams)
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.memory.contract import require_poses
 from dreamwalk.memory.depth_alignment import depth_edges
-from dreamwalk.memory.point_cloud import EDGES, FAR
+from dreamwalk.memory.frame_points import EDGES, FAR
 from dreamwalk.memory.splatting import PointFrames, Rendering, render_frames
 from dreamwalk.schedules.generator import KeyedGenerator
 
