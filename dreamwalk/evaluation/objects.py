@@ -67,7 +67,7 @@ class EvaluateObjects:
 
 
 @dataclass(frozen=True)
-class View:
+class ObjectView:
     """A frame of a way, and which pixels show the pillar in it where that stands."""
 
     frame: int
@@ -86,7 +86,7 @@ class Way:
     history: int
     pressed: int
     """The frame that the press leads into."""
-    views: list[View]
+    views: list[ObjectView]
 
     def true(self, variant: str, frame: int) -> Tensor:
         """A true frame `(3, h, w)` in [-1, 1]."""
@@ -114,7 +114,7 @@ def evaluate_objects(
     report["rule on coded true frames"] = measure_objects(ways, coded)["rows"]
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    Image.fromarray(sheet(ways, dreams)).save(asked.out / "sheet.png")
+    Image.fromarray(objects_sheet(ways, dreams)).save(asked.out / "sheet.png")
     print_objects(report)
     return report
 
@@ -144,30 +144,30 @@ def way_of(walks: list[Clip], history: int) -> Way:
     settled, poses, views = pressed + 3, stands.world_from_camera, []
     for t in range(history, len(stands)):
         if t < pressed and np.array_equal(poses[t], poses[settled]) and shown[settled] >= LEAST_PIXELS:
-            views.append(View(t, torch.from_numpy(masks[settled]), "before"))
+            views.append(ObjectView(t, torch.from_numpy(masks[settled]), "before"))
         elif pressed < t < pressed + WATCHED and shown[t] >= LEAST_PIXELS:
-            views.append(View(t, torch.from_numpy(masks[t]), "at once"))
+            views.append(ObjectView(t, torch.from_numpy(masks[t]), "at once"))
         if shown[t]:
             gap, last = max(gap, t - last if t - last > LEFT else 0), t
         if found[t]:
-            views.append(View(t, torch.from_numpy(masks[t]), "at return", gap))
+            views.append(ObjectView(t, torch.from_numpy(masks[t]), "at return", gap))
     way = Way([stands, nothing, *walks[2:]], history, pressed, views)
     kept = [view for view in views if _told(way, view)]
     return Way(way.walks, history, pressed, [view for kind in KINDS for view in _some(kept, kind)])
 
 
-def _some(views: list[View], kind: str) -> list[View]:
+def _some(views: list[ObjectView], kind: str) -> list[ObjectView]:
     """Some of the views of a kind, evenly chosen."""
     picked = [view for view in views if view.kind == kind]
     count = min(MOST_VIEWS, len(picked))
     return [picked[k * len(picked) // count] for k in range(count)]
 
 
-def _told(way: Way, view: View) -> bool:
+def _told(way: Way, view: ObjectView) -> bool:
     return contrast(*_both(way, view), view.mask) >= CONTRAST
 
 
-def _both(way: Way, view: View) -> tuple[Tensor, Tensor]:
+def _both(way: Way, view: ObjectView) -> tuple[Tensor, Tensor]:
     """The true frames of a view with the pillar and without it."""
     shown = view.frame if view.kind != "before" else way.pressed + 3
     return way.true("stands", shown), way.true("nothing", view.frame)
@@ -232,6 +232,8 @@ ROWS: dict[str, tuple[str, str, str]] = {
     "never put down, gone at return": ("nothing", "at return", "absent"),
 }
 """Of the table: in which dream, in which views, what is counted."""
+BOTH = "there where it stands and gone where taken, at return"
+"""Last row: who never shows anything is right in each case of `gone`, and never here."""
 OVER_GAPS = ("put down, there at return", "taken away, gone at return")
 """Rows that are also told by how long the pillar was out of view."""
 
@@ -241,6 +243,7 @@ def measure_objects(ways: list[Way], dreams: list[Tensor]) -> dict[str, Any]:
     place of what was there at return, in tokens."""
     told = [(way, _verdicts(way, dream)) for way, dream in zip(ways, dreams, strict=True)]
     rows = {name: _counts([_hits(*pair, *row) for pair in told]) for name, row in ROWS.items()}
+    rows[BOTH] = _counts([_both_right(*pair) for pair in told])
     gaps: dict[str, dict[str, Any]] = {}
     for low, high in pairwise(GAPS):
         some = [pair for pair in told if low <= max((view.gap for view in pair[0].views), default=0) < high]
@@ -267,6 +270,12 @@ def _hits(way: Way, told: dict[tuple[str, int], Verdict], variant: str, kind: st
     return [getattr(told[variant, k], what) for k in _of_kind(way, kind)]
 
 
+def _both_right(way: Way, told: dict[tuple[str, int], Verdict]) -> list[bool]:
+    """Of the views at return, in which the dreams show it where it stands and not where it was taken."""
+    there, gone = (_hits(way, told, *ROWS[name]) for name in OVER_GAPS)
+    return [a and b for a, b in zip(there, gone, strict=True)]
+
+
 def _of_kind(way: Way, kind: str) -> list[int]:
     return [k for k, view in enumerate(way.views) if view.kind == kind]
 
@@ -290,7 +299,7 @@ def wilson(hit: int, count: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
 
 
-def sheet(ways: list[Way], dreams: list[Tensor], *, rows: int = 4, columns: int = 8) -> np.ndarray:
+def objects_sheet(ways: list[Way], dreams: list[Tensor], *, rows: int = 4, columns: int = 8) -> np.ndarray:
     """uint8 `(h, w, 3)`: of some ways the truth above the dream, with the pillar and with the one taken."""
     lines = []
     for way, dream in zip(ways[:rows], dreams, strict=False):

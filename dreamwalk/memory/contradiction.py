@@ -83,7 +83,7 @@ class Sight:
         return gone & (dreamed | (z < self.reach)) if self.dreamed else gone
 
 
-def put_down(depth: Tensor, shown: Rendering, *, reach: float) -> Tensor:
+def newly_shown(depth: Tensor, shown: Rendering, *, reach: float) -> Tensor:
     """Where a dreamed frame shows something new within `reach` units, clearly before what is known as true:
     bool `(h, w)`. With an action that puts things down this is no error of the dream."""
     known = shown.depth[0]

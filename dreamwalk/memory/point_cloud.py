@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError, atomic, brief, writing
-from dreamwalk.memory.contradiction import Sight, put_down
+from dreamwalk.memory.contradiction import Sight, newly_shown
 from dreamwalk.memory.depth_alignment import align_depth
 from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
 from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render
@@ -142,7 +142,7 @@ class PointCloud:
                     true = (mask == 1) & (shown.dreamed[0] == 0) & (known < FAR / 2)
                     depth = align_depth(depth, torch.where(true, known, 0.0))
                 if reach:
-                    changed = put_down(depth, shown, reach=reach)
+                    changed = newly_shown(depth, shown, reach=reach)
             sight = Sight.of(depth, *matrices, shown=shown, dreamed=dreamed, reach=reach)
             if sight is not None:
                 self._erase(sight, size)

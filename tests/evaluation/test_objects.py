@@ -74,6 +74,7 @@ def test_who_copies_the_truth_finds_all_and_who_shows_none_finds_nothing(ways: l
         wanted = 1.0 if row.startswith("put down") or what == "absent" else 0.0
         assert share(perfect, row) == wanted, row
         assert share(blind, row) == (0.0 if row.startswith("put down") else wanted), row
+    assert [share(report, objects.BOTH) for report in (perfect, blind, stubborn)] == [1, 0, 0]
     assert share(stubborn, "taken away, gone at return") == 0
     assert share(stubborn, "never put down, there at return") == 1
     assert perfect["place error in tokens"]["mean"] == 0
