@@ -35,7 +35,8 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
-from dreamwalk.memory.point_cloud import CloudBudget, PointCloud, points_of_frame
+from dreamwalk.memory.frame_points import points_of_frame
+from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
 from dreamwalk.memory.splatting import projection
 
 SIZE = (96, 128)

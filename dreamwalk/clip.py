@@ -40,6 +40,9 @@ class Clip:
     """int64 `(t,)`: which frames of their episode these are, or None where they are the first."""
     latents: Any = None
     """What a video codec made of the video, `(t', c, h', w')`, or None; with it the rest may be left out."""
+    placed: Any = None
+    """float32 `(t, k, 3)`: where the feet of what was put down stand in the world, NaN for none, or None;
+    not batched."""
 
     def __len__(self) -> int:
         """Frames in the clip (of each clip, when batched)."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
+from dreamwalk.data.doom_visits import DoomVisits
 from dreamwalk.data.doom_walks import DoomWalks
 from dreamwalk.data.folders import buckets, open_captioned
 from dreamwalk.data.game_walks import GameWalks
@@ -24,6 +25,7 @@ from dreamwalk.images import Fit
 SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --help tells its flags)
 
   doom         walk in Doom and write what is seen
+  visits       put a pillar down in Doom, leave and come back, for `evaluate --report objects`
   videos       cut your own videos, with files of actions beside them, into clips
   game         play any gymnasium game with random keys and write what is seen
   latents      encode a folder of captioned videos and pictures, to train on its latents
@@ -33,7 +35,7 @@ SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --
   dreamwalk collect videos --folder mine --fps 12 --out data/mine
   dreamwalk collect game --id CartPole-v1 --clip-frames 8 --out data/cartpole
 """
-ClipSource = TypeVar("ClipSource", DoomWalks, GameWalks, VideoFolder)
+ClipSource = TypeVar("ClipSource", DoomWalks, DoomVisits, GameWalks, VideoFolder)
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,19 @@ def _collect_latents(asked: CollectLatents) -> None:
     print(f"latents of {len(data)} clips in {len(data.buckets)} sizes: {asked.out}")
 
 
-KINDS: dict[str, Any] = {"doom": DoomWalks, "game": GameWalks, "videos": VideoFolder}
+KINDS: dict[str, Any] = {"doom": DoomWalks, "visits": DoomVisits, "game": GameWalks, "videos": VideoFolder}
 
 
 def collect(argv: list[str]) -> None:
-    """`dreamwalk collect doom|videos|game|latents --out DIR ...`, or `dreamwalk collect --check DIR`."""
+    """`dreamwalk collect SOURCE --out DIR ...`, or `dreamwalk collect --check DIR`."""
     if argv and argv[0] in ("-h", "--help"):
         return print(SOURCES, end="")
     if argv[:1] == ["--check"] and len(argv) == 2:
         return _check(Path(argv[1]))
     if not argv or argv[0] not in (*KINDS, "latents"):
-        usage = "dreamwalk collect doom|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
+        usage = (
+            "dreamwalk collect doom|visits|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
+        )
         raise UserError(f"say what to collect: {usage}")
     asked = collect_flags(argv[0], argv[1:])
     if isinstance(asked, CollectLatents):

@@ -13,11 +13,14 @@ from dreamwalk.systems.open import load, load_inverse, require_generative
 def evaluate(argv: list[str]) -> None:
     """Run the verb."""
     name, rest = split_name(argv, "evaluate", ["nextframe.doom", "moviegen.doom"])
-    places = "--report=places" in rest or ("--report", "places") in pairwise(rest)
+    asks = lambda report: f"--report={report}" in rest or ("--report", report) in pairwise(rest)
     if name and require_generative(name, "evaluate").generates == "clips":
         from dreamwalk.evaluation.clips import EvaluateClips as Flags
         from dreamwalk.evaluation.clips import evaluate_clips as run
-    elif places:
+    elif asks("objects"):
+        from dreamwalk.evaluation.objects import EvaluateObjects as Flags  # type: ignore[assignment]
+        from dreamwalk.evaluation.objects import evaluate_objects as run  # type: ignore[assignment]
+    elif asks("places"):
         from dreamwalk.evaluation.places import EvaluatePlaces as Flags  # type: ignore[assignment]
         from dreamwalk.evaluation.places import evaluate_places as run  # type: ignore[assignment]
     else:
@@ -27,5 +30,5 @@ def evaluate(argv: list[str]) -> None:
     check_seed(asked.seed)
     Shards(asked.data)  # says what is wrong with the folder before anything heavy is opened
     require_writable(asked.out)
-    inverse = "" if places else asked.inverse
+    inverse = getattr(asked, "inverse", "")
     run(load(name), asked, name=name, inverse=load_inverse(inverse))

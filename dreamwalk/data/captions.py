@@ -58,8 +58,10 @@ PREPOSITIONS: dict[Motion, tuple[str, ...]] = {"back": ("away from",), "still": 
 WALL_NAMES = {"sandstone": ("sandstone", "orange brick", "brick"), "red metal": ("red metal", "red")}
 WALL_NAMES |= {"green marble": ("green marble", "green"), "steel": ("steel", "grey metal")}
 """Other words for walls."""
+DONE = {1: "put down", -1: "take away"}
+"""What is done to pillars, by how many more stand after it."""
 CONNECTIVES: tuple[str, ...] = ("a", "an", "then", "and", "with", "in", "into", "through", "to")
-CONNECTIVES += ("towards", "put down", *(words for near in PREPOSITIONS.values() for words in near))
+CONNECTIVES += ("towards", *DONE.values(), *(words for near in PREPOSITIONS.values() for words in near))
 """Words that join the parts of a caption."""
 WindowCaption = Callable[[int, Clip, int], str]
 """The caption of a window: index of the clip, the window, and where it starts."""
@@ -117,13 +119,19 @@ def phases(poses: np.ndarray) -> list[Phase]:
     return [Phase(motion, int(a), int(b)) for (motion, _), (a, b) in zip(runs, pairwise(stops), strict=True)]
 
 
-def placed_in(actions: np.ndarray, schema: ActionSchema) -> np.ndarray | None:
-    """In which frames something was put down, `(t,)`; None in a world where that is not done."""
-    return actions[:, schema.buttons.index("place")] > 0.5 if "place" in schema.buttons else None
+def placed_in(clip: Clip, schema: ActionSchema) -> np.ndarray | None:
+    """By how many pillars more stand in each frame of a clip than in the one before, `(t,)`; None in a world
+    where that is not done. A clip that does not know where they stand counts every press."""
+    if clip.placed is not None:
+        return np.diff(
+            np.isfinite(clip.placed[..., 0]).sum(1), prepend=np.isfinite(clip.placed[:1, :, 0]).sum()
+        )
+    return (clip.actions[:, schema.buttons.index("place")] > 0.5) * 1 if "place" in schema.buttons else None
 
 
 def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None, seed: int = 0) -> str:
-    """A sentence on the frames of `poses` `(t, 4, 4)`; `placed` `(t,)`: in which a pillar was put down."""
+    """A sentence on the frames of `poses` `(t, 4, 4)`; `placed` `(t,)`: 1 where a pillar was put down, -1
+    where one was taken away."""
     random = np.random.default_rng(seed)
     if len(poses) == 1:
         return _picture_caption(level, poses, random)
@@ -140,9 +148,10 @@ def caption(level: Level, poses: np.ndarray, *, placed: np.ndarray | None = None
             towards = PREPOSITIONS.get(phase.motion, ("to", "towards"))
             words += f" {_pick(random, towards)} {_article(_pick(random, (seen, seen.split()[-1])))}"
             mark = seen
-        if placed is not None and placed[phase.start : phase.stop].any():
-            words += f" and put down {_article(PLACED.name)}"
-            placed = None
+        for change, done in DONE.items():
+            if placed is not None and (placed[phase.start : phase.stop] == change).any():
+                words += f" and {done} {_article(PLACED.name)}"
+                placed = np.where(placed == change, 0, placed)  # each is said once
         parts.append(words)
     return ", then ".join(parts)
 
@@ -175,10 +184,8 @@ def window_caption(manifest: dict[str, Any], schema: ActionSchema) -> WindowCapt
         return level_for(kind, split=manifest["split"], seed=manifest["seed"], number=number)
 
     def caption_window(index: int, window: Clip, start: int) -> str:
-        level, placed = (
-            level_of(index // manifest.get("clips_per_level", 8)),
-            placed_in(window.actions, schema),
-        )
+        level = level_of(index // manifest.get("clips_per_level", 8))
+        placed = placed_in(window, schema)
         return caption(level, window.world_from_camera, placed=placed, seed=start)
 
     return caption_window

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -14,11 +14,14 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.captions import caption, placed_in
 from dreamwalk.data.writing import Walks
 from dreamwalk.errors import UserError
+from dreamwalk.world import Info
 from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.levels import CLIPS_PER_LEVEL, level_for
 from dreamwalk.worlds.walkers import walk
 
 TICS = 3
+WALKERS_VERSION = 2
+"""Raised when walks change, so that no folder is continued with others; 2 puts down more and takes away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class DoomWalks(Walks):
 
     def describe(self) -> dict[str, Any]:
         about = {"world": "doom", "level": self.level, "split": self.split, "seed": self.seed}
+        about |= {"walkers": WALKERS_VERSION}
         several = self.level == "procedural"
         return about | {"clips_per_level": self.clips_per_level} if several else about
 
@@ -63,8 +67,24 @@ class DoomWalks(Walks):
             frames.append(frame)
             infos.append(info)
             actions.append(self.schema.pack(action))
-        names = ("world_from_camera", "intrinsics", "depth")
-        arrays: dict[str, Any] = {name: np.stack([info[name] for info in infos]) for name in names}
-        vectors, poses = np.stack(actions), arrays["world_from_camera"]
-        text = caption(world.level, poses, placed=placed_in(vectors, self.schema), seed=index)
-        return Clip(video=np.stack(frames), actions=vectors, caption=text, **arrays)
+        return recorded(world, frames, infos=infos, actions=np.stack(actions), seed=index)
+
+
+def recorded(
+    world: Doom, frames: Sequence[np.ndarray], *, infos: Sequence[Info], actions: np.ndarray, seed: int
+) -> Clip:
+    """A clip of what a walk gave, frame by frame, with a caption drawn by a seed."""
+    names = ("world_from_camera", "intrinsics", "depth")
+    arrays: dict[str, Any] = {name: np.stack([info[name] for info in infos]) for name in names}
+    arrays["placed"] = even_rows([info["placed"] for info in infos])
+    clip = Clip(video=np.stack(frames), actions=actions, **arrays)
+    placed = placed_in(clip, world.actions)
+    return replace(clip, caption=caption(world.level, clip.world_from_camera, placed=placed, seed=seed))
+
+
+def even_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows `(k, 3)` of different length as one array `(t, k, 3)` float32, NaN where a row ends."""
+    array = np.full((len(rows), max(map(len, rows)), 3), np.nan, np.float32)
+    for slot, row in zip(array, rows, strict=True):
+        slot[: len(row)] = row
+    return array

@@ -1,8 +1,8 @@
 """Clips on disk: WebDataset tar files with a manifest that finds any clip without reading the others.
 
 One sample per clip: `video.mp4` (H.264, all the colour), `depth.npz` (16-bit steps), `poses.npy`,
-`intrinsics.npy`, `actions.npy`, `caption.txt`. Any WebDataset loader can stream them; `Shards` reads them at
-random. The manifest is `manifest.json`; docs/data.md says what is in it.
+`intrinsics.npy`, `placed.npy`, `actions.npy`, `caption.txt`. Any WebDataset loader can stream them; `Shards`
+reads them at random. The manifest is `manifest.json`; docs/data.md says what is in it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ MANIFEST = "manifest.json"
 DEPTH_SCALE = 0.125
 ARRAYS = {"actions.npy": "actions", "poses.npy": "world_from_camera", "intrinsics.npy": "intrinsics"}
 """Files of a clip, and its fields."""
+PLACED = "placed.npy"
+"""Where what was put down stands; folders written before it was known lack it."""
 HEADER = 1024
 """Bytes, at most, before the numbers of an array."""
 
@@ -72,7 +74,7 @@ DECODE_ERRORS = (*_PLAIN, tarfile.TarError, zipfile.BadZipFile, zlib.error, av.F
 
 def encode_clip(clip: Clip, fps: float) -> dict[str, bytes]:
     """The files of one clip, by extension."""
-    arrays = {file: getattr(clip, name) for file, name in ARRAYS.items()}
+    arrays = {file: getattr(clip, name) for file, name in ARRAYS.items()} | {PLACED: clip.placed}
     files = {"video.mp4": encode_video(clip.video, fps)}
     files |= {file: _npy(array) for file, array in arrays.items() if array is not None}
     if clip.depth is not None:
@@ -296,6 +298,12 @@ def _arrays(files: dict[str, bytes], frames: int, actions: int) -> dict[str, np.
             array = arrays[name] = _load_npy(files[file])
             if array.shape != (frames, *size) or array.dtype != np.float32 or not np.isfinite(array).all():
                 raise CorruptData(f"{file} is not finite, or not float32 of shape {(frames, *size)}")
+    if PLACED in files:
+        array = arrays["placed"] = _load_npy(files[PLACED])
+        if array.ndim != 3 or (len(array), array.shape[2]) != (frames, 3) or array.dtype != np.float32:
+            raise CorruptData(f"{PLACED} is not float32 of shape ({frames}, k, 3)")
+        if np.isinf(array).any():
+            raise CorruptData(f"{PLACED} is not finite")
     return arrays
 
 

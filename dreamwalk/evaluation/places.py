@@ -31,7 +31,8 @@ from dreamwalk.codecs.rgbd import codec_input, depth_channel
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel
-from dreamwalk.memory.point_cloud import FAR, CloudBudget
+from dreamwalk.memory.frame_points import FAR
+from dreamwalk.memory.point_cloud import CloudBudget
 from dreamwalk.memory.points import Clouds, PointsMemory
 from dreamwalk.progress import progress
 from dreamwalk.rollout.dream import to_image

@@ -21,7 +21,7 @@ from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.memory.contract import require_poses
 from dreamwalk.memory.depth_alignment import depth_edges
-from dreamwalk.memory.point_cloud import EDGES, FAR
+from dreamwalk.memory.frame_points import EDGES, FAR
 from dreamwalk.memory.splatting import PointFrames, Rendering, render_frames
 from dreamwalk.schedules.generator import KeyedGenerator
 

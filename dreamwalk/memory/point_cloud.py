@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,12 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError, atomic, brief, writing
-from dreamwalk.memory.depth_alignment import align_depth, depth_edges
-from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render, unprojected
+from dreamwalk.memory.contradiction import Sight, newly_shown
+from dreamwalk.memory.depth_alignment import align_depth
+from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
+from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render
 from dreamwalk.memory.voxels import VoxelTable, voxel_keys
 
-FAR = 20_000.0
-"""World units at which pixels without depth, the sky, are stored, so that it comes back too."""
-EDGES = 1.35
-"""Ratio of depths within 3x3 pixels above which a predicted depth is not to be trusted."""
 BUCKET = 64
 """Points of a bucket."""
 FINER = 0.8
@@ -64,37 +61,6 @@ class CloudBudget:
             )
         if self.voxel is not None and not self.voxel > 0:
             raise UserError(f"voxels of {self.voxel} footprints hold nothing: make them larger than 0")
-
-
-@torch.no_grad()
-def points_of_frame(
-    rgb: Tensor,
-    depth: Tensor,
-    world_from_camera: Tensor,
-    intrinsics: Tensor,
-    *,
-    time: int,
-    dreamed: bool,
-    edges: float = EDGES,
-    wanted: Tensor | None = None,
-) -> Points:
-    """The points of a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky.
-
-    Pixels at depth edges of that ratio are left out (inf keeps all), as are those that are not `wanted`, bool
-    `(h, w)`. Neighbours in the frame are neighbours in the points.
-    """
-    h, w = depth.shape
-    depth = torch.where(depth > 0, depth, FAR)
-    kept = ~depth_edges(depth, edges)
-    if wanted is not None:
-        kept &= wanted
-    order = _pixel_order((h, w), device=depth.device)
-    order = order[kept.flatten()[order]]
-    position = unprojected(depth, world_from_camera, intrinsics)[:, order]
-    colours = ((rgb.clamp(-1, 1) + 1) * 127.5).round().byte().flatten(1)[:, order]
-    times = torch.full_like(order, time, dtype=torch.int32)
-    layer = torch.full_like(order, dreamed, dtype=torch.bool)
-    return Points(position, colours, (depth / intrinsics[0, 0]).flatten()[order], times, layer)
 
 
 class PointCloud:
@@ -155,27 +121,52 @@ class PointCloud:
         dreamed: bool,
         edges: float = EDGES,
         rendering: Rendering | None = None,
+        reach: float = 0.0,
     ) -> None:
         """Add a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky.
 
-        Pixels at depth edges are left out; `edges` is inf for depth that is exact. Of a dreamed frame, depth
-        is aligned to what is true, and only those pixels are added that `rendering`, the cloud from this very
-        camera (rendered here when it is None), does not show as finely.
+        Pixels at depth edges are left out; `edges` is inf for depth that is exact. What the frame looks
+        through is erased (`contradiction`). Of a dreamed frame, depth is aligned to what is true, and only
+        those pixels are added that `rendering`, the cloud from this very camera (rendered here when it is
+        None), does not show as finely. Within `reach` units a dreamed frame may change what is true.
         """
-        size, wanted = (depth.shape[0], depth.shape[1]), None
-        if dreamed and self._used:
-            if rendering is None:
-                rendering = self.render(world_from_camera, intrinsics, size=size)
-            known, mask, shown = rendering.depth[0], rendering.mask[0], rendering.dreamed[0]
-            wanted = mask < 1
-            if self.budget.aligned:
-                # Not to what was dreamed: its errors would add up from frame to frame.
-                true = (mask == 1) & (shown == 0) & (known < FAR / 2)
-                depth = align_depth(depth, torch.where(true, known, 0.0))
-        camera = (rgb, depth, world_from_camera, intrinsics)
-        fresh = points_of_frame(*camera, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
-        self._rows["seen"][self._visible(projection(world_from_camera, intrinsics), size)[0]] = time
-        self._merge(fresh, time=time, dreamed=dreamed)
+        size, wanted, changed = (depth.shape[0], depth.shape[1]), None, None
+        matrices = world_from_camera, intrinsics
+        if self._used:
+            shown = rendering if rendering is not None else self.render(*matrices, size=size)
+            known, mask = shown.depth[0], shown.mask[0]
+            if dreamed:
+                wanted = mask < 1
+                if self.budget.aligned:
+                    # Not to what was dreamed: its errors would add up from frame to frame.
+                    true = (mask == 1) & (shown.dreamed[0] == 0) & (known < FAR / 2)
+                    depth = align_depth(depth, torch.where(true, known, 0.0))
+                if reach:
+                    changed = newly_shown(depth, shown, reach=reach)
+            sight = Sight.of(depth, *matrices, shown=shown, dreamed=dreamed, reach=reach)
+            if sight is not None:
+                self._erase(sight, size)
+                wanted = None if wanted is None else wanted | sight.through
+        self._rows["seen"][self._visible(projection(*matrices), size)[0]] = time
+        parts = [(False, changed)] * (changed is not None) + [(dreamed, wanted)]
+        for layer, pixels in parts:
+            frame = (rgb, depth, *matrices)
+            fresh = points_of_frame(*frame, time=time, dreamed=layer, edges=edges, wanted=pixels)
+            self._merge(fresh, time=time, dreamed=layer)
+
+    def _erase(self, sight: Sight, size: tuple[int, int]) -> None:
+        """The points that a frame denies."""
+        buckets = self._visible(sight.matrix, size)[0]
+        slots = (buckets[:, None] * self._size + torch.arange(self._size, device=buckets.device)).flatten()
+        layer = self._rows["dreamed"][buckets].repeat_interleave(self._size)
+        place, footprint = (self._rows[name].index_select(-1, slots) for name in ("position", "footprint"))
+        slots = slots[sight.denies(place, footprint, layer)]
+        self._table.forget(slots)
+        self._rows["position"][:, slots] = torch.inf
+        touched = (slots // self._size).unique()
+        left = self._rows["position"].unflatten(-1, (-1, self._size))[:, touched]
+        self._rows["low"][:, touched] = left.amin(-1)
+        self._rows["high"][:, touched] = torch.where(left.isfinite(), left, -torch.inf).amax(-1)
 
     def near(self, place: Tensor, reach: float) -> Tensor:
         """Positions `(3, n)` of the points within a box of half the side `reach` around `place` `(3,)`."""
@@ -358,16 +349,6 @@ def _rows(buckets: int, size: int, *, device: torch.device) -> dict[str, Tensor]
         shape = (3, count) if name in TRIPLES else (count,)
         rows[name] = torch.full(shape, BLANK.get(name, 0), dtype=dtype, device=device)
     return rows
-
-
-@lru_cache(maxsize=16)
-def _pixel_order(size: tuple[int, int], *, device: torch.device) -> Tensor:
-    """Pixels in the order of a Z-shaped curve: any few in a row are neighbours."""
-    y, x = torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij")
-    key = torch.zeros(size, dtype=torch.int64)
-    for bit in range(max(size).bit_length()):
-        key |= ((x >> bit & 1) << 2 * bit) | ((y >> bit & 1) << 2 * bit + 1)
-    return key.flatten().argsort().to(device)
 
 
 def _chosen(points: Points, which: Tensor) -> Points:

@@ -42,7 +42,7 @@ from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
 from dreamwalk.memory.splatting import Rendering
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.validation import Positive, Share
+from dreamwalk.validation import Count, Positive, Share
 
 CLOUD = "cloud-{}.safetensors"
 """File of a row's cloud in the folder of a session."""
@@ -52,6 +52,8 @@ CELLS = 4
 LAST_PASS, CLEAN = (0.7, 1.0), 0.02
 """Noise levels from which the filter learns to show frames, those of the last pass of sampling; and that of
 the frames before them."""
+CHANGES, WITHIN = 8, 128.0
+"""Frames from a changing action on in which what is true may change, and how near, in units."""
 OWN = 0.3, 0.9
 """Noise levels from which frames are the network's own and still show the place that they should."""
 
@@ -79,6 +81,9 @@ class PointsConfig:
     """Largest std of what shakes them."""
     depth_noise: Positive = 0.03
     """Std of the logarithm of a factor on the depths of each dreamed frame."""
+    changing: Count | None = None
+    """Column of the action that puts things down and takes them away. For a while after it dreamed frames may
+    change what is true near by; without it they never do."""
     own_frames: bool = False
     """Whether dreamed frames of the clip itself are what the network makes of its noisy latents."""
 
@@ -216,6 +221,8 @@ class Clouds(Memory):
 
     def __init__(self, model: PointsMemory, rows: tuple[PointCloud, ...] = ()) -> None:
         self.model, self.rows = model, rows
+        self.changed: Tensor | None = None
+        """Time of the last action of each row that changed something, `(b,)`, if that is watched."""
         self.found: Rendering | None = None
         """What was recalled for the frame that is being made: it is not rendered again to be written."""
 
@@ -226,11 +233,21 @@ class Clouds(Memory):
         rgbd = rgbd.float()
         self.highest = max(self.highest, float(camera.pose[:, 2, 3].max()))
         self.rows = self.rows or tuple(PointCloud(self.model.config.budget, device=rgbd.device) for _ in rgbd)
+        reach = self._reach(frame)
         for i, cloud in enumerate(self.rows):
             shot = rgbd[i, :3], depth_of(rgbd[i, 3]), camera.pose[i], camera.intrinsics[i]
             known = None if self.found is None else self.found.rows(torch.tensor([i], device=rgbd.device))
-            cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known)
+            cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known, reach=reach[i])
         self.found = None
+
+    def _reach(self, frame: FinishedFrame) -> list[float]:
+        """How near each row's frame may change what is true."""
+        column, rows = self.model.config.changing, len(frame.action)
+        if column is None:
+            return [0.0] * rows
+        before = frame.action.new_full((rows,), -CHANGES) if self.changed is None else self.changed
+        self.changed = torch.where(frame.action[:, column] > 0.5, frame.time, before)
+        return (WITHIN * (frame.time - self.changed < CHANGES)).tolist()
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         if camera is None:
@@ -256,7 +273,7 @@ class Clouds(Memory):
 
     def _with(self, rows: Iterable[PointCloud]) -> Clouds:
         twin = Clouds(self.model, tuple(rows))
-        twin.recalling, twin.highest = self.recalling, self.highest
+        twin.recalling, twin.highest, twin.changed = self.recalling, self.highest, self.changed
         return twin
 
     def __deepcopy__(self, copied: dict[int, object]) -> Clouds:

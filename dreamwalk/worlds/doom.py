@@ -1,11 +1,11 @@
-"""The real game: ViZDoom as a World, with exact turning, poses, depth, and an object that one can put down.
+"""The real game: ViZDoom as a World, with exact turning, poses, depth, and things to put down and take away.
 
 Geometry (measured against a ray caster): the picture is rendered at 640x480 and averaged down, so that
 patterns far away do not shimmer. Pitch in Doom is a vertical shift of the picture, so it moves `cy` in
 the intrinsics and never tilts the camera. The depth buffer has steps of 7.16 units, of 7.34 on things.
 Pixels that agree with a ray through the map get its exact depth, those in front of it that of a landmark
-which agrees (a sprite faces the camera, so it has one depth). The rest (maps that are not known, what is
-put down) keep the value at the pixel's centre, within 3.7 units. Sky and whatever is farther than 1836
+or of something put down which agrees (a sprite faces the camera, so it has one depth). The rest (maps that
+are not known) keep the value at the pixel's centre, within 3.7 units. Sky and whatever is farther than 1836
 units has depth 0: it is unknown.
 """
 
@@ -23,18 +23,20 @@ import vizdoom
 from PIL import Image
 from vizdoom import Button, GameVariable
 
-from dreamwalk.cameras import camera_rays, intrinsics_matrix
+from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.errors import UserError
 from dreamwalk.temporary import TemporaryFolder
 from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World
 from dreamwalk.worlds.levels import level_for, level_named
+from dreamwalk.worlds.placing import close_ahead, has_room
 from dreamwalk.worlds.raycasting import RayCaster
-from dreamwalk.worlds.scenery import PLACED, PLACED_CLASS, Level
+from dreamwalk.worlds.scenery import PLACED_CLASSES, Level
 
 DOOM_ACTIONS = ActionSchema(
     buttons=("forward", "back", "left", "right", "place"), axes=("yaw", "pitch"), limits=(30.0, 15.0)
 )
-"""`left` and `right` step sideways; `place` puts an object in front of the player, and it stays."""
+"""`left` and `right` step sideways; `place` puts a pillar in front of the player, or takes away the one that
+stands there."""
 WIDTH, HEIGHT = 640, 480
 DEPTH_STEP, DEPTH_OFFSET = 7.159, 14.5
 THING_STEP, THING_OFFSET = 7.34, 6.69
@@ -61,8 +63,10 @@ class Doom(World):
     `level` is "home", "procedural:<seed>", a shipped map such as "map:MAP01", or a `Level`. `size` (h, w)
     divides 480x640 evenly, at 4:3. `reset` takes `options={"start": k}` (a gallery of poses) or
     `{"pose": (x, y, heading)}` in map units and degrees (0 east, 90 north); otherwise the seed draws a pose
-    inside the rooms. World axes are X east, Y north, Z up. `place` puts a golden pillar 64 units ahead, once
-    per press, if there is room for it. UserError for an unknown level or start, or a size that does not fit.
+    inside the rooms. World axes are X east, Y north, Z up. `place` acts once
+    per press: it takes away the golden pillar that stands within 96 units straight ahead, else it puts one 64
+    units ahead if there is room for it; `info["placed"]` `(k, 3)` says where they stand, by the order of the
+    presses, at most 64. UserError for an unknown level or start, or a size that does not fit.
     """
 
     actions = DOOM_ACTIONS
@@ -91,6 +95,8 @@ class Doom(World):
         self._episode: tuple[int, Pose | None] = (0, None)
         self._history: list[np.ndarray] = []
         self._placing = False
+        self._standing: list[str] = []
+        """Classes of the pillars that stand, in the order in which they were put down."""
         self._pitch = 0.0  # the engine's own is as old as its last drawn tic
         self._frame = np.zeros((height, width, 3), np.uint8)
         self._info: Info = {}
@@ -165,6 +171,7 @@ class Doom(World):
         game.set_seed(seed)
         game.new_episode()
         self._episode, self._history, self._placing, self._pitch = (seed, pose), [], False, 0.0
+        self._standing = []
         self._advance(np.zeros(6), 10, update=False)
         if pose is not None:
             x, y, heading = pose
@@ -178,8 +185,8 @@ class Doom(World):
         """One step of `tics` tics; turns are spread over them in whole quanta of the engine."""
         self._history.append(np.asarray(vector, np.float32))
         placing = vector[PLACE] > 0.5
-        if placing and not self._placing and self._has_room():
-            self.game.send_game_command(f"summon {PLACED_CLASS}")
+        if placing and not self._placing:
+            self._place_or_take()
         self._placing = placing
         axes = vector[PLACE + 1 :].astype(np.float64) * self.actions.limits
         up = self._pitch - np.clip(self._pitch - axes[1], *PITCH_RANGE)
@@ -196,14 +203,16 @@ class Doom(World):
         self.game.set_action([*held[:4].tolist(), *turns])
         self.game.advance_action(tics, update)
 
-    def _has_room(self) -> bool:
-        """Whether the pillar fits ahead: nothing seen in the box that it would fill, give or take."""
+    def _place_or_take(self) -> None:
+        """What a press of `place` does, decided by what is seen: the engine's last tic must be drawn."""
         _, info = self._look()
-        depth, rays = info["depth"], camera_rays(info["intrinsics"], self.size)
-        across, down = rays[..., 0] * depth, rays[..., 1] * depth
-        reach = 4 * PLACED.radius
-        in_box = (depth > 0) & (depth < reach) & (abs(across) < PLACED.radius + 4) & (abs(down) < 15)
-        return not in_box.any()
+        taken = close_ahead(info)
+        if taken is not None:
+            self.game.send_game_command(f"remove {self._standing.pop(taken)}")
+        elif has_room(info) and len(self._standing) < len(PLACED_CLASSES):
+            free = next(name for name in PLACED_CLASSES if name not in self._standing)
+            self._standing.append(free)
+            self.game.send_game_command(f"summon {free}")
 
     def _look(self) -> Seen:
         """The frame and info of the engine's present state."""
@@ -219,10 +228,12 @@ class Doom(World):
         assert state.depth_buffer is not None
         steps = state.depth_buffer[factor // 2 :: factor, factor // 2 :: factor]
         pose = pose_matrix((x, y, z), heading)
-        things = (self._landmarks - pose[:2, 3]) @ pose[:2, 2]
+        places = {o.name: (o.position_x, o.position_y, o.position_z) for o in state.objects}
+        placed = np.array([places[name] for name in self._standing], np.float32).reshape(-1, 3)
+        things = (np.concatenate([self._landmarks, placed[:, :2]]) - pose[:2, 3]) @ pose[:2, 2]
         depth = exact_depth(steps, self._rays.depth(pose, intrinsics, self.size), things)
         self._info = {"world_from_camera": pose, "intrinsics": intrinsics}
-        self._info |= {"depth": depth, "level": self.level.name}
+        self._info |= {"depth": depth, "level": self.level.name, "placed": placed}
         return self._frame.copy(), dict(self._info)
 
 
@@ -310,6 +321,7 @@ def _open_game(level: Level, folder: Path) -> vizdoom.DoomGame:
     settings |= {"doom_map": level.map, "mode": vizdoom.Mode.PLAYER, "episode_timeout": 0}
     settings |= {"screen_resolution": vizdoom.ScreenResolution.RES_640X480, "window_visible": False}
     settings |= {"screen_format": vizdoom.ScreenFormat.RGB24, "depth_buffer_enabled": True}
+    settings |= {"objects_info_enabled": True}
     settings |= {"available_buttons": BUTTONS, "available_game_variables": POSE}
     hidden = ("hud", "weapon", "crosshair", "decals", "particles", "effects_sprites", "messages", "corpses")
     settings |= {f"render_{part}": False for part in (*hidden, "screen_flashes")}

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from dreamwalk.errors import UserError
 from dreamwalk.worlds.procedural import procedural
-from dreamwalk.worlds.scenery import LANDMARKS, PLAYER_START, SKY, Door, Level, Room, actors, pack_level
+from dreamwalk.worlds.scenery import LANDMARKS, PLAYER_START, SKY, Door, Level, Room, actor_lumps, pack_level
 from dreamwalk.worlds.udmf import Cell, Panel, Thing, write_wad
 
 Split = Literal["train", "validation", "test"]
@@ -61,7 +61,7 @@ def level_named(name: str) -> Level:
         return procedural(int(rest))
     if kind == "map" and rest in MAPS:
         game = "freedoom1.wad" if rest.startswith("E") else "freedoom2.wad"
-        return Level(name, write_wad([("DECORATE", actors())]), map=rest, game=game)
+        return Level(name, write_wad(actor_lumps()), map=rest, game=game)
     known = "home, procedural:<seed>, map:MAP01 .. map:MAP32, map:E1M1 .. map:E4M9"
     raise UserError(f"unknown level '{name:.80}': known are {known}")
 

@@ -101,17 +101,24 @@ ALL_LANDMARKS = LANDMARKS | {
 }
 """Those of levels from seeds."""
 PLACED = Landmark(15100, "golden pillar", "COL3", 24, 'Translation "168:191=160:167"')
-PLACED_CLASS = "DreamPlaced"
+PLACED_CLASSES = tuple(f"DreamPlaced{k}" for k in range(64))
+"""One for each that can stand at a time: the engine takes things away by class."""
 
 
 def actors(landmarks: Mapping[str, Landmark] = LANDMARKS) -> bytes:
-    """The DECORATE lump: landmarks and the object that `place` puts down; nothing moves or flickers."""
-    named = [(f"DreamMark{m.kind}", m) for m in landmarks.values()] + [(PLACED_CLASS, PLACED)]
+    """The DECORATE lump: landmarks and what `place` puts down; nothing moves or flickers."""
+    named = [(f"DreamMark{m.kind}", m) for m in landmarks.values()] + [("DreamPlaced", PLACED)]
     form = (
         "actor {0} {1.kind}\n{{\nRadius {1.radius}\nHeight 72\n+SOLID\n{1.options}\n"
         "States\n{{\nSpawn:\n{1.sprite} A -1 bright\nStop\n}}\n}}\n"
     )
     return "\n".join(form.format(name, mark) for name, mark in named).encode("ascii")
+
+
+def actor_lumps(landmarks: Mapping[str, Landmark] = LANDMARKS) -> list[tuple[str, bytes]]:
+    """Our actors: the second lump has a class for each thing that can be put down at a time."""
+    copies = "".join(f"actor {name} : DreamPlaced {{}}\n" for name in PLACED_CLASSES)
+    return [("DECORATE", actors(landmarks)), ("DECORATE", copies.encode("ascii"))]
 
 
 @cache
@@ -163,7 +170,7 @@ def pack_level(
 ) -> bytes:
     """The WAD of a map with our actors and sky."""
     mapinfo = b'map MAP01 "dreamwalk" { sky1 = "DWSKY", 0 }\n'
-    lumps = [("DECORATE", actors(landmarks)), ("MAPINFO", mapinfo)]
+    lumps = [*actor_lumps(landmarks), ("MAPINFO", mapinfo)]
     lumps += [("TX_START", b""), ("DWSKY", sky(weather)), ("TX_END", b"")]
     lumps += [("MAP01", b""), ("TEXTMAP", write_textmap(cells, things, panels=panels)), ("ENDMAP", b"")]
     return write_wad(lumps)

@@ -72,6 +72,13 @@ def turn_by(info: Info, degrees: float, *, speed: float = KEY_TURN) -> Part:
     return (yield from hold(info, Move((), math.copysign(speed, degrees)), steps=steps))
 
 
+def face(info: Info, spot: np.ndarray, *, speed: float = KEY_TURN) -> Part:
+    """Turn in place towards a point (x, y, ..), to within half a step of `speed`."""
+    away = np.asarray(spot)[:2] - place_of(info)
+    aside = -_wrap(math.degrees(math.atan2(away[1], away[0])) - heading(info))
+    return (yield from turn_by(info, aside, speed=speed))
+
+
 def freer_side(info: Info) -> float:
     """+1 when there is more room to the right, else -1."""
     return 1.0 if clearance(info, (0.6, 0.95)) > clearance(info, (0.05, 0.4)) else -1.0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
-from dreamwalk.world import Info
 from dreamwalk.worlds import steering as steer
-from dreamwalk.worlds.scenery import Door, Level, Room
+from dreamwalk.worlds.placers import drops, place_and_return
+from dreamwalk.worlds.routes import doors_of, spot_in, through_door
+from dreamwalk.worlds.scenery import Door, Level
 from dreamwalk.worlds.steering import AHEAD, KEY_TURN, MOUSE_TURN, STAY, WALL_NEAR, Move, Walker
 
 
@@ -25,12 +25,16 @@ class Mix:
 
     shares: dict[str, float]
     pitch: float = 0.0
+    drops: float = 0.0
+    """Share of the other walks that put pillars down on their way."""
 
 
 HOME_SHARES = {"tour": 0.24, "keys": 0.26, "mouse": 0.15, "retrace": 0.08, "look": 0.07, "push": 0.12}
 HOME = Mix(HOME_SHARES | {"place": 0.08})
 WILD_SHARES = {"tour": 0.2, "keys": 0.1, "mouse": 0.14, "retrace": 0.12, "look": 0.12, "place": 0.02}
-WILD = Mix(WILD_SHARES | {"shuttle": 0.16, "circuit": 0.14}, pitch=12.0)
+WILD_SHARES |= {"shuttle": 0.16, "circuit": 0.14, "furnish": 0.32}
+WILD = Mix(WILD_SHARES, pitch=12.0, drops=0.26)
+PLACERS = ("place", "furnish")
 MAP = Mix({"keys": 0.35, "mouse": 0.4, "retrace": 0.1, "look": 0.05, "place": 0.1}, pitch=12.0)
 
 
@@ -44,6 +48,8 @@ def walk(level: Level, random: np.random.Generator) -> Walker:
     names, shares = list(mix.shares), np.array(list(mix.shares.values()))
     kind = names[random.choice(len(names), p=shares / sum(mix.shares.values()))]
     plan = WALKERS[kind](level, random)
+    if kind not in PLACERS and mix.drops and random.random() < mix.drops:
+        plan = drops(plan, random)
     return _glance(plan, random, mix.pitch) if mix.pitch and kind != "place" else plan
 
 
@@ -101,51 +107,15 @@ def _tour(level: Level, random: np.random.Generator) -> Walker:
     speed = KEY_TURN if random.random() < 0.75 else 14.0
     while True:
         room = level.room_at(*steer.place_of(info))
-        near = _doors_of(level, room)
+        near = doors_of(level, room)
         choices = [d for d in near if d is not last] or near
         last = choices[random.integers(len(choices))]
-        info, there = yield from _pass(level, info, last, random, speed)
-        info = yield from steer.go_to(info, _spot_in(level, there, random), random=random, speed=speed)
+        info, there = yield from through_door(level, info, last, random, speed)
+        info = yield from steer.go_to(info, spot_in(level, there, random), random=random, speed=speed)
         if random.random() < 0.3:
             info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(60, 200))
         if random.random() < 0.2:
             info = yield from steer.hold(info, STAY, steps=int(random.integers(1, 5)))
-
-
-def _doors_of(level: Level, room: Room | None) -> list[Door]:
-    """The doors of a room, or all if it has none."""
-    near = [d for d in level.doors if room in (level.rooms[d.first], level.rooms[d.second])]
-    return near or list(level.doors)
-
-
-def _pass(
-    level: Level, info: Info, door: Door, random: np.random.Generator, speed: float
-) -> Generator[Move, Info, tuple[Info, Room]]:
-    """Walk straight through a door, out of the room that one is in; also gives the room behind it."""
-    near, far = level.rooms[door.first], level.rooms[door.second]
-    if level.room_at(*steer.place_of(info)) is far:
-        near, far = far, near
-    for point in (_before(door, near), (door.x, door.y), _before(door, far)):
-        info = yield from steer.go_to(info, point, random=random, speed=speed)
-    return info, far
-
-
-def _before(door: Door, room: Room) -> tuple[float, float]:
-    """The place in a room straight before a door."""
-    x = min(max(door.x, room.x0 + 40), room.x1 - 40)
-    return x, min(max(door.y, room.y0 + 40), room.y1 - 40)
-
-
-def _spot_in(
-    level: Level, room: Room, random: np.random.Generator, *, inset: float = 0.3
-) -> tuple[float, float]:
-    """A point about the middle of a room, away from what stands there."""
-    for _ in range(20):
-        share_x, share_y = random.uniform(inset, 1 - inset, 2)
-        x, y = room.x0 + share_x * (room.x1 - room.x0), room.y0 + share_y * (room.y1 - room.y0)
-        if all(math.dist((x, y), (a, b)) > r + 56 for a, b, r in level.obstacles):
-            break
-    return x, y
 
 
 def _shuttle(level: Level, random: np.random.Generator) -> Walker:
@@ -154,14 +124,14 @@ def _shuttle(level: Level, random: np.random.Generator) -> Walker:
     speed = KEY_TURN if random.random() < 0.3 else random.uniform(12, MOUSE_TURN)
     while True:
         start = tuple(steer.place_of(info).tolist())
-        doors = _doors_of(level, level.room_at(*start))
+        doors = doors_of(level, level.room_at(*start))
         doors.sort(key=lambda door: math.dist((door.x, door.y), start))
         door = doors[0 if random.random() < 0.75 else random.integers(len(doors))]
-        info, _ = yield from _pass(level, info, door, random, speed)
+        info, _ = yield from through_door(level, info, door, random, speed)
         for _ in range(int(random.integers(0, 4))):
             info = yield AHEAD
         info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(40, 220), speed=speed)
-        info, _ = yield from _pass(level, info, door, random, speed)
+        info, _ = yield from through_door(level, info, door, random, speed)
         info = yield from steer.go_to(info, start, random=random, speed=speed)
         info = yield from steer.turn_by(info, random.choice([-1, 1]) * random.uniform(90, 360), speed=speed)
 
@@ -172,7 +142,7 @@ def _circuit(level: Level, random: np.random.Generator) -> Walker:
     speed = KEY_TURN if random.random() < 0.5 else random.uniform(12, MOUSE_TURN)
     x, y = steer.place_of(info)
     room = level.room_at(x, y) or min(level.rooms, key=lambda room: math.dist(room.middle, (x, y)))
-    points = [_spot_in(level, room, random, inset=0.2) for _ in range(int(random.integers(3, 5)))]
+    points = [spot_in(level, room, random, inset=0.2) for _ in range(int(random.integers(3, 5)))]
     middle = room.middle
     points.sort(key=lambda p: math.atan2(p[1] - middle[1], p[0] - middle[0]))
     for point in itertools.cycle(points if random.random() < 0.5 else points[::-1]):
@@ -260,5 +230,5 @@ def _glance(plan: Walker, random: np.random.Generator, most: float) -> Walker:
 
 
 _ALL = (_tour, _keys, _mouse, _retrace, _look, _push, _place, _shuttle, _circuit)
-WALKERS = {walker.__name__[1:]: walker for walker in _ALL}
+WALKERS = {walker.__name__[1:]: walker for walker in _ALL} | {"furnish": place_and_return}
 """By the kinds of a `Mix`."""

@@ -83,7 +83,7 @@ def test_the_vocabulary_has_every_word_of_the_captions_and_few_others(name: str)
             y += ahead * np.sin(angle) - right * np.cos(angle)
             heading += left
             poses.append(pose_matrix((x, y, 41.0), heading))
-        placed = np.arange(len(poses)) == 3
+        placed = np.select([np.arange(len(poses)) == k for k in (3, 9)], (1, -1))
         said |= set(caption(level, np.stack(poses), placed=placed, seed=seed).replace(",", "").split())
     known = {word for phrases in vocabulary(kind).values() for phrase in phrases for word in phrase.split()}
     for door in level.doors:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dreamwalk.errors import UserError
 from dreamwalk.memory.depth_alignment import align_depth
-from dreamwalk.memory.point_cloud import FAR, CloudBudget, PointCloud, points_of_frame
+from dreamwalk.memory.frame_points import FAR, points_of_frame
+from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
 from dreamwalk.memory.splatting import Points, Rendering, projection, render
 
 SIZE = (48, 64)

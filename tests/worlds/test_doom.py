@@ -9,7 +9,8 @@ import pytest
 
 from dreamwalk.cameras import project, unproject
 from dreamwalk.errors import UserError
-from dreamwalk.worlds.doom import Doom
+from dreamwalk.worlds.doom import PLACE, Doom
+from dreamwalk.worlds.placing import close_ahead, placed_mask
 from dreamwalk.worlds.steering import heading
 
 WALK = """
@@ -150,19 +151,64 @@ def test_what_is_placed_stays(doom: Doom) -> None:
     assert not np.array_equal(put, away)
 
 
-def test_placing_once_per_press_and_only_where_there_is_room(doom: Doom) -> None:
-    doom.reset(options={"pose": (160, 512, 180)})
+def test_a_press_acts_once_puts_down_or_takes_away_and_needs_room(doom: Doom) -> None:
+    empty, _ = doom.reset(options={"pose": (160, 512, 180)})
     for _ in range(5):
-        held, _ = step(doom, "place")
+        held, info = step(doom, "place")
     released, _ = step(doom)
-    again, _ = step(doom, "place")
+    assert np.array_equal(held, released) and len(info["placed"]) == 1
+    taken, info = step(doom, "place")
     later, _ = step(doom, "place")
-    assert np.array_equal(held, released)
-    assert np.array_equal(held, again)
-    assert np.array_equal(held, later)
+    assert np.array_equal(taken, empty) and np.array_equal(later, empty) and not len(info["placed"])
     wall, _ = doom.reset(options={"pose": (70, 512, 180)})
     step(doom, "place")
     assert np.array_equal(wall, step(doom)[0])
+
+
+def test_what_is_placed_is_where_it_is_said_to_be(doom: Doom) -> None:
+    """Its pixels are those that change, but for the floor at its foot, which the engine gives its depth."""
+    _, info = doom.reset(options={"pose": (160, 420, 60)})
+    pose = info["world_from_camera"]
+    step(doom, "place")
+    for back in range(5):
+        frame, info = step(doom, *["back"] * (back > 0))
+        mask = placed_mask(info["placed"][0], info)
+        state = doom.state()
+        changed = frame.astype(int) - without_pillars(doom)
+        doom.restore(state)
+        differs = abs(changed).max(-1) > 8
+        assert (mask & differs).sum() > 0.8 * differs.sum() > 200
+        assert (mask & ~differs).sum() <= 0.04 * mask.sum()
+    assert np.allclose(info["placed"], [pose[:3, 3] + 64 * pose[:3, 2] - [0, 0, 41]], atol=0.1)
+
+
+def without_pillars(doom: Doom) -> np.ndarray:
+    """The same episode without a press."""
+    state = doom.state()
+    state["history"][:, PLACE] = 0
+    return doom.restore(state)[0].astype(int)
+
+
+def test_several_stand_and_one_is_taken_and_replays_know(doom: Doom) -> None:
+    doom.reset(options={"pose": (512, 150, 0)})
+    places = []
+    for _ in range(3):
+        _, info = step(doom, "place")
+        places.append(info["placed"])
+        for _ in range(2):
+            step(doom, yaw=-30)
+    assert [len(there) for there in places] == [1, 2, 3]
+    for _ in range(4):
+        _, info = step(doom, yaw=30)
+    assert close_ahead(info) == 1
+    frame, info = step(doom, "place")
+    assert np.array_equal(info["placed"][:, :2], places[2][[0, 2], :2])
+    again, same = doom.restore(doom.state())
+    assert np.array_equal(frame, again) and np.array_equal(info["placed"], same["placed"])
+    history = doom.state()["history"]
+    doom.reset(options={"pose": (512, 150, 0)})
+    followed = doom.follow(history)
+    assert np.array_equal(followed[0], frame) and np.array_equal(followed[-1]["placed"], info["placed"])
 
 
 def test_what_is_placed_is_solid_and_so_are_walls(doom: Doom) -> None:

@@ -1,0 +1,127 @@
+"""What vanished is erased from a cloud, what is a little wrong is not, and dreams change what is true only
+when told that something was changed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from box_room import dream_of_rooms, walk
+from torch import Tensor
+
+from dreamwalk.codecs.rgbd import codec_input
+from dreamwalk.memory.contract import CameraState, FinishedFrame
+from dreamwalk.memory.point_cloud import PointCloud
+from dreamwalk.memory.points import Clouds, PointsConfig
+
+SIZE = (48, 64)
+INTRINSICS = torch.tensor([[32.0, 0, 32], [0, 32, 24], [0, 0, 1]])
+POSE = torch.eye(4)
+BOX = (slice(14, 34), slice(26, 38))
+"""Pixels of a box that stands 80 units ahead, before a wall at 200."""
+
+
+def scene(*, box: bool, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    depth, rgb = torch.full(SIZE, 200.0 + shift), torch.full((3, *SIZE), -0.5)
+    if box:
+        depth[BOX], rgb[:, BOX[0], BOX[1]] = 80.0, 0.8
+    return rgb, depth
+
+
+def write(cloud: PointCloud, *, box: bool, time: int, dreamed: bool = False, reach: float = 0.0) -> None:
+    cloud.insert(*scene(box=box), POSE, INTRINSICS, time=time, dreamed=dreamed, edges=math.inf, reach=reach)
+
+
+def shows_box(cloud: PointCloud) -> bool:
+    depth = cloud.render(POSE, INTRINSICS, size=SIZE).depth[0]
+    return bool((depth[BOX] < 100).float().mean() > 0.5)
+
+
+def test_what_is_seen_now_wins_over_what_was_stored() -> None:
+    cloud = PointCloud()
+    write(cloud, box=True, time=0)
+    assert shows_box(cloud)
+    write(cloud, box=False, time=1)
+    assert not shows_box(cloud) and (cloud.points().position[2] > 100).all()
+    drawn = cloud.render(POSE, INTRINSICS, size=SIZE)
+    assert (drawn.depth[0] - 200).abs().max() < 1 and torch.allclose(drawn.rgb, torch.tensor(-0.5), atol=0.01)
+    write(cloud, box=True, time=2)
+    assert shows_box(cloud), "its voxels are free again"
+
+
+def test_erased_points_stay_away_in_files_copies_and_after_growth(tmp_path) -> None:
+    cloud = PointCloud()
+    write(cloud, box=True, time=0)
+    write(cloud, box=False, time=1)
+    cloud.save(tmp_path / "a.cloud")
+    far = POSE.clone()
+    far[:3, 3] = torch.tensor([9000.0, 0, 0])
+    points = len(cloud.points())
+    for copy in (cloud.clone(), PointCloud.open(tmp_path / "a.cloud")):
+        assert len(copy) == points and not shows_box(copy)
+        for k in range(8):
+            far[0, 3] += 2000
+            copy.insert(*scene(box=True), far, INTRINSICS, time=2 + k, dreamed=False, edges=math.inf)
+        assert not shows_box(copy)
+    assert not len(cloud.near(torch.tensor([0.0, 0, 80]), 30)[0])
+
+
+@pytest.mark.parametrize("dreamed", [False, True])
+@pytest.mark.parametrize("wrong", [0.9, 1.0, 1.1])
+def test_depth_that_is_a_little_wrong_erases_nothing(dreamed: bool, wrong: float) -> None:
+    """Nor does one that is shifted by a pixel, as at edges."""
+    cloud = PointCloud()
+    write(cloud, box=True, time=0)
+    before = set(map(tuple, cloud.points().position.T.tolist()))
+    rgb, depth = scene(box=True)
+    for shifted in (depth * wrong, depth.roll(1, 1), depth.roll(-1, 0)):
+        cloud.insert(rgb, shifted, POSE, INTRINSICS, time=1, dreamed=dreamed, edges=math.inf)
+    assert before <= set(map(tuple, cloud.points().position.T.tolist()))
+
+
+def test_dreamed_frames_erase_what_was_dreamed_and_leave_alone_what_is_true() -> None:
+    for first, gone in ((True, True), (False, False)):
+        cloud = PointCloud()
+        write(cloud, box=True, time=0, dreamed=first)
+        write(cloud, box=False, time=1, dreamed=True)
+        assert shows_box(cloud) != gone
+
+
+def test_a_dream_changes_what_is_true_near_by_when_an_action_did() -> None:
+    cloud = PointCloud()
+    write(cloud, box=True, time=0)
+    write(cloud, box=False, time=1, dreamed=True, reach=60)
+    assert shows_box(cloud), "out of reach"
+    write(cloud, box=False, time=2, dreamed=True, reach=128)
+    assert not shows_box(cloud)
+    cloud = PointCloud()
+    write(cloud, box=False, time=0)
+    write(cloud, box=True, time=1, dreamed=True)
+    assert not shows_box(cloud), "what is true is not hidden by a dream"
+    write(cloud, box=True, time=2, dreamed=True, reach=128)
+    assert shows_box(cloud), "but for what it was told to put down"
+
+
+def test_far_pixels_do_not_deny_what_they_cannot_see() -> None:
+    """Fine points, seen from 12 times as far away than from where they were stored."""
+    near, far = PointCloud(), POSE.clone()
+    write(near, box=True, time=0)
+    far[2, 3] = -900.0
+    before = len(near)
+    near.insert(torch.zeros(3, *SIZE), torch.full(SIZE, 1300.0), far, INTRINSICS, time=1, dreamed=False)
+    assert len(near) > before, "all of the box, and of the wall, and what is new"
+    assert shows_box(near)
+
+
+def test_the_action_that_changes_things_is_watched_for_a_while() -> None:
+    clip = walk([(0, 0, 0)] * 3)
+    camera, rgbd = CameraState.of_clip(clip, 0), codec_input(clip, 4)[:, 0]
+    press, still = torch.eye(7)[4:5], torch.zeros(1, 7)
+    for column, expected in ((None, [0, 0, 0, 0]), (4, [0, 128, 128, 0])):
+        clouds = Clouds(dream_of_rooms(PointsConfig(changing=column)).memory)
+        for (time, action), reach in zip(
+            ((0, still), (1, press), (8, still), (9, still)), expected, strict=True
+        ):
+            frame = FinishedFrame(rgbd[:, :0], action, camera, time, rgbd)
+            assert clouds._reach(frame) == [reach]
