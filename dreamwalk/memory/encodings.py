@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.memory.frustum import Cameras
 from dreamwalk.memory.point_cloud import FAR
 
@@ -116,6 +117,7 @@ def pluecker(cameras: Cameras, targets: Cameras, grid: tuple[int, int]) -> Tenso
     return torch.cat([moment, direction], -1).flatten(2, 3)
 
 
+@float32_arithmetic()
 def projective(cameras: Cameras, targets: Cameras) -> Tensor:
     """The transform `P_target P_camera^-1` of `k` cameras to `t` targets, `(b, t, k, 4, 4)`."""
     ours, theirs = _projection(targets), _projection(cameras)
