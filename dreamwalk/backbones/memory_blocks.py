@@ -143,4 +143,5 @@ def turned(x: Tensor, places: Tensor, *, count: int) -> Tensor:
     steps = [HIGHEST * (LOWEST / HIGHEST) ** (i / max(half - 1, 1)) for i in range(half)]
     angle = (places[..., None] * torch.tensor(steps, device=x.device)).flatten(-2)
     still, moving = x.split([x.shape[-1] - count, count], -1)
-    return torch.cat([still, rotate(moving, angle.cos(), angle.sin())], -1)
+    moved = rotate(moving, angle.cos(), angle.sin())
+    return torch.cat([still, moved], -1) if still.shape[-1] else moved

@@ -27,7 +27,7 @@ from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.errors import UserError
 from dreamwalk.memory.splatting import Rendering
-from dreamwalk.memory.units import RecalledUnits, Targets
+from dreamwalk.memory.units import KeptTokens, RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
 
 
@@ -111,6 +111,8 @@ class Recollection:
     """The frame as the memory would draw it."""
     units: tuple[RecalledUnits, Targets] | None = None
     """Frames that memory blocks attend to, and the frame for which they are recalled."""
+    kept: KeptTokens | None = None
+    """Of those frames, where a session keeps some."""
 
 
 class Trainee(Protocol):

@@ -48,7 +48,7 @@ from dreamwalk.memory.frustum import Cameras
 from dreamwalk.memory.kinematics import Kinematics
 from dreamwalk.memory.retention import BankBudget
 from dreamwalk.memory.retrieval import RetrievalConfig, Retrieved, retrieve
-from dreamwalk.memory.units import RecalledUnits, Targets
+from dreamwalk.memory.units import KeptTokens, RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Count, Positive, Share
 
@@ -124,17 +124,20 @@ class MemoryTokens(nn.Module):
         """Channels of a head that turn with places."""
         return {"projected": self.head, "prope": self.head // 2, "pluecker": 0}[self.config.encoding]
 
-    def forward(self, frames: Tensor, units: RecalledUnits, targets: Targets) -> Recalled:
-        """What memory blocks are given for each target of units that decode to `frames`
-        `(b, k, channels, h, w)`."""
-        cells = rearrange(frames, "b k c (h p) (w q) -> b (k h w) (c p q)", p=self.side, q=self.side)
+    def plain(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values `(b, k, n, layers * d)` of frames `(b, k, channels, h, w)` alone, that are told
+        nothing of where and when."""
+        cells = rearrange(frames, "b k c (h p) (w q) -> b k (h w) (c p q)", p=self.side, q=self.side)
         cells = self.cells(cells)
+        return self.keys(self.norm(cells)), self.values(cells)
+
+    def forward(self, plain: tuple[Tensor, Tensor], units: RecalledUnits, targets: Targets) -> Recalled:
+        """What memory blocks are given for each target of units with those `plain` keys and values."""
         keys, values = (
-            rearrange(part, "b m (l a e) -> b 1 l a m e", l=self.layers, e=self.head)
-            for part in (self.keys(self.norm(cells)), self.values(cells))
+            rearrange(part, "b k n (l a e) -> b 1 l a (k n) e", l=self.layers, e=self.head) for part in plain
         )
         told, visible, places = self._where(units, targets)
-        state = self.told(told.to(cells.dtype))
+        state = self.told(told.to(values.dtype))
         state = rearrange(state, "b t m (l a e) -> b t l a m e", l=self.layers, e=self.head)
         keys = nn.functional.rms_norm((keys + state).float(), (self.head,), eps=1e-6) * self.norm_keys
         keys = turned(keys, places[:, :, None, None], count=self.placed).to(values.dtype)
@@ -214,7 +217,13 @@ class BankMemory(MemoryModel):
     def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
         if found.units is None:
             return Recalled()
-        return self.tokens(codec.decode(found.units[0].latents), *found.units)
+        latents, make = found.units[0].latents, partial(self._plain, codec)
+        kept = found.kept if latents.device.type == "cpu" and not torch.is_grad_enabled() else None
+        plain = make(latents) if kept is None else kept.of(latents, make)
+        return self.tokens(plain, *found.units).each(Tensor.contiguous)  # once, and not for every pass
+
+    def _plain(self, codec: Codec, latents: Tensor) -> tuple[Tensor, Tensor]:
+        return self.tokens.plain(codec.decode(latents))
 
     def recalled_of_clip(
         self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
@@ -222,7 +231,7 @@ class BankMemory(MemoryModel):
         """All frames of a clip recall the same frames of its past, drawn by how much they show of it."""
         targets = Targets(_cameras(clip), _times(clip))
         units = self._units_of(clip, targets, generator, system.codec)
-        return self.tokens(system.codec.decode(units.latents), units, targets), {}
+        return self.tokens(self._plain(system.codec, units.latents), units, targets), {}
 
     @torch.no_grad()
     @float32_arithmetic()
@@ -284,6 +293,7 @@ class Banks(Memory):
         """Candidates for the last frame, and why."""
         self.picked: Tensor | None = None
         """Which of them were recalled, `(b, k)`."""
+        self.kept = KeptTokens()
 
     def write(self, frame: FinishedFrame) -> None:
         camera, sizes = frame.camera, self.model.sizes
@@ -316,7 +326,7 @@ class Banks(Memory):
             return Recollection(units=(self._nothing(camera), wanted))
         recalled = RecalledUnits.cat(units)
         self.picked = self.model.covering(recalled, wanted, self.model.config.frames)
-        return Recollection(units=(recalled.pick(self.picked), wanted))
+        return Recollection(units=(recalled.pick(self.picked), wanted), kept=self.kept)
 
     def _units(self, bank: FrameBank, found: Retrieved) -> RecalledUnits:
         units = bank.units(found.indices)

@@ -7,7 +7,7 @@ is drawn by the cloud is put beside the tokens, and memory blocks attend to what
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -80,8 +80,8 @@ class CloudsAndBanks(Clouds):
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         self.banks.recalling = self.recalling
-        units = self.banks.recall(camera, time).units
-        return Recollection(rendering=super().recall(camera, time).rendering, units=units)
+        found = self.banks.recall(camera, time)
+        return replace(found, rendering=super().recall(camera, time).rendering)
 
     def to(self, device: torch.device | str) -> Clouds:
         twin = super().to(device)

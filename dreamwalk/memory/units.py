@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,30 @@ class RecalledUnits(NamedTuple):
             torch.cat(parts) for parts in zip(*((*row[:2], *row[3:]) for row in rows), strict=True)
         )
         return cls(latents, depth, Cameras(pose, intrinsics, rows[0].cameras.size), *rest)
+
+
+class KeptTokens:
+    """Keys and values of the frames that one session recalled last: most are recalled again for the next.
+
+    They are made frame by frame, so that no bit depends on what is kept.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, tuple[Tensor, Tensor]] = {}
+        """By latents, in the order in which they were last asked for."""
+
+    def of(self, latents: Tensor, make: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """What `make` gives for latents `(b, k, c, h, w)`, two tensors `(b, k, ..)`."""
+        (b, k), found = latents.shape[:2], []
+        for latent in latents.flatten(0, 1):
+            key = latent.contiguous().view(torch.uint8).numpy().tobytes()
+            made = self._kept.pop(key, None) or make(latent[None, None])
+            self._kept[key] = made
+            found.append(made)
+        for old in list(self._kept)[: -2 * len(found)]:
+            del self._kept[old]
+        keys, values = (torch.cat(parts, 1).unflatten(1, (b, k))[0] for parts in zip(*found, strict=True))
+        return keys, values
 
 
 class Targets(NamedTuple):

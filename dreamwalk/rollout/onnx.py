@@ -145,6 +145,7 @@ def _export(graph: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
     noisy.setLevel(logging.ERROR)
+    inputs = tuple(part.clone() for part in inputs)  # of one tensor given twice the exporter makes one input
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's own deprecations

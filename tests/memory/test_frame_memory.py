@@ -168,3 +168,32 @@ def test_recollections_of_frames_lie_side_by_side() -> None:
     both = Recalled.cat([recalled, Recalled(), recalled])
     assert both.keys is not None and both.visible is not None
     assert both.keys.shape[1] == 3 and not both.visible[:, 1].any()
+
+
+@torch.inference_mode()
+def test_no_bit_depends_on_which_keys_and_values_a_session_has_kept() -> None:
+    system = learnt(small(BankConfig(frames=2)))
+    session = system.begin(walk(6))
+    latents = torch.randn(1, 3, *session.shape)
+    assert isinstance(session.memory, Banks)
+    made: list[torch.Tensor] = []
+
+    def make(one: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        made.append(one)
+        return system.memory.tokens.plain(system.codec.decode(one))
+
+    kept = session.memory.kept
+    first = kept.of(latents[:, :2], make)
+    count = len(made)
+    second = kept.of(latents[:, [1, 2]], make)
+    assert len(made) == count + 1, "one of them was kept"
+    assert torch.equal(first[0][:, 1], second[0][:, 0]) and torch.equal(first[1][:, 1], second[1][:, 0])
+    for camera in (CameraState.of_clip(walk(8), i) for i in (6, 3, 7)):
+        parts = []
+        for memory in (session.memory, session.memory.clone()):  # a copy keeps nothing of it
+            found = memory.recall(camera, 6)
+            parts.append(system.memory.to_inputs(found, system.codec))
+        assert torch.equal(parts[0].keys, parts[1].keys) and torch.equal(parts[0].values, parts[1].values)
+        at_once = system.memory.to_inputs(replace(found, kept=None), system.codec)
+        torch.testing.assert_close(at_once.keys, parts[0].keys, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(at_once.values, parts[0].values, atol=1e-5, rtol=1e-5)
