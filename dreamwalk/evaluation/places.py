@@ -30,7 +30,7 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.rgbd import codec_input, depth_channel
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.memory.contract import CameraState, FinishedFrame, MemoryModel
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, MemoryModel
 from dreamwalk.memory.frame_points import FAR
 from dreamwalk.memory.point_cloud import CloudBudget
 from dreamwalk.memory.points import Clouds, PointsMemory
@@ -101,10 +101,10 @@ def evaluate_places(
 ) -> dict[str, Any]:
     """Print the tables, write `report.json` and `sheet.png` into `out`.
 
-    UserError for a system that keeps no pixels, and for data without depth or poses.
+    UserError for a system that dreams no depth, and for data without depth or poses.
     """
-    if not isinstance(system, Interactive) or not system.memory.keeps_pixels:
-        raise UserError(f"'{name}' has no memory of points: examine it without `--report places`")
+    if not isinstance(system, Interactive) or system.codec.image_channels != 4:
+        raise UserError(f"'{name}' makes no frames with depth: examine it without `--report places`")
     if wrong := set(asked.own) - {"poses", "depth", "frames"}:
         raise UserError(f"`--own` names poses, depth and frames, got '{sorted(wrong)[0]}'")
     clips = _clips(Shards(asked.data), asked)
@@ -140,8 +140,9 @@ def _clips(shards: Shards, asked: EvaluatePlaces) -> list[Clip]:
 
 
 def _configure(memory: MemoryModel, asked: EvaluatePlaces) -> None:
-    """The memory as it is to be examined."""
-    assert isinstance(memory, PointsMemory)
+    """The memory as it is to be examined, where it is one of points."""
+    if not isinstance(memory, PointsMemory):
+        return
     budget = memory.config.budget
     points = budget.points if asked.points is None else asked.points
     voxel = budget.voxel if asked.voxel is None else asked.voxel
@@ -149,19 +150,20 @@ def _configure(memory: MemoryModel, asked: EvaluatePlaces) -> None:
     memory.pixels = memory.pixels if asked.pixels else None
 
 
-class _Told(Clouds):
-    """Clouds that are told the truth of what the dream is not to keep of its own."""
+def _tell(memory: Memory, truth: Tensor, latents: Tensor, own: tuple[str, ...]) -> None:
+    """Let a memory be told the truth, RGB-D `(t, 4, h, w)` and its latents, of what the dream is not to keep
+    of its own."""
+    write = memory.write
 
-    def __init__(self, clouds: Clouds, truth: Tensor, own: tuple[str, ...]) -> None:
-        super().__init__(clouds.model, clouds.rows)
-        self.truth, self.own = truth, own
+    def told(frame: FinishedFrame) -> None:
+        true, code = truth[None, frame.time], latents[None, frame.time]
+        if frame.rgbd is not None:
+            rgb = (frame.rgbd if "frames" in own else true)[:, :3]
+            depth = (frame.rgbd if "depth" in own else true)[:, 3:]
+            frame = replace(frame, rgbd=torch.cat([rgb, depth], 1))
+        write(frame if "frames" in own else replace(frame, latents=code))
 
-    def write(self, frame: FinishedFrame) -> None:
-        assert frame.rgbd is not None
-        true = self.truth[None, frame.time]
-        rgb = (frame.rgbd if "frames" in self.own else true)[:, :3]
-        depth = (frame.rgbd if "depth" in self.own else true)[:, 3:]
-        super().write(replace(frame, rgbd=torch.cat([rgb, depth], 1)))
+    memory.write = told  # type: ignore[method-assign]
 
 
 @torch.inference_mode()
@@ -171,18 +173,21 @@ def dream_walk(
     """Dream on from the history of a walk under its actions."""
     walk, history = batch([clip]), asked.history
     session = system.begin(walk.first(history), seed=asked.seed)
-    assert isinstance(session.memory, Clouds)
-    session.memory = _Told(session.memory, codec_input(walk, 4)[0], asked.own)
-    session.memory.recalling = asked.memory
+    if not {"frames", "depth"} <= set(asked.own):
+        _tell(session.memory, codec_input(walk, 4)[0], system.encode(walk)[0], asked.own)
+    if hasattr(session.memory, "recalling"):
+        session.memory.recalling = asked.memory
     frame_pass, decode = system.engine()
     frames = []
     for step in range(history, len(clip)):
         camera = None if "poses" in asked.own else CameraState.of_clip(walk, step)
-        system.advance(session, walk.actions[:, step], camera=camera, frame_pass=frame_pass, decode=decode)
-        assert session.shown is not None
-        frames.append(session.shown[0, :3].clamp(-1, 1))
+        action = walk.actions[:, step]
+        x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
+        shown = decode(x)[:, 0] if session.shown is None else session.shown
+        frames.append(shown[0, :3].clamp(-1, 1))
         advance()
-    return DreamedWalk(walk, torch.stack(frames), history, sum(map(len, session.memory.rows)))
+    rows = session.memory.rows if isinstance(session.memory, Clouds) else ()
+    return DreamedWalk(walk, torch.stack(frames), history, sum(map(len, rows)))
 
 
 def visible_before(walk: Clip, frame: int) -> Tensor:
