@@ -30,6 +30,7 @@ SYSTEMS = {
     "inverse": "Inverse",
     "moviegen": "Moviegen",
     "nextframe": "NextFrame",
+    "worldmem": "WorldMem",
 }
 """Every system: the module of this package, and its class there."""
 PRETRAINED = Path(__file__).parent.parent / "pretrained"

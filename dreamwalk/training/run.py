@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dreamwalk.errors import UserError
-from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe
+from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe, worldmem
 from dreamwalk.systems.system import SystemConfig
 from dreamwalk.validation import Count
 
@@ -183,6 +183,14 @@ def forcing_doom() -> Run:
     return replace(run, start="runs/nextframe.doom", steps=1400, optim=FINE_TUNING)
 
 
+def worldmem_doom() -> Run:
+    """The shipped dream of levels never seen that also recalls frames: starts from `forcing.rooms`. An hour
+    and a half on two CPU cores; ten minutes on a card, with `--batch 32 --resident`."""
+    run = Run("worldmem.doom", worldmem.doom(), "data/rooms", start="forcing.rooms", frames=8, past=8)
+    optim = OptimConfig(method="muon", lr=6e-4, warmup=20, decay=0.6)
+    return replace(run, steps=1650, optim=optim, ema=0.99, save_every=100, preview_every=500)
+
+
 def moviegen_moment() -> Run:
     """The first stage of the shipped clips: two latents, of which the first is mostly given, so that a word
     like "left" is most of what is to be known. An hour on two CPU cores; needs `autoencode.clips`."""
@@ -222,7 +230,7 @@ def inverse_doom() -> Run:
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
     autoencode_tae, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
-    forcing_levels, forcing_layout, forcing_rooms, forcing_doom, moviegen_moment, moviegen_short,
-    moviegen_doom, moviegen_larger,
+    forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_doom, moviegen_moment,
+    moviegen_short, moviegen_doom, moviegen_larger,
 )  # fmt: skip
 RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}
