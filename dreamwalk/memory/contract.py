@@ -200,6 +200,9 @@ class MemoryModel(nn.Module):
     """Whether it knows the level that it was trained on and no other."""
     memory_blocks: MemoryBlocksConfig | None = None
     """Those that its backbone needs."""
+    guidance = 1.0
+    """Scale of guidance over recalled frames when sampling: above 1, what they say is done more than is
+    likely."""
     keeps_pixels = False
     """Whether it is to be given frames as RGB-D."""
 

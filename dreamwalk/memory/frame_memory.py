@@ -75,6 +75,8 @@ class BankConfig:
     budget: BankBudget = field(default_factory=BankBudget)
     retrieval: RetrievalConfig = field(default_factory=lambda: RetrievalConfig(count=16))
     """Of candidates, by their views alone; of them `frames` are shown that cover most, by their depth."""
+    guidance: Positive = 1.0
+    """Scale of guidance over what is recalled when sampling, with a pass more a step; 1 for none."""
     empty_prob: Share = 0.15
     """Probability of training a clip on an empty bank, so that rooms are also made from nothing."""
     dreamed_prob: Share = 0.5
@@ -193,6 +195,7 @@ class BankMemory(MemoryModel):
         self.kinematics = Kinematics(sizes.actions)
         self.tokens = MemoryTokens(config, sizes)
         self.memory_blocks = MemoryBlocksConfig(config.every, self.tokens.placed)
+        self.guidance = config.guidance
 
     @property
     def blank(self) -> Recalled:
@@ -270,8 +273,10 @@ class BankMemory(MemoryModel):
 
     def covering(self, units: RecalledUnits, target: Targets, count: int) -> Tensor:
         """Indices `(b, count)` of units that together show most of a target, the best of what is left one
-        after the other; the first of equal ones."""
+        after the other; the first of equal ones. Dreamed ones count only where no true one shows anything."""
         shown, picks = self.shown(units, target)[:, 0], []
+        dreamed = units.dreamed[..., None]
+        shown = shown & ~(dreamed & (shown & ~dreamed).any(1, keepdim=True))
         gone = units.valid.long() - 1
         for _ in range(count):
             pick = (shown.sum(2) + gone).argmax(1, keepdim=True)

@@ -40,7 +40,7 @@ class PointsAndBank(PointsMemory):
         super().__init__(config, sizes)
         self.bank = BankMemory(config.bank, sizes)
         del self.bank.kinematics  # the cloud's body walks
-        self.memory_blocks = self.bank.memory_blocks
+        self.memory_blocks, self.guidance = self.bank.memory_blocks, config.bank.guidance
 
     @property
     def blank(self) -> Recalled:

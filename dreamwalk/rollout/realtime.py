@@ -165,14 +165,20 @@ class _RingPredictor:
     action: Tensor
     recalled: Recalled
     cache: Cache
+    guidance: float = 1.0
+    """Over recalled frames; 1 for none."""
     seconds: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
     """Spent in passes that commit, and in those that do not."""
 
     def __call__(self, branches: Sequence[ModelInput]) -> list[Tensor]:
         (frame,), began = branches, perf_counter()
-        v, fresh = self.frame_pass(frame.x, frame.input_sigma[0], self.action, self.cache, self.recalled)
+        given = frame.x, frame.input_sigma[0], self.action, self.cache
+        v, fresh = self.frame_pass(*given, self.recalled)
         if commits := frame.commits[0]:
             self.session.cache.write(fresh)
+        elif self.guidance != 1 and self.recalled.visible is not None:
+            hidden = self.recalled._replace(visible=torch.zeros_like(self.recalled.visible))
+            v = v + (self.guidance - 1) * (v - self.frame_pass(*given, hidden)[0])
         self.seconds[commits] += perf_counter() - began
         return [v]
 
@@ -185,15 +191,17 @@ def denoise_frame(
     sigmas: tuple[float, ...],
     recalled: Recalled = NOTHING,
     cache: Cache | None = None,
+    guidance: float = 1.0,
     update: Update = euler,
     timings: dict[str, float] | None = None,
 ) -> Tensor:
     """Dream one frame that `action` `(b, 1, a)` leads into, and commit it; gives latents `(b, 1, c, h, w)`.
 
-    `sigmas` rise; `recalled` and a `cache` of the session with more in it are what memory
-    recalls. `timings` receives the milliseconds of the stages `denoise` and `commit`.
+    `sigmas` rise; `recalled` and a `cache` of the session with more in it are what memory recalls, and
+    `guidance` over its frames takes another pass a step. `timings` receives the milliseconds of the stages
+    `denoise` and `commit`.
     """
-    predictor = _RingPredictor(frame_pass, session, action, recalled, cache or session.cache)
+    predictor = _RingPredictor(frame_pass, session, action, recalled, cache or session.cache, guidance)
     x = execute(frame_plan(sigmas, session.history_sigma), predictor, session.noise, update=update)
     if timings is not None:
         seconds = predictor.seconds

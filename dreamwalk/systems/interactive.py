@@ -153,10 +153,10 @@ class Interactive(System):
         config, (_, down, across) = self.config, self.codec.stride
         wanted = config.actions, (config.backbone.grid[0] * down, config.backbone.grid[1] * across)
         if (spec.actions.size, spec.starts.shape[1:3]) != wanted:
-            (height, width), (down, across) = spec.starts.shape[1:3], wanted[1]
+            sizes = [f"{rows}x{columns}" for rows, columns in (spec.starts.shape[1:3], wanted[1])]
             raise UserError(
-                f"{source} has {spec.actions.size} actions and starts of {height}x{width}, and its network "
-                f"takes {wanted[0]} and {down}x{across}: {files.MEND}"
+                f"{source} has {spec.actions.size} actions and starts of {sizes[0]}, and its network takes "
+                f"{wanted[0]} and {sizes[1]}: {files.MEND}"
             )
 
     def latent_clip(self, clip: Clip) -> Clip:
@@ -243,8 +243,7 @@ class Interactive(System):
         """Latents `(b, 1, c, h, w)` of the next frame, which `action` `(b, a)` leads into; seen from
         `camera`, if that is known better than by the memory's own pose model.
 
-        Where the memory keeps pixels, `session.shown` is then the frame as RGB-D.
-        """
+        Where the memory keeps pixels, `session.shown` is then the frame as RGB-D."""
         if self.actions.stride > 1:
             raise UserError(
                 f"this codec makes one latent of {self.actions.stride} frames: dream on a schedule, "
@@ -263,6 +262,7 @@ class Interactive(System):
             sigmas=self.sigmas(session.steps),
             recalled=recalled,
             cache=cache,
+            guidance=self.memory.guidance,
             timings=timings,
         )
         if self.memory.keeps_pixels:

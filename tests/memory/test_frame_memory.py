@@ -185,3 +185,18 @@ def test_no_bit_depends_on_which_keys_and_values_a_session_has_kept() -> None:
         at_once = system.memory.to_inputs(replace(found, kept=None), system.codec)
         torch.testing.assert_close(at_once.keys, parts[0].keys, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(at_once.values, parts[0].values, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_guidance_over_memory_goes_beyond_what_is_recalled() -> None:
+    films = []
+    for guidance in (1.0, 2.0):
+        system = learnt(small(BankConfig(guidance=guidance)))
+        session, camera = system.begin(walk(6)), CameraState.of_clip(walk(7), 6)
+        films.append(system.advance(session, torch.zeros(1, 7), camera=camera))
+        session = system.begin(walk(6))
+        session.memory.recalling = False  # type: ignore[attr-defined]
+        films.append(system.advance(session, torch.zeros(1, 7), camera=camera))
+    plain, silent, guided, guided_silent = films
+    assert torch.equal(silent, guided_silent), "without recalled frames there is nothing to go beyond"
+    assert not torch.allclose(plain, guided, atol=1e-3)
