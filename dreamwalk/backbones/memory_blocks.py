@@ -16,7 +16,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import attend
 from dreamwalk.layers.modulation import Modulation, modulate, zero_init
 from dreamwalk.layers.norms import RMSNorm
@@ -65,11 +64,9 @@ class MemoryBlocks(nn.Module):
     cannot carry a picture through its blocks."""
 
     def __init__(self, config: MemoryBlocksConfig, sizes: BlockSizes, *, features: int) -> None:
-        """`features` of a token are predicted. UserError where the trunk has too few blocks."""
+        """`features` of a token are predicted."""
         super().__init__()
         width, depth, heads, grid = sizes
-        if not 1 <= config.every <= depth:
-            raise UserError(f"memory blocks follow every 1st to {depth}th block, not every {config.every}th")
         make = partial(MemoryBlock, width, heads=heads, grid=grid, placed=config.placed)
         self.blocks = nn.ModuleList(make() for _ in range(depth // config.every))
         self.copy = zero_init(nn.Linear(width, features))

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from dreamwalk.backbones import framedit
@@ -39,6 +40,9 @@ from dreamwalk.schedules.training import FusedSNR, draw_sigmas, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Share
 
+OWN = 0.5, 1.0
+"""Noise levels from which frames are made that are shown as the network's own."""
+
 
 @dataclass(frozen=True)
 class WorldMemConfig(InteractiveConfig):
@@ -50,6 +54,9 @@ class WorldMemConfig(InteractiveConfig):
     """Probability of a clip whose first frames are nearly clean, as history is when sampled."""
     cond_dropout: Share = 0.1
     """Probability of training a frame without its action, for classifier-free guidance."""
+    own_history_prob: Share = 0.25
+    """Probability that a frame is shown to later ones as the network itself makes it in one pass, so that it
+    learns what is to be trusted more: memory, or what it has just dreamed."""
 
     def build(self) -> WorldMem:
         return WorldMem(self)
@@ -62,16 +69,23 @@ class WorldMem(Interactive):
     config: WorldMemConfig
 
     def loss_of_latents(self, x: Tensor, inputs: FrameInputs, generator: KeyedGenerator) -> dict[str, Tensor]:
-        config = self.config
+        config, frames = self.config, x.shape[1]
         keep = generator.uniform(1) >= config.cond_dropout
         chances = {"pure_noise_prob": config.pure_noise_prob, "clean_prefix_prob": config.clean_prefix_prob}
-        sigma = draw_sigmas(generator, x.shape[1], config.shift, density="uniform", **chances)
-        noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), sigma)
-        conditions = inputs.conditions * keep[..., None]
+        sigma = draw_sigmas(generator, frames, config.shift, density="uniform", **chances)
+        own = (generator.uniform(frames) < config.own_history_prob)[..., None, None, None]
+        conditions, shown = inputs.conditions * keep[..., None], x
+        if config.own_history_prob:
+            level = OWN[0] + (OWN[1] - OWN[0]) * generator.uniform(frames)
+            with torch.no_grad():
+                noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), level)
+                v = self.backbone(noisy, level, conditions, recalled=inputs.recalled)
+            shown = torch.where(own, flow.denoised(noisy, v, level), x)
+        noisy = flow.add_noise(shown, generator.normal(*x.shape[1:]), sigma)
         v = self.backbone(noisy, sigma, conditions, recalled=inputs.recalled)
-        snr = FusedSNR(5.0, 0.9)
-        error = self.error(x, flow.denoised(noisy, v, sigma))
-        return weighted_loss(error, snr.weight(sigma, snr.before(sigma)))
+        # fused SNR makes little of a frame whose history is noise, for it can know nothing; this one recalls
+        weight = FusedSNR(5.0, 0.9).weight(sigma, torch.ones_like(sigma))
+        return weighted_loss(self.error(x, flow.denoised(noisy, v, sigma)), weight)
 
 
 def tiny() -> WorldMemConfig:

@@ -6,11 +6,12 @@ from wall_walk import SIZE, walk
 
 from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.clip import Clip
+from dreamwalk.codecs import patch
 from dreamwalk.errors import UserError
 from dreamwalk.memory import MEMORIES
 from dreamwalk.memory.contract import CameraState, Recollection
 from dreamwalk.memory.encodings import landing
-from dreamwalk.memory.frame_memory import BankConfig, Banks
+from dreamwalk.memory.frame_memory import BankConfig, BankMemory, Banks
 from dreamwalk.memory.frustum import Cameras
 from dreamwalk.memory.units import RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -200,3 +201,29 @@ def test_guidance_over_memory_goes_beyond_what_is_recalled() -> None:
     plain, silent, guided, guided_silent = films
     assert torch.equal(silent, guided_silent), "without recalled frames there is nothing to go beyond"
     assert not torch.allclose(plain, guided, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "channels", "says"),
+    [
+        (BankConfig(), 3, "has none: take one of RGB-D"),
+        (BankConfig(split=3), 4, "does not divide into 3 parts"),
+        (BankConfig(frames=20), 4, "of 16 candidates 20 frames cannot be recalled"),
+        (BankConfig(every=9), 4, "memory blocks follow every 1st to 2th block"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_one_sentence(config: BankConfig, channels: int, says: str) -> None:
+    codec = replace(patch.tiny(), image_channels=channels)
+    with pytest.raises(UserError, match=says):
+        replace(forcing.tiny(), memory=config, codec=codec).build()
+
+
+def test_dreamed_frames_count_only_where_no_true_one_shows_anything() -> None:
+    system = small(BankConfig(frames=2))
+    kept, wanted = units(system, walk())
+    assert isinstance(system.memory, BankMemory)
+    nearest = int(system.memory.covering(kept, wanted, 1))
+    dreamed = kept._replace(dreamed=torch.arange(4)[None] == nearest)
+    assert int(system.memory.covering(dreamed, wanted, 1)) != nearest
+    first = system.memory.covering(kept._replace(valid=torch.arange(4)[None] == 2), wanted, 2)
+    assert first[0, 0] == 2 and first[0, 1] != 2, "what is not there fills the rest"
