@@ -201,6 +201,13 @@ class BankMemory(MemoryModel):
     def begin(self) -> Memory:
         return Banks(self)
 
+    @torch.inference_mode()
+    def show(self, memory: Memory, clip: Clip, latents: Tensor) -> None:
+        camera = CameraState.of_clip(clip, 0)
+        if camera is not None and clip.depth is not None:
+            rgbd = codec_input(clip, 4)[:, 0]
+            memory.write(FinishedFrame(latents[:, 0], clip.actions[:, 0], camera, 0, rgbd, dreamed=False))
+
     def open(self, folder: Path, *, rows: int) -> Memory:
         device, shape = next(self.parameters()).device, self.sizes.latent
         banks = (FrameBank.open(folder / BANK.format(i), device=device, shape=shape) for i in range(rows))
