@@ -280,8 +280,10 @@ document.addEventListener("click", (event) => {
 });
 
 find("level").addEventListener("input", () => (find("level").ariaInvalid = null));
-find("level").addEventListener("keydown", ({ key }) => {
+find("level").addEventListener("keydown", (event) => {
+  const { key } = event;
   if (key !== "Enter" && key !== "Escape") return;
+  event.preventDefault();
   const number = key === "Enter" ? readLevel(find("level"), app.stage.levels) : null;
   if (key === "Enter" && number === null) return;
   if (number !== null) again({ seed: number });
