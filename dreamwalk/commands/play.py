@@ -19,9 +19,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.serve import (
     AppConfig,
     Clips,
-    DreamMemory,
     GalleryStart,
-    LevelMap,
     Levels,
     Progress,
     ServerConfig,
@@ -96,6 +94,8 @@ def open_app(name: str, device: str | None = None) -> AppConfig:
 
 def _dream_app(name: str, system: Interactive) -> AppConfig:
     """A dream, with the game that it dreams of as its shadow where there is one."""
+    from dreamwalk.commands.shown_memory import dream_memory
+
     print("preparing the dream ...", flush=True)
     system.world(seed=0)  # compiles before anyone waits for it
     assert system.world_spec is not None
@@ -112,7 +112,7 @@ def _dream_app(name: str, system: Interactive) -> AppConfig:
     actions, title = world_spec.actions, game_title(world_spec.level)
     app = replace(app, unlearnt=world_spec.unlearnt, actions=actions, game_title=title)
     levels, lacking = _levels(world_spec)
-    app = replace(app, levels=levels, lacking=lacking, memory=_dream_memory(system))
+    app = replace(app, levels=levels, lacking=lacking, memory=dream_memory(system))
     return replace(app, schedules=_schedules(system))
 
 
@@ -203,33 +203,6 @@ def _levels(world_spec: WorldSpec) -> tuple[Levels | None, str]:
         return views
 
     return Levels(open_level, around=around), ""
-
-
-def _dream_memory(system: Interactive) -> DreamMemory | None:
-    """How a memory of points is drawn and switched; None for other memories."""
-    from dreamwalk.memory.level_map import draw_map
-    from dreamwalk.memory.points import Clouds, PointsMemory
-    from dreamwalk.rollout.dream import Dream
-
-    if not isinstance(system.memory, PointsMemory):
-        return None
-
-    def clouds(world: World) -> Clouds:
-        assert isinstance(world, Dream) and isinstance(world.session.memory, Clouds)
-        return world.session.memory
-
-    def draw(world: World) -> LevelMap | None:
-        assert isinstance(world, Dream)
-        kept, camera = clouds(world), world.session.camera
-        if camera is None or not kept.rows:
-            return None
-        picture, place = draw_map(kept.rows[0], camera.pose[0, :3, 3], highest=kept.highest)
-        return LevelMap(picture, *place)
-
-    def recall(world: World, recalling: bool) -> None:
-        clouds(world).recalling = recalling
-
-    return DreamMemory(draw, recall)
 
 
 def _shadow(world_spec: WorldSpec) -> Callable[[], World] | None:

@@ -215,8 +215,9 @@ class MemoryModel(nn.Module):
         """The memory of a new session."""
         return NoStore(self)
 
-    def show(self, memory: Memory, clip: Clip) -> None:
-        """Let `memory` keep a batched clip of one true frame that is not of its session's history."""
+    def show(self, memory: Memory, clip: Clip, latents: Tensor) -> None:
+        """Let `memory` keep a batched clip of one true frame that is not of its session's history, and has
+        these `latents` `(b, 1, c, h, w)`."""
 
     def open(self, folder: Path, *, rows: int) -> Memory:
         """What a memory of so many rows saved; UserError for files that are broken or missing."""

@@ -126,6 +126,13 @@ class BankMemory(MemoryModel):
     def begin(self) -> Memory:
         return Banks(self)
 
+    @torch.inference_mode()
+    def show(self, memory: Memory, clip: Clip, latents: Tensor) -> None:
+        camera = CameraState.of_clip(clip, 0)
+        if camera is not None and clip.depth is not None:
+            rgbd = codec_input(clip, 4)[:, 0]
+            memory.write(FinishedFrame(latents[:, 0], clip.actions[:, 0], camera, 0, rgbd, dreamed=False))
+
     def open(self, folder: Path, *, rows: int) -> Memory:
         device, shape = next(self.parameters()).device, self.sizes.latent
         banks = (FrameBank.open(folder / BANK.format(i), device=device, shape=shape) for i in range(rows))
@@ -220,6 +227,8 @@ class Banks(Memory):
         """Candidates for the last frame, and why."""
         self.picked: Tensor | None = None
         """Which of them were recalled, `(b, k)`."""
+        self.recalled: RecalledUnits | None = None
+        """Those frames, which the bank may have forgotten since; None where nothing was recalled."""
         self.kept = KeptTokens()
 
     def write(self, frame: FinishedFrame) -> None:
@@ -250,10 +259,12 @@ class Banks(Memory):
         times = torch.full((len(target), 1), time, device=camera.pose.device)
         wanted = Targets(Cameras(camera.pose[:, None], camera.intrinsics[:, None], size), times)
         if not units:
+            self.recalled = None
             return Recollection(units=(self._nothing(camera), wanted))
-        recalled = RecalledUnits.cat(units)
-        self.picked = self.model.covering(recalled, wanted, self.model.config.frames)
-        return Recollection(units=(recalled.pick(self.picked), wanted), kept=self.kept)
+        candidates = RecalledUnits.cat(units)
+        self.picked = self.model.covering(candidates, wanted, self.model.config.frames)
+        self.recalled = candidates.pick(self.picked)
+        return Recollection(units=(self.recalled, wanted), kept=self.kept)
 
     def _units(self, bank: FrameBank, found: Retrieved) -> RecalledUnits:
         units = bank.units(found.indices)

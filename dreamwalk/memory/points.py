@@ -114,11 +114,11 @@ class PointsMemory(MemoryModel):
         return Clouds(self)
 
     @torch.inference_mode()
-    def show(self, memory: Memory, clip: Clip) -> None:
+    def show(self, memory: Memory, clip: Clip, latents: Tensor) -> None:
         camera = CameraState.of_clip(clip, 0)
         if isinstance(memory, Clouds) and camera is not None and clip.depth is not None:
-            rgbd, none = codec_input(clip, 4)[:, 0], clip.depth.new_zeros(0)  # a cloud keeps no latents
-            memory.write(FinishedFrame(none, clip.actions[:, 0], camera, 0, rgbd, dreamed=False))
+            frame, rgbd = latents[:, 0], codec_input(clip, 4)[:, 0]
+            memory.write(FinishedFrame(frame, clip.actions[:, 0], camera, 0, rgbd, dreamed=False))
 
     def open(self, folder: Path, *, rows: int) -> Memory:
         device = self.embed.weight.device

@@ -28,6 +28,8 @@ class InteractiveSystem(Protocol):
 
     def engine(self) -> tuple[FramePass, Decode]: ...
 
+    def encode(self, clip: Clip) -> Tensor: ...
+
     def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> Session: ...
 
     def advance(
@@ -194,7 +196,7 @@ class Dream(World):
         around = [self._opening(view) for view in (options or {}).get("around", ())]
         session = self.system.begin(clip, seed=session_seed, frame_pass=self.frame_pass)
         for view in around:
-            self.system.memory.show(session.memory, view)
+            self.system.memory.show(session.memory, view, self.system.encode(view))
         frame = clip.video[0, 0].permute(1, 2, 0).cpu().numpy()
         known = clip.world_from_camera
         nominal = self.world_spec.poses[0] if known is None else known[0, 0].cpu().numpy()

@@ -13,10 +13,12 @@ from dreamwalk.serve.app_config import (
     GalleryStart,
     LevelMap,
     Levels,
+    MemoryStrip,
     Progress,
+    RecalledPicture,
     WebClipRequest,
 )
 from dreamwalk.serve.server import ServerConfig, serve
 
-__all__ = ["Access", "AppConfig", "Clips", "DreamMemory", "GalleryStart", "LevelMap", "Levels"]
-__all__ += ["Progress", "ServerConfig", "WebClipRequest", "build_app", "serve"]
+__all__ = ["Access", "AppConfig", "Clips", "DreamMemory", "GalleryStart", "LevelMap", "Levels", "MemoryStrip"]
+__all__ += ["Progress", "RecalledPicture", "ServerConfig", "WebClipRequest", "build_app", "serve"]

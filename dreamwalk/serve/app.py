@@ -153,7 +153,8 @@ async def _about(config: AppConfig, queue: SessionQueue, request: Request) -> Re
     about = {name: getattr(config, name) for name in ("title", "notes", "picture", "unlearnt", "lacking")}
     game, levels = bool(config.game or config.levels), config.levels and config.levels.most
     about |= {"dream": config.dream is not None, "game": game, "levels": levels}
-    about |= {"memory": config.memory is not None}
+    memory = config.memory
+    about |= {"memory": memory is not None, "strip": memory is not None and memory.strip is not None}
     about |= {"schedules": list(config.schedules), "starts": [start.name for start in config.starts]}
     about |= {"actions": config.actions and asdict(config.actions), "clips": None}
     about |= {"sessions": queue.taken, "waiting": queue.waiting, "seats": queue.seats}

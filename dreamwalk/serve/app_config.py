@@ -94,6 +94,10 @@ class Levels:
         return number
 
 
+Standing = tuple[float, float, float]
+"""x and y in world units and heading in degrees, 90 being towards +y."""
+
+
 @dataclass(frozen=True)
 class LevelMap:
     """What a dream knows, from above."""
@@ -106,6 +110,36 @@ class LevelMap:
     """y of its upper edge."""
     scale: float
     """World units of a pixel."""
+    places: tuple[Standing, ...] = ()
+    """Where frames of a bank were kept."""
+    recalled: tuple[Standing | None, ...] = ()
+    """Where those were kept that are recalled, as in a `MemoryStrip`."""
+
+
+@dataclass(frozen=True)
+class RecalledPicture:
+    """A frame that is recalled, and why."""
+
+    picture: np.ndarray
+    """uint8 `(h, w, 3)`."""
+    age: int
+    """Frames since it was shown."""
+    overlap: float
+    """Share of what lies ahead that it has in view, by its camera."""
+    dreamed: bool
+    """Whether it was made by the dream, and not given."""
+
+
+@dataclass(frozen=True)
+class MemoryStrip:
+    """What a dream with a bank of frames recalls for the newest frame."""
+
+    recalled: tuple[RecalledPicture | None, ...]
+    """Always as many, the one that shows most first; None where there is none."""
+    kept: int
+    """Frames in the bank."""
+    budget: int | None
+    """The most that it keeps; None for no bound."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +150,8 @@ class DreamMemory:
     """The map of a dream under way; None where it has kept nothing."""
     recall: Callable[[World, bool], None]
     """Whether a dream under way is told what was kept; keeping goes on in any case."""
+    strip: Callable[[World], MemoryStrip | None] | None = None
+    """What is recalled for the newest frame; None for a memory without a bank of frames."""
 
 
 @dataclass(frozen=True)

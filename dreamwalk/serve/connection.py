@@ -28,7 +28,7 @@ BURST = 400
 """Messages that a page may send at once after a quiet while; every 16 KB count as one more."""
 LARGE = 16 * 1024
 """Longer messages are parsed in a thread, so that nobody else waits for it."""
-MOST_WAITING = {"status": 1, "queue": 1, "pong": 1, "map": 1, "frame": 4}
+MOST_WAITING = {"status": 1, "queue": 1, "pong": 1, "map": 1, "strip": 1, "frame": 4}
 """How many messages of a kind wait to be sent at most; of the others 16."""
 SILENCE = 180.0
 """A page that says nothing at all for so long is gone, in seconds; it pings every two."""
@@ -78,8 +78,8 @@ class CloseConnection(Exception):
 class Outbox:
     """What is still to be sent, in order, and never much of it.
 
-    `post` may be called from any thread and never waits. Of statuses, queue positions, pongs and maps only
-    the newest is kept. Acknowledgements keep the frames few; should anything pile up all the same, the
+    `post` may be called from any thread and never waits. Of statuses, queue positions, pongs, maps and strips
+    only the newest is kept. Acknowledgements keep the frames few; should anything pile up all the same, the
     oldest go.
     """
 

@@ -25,6 +25,8 @@ VIEWS = ("dream", "game", "both")
 RECORDING, REPLAYING, PAUSED = 1, 2, 4
 QUALITY = 92
 """JPEG at this quality without chroma subsampling takes 0.1 ms at 160 x 120, WebP seven times as long."""
+THUMBNAIL = 160
+"""Pixels of the longer side of a thumbnail, at most."""
 HEADER = struct.Struct("<4B3I3f3I")
 """The first 40 bytes, as the table above has them."""
 
@@ -53,6 +55,14 @@ def encode_picture(frame: np.ndarray) -> bytes:
     """JPEG of a uint8 `(h, w, 3)` frame."""
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def encode_thumbnail(frame: np.ndarray) -> bytes:
+    """Small JPEG of a uint8 `(h, w, 3)` frame, at most `THUMBNAIL` wide and high."""
+    image, buffer = Image.fromarray(frame), io.BytesIO()
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from dreamwalk.data.walks import Walk
 from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
-from dreamwalk.serve.app_config import AppConfig
+from dreamwalk.serve.app_config import AppConfig, RecalledPicture, Standing
 from dreamwalk.serve.controls import Controls
 from dreamwalk.serve.protocol import (
     Command,
@@ -27,6 +27,7 @@ from dreamwalk.serve.protocol import (
     SetMemory,
     SetSteps,
     ShowMap,
+    ShowStrip,
     View,
 )
 from dreamwalk.serve.recording_store import Film, RecordingStore
@@ -39,8 +40,8 @@ Post = Callable[[str, Any], None]
 The kind is "frame" (content: bytes) or the type of a JSON message (content: dict).
 """
 MAX_SINGLE = 8
-MAP_EVERY = 0.4
-"""Seconds between two maps, which take about a tenth of a frame each."""
+LOOK_EVERY = 0.4
+"""Seconds between two looks into the memory; each takes about a tenth of a frame."""
 log = logging.getLogger(__name__)
 
 
@@ -63,8 +64,10 @@ class Player:
         self._walk: Walk | None = None
         self._frame = self._seq = 0
         self._last = 0.0
-        self._map_due: float | None = None
-        """When the next map is to be sent, on the monotonic clock; None when nobody looks at it."""
+        self._shown: set[str] = set()
+        """What is looked at of the memory: `map`, `strip`."""
+        self._look_due = 0.0
+        """When that is to be sent next, on the monotonic clock."""
 
     @property
     def fps(self) -> float:
@@ -86,7 +89,8 @@ class Player:
         names = {"buttons": schema.buttons, "axes": schema.axes, "limits": schema.limits}
         rest = {"title": self._config.title, "fps": self._worlds.fps, "width": width, "height": height}
         rest |= {"views": self._worlds.views, "steps": self._worlds.steps, "most_steps": MOST_STEPS}
-        rest |= {"memory": self._config.memory is not None}
+        rest |= {"memory": (memory := self._config.memory) is not None}
+        rest |= {"strip": memory is not None and memory.strip is not None}
         return names | rest | {"unlearnt": self._config.unlearnt}
 
     def apply(self, command: Command) -> None:
@@ -114,9 +118,11 @@ class Player:
             case SetMemory(recalling):
                 self._worlds.recall(recalling)
             case ShowMap(shown):
-                self._map_due = 0.0 if shown else None
+                self._look_at("map", shown)
+            case ShowStrip(shown):
+                self._look_at("strip", shown)
         self.status()
-        self._show_map()
+        self._show_memory()
 
     def advance(self) -> None:
         """Make and show one frame, then let the shadow catch up."""
@@ -139,7 +145,7 @@ class Player:
             self.controls.clear()
             self.status("The walk is over. From here on it is yours.")
         self._worlds.settle()
-        self._show_map()
+        self._show_memory()
 
     def fail(self, error: Exception) -> None:
         """Tell the page about an error; a world that cannot go on is stopped until the next reset."""
@@ -188,7 +194,7 @@ class Player:
         self.controls.clear()
         self.paused = self.paused and self.state == "ready" and walk is None
         self.state = "ready"
-        self._map_due = None if self._map_due is None else 0.0
+        self._look_due = 0.0
         self._show(frame)
 
     def _replay(self, walk: Walk | None) -> None:
@@ -237,22 +243,32 @@ class Player:
         times["period_ms"] = (now - self._last) * 1e3 if self._last else 0.0
         held, axes = ((), ()) if vector is None else self._worlds.schema.named(vector)
         note = frames.FrameNote(*what, **times, held=held, stages=frame.stages, axes=axes)
-        if self._map_due is not None:
+        if "map" in self._shown:
             note = replace(note, place=self._worlds.place)
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))
         if self._film and vector is not None:
             self._add_to_film(frame)
 
-    def _show_map(self) -> None:
-        """Post what the dream knows from above, if someone looks at it and the last map is old enough."""
-        due, now = self._map_due, time.monotonic()
-        if due is None or now < due or self._worlds.view == "game":
+    def _look_at(self, part: str, shown: bool) -> None:
+        """Whether someone looks at a part of the memory from now on."""
+        self._shown = self._shown | {part} if shown else self._shown - {part}
+        self._look_due = 0.0 if shown else self._look_due
+
+    def _show_memory(self) -> None:
+        """Post what someone looks at of the memory, if that was last posted long enough ago."""
+        now = time.monotonic()
+        if not self._shown or now < self._look_due or self._worlds.view == "game":
             return
-        self._map_due = now + MAP_EVERY
-        if drawn := self._worlds.draw_map():
-            png = base64.b64encode(frames.encode_map(drawn.picture)).decode("ascii")
-            self._post("map", {"png": png, "left": drawn.left, "top": drawn.top, "scale": drawn.scale})
+        self._look_due = now + LOOK_EVERY
+        if "map" in self._shown and (drawn := self._worlds.draw_map()):
+            where = {"left": drawn.left, "top": drawn.top, "scale": drawn.scale}
+            bank = {"places": _rounded(drawn.places), "recalled": _rounded(drawn.recalled)}
+            self._post("map", {"png": _base64(frames.encode_map(drawn.picture))} | where | bank)
+        if "strip" in self._shown and (strip := self._worlds.strip()):
+            recalled = [one and _told(one) for one in strip.recalled]
+            kept = {"kept": strip.kept, "budget": strip.budget}
+            self._post("strip", {"frame": self._frame, "recalled": recalled} | kept)
 
     def _add_to_film(self, frame: Frame) -> None:
         assert self._film
@@ -265,6 +281,20 @@ class Player:
         if self._film.full:
             self._keep_film()
             self.status("The film has reached its longest length and was saved.")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _told(one: RecalledPicture) -> dict[str, Any]:
+    """A recalled frame, as the page has it."""
+    jpeg = _base64(frames.encode_thumbnail(one.picture))
+    return {"jpeg": jpeg, "age": one.age, "overlap": round(one.overlap, 3), "dreamed": one.dreamed}
+
+
+def _rounded(places: Sequence[Standing | None]) -> list[list[int] | None]:
+    return [place and [round(part) for part in place] for place in places]
 
 
 def sentence(error: Exception) -> str:

@@ -17,11 +17,19 @@ From the page, JSON text with a `type`:
     record  on
     memory  recalling (whether the dream is told what it has shown)
     map     shown (whether maps are wanted)
+    strip   shown (whether it is wanted what is recalled)
     replay  walk (what a walk file holds, see dreamwalk.data.walks), or null to take over
 
 From the server, JSON text: `hello` (what this world is), `queue` (position), `status` (the whole state, on
-change), `recorded` (links), `map` (what the dream knows from above, now and then: png in base64, left, top,
-scale), `pong`, `error` (one sentence); and binary frames, laid out in `dreamwalk.serve.frames`.
+change), `recorded` (links), `pong`, `error` (one sentence); for a page that wants them, two and a half times a
+second and both of the same frame,
+
+    map     what the dream knows from above: png in base64, left, top, scale, and of a bank of frames places
+            ([x, y, heading] of frames that were kept) and recalled (those of the frames of the strip)
+    strip   what is recalled for the newest frame: frame (its number), recalled (for each slot null or jpeg in
+            base64, age in frames, overlap as a share, dreamed), kept (frames in the bank), budget (or null)
+
+and binary frames, laid out in `dreamwalk.serve.frames`.
 """
 
 from __future__ import annotations
@@ -149,13 +157,21 @@ class ShowMap(Struct, frozen=True, tag_field="type", tag="map"):
     shown: bool
 
 
+class ShowStrip(Struct, frozen=True, tag_field="type", tag="strip"):
+    """Send what a bank of frames recalls, or do not."""
+
+    shown: bool
+
+
 class Replay(Struct, frozen=True, tag_field="type", tag="replay"):
     """Walk a saved walk, or take over from it."""
 
     walk: WalkFile | None = None
 
 
-Command = Reset | View | Pause | OneFrame | SetSteps | Pace | SetMemory | ShowMap | Record | Replay
+Command = (
+    Reset | View | Pause | OneFrame | SetSteps | Pace | SetMemory | ShowMap | ShowStrip | Record | Replay
+)
 Message = Input | Ack | Ping | Command
 
 

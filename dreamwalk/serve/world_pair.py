@@ -20,7 +20,7 @@ import numpy as np
 from dreamwalk.data.walks import MAX_ACTIONS, Walk
 from dreamwalk.errors import UserError
 from dreamwalk.images import fit_image
-from dreamwalk.serve.app_config import AppConfig, LevelMap
+from dreamwalk.serve.app_config import AppConfig, LevelMap, MemoryStrip
 from dreamwalk.validation import Steps, conform
 from dreamwalk.world import ActionSchema, World
 
@@ -278,6 +278,11 @@ class WorldPair:
         """What the dream knows from above; None where that is not known."""
         memory, dream = self._config.memory, self._dream
         return memory.draw(dream.world) if memory and dream and dream.live else None
+
+    def strip(self) -> MemoryStrip | None:
+        """What the dream recalls of a bank of frames; None where it has none."""
+        memory, dream = self._config.memory, self._dream
+        return memory.strip(dream.world) if memory and memory.strip and dream and dream.live else None
 
     @property
     def place(self) -> tuple[float, ...]:

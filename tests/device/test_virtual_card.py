@@ -146,7 +146,8 @@ def test_a_dream(card: None, memory: PointsConfig, tmp_path: Path) -> None:
     assert session.shown is not None and session.shown.device == CARD
     (cloud,) = session.memory.rows
     assert len(cloud) <= 1500 and len(twin.memory.rows[0]) > 0
-    made.memory.show(session.memory, walk([(0, 0, 90)]).to(CARD))
+    seen = walk([(0, 0, 90)]).to(CARD)
+    made.memory.show(session.memory, seen, made.encode(seen))
     session.memory.save(tmp_path)
     (again,) = made.memory.open(tmp_path, rows=1).rows
     assert torch.equal(again.points().position, cloud.points().position)

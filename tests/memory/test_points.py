@@ -166,6 +166,7 @@ def test_what_was_seen_around_is_known_as_true() -> None:
     session, camera = made.begin(walk([(0, 0, 0)])), CameraState.of_clip(walk([(0, 0, 180)]), 0)
     assert not session.memory.recall(camera, 1).rendering.mask.any()
     for heading in (90, 180, 270):
-        made.memory.show(session.memory, walk([(0, 0, heading)]))
+        seen = walk([(0, 0, heading)])
+        made.memory.show(session.memory, seen, made.encode(seen))
     found = session.memory.recall(camera, 1).rendering
     assert (found.mask == 1).float().mean() > 0.5 and not found.dreamed.any()

@@ -16,7 +16,7 @@ const USUAL = {
   "button:place": "KeyE Space Mouse0 Pad0",
   "command:reset": "KeyR Pad9", "command:pause": "KeyP Pad8", "command:step": "Period", "command:toggle": "KeyG Pad3",
   "command:both": "KeyB", "command:fewer": "BracketLeft", "command:more": "BracketRight", "command:record": "KeyV",
-  "command:hud": "KeyH", "command:map": "KeyM", "command:memory": "KeyX", "command:another": "KeyN", "command:fullscreen": "KeyF", "command:panel": "Comma",
+  "command:hud": "KeyH", "command:map": "KeyM", "command:memory": "KeyX", "command:strip": "KeyT", "command:another": "KeyN", "command:fullscreen": "KeyF", "command:panel": "Comma",
 };
 
 const LABELS = {
@@ -24,7 +24,7 @@ const LABELS = {
   "axis:yaw-": "Turn left", "axis:yaw+": "Turn right", "axis:pitch+": "Look up", "axis:pitch-": "Look down",
   "command:reset": "Begin again", "command:pause": "Pause", "command:step": "One frame", "command:toggle": "Dream or real game",
   "command:both": "Both, side by side", "command:fewer": "Fewer denoising steps", "command:more": "More denoising steps",
-  "command:map": "Map", "command:memory": "Memory on or off", "command:another": "Another level",
+  "command:map": "Map", "command:memory": "Memory on or off", "command:strip": "Recalled frames", "command:another": "Another level",
   "command:record": "Record", "command:hud": "Hide everything else", "command:fullscreen": "Full screen", "command:panel": "Settings",
 };
 

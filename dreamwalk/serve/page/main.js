@@ -2,7 +2,7 @@
 
 import { Bindings, sign } from "./bindings.js";
 import { ClipForm } from "./clips.js";
-import { drawSeed, share, StartScreen } from "./start-screen.js";
+import { drawSeed, readLevel, share, StartScreen } from "./start-screen.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
 import { listenToKeys, listenToMouse } from "./keyboard.js";
@@ -13,6 +13,7 @@ import { listenToPad } from "./pad.js";
 import { Panel } from "./panel.js";
 import { listenToFiles, pickPicture, pickWalk } from "./pictures.js";
 import { showSchedules } from "./schedules.js";
+import { Strip } from "./strip.js";
 import { listenToTouch } from "./touch.js";
 import { View } from "./view.js";
 import { press, segments, showAbout, toast } from "./words.js";
@@ -27,10 +28,11 @@ const view = new View();
 const hud = new Hud(bindings);
 const startScreen = new StartScreen({ begin });
 const map = new LevelMap(send);
+const strip = new Strip(send, () => view.fit());
 const clipForm = new ClipForm();
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, clipForm }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, strip, clipForm }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
 const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
@@ -85,8 +87,10 @@ const COMMANDS = {
   hud: () => {
     body.classList.toggle("bare-picture");
     map.tell();
+    strip.tell();
   },
   map: () => map.toggle(),
+  strip: () => strip.toggle(),
   memory: () => send({ type: "memory", recalling: !app.status.memory }),
   another: () => again({ seed: drawSeed(app.stage.levels) }),
   reset: () => again({}),
@@ -108,10 +112,10 @@ function command(name, action) {
 }
 
 /** What the page can do with a world like this; what it cannot do has no key either. */
-function commandsFor({ views, steps, memory }) {
+function commandsFor({ views, steps, memory, strip: recalls }) {
   const some = { toggle: views.length > 1, both: views.length > 1, fewer: steps !== null, more: steps !== null };
-  Object.assign(some, { memory, map: memory, another: app.stage.levels !== null });
-  const all = ["toggle", "both", "reset", "another", "memory", "map", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
+  Object.assign(some, { memory, map: memory, strip: recalls, another: app.stage.levels !== null });
+  const all = ["toggle", "both", "reset", "another", "memory", "strip", "map", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
   return all.filter((one) => some[one] ?? true);
 }
 
@@ -151,6 +155,7 @@ hear("hello", (hello) => {
   input.begin(hello);
   bindings.begin({ ...hello, commands: commandsFor(hello) });
   map.begin(hello.memory);
+  strip.begin(hello);
   segments(find("views"), hello.views.length > 1 ? { dream: "Dream", game: "Real game", both: "Both" } : {}, look);
   if (app.first) send(app.first);
   app.first = null;
@@ -185,10 +190,13 @@ hear("frame", (frame) => {
 });
 
 hear("map", (drawn) => map.take(drawn));
+hear("strip", (told) => strip.take(told));
 
 /** Whether the dream is told what it has shown, wherever that is seen. */
 function showMemory({ memory, view: name }) {
   hud.memory = memory;
+  strip.recalls(memory !== false);
+  map.recalls(memory !== false);
   find("memory-off").hidden = memory !== false || name === "game";
   document.querySelectorAll('[data-do="memory"]').forEach((tool) => (tool.ariaPressed = String(memory)));
 }
@@ -271,6 +279,19 @@ document.addEventListener("click", (event) => {
   if (event.detail > 0 && button.closest("#walk, #panel")) button.blur(); // a mouse moved on: the space bar is for the world
 });
 
+find("level").addEventListener("input", () => (find("level").ariaInvalid = null));
+find("level").addEventListener("keydown", (event) => {
+  const { key } = event;
+  if (key !== "Enter" && key !== "Escape") return;
+  event.preventDefault();
+  const number = key === "Enter" ? readLevel(find("level"), app.stage.levels) : null;
+  if (key === "Enter" && number === null) return;
+  if (number !== null) again({ seed: number });
+  find("level").value = "";
+  find("level").ariaInvalid = null;
+  find("theatre").focus({ preventScroll: true });
+});
+
 find("leave").addEventListener("click", () => COMMANDS.leave());
 find("veil-button").addEventListener("click", () => (app.hello ? again({}) : begin(app.begun)));
 addEventListener("popstate", () => inWalk() && leave());
@@ -282,7 +303,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 /** Tools that not every world has. */
-const OPTIONAL = new Set(["another", "memory", "map"]);
+const OPTIONAL = new Set(["another", "memory", "map", "strip"]);
 
 if (matchMedia("(pointer: coarse)").matches) body.classList.add("touch");
 bindings.addEventListener("change", () => {
@@ -327,9 +348,10 @@ loadStage().then((stage) => {
   app.stage = stage;
   startScreen.show(stage);
   if (stage.levels !== null) panel.levels(stage.levels);
+  find("level").hidden = stage.levels === null;
   const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
   const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
-  if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory }) });
+  if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory, strip: stage.strip }) });
   if (stage.clips) clipForm.show(stage);
   panel.gallery(stage.starts);
 }).catch(() => toast("This page cannot reach its server: is it still running?", { error: true, seconds: 3600 }));

@@ -1,5 +1,7 @@
 // The map of what the dream knows, from above, with the walker on it: a new one comes now and then, its place with
-// every frame.
+// every frame. Of a bank of frames it shows where they were kept, and from where those were seen that are recalled.
+
+import { TINTS } from "./strip.js";
 
 const STORE = "dreamwalk.map";
 const REACH = 0.17; // how far the walker's view is drawn, in widths of the map
@@ -11,7 +13,8 @@ export class LevelMap {
     this.canvas = this.box.querySelector("canvas");
     this.wanted = localStorage.getItem(STORE) !== "off";
     this.known = false; // whether this dream has a map
-    this.drawn = null; // {bitmap, left, top, scale}
+    this.drawn = null; // {bitmap, left, top, scale, places, recalled}
+    this.told = true; // whether the dream is told what was kept
     new ResizeObserver(() => this.paint()).observe(this.box);
   }
 
@@ -51,6 +54,12 @@ export class LevelMap {
     this.paint();
   }
 
+  /** The memory is switched: nothing is recalled while it is off. */
+  recalls(told) {
+    this.told = told;
+    this.paint();
+  }
+
   paint() {
     const side = Math.round(this.box.clientWidth * devicePixelRatio);
     if (!side || !this.drawn) return;
@@ -60,14 +69,45 @@ export class LevelMap {
     pen.clearRect(0, 0, side, side);
     pen.imageSmoothingEnabled = side < bitmap.width;
     pen.drawImage(bitmap, 0, 0, side, side);
-    if (!this.place) return;
-    const [x, y, heading] = this.place;
     const unit = side / (bitmap.width * scale);
-    pen.save();
-    pen.translate((x - left) * unit, (top - y) * unit);
-    pen.rotate((-heading * Math.PI) / 180);
-    this.paintWalker(pen, side);
-    pen.restore();
+    const at = ([x, y, heading], draw) => {
+      pen.save();
+      pen.translate((x - left) * unit, (top - y) * unit);
+      pen.rotate((-heading * Math.PI) / 180);
+      draw();
+      pen.restore();
+    };
+    for (const place of this.drawn.places ?? []) at(place, () => this.paintKept(pen));
+    if (this.place) at(this.place, () => this.paintWalker(pen, side));
+    const recalled = this.told ? this.drawn.recalled ?? [] : [];
+    for (const [slot, place] of [...recalled.entries()].reverse()) if (place) at(place, () => this.paintRecalled(pen, slot, side));
+  }
+
+  /** At the origin a frame that was kept: a dot, and a stroke to where it looks. */
+  paintKept(pen) {
+    const size = 1.5 * devicePixelRatio;
+    pen.strokeStyle = pen.fillStyle = "rgba(255, 214, 140, 0.6)";
+    pen.lineWidth = 0.7 * devicePixelRatio;
+    pen.beginPath();
+    pen.moveTo(0, 0);
+    pen.lineTo(3.5 * size, 0);
+    pen.stroke();
+    pen.fillRect(-size / 2, -size / 2, size, size);
+  }
+
+  /** At the origin a frame that is recalled, in the colour of its slot. */
+  paintRecalled(pen, slot, side) {
+    const size = Math.max(9 * devicePixelRatio, side / 16);
+    pen.fillStyle = TINTS[slot % TINTS.length];
+    pen.strokeStyle = "#07070c";
+    pen.lineWidth = devicePixelRatio;
+    pen.beginPath();
+    pen.moveTo(0, 0);
+    pen.arc(0, 0, size, -Math.PI / 5, Math.PI / 5);
+    pen.closePath();
+    pen.stroke();
+    pen.globalAlpha = 0.75;
+    pen.fill();
   }
 
   /** At the origin, looking along the first axis. */

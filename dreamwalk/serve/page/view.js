@@ -43,7 +43,8 @@ export class View {
   /** Numbers go beside the picture where there is room for them, else below. */
   side() {
     const { clientWidth: width, clientHeight: height } = document.getElementById("walk");
-    const picture = Math.min(width - 36, (height - 80) * (this.size.width / this.size.height));
+    const strip = document.getElementById("strip").offsetHeight;
+    const picture = Math.min(width - 36, (height - strip - 80) * (this.size.width / this.size.height));
     const beside = document.body.dataset.view !== "both" && (width - picture) / 2 >= SIDE;
     document.body.dataset.numbers = beside ? "side" : "foot";
   }

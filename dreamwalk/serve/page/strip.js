@@ -1,0 +1,88 @@
+// What a dream with a bank of frames recalls for the newest frame: one slot for each, with why, and how many are kept.
+
+import { element } from "./words.js";
+
+const STORE = "dreamwalk.strip";
+/** Colours of the slots, here and on the map. */
+export const TINTS = ["#8be0b0", "#f2c86b", "#f08fb5", "#6fd3ff"];
+const LOW = matchMedia("(max-height: 500px)"); // no room for it
+
+export class Strip {
+  /** `fit()` hears that it takes room or gives it back. */
+  constructor(send, fit) {
+    [this.send, this.fit] = [send, fit];
+    this.box = document.getElementById("strip");
+    this.wanted = localStorage.getItem(STORE) !== "off";
+    this.known = false; // whether this dream has a bank of frames
+    this.told = true; // whether the dream is told what was kept
+    LOW.addEventListener("change", () => this.tell());
+  }
+
+  /** A new walk, in a dream that has a bank or has not. */
+  begin({ strip: known, fps }) {
+    [this.known, this.fps, this.newest] = [known, fps, null];
+    this.show();
+    this.tell();
+  }
+
+  toggle() {
+    this.wanted = !this.wanted;
+    localStorage.setItem(STORE, this.wanted ? "on" : "off");
+    this.tell();
+  }
+
+  /** It is made only for those who see it. */
+  tell() {
+    const shown = Boolean(this.known && this.wanted && !LOW.matches && !document.body.classList.contains("bare-picture"));
+    this.box.hidden = !shown;
+    document.querySelectorAll('[data-do="strip"]').forEach((tool) => (tool.ariaPressed = String(Boolean(this.known && this.wanted))));
+    this.fit();
+    if (this.known) this.send({ type: "strip", shown });
+  }
+
+  /** What the server tells of the newest frame. */
+  take(newest) {
+    this.newest = newest;
+    this.show();
+  }
+
+  /** The memory is switched: nothing is recalled while it is off. */
+  recalls(told) {
+    if (this.told === told) return;
+    this.told = told;
+    this.show();
+  }
+
+  show() {
+    const { recalled = [null, null, null, null], kept = 0, budget = null } = this.newest ?? {};
+    const [line, list] = this.box.children;
+    const room = budget === null ? "kept, without bound" : `of at most ${budget} kept`;
+    line.textContent = `${this.told ? "Recalled" : "Memory off"} · ${kept} frames ${room}`;
+    while (list.children.length < recalled.length) list.append(slot(list.children.length));
+    while (list.children.length > recalled.length) list.lastChild.remove();
+    recalled.forEach((one, index) => this.fill(list.children[index], this.told ? one : null));
+  }
+
+  fill(item, one) {
+    const [picture, , why] = item.children;
+    item.classList.toggle("empty", !one);
+    if (!one) {
+      picture.removeAttribute("src");
+      picture.alt = "";
+      return why.replaceChildren(element("b", { words: "empty" }));
+    }
+    const source = `data:image/jpeg;base64,${one.jpeg}`;
+    if (picture.src !== source) picture.src = source;
+    const seconds = (one.age / this.fps).toFixed(1);
+    picture.alt = `A frame of ${seconds} seconds ago`;
+    why.replaceChildren(element("b", { words: `${seconds} s ago` }), ...[`${one.age} frames`, `overlap ${Math.round(100 * one.overlap)} %`,
+      one.dreamed ? "dreamed" : "true"].map((words) => element("span", { words, className: words === "true" ? "true" : "" })));
+  }
+}
+
+function slot(index) {
+  const item = element("li");
+  item.style.setProperty("--tint", TINTS[index % TINTS.length]);
+  item.append(new Image(), element("i", { words: String(index + 1) }), element("div"));
+  return item;
+}
