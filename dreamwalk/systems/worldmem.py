@@ -40,6 +40,8 @@ from dreamwalk.schedules.training import FusedSNR, draw_sigmas, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Share
 
+PLACE = 4
+"""Which number of Doom's actions puts things down and takes them away."""
 OWN = 0.5, 1.0
 """Noise levels from which frames are made that are shown as the network's own."""
 
@@ -94,10 +96,16 @@ def tiny() -> WorldMemConfig:
     return WorldMemConfig(codec, framedit.tiny(), actions=7, memory=BankConfig(frames=2), steps=2, window=4)
 
 
-def doom() -> WorldMemConfig:
+def layout() -> WorldMemConfig:
     """For levels never seen: RGB-D frames of 96x128, a cloud of points and a bank, 48 tokens a frame."""
     codec = PatchCodecConfig(channels=128, image_channels=4, widths=())
     backbone = replace(framedit.game(width=256, heads=4), channels=128)
-    critic = CriticConfig(width=32)
-    memory = PointsAndBankConfig(pixels=PixelFilterConfig(), critic=critic, own_frames=True, changing=4)
+    memory = PointsAndBankConfig(changing=PLACE)
     return WorldMemConfig(codec, backbone, actions=7, memory=memory, window=7, steps=2)
+
+
+def doom() -> WorldMemConfig:
+    """The same with its pixel filter."""
+    pixels, critic = PixelFilterConfig(), CriticConfig(width=32)
+    memory = PointsAndBankConfig(changing=PLACE, pixels=pixels, critic=critic)
+    return replace(layout(), memory=memory)

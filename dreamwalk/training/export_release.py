@@ -22,6 +22,7 @@ from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 from dreamwalk.weights.int8 import pack
 
+FILTER = "memory.pixels.", "memory.depth."
 CRITIC = "memory.critic."
 """Of what only training needs."""
 
@@ -38,6 +39,8 @@ class Release:
     """What it was trained on, for the notes."""
     codec: Path | None = None
     """Take the decoder from this run of `autoencode`: the same encoder, trained further."""
+    pixels: str = ""
+    """Take the filter of decoded frames, and the depth of pictures, from these weights."""
     starts: str = ""
     """Clips whose first frames one begins from, instead of those of the data that it was trained on."""
     int8: bool = False
@@ -54,6 +57,11 @@ def export_release(order: Release) -> None:
         return
     if order.codec:
         tensors |= _decoder(tensors, files.read(locate(order.codec))[0], str(order.codec))
+    if order.pixels:
+        lent = files.read(locate(order.pixels))[0]
+        tensors |= {name: tensor for name, tensor in lent.items() if name.startswith(FILTER)}
+        theirs = files.metadata(locate(order.pixels))["config"]["memory"]["pixels"]
+        metadata["config"]["memory"]["pixels"] = theirs
     if order.starts:
         arrays, metadata["world_spec"] = world_spec(Shards(order.starts)).pack()
         tensors |= arrays
