@@ -21,8 +21,8 @@ From the page, JSON text with a `type`:
     replay  walk (what a walk file holds, see dreamwalk.data.walks), or null to take over
 
 From the server, JSON text: `hello` (what this world is), `queue` (position), `status` (the whole state, on
-change), `recorded` (links), `pong`, `error` (one sentence); for a page that wants them, two and a half times
-a second and both of the same frame,
+change), `recorded` (links), `pong`, `error` (one sentence); for a page that wants them, both of one frame and
+two and a half times a second at most,
 
     map     what the dream knows from above: png in base64, left, top, scale, and of a bank of frames places
             ([x, y, heading] of frames that were kept) and recalled (those of the frames of the strip)

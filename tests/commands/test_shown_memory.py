@@ -1,0 +1,83 @@
+"""`dreamwalk play` of a dream with a bank of frames: its strip, the places on the map, and the switch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dreamwalk.backbones import framedit
+from dreamwalk.codecs import patch
+from dreamwalk.commands.play import _dream_app
+from dreamwalk.memory import MEMORIES, MemoryConfig
+from dreamwalk.memory.frame_memory import BankConfig
+from dreamwalk.memory.points_and_bank import PointsAndBankConfig
+from dreamwalk.memory.retention import BankBudget
+from dreamwalk.rollout.dream import WorldSpec
+from dreamwalk.serve import AppConfig
+from dreamwalk.serve.world_pair import WorldPair
+from dreamwalk.systems import forcing
+from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom, start_of
+
+SIZE = 24, 32
+BANK = BankConfig(budget=BankBudget(frames=12))
+
+
+def app_of(memory: MemoryConfig) -> AppConfig:
+    torch.manual_seed(0)
+    config = replace(
+        forcing.tiny(),
+        codec=replace(patch.tiny(), image_channels=4),
+        backbone=replace(framedit.tiny(), grid=(SIZE[0] // 8, SIZE[1] // 8)),
+        memory=memory,
+    )
+    made = config.build().eval()
+    level, pose = start_of("test", number=1)
+    game = Doom(level, size=SIZE)
+    frame, info = game.reset(seed=0, options={"pose": pose})
+    game.close()
+    spec = WorldSpec(DOOM_ACTIONS, 11.7, frame[None], info["world_from_camera"][None], info["intrinsics"])
+    depths = info["depth"][None].astype(np.float16)
+    made.world_spec = replace(spec, world="doom", level="procedural", depths=depths)
+    return _dream_app("forcing.test", made)
+
+
+@pytest.mark.parametrize("memory", [BANK, PointsAndBankConfig(bank=BANK)], ids=["bank", "both"])
+def test_a_bank_is_shown_beside_a_level_and_switched(memory: MemoryConfig) -> None:
+    pair, turn = WorldPair(app_of(memory)), DOOM_ACTIONS.pack(DOOM_ACTIONS.action(["forward"], yaw=20.0))
+    pair.begin(2, {"level": 2})
+    strip = pair.strip()
+    assert strip and strip.recalled == (None,) * 4 and (strip.kept, strip.budget) == (4, 12), "and around"
+    for _ in range(14):
+        pair.advance(turn)
+    strip, drawn = pair.strip(), pair.draw_map()
+    assert strip and drawn and strip.kept == 12
+    told = [one for one in strip.recalled if one]
+    assert len(told) >= 2 and all(one.picture.shape == (*SIZE, 3) and one.age > 0 for one in told)
+    assert [one is None for one in drawn.recalled] == [one is None for one in strip.recalled]
+    assert drawn.picture.any() == isinstance(memory, PointsAndBankConfig)
+    assert 2 <= len(drawn.places) <= 12
+    for x, y, _ in (*drawn.places, pair.place):
+        side = drawn.picture.shape[0] * drawn.scale
+        assert drawn.left <= x <= drawn.left + side and drawn.top - side <= y <= drawn.top
+    pair.recall(False)
+    strip = pair.strip()
+    assert strip and strip.recalled == (None,) * 4
+    pair.advance(turn)
+    strip = pair.strip()
+    assert strip and strip.recalled == (None,) * 4 and strip.kept == 12
+    pair.recall(True)
+    pair.advance(turn)
+    strip = pair.strip()
+    assert strip and any(strip.recalled)
+    pair.close()
+
+
+def test_other_memories_have_no_strip() -> None:
+    points, window = app_of(MEMORIES["points"]()), app_of(MEMORIES["window"]())
+    assert points.memory and points.memory.strip is None and window.memory is None
+    pair = WorldPair(points)
+    pair.begin(0, {"start": 0})
+    drawn = pair.draw_map()
+    assert drawn and drawn.places == drawn.recalled == () and pair.strip() is None
+    pair.close()
