@@ -6,8 +6,8 @@ Protocol (WorldMem, arXiv 2504.12369, section 4, at a smaller scale): a dream is
 three kinds of paths of `led_paths`. It is back in a frame at least half of whose pixels show surfaces that
 were seen before and then out of view for longer than the window, by true depth and poses. Those pixels are
 compared with the truth (*dream*; those of them that a true frame had shown: *shown*), and on the way back of
-a loop with the dream's own frame at the same pose (*own*): what a dream has invented is to stay, but not to be
-true. Beside it stand the codec's ceiling and the floor, the last true frame.
+a loop with the dream's own frame at the same pose (*own*): what was invented is to stay, but not to be true.
+Beside it stand the codec's ceiling and the floor, the last true frame.
 
 Who stands still repeats itself perfectly. So every value is also told multiplied by the gate,
 min(1, (1 - s) / 0.15), where s is the least SSIM of the frame at return with those shown while the place was

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,12 +36,12 @@ from dreamwalk.evaluation.revisits import (
     measure_all,
     measure_return,
 )
-from dreamwalk.memory.contract import CameraState, WindowConfig
+from dreamwalk.memory.contract import CameraState
 from dreamwalk.memory.frame_memory import BankConfig
-from dreamwalk.memory.points import PointsConfig
 from dreamwalk.memory.points_and_bank import PointsAndBankConfig
 from dreamwalk.memory.recurrent import RecurrentConfig
 from dreamwalk.memory.retention import BankBudget
+from dreamwalk.systems.forcing import Forcing
 from dreamwalk.worlds.doom import DOOM_ACTIONS
 
 TURNS = [0, 0, 60, 120, 180, 180, 180, 180, 180, 180, 120, 60, 0, 0]
@@ -56,9 +58,17 @@ def true_walk(headings: list[int]) -> Clip:
 
 
 def told(path: LedPath, frames: torch.Tensor) -> dict[str, float]:
-    """Of the first return of a dream of uint8 frames, from the path's start on."""
-    found = returns(path, WINDOW)[0]
-    return measure_return(dream_of_rooms(), LedDream(path, frames), found, WINDOW)
+    """Of the last return of a dream of uint8 frames, from the path's start on."""
+    found = returns(path, WINDOW)[-1]
+    return measure_return(rooms(BankConfig()), LedDream(path, frames), found, WINDOW)
+
+
+@cache
+def rooms(memory: Any) -> Forcing:
+    """A tiny dream that no test changes, in plain PyTorch: graphs take longer to make than to run."""
+    system = dream_of_rooms(memory)
+    system.engine = lambda: (system.frame_pass(), system.codec.decode)
+    return system
 
 
 def test_frames_are_returns_only_after_their_surfaces_were_left() -> None:
@@ -70,7 +80,7 @@ def test_frames_are_returns_only_after_their_surfaces_were_left() -> None:
 
 
 def test_a_surface_is_away_from_when_it_was_last_seen_until_it_came_back() -> None:
-    seen = "110000 000110 111111 000000 100001".split()
+    seen = ["110000", "000110", "111111", "000000", "100001"]
     visible = torch.tensor([[digit == "1" for digit in one] for one in seen]).T[:, None]
     assert frames_away(visible, 3)[0].tolist() == [5, 2, 1, 0, 5]
 
@@ -78,12 +88,12 @@ def test_a_surface_is_away_from_when_it_was_last_seen_until_it_came_back() -> No
 def test_who_repeats_the_truth_is_perfect_and_who_stands_still_earns_nothing() -> None:
     path = straight_path("open", true_walk(TURNS), 2, 12)
     truth = path.truth.video[0, 2:]
-    perfect, still = told(path, truth), told(path, truth[:1].expand_as(truth))
+    perfect, still = told(path, truth), told(path, path.truth.video[0, :1].expand_as(truth))
     assert perfect["psnr dream"] > 55 and perfect["psnr shown"] > 55
     assert perfect["gated ssim dream"] == pytest.approx(1, abs=1e-3) and perfect["gate dream"] == 1
     # Standing where one returns to is as good as true, by every measure but the gated ones.
     assert still["ssim dream"] > 0.99
-    assert still["gate dream"] == 0 == still["gated ssim dream"] == still["gated psnr dream"]
+    assert max(still[name] for name in ("gate dream", "gated ssim dream", "gated psnr dream")) < 0.02
     assert still["gated ssim floor"] == 0 and still["gated ssim ceiling"] > 0.1
 
 
@@ -116,21 +126,17 @@ def test_a_loop_is_compared_with_what_it_showed_itself() -> None:
     assert values["psnr own"] == 60 and values["gated ssim own"] > 0.99 and values["psnr dream"] < 15
 
 
-@pytest.mark.parametrize(
-    "memory", [WindowConfig(), PointsConfig(), BankConfig(), PointsAndBankConfig(), RecurrentConfig(2, 16)]
-)
-def test_a_session_starts_quickly_as_it_would_slowly(memory: object) -> None:
-    system = dream_of_rooms(None if isinstance(memory, WindowConfig) else memory)
-    if isinstance(memory, WindowConfig):
-        system.memory.begin = lambda: WindowConfig().build(None).begin()
-    clip = batch([true_walk([12 * k for k in range(24)])])
+@pytest.mark.parametrize("memory", [BankConfig(), PointsAndBankConfig(), RecurrentConfig(2, 16)])
+def test_a_session_starts_quickly_as_it_would_slowly(memory: Any) -> None:
+    system = rooms(memory)
+    clip = batch([true_walk([12 * k for k in range(14)])])
     frame_pass = system.frame_pass()
     sessions = [
-        system.begin(clip.first(20), seed=3, frame_pass=frame_pass),
-        start_after(system, clip.first(20), seed=3, frame_pass=frame_pass),
+        system.begin(clip.first(12), seed=3, frame_pass=frame_pass),
+        start_after(system, clip.first(12), seed=3, frame_pass=frame_pass),
     ]
     assert torch.equal(*(session.cache.keys for session in sessions))
-    for step in range(20, 24):
+    for step in range(12, 14):
         camera = CameraState.of_clip(clip, step)
         assert torch.equal(*(system.advance(x, clip.actions[:, step], camera=camera) for x in sessions))
 
@@ -147,9 +153,9 @@ def test_flags_of_a_bank_reach_it(tmp_path: Path) -> None:
     configure_bank(both, EvaluateRevisits(retrieval="random"))
     assert (both.bank.config.retrieval.mode, both.bank.config.retrieval.count) == ("random", 4)
     with pytest.raises(UserError, match="has no bank"):
-        configure_bank(dream_of_rooms().memory, EvaluateRevisits(budget=16))
+        configure_bank(rooms(RecurrentConfig(2, 16)).memory, EvaluateRevisits(budget=16))
     with pytest.raises(UserError, match="forgets nothing"):
-        configure_bank(dream_of_rooms(BankConfig()).memory, EvaluateRevisits(policy="fifo"))
+        configure_bank(rooms(BankConfig()).memory, EvaluateRevisits(policy="fifo"))
     with pytest.raises(UserError, match="1 or more"):
         EvaluateRevisits(clips=0)
 
@@ -162,30 +168,34 @@ def test_gaps_and_intervals() -> None:
 
 
 def test_the_examination_of_revisits_writes_its_report(tmp_path: Path) -> None:
-    headings = [0, 0, *range(0, 360, 15), *range(360, 0, -15)]
-    data = write_clips(BoxWalks(clip_frames=len(headings), turns=tuple(headings)), 2, tmp_path / "clips")
-    sizes = {"history": 2, "frames": 30, "replayed": 30, "after": 16, "clips": 2}
+    headings = [0, 0, 60, 120, 180, 180, 180, 180, 180, 180, 120, 60, 0, 0, 0, 0]
+    data = write_clips(BoxWalks(clip_frames=16, turns=tuple(headings)), 2, tmp_path / "clips")
+    sizes = {"history": 2, "frames": 14, "replayed": 10, "after": 4, "clips": 2}
     asked = EvaluateRevisits(data=str(data), out=tmp_path / "out", **sizes)
-    report = evaluate_revisits(dream_of_rooms(PointsAndBankConfig()), asked, name="tiny")
+    system = rooms(BankConfig())
+    kept = system.memory.config
+    report = evaluate_revisits(system, asked, name="tiny")
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     assert (tmp_path / "out" / "sheet.png").stat().st_size > 1000
     assert set(report["branches"]) == {"replay", "loop", "open"}
     loop = report["branches"]["loop"]["revisits"]["any"]
-    assert loop["walks"] == 2 and loop["frames"] > 4
+    assert loop["walks"] == 2 and loop["frames"] == 4
     mean, low, high = loop["rows"]["psnr own"]
     assert low <= mean <= high and loop["rows"]["gated ssim floor"] == [0, 0, 0]
-    again = evaluate_revisits(dream_of_rooms(PointsAndBankConfig()), asked, name="tiny")
-    assert again == report
     fewer = replace(
         asked, branches=("replay",), memory=False, budget=8, policy="uniform", retrieval="released"
     )
-    assert set(evaluate_revisits(dream_of_rooms(BankConfig()), fewer, name="tiny")["branches"]) == {"replay"}
+    off = evaluate_revisits(system, replace(fewer, clips=1), name="tiny")
+    assert off == evaluate_revisits(system, replace(fewer, clips=1), name="tiny")
+    assert set(off["branches"]) == {"replay"} and (off["budget"], off["memory"]) == (8, False)
+    system.memory.config = system.memory.tokens.config = kept
     with pytest.raises(UserError, match="has 999 frames"):
-        evaluate_revisits(dream_of_rooms(), replace(asked, frames=997, branches=("open",)), name="tiny")
+        evaluate_revisits(system, replace(asked, frames=997, branches=("open",)), name="tiny")
 
 
 def test_whole_frames_are_measured_without_poses_of_a_return() -> None:
     path = straight_path("replay", true_walk(TURNS), 10, 4)
-    dream = dream_path(dream_of_rooms(), path)
-    rows = measure_all(dream_of_rooms(), dream)
+    system = rooms(RecurrentConfig(2, 16))
+    dream = dream_path(system, path)
+    rows = measure_all(system, dream)
     assert len(rows) == 4 == len(dream.frames) and {"psnr dream", "ssim floor"} <= set(rows[0])
