@@ -28,6 +28,8 @@ OPPOSITES = (("forward", "back"), ("left", "right"))
 """Buttons that undo each other; axes undo themselves."""
 COARSE = 8
 """Pixels down and across of which one is asked whether a frame is a return."""
+MOST = 512
+"""Frames of a path of which that is asked, about."""
 HALF = 0.5
 """Share of the pixels of a frame that must have been out of view for it to be one."""
 
@@ -172,9 +174,10 @@ def frames_away(visible: Tensor, window: int) -> Tensor:
 
 def returns(path: LedPath, window: int) -> list[Return]:
     """The dreamed frames at least half of whose pixels show what was seen before and then was out of view for
-    longer than the window; of a loop, those on the way back."""
-    found = []
-    for frame in range(path.start if path.turn is None else path.turn + 1, len(path.truth)):
+    longer than the window; of a loop, those on the way back. Of long paths every second frame is asked, or
+    fewer."""
+    found, first = [], path.start if path.turn is None else path.turn + 1
+    for frame in range(first, len(path.truth), 1 + (len(path.truth) - first) // (MOST + 1)):
         away = frames_away(seen_from(path.truth, frame, every=COARSE).isfinite(), window)
         left = away > window
         if left.float().mean() >= HALF:
