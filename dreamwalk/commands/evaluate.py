@@ -20,6 +20,9 @@ def evaluate(argv: list[str]) -> None:
     elif asks("objects"):
         from dreamwalk.evaluation.objects import EvaluateObjects as Flags  # type: ignore[assignment]
         from dreamwalk.evaluation.objects import evaluate_objects as run  # type: ignore[assignment]
+    elif asks("revisits"):
+        from dreamwalk.evaluation.revisits import EvaluateRevisits as Flags  # type: ignore[assignment]
+        from dreamwalk.evaluation.revisits import evaluate_revisits as run  # type: ignore[assignment]
     elif asks("places"):
         from dreamwalk.evaluation.places import EvaluatePlaces as Flags  # type: ignore[assignment]
         from dreamwalk.evaluation.places import evaluate_places as run  # type: ignore[assignment]

@@ -126,17 +126,24 @@ def evaluate_places(
 def _clips(shards: Shards, asked: EvaluatePlaces) -> list[Clip]:
     """Walks of as many different levels as there are, cut to one length."""
     length = asked.history + (asked.frames or 1)
-    long = [index for index in range(len(shards)) if shards.frames_of(index) >= length]
-    if not long:
-        raise UserError(f"no walk of '{asked.data}' has {length} frames: use a smaller `--frames`")
-    picked = [long[k * len(long) // asked.clips] for k in range(min(asked.clips, len(long)))]
+    picked = long_walks(shards, asked.clips, length)
     length = min(shards.frames_of(index) for index in picked) if asked.frames is None else length
-    clips = [shards.window(index, 0, length, depth=True) for index in picked]
-    if any(clip.depth is None or clip.world_from_camera is None for clip in clips):
-        raise UserError(
-            f"'{asked.data}' has no depth or no poses: collect them with `dreamwalk collect doom`"
-        )
-    return clips
+    return [require_depth(shards.window(index, 0, length, depth=True), asked.data) for index in picked]
+
+
+def long_walks(shards: Shards, most: int, frames: int) -> list[int]:
+    """Indices of walks of so many frames, of as many different levels as there are; UserError for none."""
+    long = [index for index in range(len(shards)) if shards.frames_of(index) >= frames]
+    if not long:
+        raise UserError(f"no walk of '{shards.path}' has {frames} frames: use a smaller `--frames`")
+    return [long[k * len(long) // most] for k in range(min(most, len(long)))]
+
+
+def require_depth(clip: Clip, data: str) -> Clip:
+    """A clip with depth and poses; UserError for one without."""
+    if clip.depth is None or clip.world_from_camera is None:
+        raise UserError(f"'{data}' has no depth or no poses: collect them with `dreamwalk collect doom`")
+    return clip
 
 
 def _configure(memory: MemoryModel, asked: EvaluatePlaces) -> None:
@@ -196,7 +203,7 @@ def visible_before(walk: Clip, frame: int) -> Tensor:
     return seen_from(walk, frame).isfinite()
 
 
-def seen_from(walk: Clip, frame: int) -> Tensor:
+def seen_from(walk: Clip, frame: int, *, every: int = EVERY) -> Tensor:
     """How many times as far away these surfaces were in each earlier frame; inf where they were hidden."""
     assert walk.depth is not None and walk.world_from_camera is not None and walk.intrinsics is not None
     depth, poses, matrices = (
@@ -204,10 +211,9 @@ def seen_from(walk: Clip, frame: int) -> Tensor:
         walk.world_from_camera[0].float(),
         walk.intrinsics[0].float(),
     )
-    depth = torch.where(depth > 0, depth, FAR)
     height, width = depth.shape[-2:]
-    y, x = (torch.arange(EVERY // 2, side, EVERY) for side in (height, width))
-    z = depth[frame][y[:, None], x]
+    y, x = (torch.arange(every // 2, side, every) for side in (height, width))
+    z = _filled(depth[frame][y[:, None], x])
     pixels = torch.stack(torch.broadcast_tensors(x + 0.5, y[:, None] + 0.5, torch.ones(()))).float()
     local = (torch.linalg.inv(matrices[frame]) @ pixels.flatten(1)) * z.flatten()
     points = poses[frame, :3, :3] @ local + poses[frame, :3, 3:]
@@ -216,9 +222,14 @@ def seen_from(walk: Clip, frame: int) -> Tensor:
     px, py, pz = (seen[:, 0] / seen[:, 2]).floor(), (seen[:, 1] / seen[:, 2]).floor(), seen[:, 2]
     inside = (pz > 1) & (px >= 0) & (px < width) & (py >= 0) & (py < height)
     place = torch.where(inside, py * width + px, 0).long()
-    there = depth[:frame].flatten(1).gather(1, place)
+    there = _filled(depth[:frame].flatten(1).gather(1, place))
     agrees = (pz < there * AGREE + SLACK) & (there < pz * AGREE + SLACK)
     return torch.where(inside & agrees, pz / z.flatten(), torch.inf).unflatten(1, z.shape)
+
+
+def _filled(depth: Tensor) -> Tensor:
+    """Depth with the sky far away."""
+    return torch.where(depth > 0, depth, FAR)
 
 
 def measure_places(system: Interactive, walks: list[DreamedWalk]) -> dict[str, Any]:
@@ -296,10 +307,14 @@ def _of_frame(system: Interactive, walk: DreamedWalk, frame: int) -> dict[str, t
 
 def _true(walk: DreamedWalk, frame: int) -> Tensor:
     """A true frame as RGB-D, `(4, h, w)`."""
-    clip = walk.truth
-    assert clip.depth is not None
-    video = clip.video[0, frame].float() / 127.5 - 1
-    return torch.cat([video, depth_channel(clip.depth[0, frame].float())[None]])
+    return true_frame(walk.truth, frame)
+
+
+def true_frame(walk: Clip, frame: int) -> Tensor:
+    """A frame of the one walk of a batched clip as RGB-D, `(4, h, w)`."""
+    assert walk.depth is not None
+    video = walk.video[0, frame].float() / 127.5 - 1
+    return torch.cat([video, depth_channel(walk.depth[0, frame].float())[None]])
 
 
 def gradient(frame: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from dreamwalk.memory.frustum import Cameras, bounds, lifted, points_ahead
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Count, Positive
 
+RetrievalMode = Literal["greedy", "released", "per-part", "random", "confidence"]
 CHUNK = 256
 """Candidates that are tested together: always so many, so that no bit depends on how many there are."""
 BEHIND = 1.1
@@ -59,7 +60,7 @@ class RetrievalConfig:
     time_weight: float = 0.2
     similarity: float = 0.9
     """Above it, two frames are alike."""
-    mode: Literal["greedy", "released", "per-part", "random", "confidence"] = "greedy"
+    mode: RetrievalMode = "greedy"
     occlusion: bool = False
     """A frame does not see what lies behind its coarse depth, where it has one."""
     points: int = 512

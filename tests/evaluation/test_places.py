@@ -29,10 +29,11 @@ class BoxWalks(Toy):
     """Turns in a box room, away and back."""
 
     deep: bool = True
+    turns: tuple[int, ...] = tuple(TURNS)
 
     def clips(self, indices: range) -> Iterator[Clip]:
         for _ in indices:
-            clip = walk([(0, 0, heading) for heading in TURNS])
+            clip = walk([(0, 0, heading) for heading in self.turns])
             arrays = {
                 name: getattr(clip, name)[0].numpy()
                 for name in ("actions", "world_from_camera", "intrinsics")
