@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,19 +81,42 @@ def local_rows(run: Run, process: Process) -> range:
 def draw(run: Run, shards: Shards, step: int, row: int) -> Window:
     """What a row of a step is made of: a window drawn from all windows of the data, and some of its past."""
     random = np.random.default_rng([run.seed, step, row])
-    index = int(random.integers(len(shards)))
+    press = None
+    if run.button and random.random() < run.press_prob:
+        found = presses(shards, run.button)
+        index, press = found[random.integers(len(found))]
+    else:
+        index = int(random.integers(len(shards)))
     length = shards.frames_of(index)
     if length < run.frames:
         raise UserError(
             f"clip {index} of '{run.data}' has {length} frames, fewer than the {run.frames} to train on"
         )
     start = int(random.integers(length - run.frames + 1))
+    if press is not None:  # in any place of the clip but the first, whose action led into it from nowhere
+        start = min(max(press - 1 - int(random.integers(run.frames - 1)), 0), length - run.frames)
     frames = np.arange(start, start + run.frames)
     if not run.past:
         return Window(index, frames)
     # Mostly all that came before; at times only what is long gone, as after a long way.
     newest = max(1, start - int(random.choice([0, 0, 8, 24])))
     return Window(index, frames, np.sort(random.choice(newest, run.past, replace=newest < run.past)))
+
+
+@cache
+def presses(shards: Shards, button: str) -> list[tuple[int, int]]:
+    """Clips and frames into which a press of a button led; UserError where there are none."""
+    if button not in shards.schema.buttons:
+        known = ", ".join(shards.schema.buttons)
+        raise UserError(f"'{shards.path}' has no button '{button}': give one of {known}, or none")
+    column, found = shards.schema.buttons.index(button), []
+    for index in range(len(shards)):
+        held = shards.walked(index)[2][:, column] > 0.5
+        pressed = held & ~np.concatenate([[False], held[:-1]])
+        found += [(index, int(frame)) for frame in np.flatnonzero(pressed)]
+    if not found:
+        raise UserError(f"nobody presses '{button}' in '{shards.path}': name another `--button`, or none")
+    return found
 
 
 def read_window(shards: Shards, window: Window, *, depth: bool) -> Clip:

@@ -12,7 +12,7 @@ from typing import Literal
 from dreamwalk.errors import UserError
 from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe, worldmem
 from dreamwalk.systems.system import SystemConfig
-from dreamwalk.validation import Count
+from dreamwalk.validation import Count, Share
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Run:
     """Frames in a training clip."""
     past: Count = 0
     """Earlier frames that come with each, drawn from all before it, for what a memory recalls."""
+    button: str = ""
+    """A button of the data whose presses are rare and to be learnt, such as `place`."""
+    press_prob: Share = 0.3
+    """Probability of a clip in which it is pressed, where one is named."""
     batch: int = 8
     """Clips in a step, over all processes together."""
     resident: bool = False
@@ -188,7 +192,7 @@ def worldmem_layout() -> Run:
     minute on a card, with `--batch 32 --steps 371 --resident`."""
     run = replace(forcing_layout(), name="worldmem.layout", system=worldmem.layout(), start="forcing.rooms")
     optim = OptimConfig(method="muon", lr=1e-3, warmup=20, decay=0.5)
-    return replace(run, steps=1500, optim=optim, ema=0.98)
+    return replace(run, steps=1500, optim=optim, ema=0.98, button="place")
 
 
 def worldmem_doom() -> Run:

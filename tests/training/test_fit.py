@@ -31,6 +31,7 @@ from dreamwalk.systems.inverse import InverseConfig
 from dreamwalk.systems.nextframe import NextFrame
 from dreamwalk.systems.open import load
 from dreamwalk.training import checkpoint
+from dreamwalk.training.batches import draw, presses
 from dreamwalk.training.fit import fit
 from dreamwalk.training.run import OptimConfig, Run
 from dreamwalk.weights.files import read
@@ -104,6 +105,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from training.test_fit import tiny
+from dreamwalk.training.batches import draw, presses
 from dreamwalk.training.fit import fit
 fit(tiny(Path({data!r}), steps={steps}, save_every={save}), Path({out!r}), resume={resume})
 """
@@ -326,3 +328,16 @@ def test_a_map_is_refused_where_the_walks_leave_it(toy_data: Path, tmp_path: Pat
     small = replace(config, memory=replace(config.memory, extent=(20, 20)))
     with pytest.raises(ValueError, match=r"leave the map: set `--system\.memory\.origin`"):
         fit(tiny(toy_data, system=small), tmp_path / "run")
+
+
+def test_rare_presses_are_drawn_more_often(toy_data: Path, tmp_path: Path) -> None:
+    data = Shards(toy_data)
+    button = data.schema.buttons[0]
+    run = replace(tiny(toy_data), button=button, press_prob=1.0, frames=4)
+    found = presses(data, button)
+    for row in range(20):
+        window = draw(run, data, 0, row)
+        pressed = [frame for index, frame in found if index == window.index]
+        assert {*pressed} & {*window.frames.tolist()[1:]}
+    with pytest.raises(UserError, match="has no button 'jump'"):
+        draw(replace(run, button="jump"), data, 0, 0)
