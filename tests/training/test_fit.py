@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ from dreamwalk.training.batches import draw, presses
 from dreamwalk.training.fit import fit
 from dreamwalk.training.run import OptimConfig, Run
 from dreamwalk.weights.files import read
+from dreamwalk.world import ActionSchema
 from dreamwalk.worlds.games import Game
 
 
@@ -330,14 +332,31 @@ def test_a_map_is_refused_where_the_walks_leave_it(toy_data: Path, tmp_path: Pat
         fit(tiny(toy_data, system=small), tmp_path / "run")
 
 
-def test_rare_presses_are_drawn_more_often(toy_data: Path, tmp_path: Path) -> None:
-    data = Shards(toy_data)
-    button = data.schema.buttons[0]
-    run = replace(tiny(toy_data), button=button, press_prob=1.0, frames=4)
-    found = presses(data, button)
-    for row in range(20):
-        window = draw(run, data, 0, row)
-        pressed = [frame for index, frame in found if index == window.index]
-        assert {*pressed} & {*window.frames.tolist()[1:]}
+class Pressed:
+    """Three clips of 20 frames, in the second of which a button is held for two frames."""
+
+    path = "pressed"
+    schema = ActionSchema(("place",), ("yaw",), (1.0,))
+
+    def __len__(self) -> int:
+        return 3
+
+    def frames_of(self, index: int) -> int:
+        return 20
+
+    def walked(self, index: int) -> tuple[None, None, np.ndarray]:
+        actions = np.zeros((20, 2), np.float32)
+        actions[9:11, 0] = index == 1
+        return None, None, actions
+
+
+def test_rare_presses_are_drawn_more_often(tmp_path: Path) -> None:
+    data: Any = Pressed()
+    run = replace(tiny(tmp_path), button="place", press_prob=1.0, frames=4)
+    assert presses(data, "place") == [(1, 9)]
+    starts = {int(draw(run, data, 0, row).frames[0]) for row in range(40)}
+    assert starts == {6, 7, 8}, "it leads into any frame but the first"
+    others = {draw(replace(run, press_prob=0.0), data, 0, row).index for row in range(40)}
+    assert others == {0, 1, 2}
     with pytest.raises(UserError, match="has no button 'jump'"):
         draw(replace(run, button="jump"), data, 0, 0)
