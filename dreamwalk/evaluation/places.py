@@ -131,11 +131,11 @@ def _clips(shards: Shards, asked: EvaluatePlaces) -> list[Clip]:
     return [require_depth(shards.window(index, 0, length, depth=True), asked.data) for index in picked]
 
 
-def long_walks(shards: Shards, most: int, frames: int) -> list[int]:
+def long_walks(shards: Shards, most: int, frames: int, *, flags: str = "`--frames`") -> list[int]:
     """Indices of walks of so many frames, of as many different levels as there are; UserError for none."""
     long = [index for index in range(len(shards)) if shards.frames_of(index) >= frames]
     if not long:
-        raise UserError(f"no walk of '{shards.path}' has {frames} frames: use a smaller `--frames`")
+        raise UserError(f"no walk of '{shards.path}' has {frames} frames: use a smaller {flags}")
     return [long[k * len(long) // most] for k in range(min(most, len(long)))]
 
 

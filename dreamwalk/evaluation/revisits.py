@@ -109,10 +109,6 @@ class EvaluateRevisits:
     """Which of them it forgets."""
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if min(self.clips, self.history, self.frames - 1, self.replayed, self.after) < 1:
-            raise UserError("`--clips`, `--history`, `--replayed` and `--after` are 1 or more, `--frames` 2")
-
     @property
     def length(self) -> int:
         """Frames of a walk that are needed."""
@@ -153,11 +149,16 @@ def evaluate_revisits(
     """
     if not isinstance(system, Interactive) or system.codec.image_channels != 4:
         raise UserError(f"'{name}' makes no frames with depth: examine it without `--report revisits`")
+    if min(asked.clips, asked.history, asked.frames - 1, asked.replayed, asked.after) < 1:
+        raise UserError(
+            "`--clips`, `--history`, `--replayed` and `--after` are 1 or more, `--frames` 2 or more"
+        )
     if system.codec.stride[0] > 1 or not asked.branches:
         raise UserError("`--report revisits` needs a codec of single frames, and at least one branch")
     configure_bank(system.memory, asked)
     shards = Shards(asked.data, memory=MEMORY)
-    indices, rows = long_walks(shards, asked.clips, asked.length), {b: BranchRows() for b in asked.branches}
+    indices = long_walks(shards, asked.clips, asked.length, flags="`--frames` or `--replayed`")
+    rows = {branch: BranchRows() for branch in asked.branches}
     with progress("dreaming", len(indices) * asked.dreamed) as advance:
         for index in indices:
             walk = require_depth(shards.window(index, 0, asked.length, depth=True), asked.data)

@@ -157,7 +157,9 @@ def test_flags_of_a_bank_reach_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="forgets nothing"):
         configure_bank(rooms(BankConfig()).memory, EvaluateRevisits(policy="fifo"))
     with pytest.raises(UserError, match="1 or more"):
-        EvaluateRevisits(clips=0)
+        evaluate_revisits(rooms(BankConfig()), EvaluateRevisits(clips=0), name="tiny")
+    with pytest.raises(UserError, match="`--recalled` is 1 or more"):
+        configure_bank(rooms(BankConfig()).memory, EvaluateRevisits(recalled=0))
 
 
 def test_gaps_and_intervals() -> None:
@@ -189,7 +191,7 @@ def test_the_examination_of_revisits_writes_its_report(tmp_path: Path) -> None:
     assert off == evaluate_revisits(system, replace(fewer, clips=1), name="tiny")
     assert set(off["branches"]) == {"replay"} and (off["budget"], off["memory"]) == (8, False)
     system.memory.config = system.memory.tokens.config = kept
-    with pytest.raises(UserError, match="has 999 frames"):
+    with pytest.raises(UserError, match="has 999 frames: use a smaller `--frames` or"):
         evaluate_revisits(system, replace(asked, frames=997, branches=("open",)), name="tiny")
 
 
