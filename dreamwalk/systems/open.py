@@ -163,7 +163,8 @@ class Described:
         shapes, source = files.header(self.lender).shapes, f"'{self.path}'"
         made = files.on_meta(self.config.build, shapes, source=source)
         files.check_shapes(made, shapes, source=source)
-        files.check_no_more(made, shapes, source=source, beside="world_spec.")
+        if self.lender == self.path:  # what lends its weights may have more, such as another memory
+            files.check_no_more(made, shapes, source=source, beside="world_spec.")
         return made
 
 
@@ -239,10 +240,9 @@ def init_from(system: System, name: str | Path) -> None:
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
             return inflate(codec, image.codec)
     tensors = files.read(_lender(path := locate(name), files.metadata(path)))[0]
-    tensors, ours = dict(system.adapt_weights(tensors)), system.state_dict()
-    parts, known = {_part(name) for name in tensors}, {_part(name) for name in ours}
-    tensors = {k: v for k, v in tensors.items() if _part(k) in known or "memory." not in k}
-    fresh = {k: v for k, v in ours.items() if _part(k) not in parts}
+    tensors = dict(system.adapt_weights(tensors))
+    parts = {_part(name) for name in tensors}
+    fresh = {k: v for k, v in system.state_dict().items() if _part(k) not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")
 
 
