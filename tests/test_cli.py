@@ -54,7 +54,7 @@ REFUSED = {
     ),
     "no such memory": (
         ["train", "forcing.doom", "--system.memory", "palace"],
-        "`--system.memory` is one of window, map, points, got 'palace'",
+        "`--system.memory` is one of window, map, points, bank, points-and-bank, recurrent, got 'palace'",
     ),
     "clips have no memory": (["train", "moviegen.doom", "--system.depth"], "it has neither memory nor depth"),
     "no walks to examine": (["evaluate", "nextframe.doom", "--report", "places"], "is missing"),
