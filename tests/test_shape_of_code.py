@@ -92,7 +92,7 @@ def test_no_module_is_a_drawer_for_everything() -> None:
     assert not [name_of(path) for path in PACKAGE if {path.stem, path.parent.name} & NAMELESS]
 
 
-SIZES = {"tiny", "doom", "rooms", "layout", "game", "released"}
+SIZES = {"tiny", "doom", "rooms", "game", "released"}
 """Names of sizes: functions that return a config, which every part and system may have."""
 
 

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones.memory_blocks import BlockSizes, MemoryBlocks, MemoryBlocksConfig, RecalledFrame
+from dreamwalk.backbones.memory_blocks import MemoryBlocks, MemoryBlocksConfig, RecalledFrame
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import KeyValues, Mask
 from dreamwalk.layers.cache import Cache, Past, RingCache
@@ -158,9 +158,7 @@ class FrameBackbone(nn.Module):
 
     def add_memory_blocks(self, blocks: MemoryBlocksConfig) -> None:
         """Blocks that attend to recalled frames, with fresh weights that change nothing."""
-        config = self.config
-        sizes = BlockSizes(config.width, config.depth, config.heads, config.token_grid)
-        self.memory = MemoryBlocks(blocks, sizes, features=config.channels * config.patch**2)
+        self.memory = MemoryBlocks(blocks, self.config)
 
     def forward(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -20,6 +20,9 @@ from dreamwalk.layers.attention import attend
 from dreamwalk.layers.modulation import Modulation, modulate, zero_init
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.rope import rotate
+
+if TYPE_CHECKING:  # a backbone has memory blocks
+    from dreamwalk.backbones.frame_backbone import FrameSizes
 
 SHARP = 1.5
 """Of queries and keys at first: what lies half a token away is then attended to a hundred times less."""
@@ -35,16 +38,6 @@ class MemoryBlocksConfig:
     """One follows every so manieth block of the trunk."""
     placed: int
     """Channels of a head that turn with where its token is."""
-
-
-class BlockSizes(NamedTuple):
-    """Of the trunk that they stand in."""
-
-    width: int
-    depth: int
-    heads: int
-    grid: tuple[int, int]
-    """Rows and columns of tokens."""
 
 
 class RecalledFrame(NamedTuple):
@@ -63,13 +56,12 @@ class MemoryBlocks(nn.Module):
     """All memory blocks of a trunk, and a way past it for what the last one attends to: a network this small
     cannot carry a picture through its blocks."""
 
-    def __init__(self, config: MemoryBlocksConfig, sizes: BlockSizes, *, features: int) -> None:
-        """`features` of a token are predicted."""
+    def __init__(self, config: MemoryBlocksConfig, trunk: FrameSizes) -> None:
         super().__init__()
-        width, depth, heads, grid = sizes
-        make = partial(MemoryBlock, width, heads=heads, grid=grid, placed=config.placed)
-        self.blocks = nn.ModuleList(make() for _ in range(depth // config.every))
-        self.copy = zero_init(nn.Linear(width, features))
+        sizes: Any = {"heads": trunk.heads, "grid": trunk.token_grid, "placed": config.placed}
+        make = partial(MemoryBlock, trunk.width, **sizes)
+        self.blocks = nn.ModuleList(make() for _ in range(trunk.depth // config.every))
+        self.copy = zero_init(nn.Linear(trunk.width, trunk.channels * trunk.patch**2))
         self.every = config.every
 
     def layer_after(self, index: int) -> int | None:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dreamwalk.backbones.frame_backbone import Recalled
 from dreamwalk.backbones.memory_blocks import MemoryBlocksConfig
-from dreamwalk.clip import Clip, FittingData, require_past
+from dreamwalk.clip import Clip, require_past
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.rgbd import codec_input, depth_of
 from dreamwalk.errors import UserError
@@ -37,7 +37,6 @@ from dreamwalk.memory.contract import (
     CameraState,
     FinishedFrame,
     Memory,
-    MemoryModel,
     Recollection,
     TokenSizes,
     Trainee,
@@ -45,7 +44,7 @@ from dreamwalk.memory.contract import (
 )
 from dreamwalk.memory.encodings import Encoding
 from dreamwalk.memory.frustum import Cameras
-from dreamwalk.memory.kinematics import Kinematics
+from dreamwalk.memory.kinematics import WalkedMemory
 from dreamwalk.memory.memory_tokens import MemoryTokens
 from dreamwalk.memory.retention import BankBudget
 from dreamwalk.memory.retrieval import RetrievalConfig, Retrieved, retrieve
@@ -106,15 +105,14 @@ class BankConfig:
         return BankMemory(self, sizes)
 
 
-class BankMemory(MemoryModel):
+class BankMemory(WalkedMemory):
     """Recalls frames for memory blocks."""
 
     keeps_pixels = True
 
     def __init__(self, config: BankConfig, sizes: TokenSizes) -> None:
-        super().__init__()
+        super().__init__(sizes.actions)
         self.config, self.sizes = config, sizes
-        self.kinematics = Kinematics(sizes.actions)
         self.tokens = MemoryTokens(config, sizes)
         self.memory_blocks = MemoryBlocksConfig(config.every, self.tokens.placed)
         self.guidance = config.guidance
@@ -137,14 +135,6 @@ class BankMemory(MemoryModel):
         device, shape = next(self.parameters()).device, self.sizes.latent
         banks = (FrameBank.open(folder / BANK.format(i), device=device, shape=shape) for i in range(rows))
         return Banks(self, tuple(banks))
-
-    def fit_from_data(self, data: FittingData) -> None:
-        """Fit how the camera answers to actions, unless that came with weights."""
-        if not self.kinematics.fitted:
-            self.kinematics.fit(*data.paths())
-
-    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
-        return None if camera is None else self.kinematics(camera, action)
 
     def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
         if found.units is None:
@@ -170,7 +160,7 @@ class BankMemory(MemoryModel):
     def _units_of(
         self, clip: Clip, targets: Targets, generator: KeyedGenerator, codec: Codec
     ) -> RecalledUnits:
-        past, config, cameras = require_past(clip), self.config, _cameras(require_past(clip))
+        past, config = require_past(clip), self.config
         n, empty, dream = len(past), generator.uniform(1), generator.uniform(len(past))
         shake, noise = generator.uniform(n), generator.normal(n, *self.sizes.latent)
         factors, chance = (config.depth_noise * generator.normal(n)).exp(), generator.uniform(n)
@@ -180,7 +170,7 @@ class BankMemory(MemoryModel):
         depth = coarse_depth(codec.decode(latents)[:, :, 3], self.tokens.grid)
         depth = torch.where(dreamed[..., None, None], depth * factors[..., None, None], depth)
         kept = (empty >= config.empty_prob).expand(-1, n)
-        units = RecalledUnits(latents, depth, cameras, _times(past), dreamed, kept)
+        units = RecalledUnits(latents, depth, _cameras(past), _times(past), dreamed, kept)
         if n <= config.frames:
             return units
         shares = self.shown(units, targets).float().mean((1, 3))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.memory.contract import CameraState
+from dreamwalk.clip import FittingData
+from dreamwalk.memory.contract import CameraState, Memory, MemoryModel
 from dreamwalk.memory.pose_model import about_the_vertical
 from dreamwalk.validation import Positive
 
@@ -177,6 +178,22 @@ def _floor(offset: Tensor, *, feet: float, body: BodyConfig) -> float:
 def _inside(points: Tensor, radius: float) -> int:
     """How many points `(2, n)` lie within a box around the origin."""
     return int((points.abs().amax(0) < radius).sum())
+
+
+class WalkedMemory(MemoryModel):
+    """A memory of places whose camera goes where actions lead."""
+
+    def __init__(self, actions: int) -> None:
+        super().__init__()
+        self.kinematics = Kinematics(actions)
+
+    def fit_from_data(self, data: FittingData) -> None:
+        """Fit how the camera answers to actions, unless that came with weights."""
+        if not self.kinematics.fitted:
+            self.kinematics.fit(*data.paths())
+
+    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
+        return None if camera is None else self.kinematics(camera, action)
 
 
 def _along(right: Tensor, ahead: Tensor, vector: Tensor) -> Tensor:

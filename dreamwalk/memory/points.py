@@ -23,21 +23,13 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from dreamwalk.backbones.frame_backbone import Recalled
-from dreamwalk.clip import Clip, FittingData
+from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
 from dreamwalk.codecs.rgbd import codec_input, depth_of
 from dreamwalk.memory.clip_clouds import ClipClouds
-from dreamwalk.memory.contract import (
-    CameraState,
-    FinishedFrame,
-    Memory,
-    MemoryModel,
-    Recollection,
-    TokenSizes,
-    Trainee,
-)
-from dreamwalk.memory.kinematics import BodyConfig, Kinematics, stopped
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, Recollection, TokenSizes, Trainee
+from dreamwalk.memory.kinematics import BodyConfig, WalkedMemory, stopped
 from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
 from dreamwalk.memory.splatting import Rendering
@@ -91,14 +83,13 @@ class PointsConfig:
         return PointsMemory(self, sizes)
 
 
-class PointsMemory(MemoryModel):
+class PointsMemory(WalkedMemory):
     """How a rendering reaches the backbone."""
 
     keeps_pixels = True
 
     def __init__(self, config: PointsConfig, sizes: TokenSizes) -> None:
-        super().__init__()
-        self.kinematics = Kinematics(sizes.actions)
+        super().__init__(sizes.actions)
         self.pixels = PixelFilter(config.pixels) if config.pixels else None
         self.depth = PixelFilterConfig().build(3, 1) if config.pixels else None
         self.critic = Critic(config.critic) if config.pixels and config.critic else None
@@ -125,16 +116,9 @@ class PointsMemory(MemoryModel):
         clouds = (PointCloud.open(folder / CLOUD.format(i), device=device) for i in range(rows))
         return Clouds(self, tuple(clouds))
 
-    def fit_from_data(self, data: FittingData) -> None:
-        """Fit how the camera answers to actions, unless that came with weights."""
-        if not self.kinematics.fitted:
-            self.kinematics.fit(*data.paths())
-
     def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
-        if camera is None:
-            return None
-        free = self.kinematics(camera, action)
-        if not isinstance(memory, Clouds) or not memory.rows:
+        free = super().next_camera(camera, action, memory)
+        if camera is None or free is None or not isinstance(memory, Clouds) or not memory.rows:
             return free
         body, steps = self.config.body, []
         for i, cloud in enumerate(memory.rows):
@@ -272,9 +256,12 @@ class Clouds(Memory):
             cloud.save(folder / CLOUD.format(i))
 
     def _with(self, rows: Iterable[PointCloud]) -> Clouds:
-        twin = Clouds(self.model, tuple(rows))
+        twin = self._twin(tuple(rows))
         twin.recalling, twin.highest, twin.changed = self.recalling, self.highest, self.changed
         return twin
+
+    def _twin(self, rows: tuple[PointCloud, ...]) -> Clouds:
+        return Clouds(self.model, rows)
 
     def __deepcopy__(self, copied: dict[int, object]) -> Clouds:
         # Copies of a session share the weights.

@@ -6,7 +6,6 @@ is drawn by the cloud is put beside the tokens, and memory blocks attend to what
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,10 +92,8 @@ class CloudsAndBanks(Clouds):
         super().save(folder)
         self.banks.save(folder)
 
-    def _with(self, rows: Iterable[PointCloud]) -> CloudsAndBanks:
-        twin = CloudsAndBanks(self.both, tuple(rows), self.banks.clone())
-        twin.recalling, twin.highest = self.recalling, self.highest
-        return twin
+    def _twin(self, rows: tuple[PointCloud, ...]) -> CloudsAndBanks:
+        return CloudsAndBanks(self.both, rows, self.banks.clone())
 
 
 def _both(points: Recalled, frames: Recalled) -> Recalled:

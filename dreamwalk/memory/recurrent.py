@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import Recalled
-from dreamwalk.clip import Clip, FittingData, require_past
+from dreamwalk.clip import Clip, require_past
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.errors import UserError, atomic, brief, writing
@@ -28,7 +28,6 @@ from dreamwalk.memory.contract import (
     CameraState,
     FinishedFrame,
     Memory,
-    MemoryModel,
     Recollection,
     TokenSizes,
     Trainee,
@@ -36,7 +35,7 @@ from dreamwalk.memory.contract import (
 )
 from dreamwalk.memory.encodings import UNIT, cell_rays
 from dreamwalk.memory.frustum import Cameras
-from dreamwalk.memory.kinematics import Kinematics
+from dreamwalk.memory.kinematics import WalkedMemory
 from dreamwalk.schedules.generator import KeyedGenerator
 
 STATE = "state.safetensors"
@@ -59,14 +58,13 @@ class RecurrentConfig:
         return RecurrentMemory(self, sizes)
 
 
-class RecurrentMemory(MemoryModel):
+class RecurrentMemory(WalkedMemory):
     """The weights of the recurrence."""
 
     def __init__(self, config: RecurrentConfig, sizes: TokenSizes) -> None:
-        super().__init__()
+        super().__init__(sizes.actions)
         self.config, self.sizes, width = config, sizes, config.width
         code = sizes.channels * sizes.patch**2
-        self.kinematics = Kinematics(sizes.actions)
         self.shown = nn.Linear(code, width)
         self.place = nn.Sequential(nn.Linear(PLACE, 64), nn.SiLU(), nn.Linear(64, 2 * width))
         self.write = nn.Linear(2 * width, 2 * width)
@@ -95,14 +93,6 @@ class RecurrentMemory(MemoryModel):
         head = self.config.width // self.config.heads
         shape = rows, self.sizes.grid[0] * self.sizes.grid[1], self.config.heads, head, head
         return torch.zeros(shape, device=self.shown.weight.device)
-
-    def fit_from_data(self, data: FittingData) -> None:
-        """Fit how the camera answers to actions, unless that came with weights."""
-        if not self.kinematics.fitted:
-            self.kinematics.fit(*data.paths())
-
-    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
-        return None if camera is None else self.kinematics(camera, action)
 
     def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
         return Recalled(found.features)

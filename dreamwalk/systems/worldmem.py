@@ -77,17 +77,21 @@ class WorldMem(Interactive):
         sigma = draw_sigmas(generator, frames, config.shift, density="uniform", **chances)
         own = (generator.uniform(frames) < config.own_history_prob)[..., None, None, None]
         conditions, shown = inputs.conditions * keep[..., None], x
+
+        def made(clean: Tensor, level: Tensor) -> Tensor:
+            """What the backbone makes of latents at noise levels `(b, t)`."""
+            noisy = flow.add_noise(clean, generator.normal(*x.shape[1:]), level)
+            v = self.backbone(noisy, level, conditions, recalled=inputs.recalled)
+            return flow.denoised(noisy, v, level)
+
         if config.own_history_prob:
             level = OWN[0] + (OWN[1] - OWN[0]) * generator.uniform(frames)
             with torch.no_grad():
-                noisy = flow.add_noise(x, generator.normal(*x.shape[1:]), level)
-                v = self.backbone(noisy, level, conditions, recalled=inputs.recalled)
-            shown = torch.where(own, flow.denoised(noisy, v, level), x)
-        noisy = flow.add_noise(shown, generator.normal(*x.shape[1:]), sigma)
-        v = self.backbone(noisy, sigma, conditions, recalled=inputs.recalled)
+                shown = torch.where(own, made(x, level), x)
+        prediction = made(shown, sigma)
         # fused SNR makes little of a frame whose history is noise, for it can know nothing; this one recalls
         weight = FusedSNR(5.0, 0.9).weight(sigma, torch.ones_like(sigma))
-        return weighted_loss(self.error(x, flow.denoised(noisy, v, sigma)), weight)
+        return weighted_loss(self.error(x, prediction), weight)
 
 
 def tiny() -> WorldMemConfig:
@@ -96,7 +100,7 @@ def tiny() -> WorldMemConfig:
     return WorldMemConfig(codec, framedit.tiny(), actions=7, memory=BankConfig(frames=2), steps=2, window=4)
 
 
-def layout() -> WorldMemConfig:
+def network() -> WorldMemConfig:
     """For levels never seen: RGB-D frames of 96x128, a cloud of points and a bank, 48 tokens a frame."""
     codec = PatchCodecConfig(channels=128, image_channels=4, widths=())
     backbone = replace(framedit.game(width=256, heads=4), channels=128)
@@ -108,4 +112,4 @@ def doom() -> WorldMemConfig:
     """The same with its pixel filter."""
     pixels, critic = PixelFilterConfig(), CriticConfig(width=32)
     memory = PointsAndBankConfig(changing=PLACE, pixels=pixels, critic=critic)
-    return replace(layout(), memory=memory)
+    return replace(network(), memory=memory)

@@ -190,7 +190,7 @@ def forcing_doom() -> Run:
 def worldmem_layout() -> Run:
     """The network of `worldmem.doom`, from that of `forcing.rooms`: an hour and a half on two CPU cores; a
     minute on a card, with `--batch 32 --steps 371 --resident`."""
-    run = replace(forcing_layout(), name="worldmem.layout", system=worldmem.layout(), start="forcing.rooms")
+    run = replace(forcing_layout(), name="worldmem.layout", system=worldmem.network(), start="forcing.rooms")
     optim = OptimConfig(method="muon", lr=1e-3, warmup=20, decay=0.5)
     return replace(run, steps=1500, optim=optim, ema=0.98, button="place")
 

@@ -13,6 +13,7 @@ from dreamwalk.memory.contract import CameraState, Recollection
 from dreamwalk.memory.encodings import landing
 from dreamwalk.memory.frame_memory import BankConfig, BankMemory, Banks
 from dreamwalk.memory.frustum import Cameras
+from dreamwalk.memory.points_and_bank import CloudsAndBanks, PointsAndBankConfig
 from dreamwalk.memory.units import RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import forcing
@@ -227,3 +228,12 @@ def test_dreamed_frames_count_only_where_no_true_one_shows_anything() -> None:
     assert int(system.memory.covering(dreamed, wanted, 1)) != nearest
     first = system.memory.covering(kept._replace(valid=torch.arange(4)[None] == 2), wanted, 2)
     assert first[0, 0] == 2 and first[0, 1] != 2, "what is not there fills the rest"
+
+
+@torch.inference_mode()
+def test_a_copy_of_both_memories_knows_when_something_was_changed() -> None:
+    session = small(PointsAndBankConfig(changing=4)).begin(walk(3))
+    assert isinstance(session.memory, CloudsAndBanks) and session.memory.changed is not None
+    twin = session.memory.clone()
+    assert isinstance(twin, CloudsAndBanks) and twin.changed is not None
+    assert torch.equal(twin.changed, session.memory.changed)
