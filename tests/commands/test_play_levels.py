@@ -6,42 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_rooms import SIZE, tiny_rooms
 
-from dreamwalk.backbones import framedit
-from dreamwalk.codecs import patch
 from dreamwalk.commands.play import _dream_app
 from dreamwalk.errors import UserError
 from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.points import Clouds, PointsConfig
-from dreamwalk.rollout.dream import Dream, WorldSpec
+from dreamwalk.rollout.dream import Dream
 from dreamwalk.serve import AppConfig
 from dreamwalk.serve.world_pair import WorldPair
-from dreamwalk.systems import forcing
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom, start_of
-
-SIZE = 24, 32
 
 
 @pytest.fixture(scope="module")
 def system() -> Forcing:
-    torch.manual_seed(0)
-    memory = PointsConfig(pixels=PixelFilterConfig(width=8, blocks=1))
-    config = replace(
-        forcing.tiny(),
-        codec=replace(patch.tiny(), image_channels=4),
-        backbone=replace(framedit.tiny(), grid=(SIZE[0] // 8, SIZE[1] // 8)),
-        memory=memory,
-    )
-    made = config.build().eval()
-    level, pose = start_of("test", number=1)
-    game = Doom(level, size=SIZE)
-    frame, info = game.reset(seed=0, options={"pose": pose})
-    game.close()
-    spec = WorldSpec(DOOM_ACTIONS, 11.7, frame[None], info["world_from_camera"][None], info["intrinsics"])
-    depths = info["depth"][None].astype(np.float16)
-    made.world_spec = replace(spec, world="doom", level="procedural", depths=depths)
-    return made
+    return tiny_rooms(PointsConfig(pixels=PixelFilterConfig(width=8, blocks=1)))
 
 
 @pytest.fixture(scope="module")

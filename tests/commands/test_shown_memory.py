@@ -1,45 +1,22 @@
 """`dreamwalk play` of a dream with a bank of frames: its strip, the places on the map, and the switch."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
-import torch
+from tiny_rooms import SIZE, tiny_rooms
 
-from dreamwalk.backbones import framedit
-from dreamwalk.codecs import patch
 from dreamwalk.commands.play import _dream_app
 from dreamwalk.memory import MEMORIES, MemoryConfig
 from dreamwalk.memory.frame_memory import BankConfig
 from dreamwalk.memory.points_and_bank import PointsAndBankConfig
 from dreamwalk.memory.retention import BankBudget
-from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.serve import AppConfig
 from dreamwalk.serve.world_pair import WorldPair
-from dreamwalk.systems import forcing
-from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom, start_of
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 
-SIZE = 24, 32
 BANK = BankConfig(budget=BankBudget(frames=12))
 
 
 def app_of(memory: MemoryConfig) -> AppConfig:
-    torch.manual_seed(0)
-    config = replace(
-        forcing.tiny(),
-        codec=replace(patch.tiny(), image_channels=4),
-        backbone=replace(framedit.tiny(), grid=(SIZE[0] // 8, SIZE[1] // 8)),
-        memory=memory,
-    )
-    made = config.build().eval()
-    level, pose = start_of("test", number=1)
-    game = Doom(level, size=SIZE)
-    frame, info = game.reset(seed=0, options={"pose": pose})
-    game.close()
-    spec = WorldSpec(DOOM_ACTIONS, 11.7, frame[None], info["world_from_camera"][None], info["intrinsics"])
-    depths = info["depth"][None].astype(np.float16)
-    made.world_spec = replace(spec, world="doom", level="procedural", depths=depths)
-    return _dream_app("forcing.test", made)
+    return _dream_app("forcing.test", tiny_rooms(memory))
 
 
 @pytest.mark.parametrize("memory", [BANK, PointsAndBankConfig(bank=BANK)], ids=["bank", "both"])
