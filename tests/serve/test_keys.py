@@ -323,9 +323,10 @@ def test_every_button_of_the_settings_can_be_seen(tab: Callable[..., Tab]) -> No
     walk = tab(viewport={"width": 1280, "height": 800}).begin()
     walk.page.keyboard.press(",")
     walk.until("dreamwalk.panel.isOpen")
-    time.sleep(0.1)
-    hidden = walk.page.locator("#panel button:not([hidden])").evaluate_all(UNSEEN)
-    assert hidden == []
+    buttons, end = walk.page.locator("#panel button:not([hidden])"), time.monotonic() + 8
+    while hidden := buttons.evaluate_all(UNSEEN):  # until the panel has slid in
+        assert time.monotonic() < end, hidden
+        time.sleep(0.05)
 
 
 def test_a_class_of_the_style_sheets_means_one_thing() -> None:
