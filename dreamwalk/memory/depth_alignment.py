@@ -10,6 +10,10 @@ ROUGHLY = 1.6
 """Depths this many times apart are of different surfaces."""
 OVERLAP = 0.04
 """Share of the picture that must be known."""
+BAND = 0.2, 0.8
+"""Quantiles of both inverse depths between which they are fitted."""
+ROUNDS, KEPT = 3, 0.8
+"""Of fits, each to the share of the pixels that the one before fits best."""
 
 
 def depth_edges(depth: Tensor, ratio: float) -> Tensor:
@@ -36,3 +40,39 @@ def align_depth(depth: Tensor, known: Tensor) -> Tensor:
     if fits.sum() < OVERLAP * depth.numel():
         return depth
     return depth * (known[fits] / depth[fits]).median()
+
+
+def fit_inverse_depth(depth: Tensor, known: Tensor) -> tuple[float, float]:
+    """Scale and bias with which `scale / depth + bias` fits `1 / known`, both `(h, w)`, 0 where unknown.
+
+    Voyager's data engine fits so (arXiv 2506.04225, section 4.2): trimmed least squares, on pixels whose
+    inverse depths lie in the middle `BAND` of both. (1, 0) where too few pixels are known, and a scale alone
+    where all are about as far.
+    """
+    both = (depth > 0) & (known > 0)
+    if both.sum() < OVERLAP * depth.numel():
+        return 1.0, 0.0
+    x, y = (1 / part[both].double() for part in (depth, known))
+    middle = torch.ones_like(x, dtype=torch.bool)
+    for part in (x, y):
+        low, high = part.quantile(torch.tensor(BAND, dtype=part.dtype, device=part.device))
+        middle &= (part >= low) & (part <= high)
+    if middle.sum() < OVERLAP * depth.numel() / 2:
+        middle = torch.ones_like(middle)
+    x, y = x[middle], y[middle]
+    scale, bias = _line(x, y)
+    for _ in range(ROUNDS):
+        error = (scale * x + bias - y).abs()
+        near = error <= error.quantile(KEPT)
+        scale, bias = _line(x[near], y[near])
+    return scale, bias
+
+
+def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Least squares of `scale x + bias = y`; through 0 where x hardly varies, or falls as y rises."""
+    spread, scale = x.var(correction=0), 0.0
+    if spread > (0.02 * x.mean()) ** 2:
+        scale = float(((x - x.mean()) * (y - y.mean())).mean() / spread)
+    if scale <= 0:
+        return float((x * y).sum() / x.square().sum()), 0.0
+    return scale, float(y.mean() - scale * x.mean())

@@ -13,6 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+NEAR = 1.0
+"""Points nearer than this many world units are not drawn."""
 PLASTIC = 1.2207440846057596
 """Root of x^4 = x + 1: its powers step evenly through a cube (Roberts, the R3 sequence)."""
 
@@ -115,3 +117,19 @@ def _sequence(count: int, device: torch.device) -> Tensor:
     """Evenly spread points of the unit cube, float64 `(count, 3)`; the same on every device."""
     steps = torch.tensor([PLASTIC**-1, PLASTIC**-2, PLASTIC**-3], dtype=torch.float64)
     return ((0.5 + steps * torch.arange(1, count + 1)[:, None]) % 1).to(device)
+
+
+def boxes_in_view(
+    camera: Tensor, low: Tensor, high: Tensor, *, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Which boxes with corners `low` and `high` `(3, n)` a camera `(3, 4)`, as `splatting.projection` gives
+    it, may see in a picture of `size`, bool `(n,)`; and the depth of their nearest corner `(n,)`."""
+    x, y, z = camera
+    height, width = size
+    near = torch.tensor([0, 0, 0, NEAR], device=z.device)
+    # A point is drawn up to half a pixel outside of the picture; a tenth more is for rounding.
+    edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y]
+    planes = torch.stack([*edges, z - near])
+    up, down = planes[:, :3].clamp(min=0), planes[:, :3].clamp(max=0)
+    seen = (up @ high + down @ low + planes[:, 3:] >= 0).all(0)
+    return seen, up[4] @ low + down[4] @ high + z[3]

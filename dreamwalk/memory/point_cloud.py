@@ -24,7 +24,8 @@ from dreamwalk.errors import UserError, atomic, brief, writing
 from dreamwalk.memory.contradiction import Sight, newly_shown
 from dreamwalk.memory.depth_alignment import align_depth
 from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
-from dreamwalk.memory.splatting import NEAR, Points, Rendering, projection, render
+from dreamwalk.memory.frustum import NEAR, boxes_in_view
+from dreamwalk.memory.splatting import Points, Rendering, projection, render
 from dreamwalk.memory.voxels import VoxelTable, voxel_keys
 
 BUCKET = 64
@@ -240,17 +241,10 @@ class PointCloud:
 
     def _visible(self, camera: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Buckets whose boxes a camera sees, and how many pixels wide their points are at most."""
-        x, y, z = camera
-        height, width = size
-        near = torch.tensor([0, 0, 0, NEAR], device=z.device)
-        # A point is drawn up to half a pixel outside of the picture; a tenth more is for rounding.
-        edges = [x + 0.6 * z, (width + 0.6) * z - x, y + 0.6 * z, (height + 0.6) * z - y]
-        planes = torch.stack([*edges, z - near])
         low, high, widest = (self._rows[name][..., : self._used] for name in ("low", "high", "widest"))
-        up, down = planes[:, :3].clamp(min=0), planes[:, :3].clamp(max=0)
-        seen = (up @ high + down @ low + planes[:, 3:] >= 0).all(0).nonzero().squeeze(1)
-        nearest = (up[4] @ low + down[4] @ high)[seen] + z[3]
-        return seen, widest[seen] * camera[0, :3].norm() / nearest.clamp(min=NEAR)
+        seen, nearest = boxes_in_view(camera, low, high, size=size)
+        index = seen.nonzero().squeeze(1)
+        return index, widest[index] * camera[0, :3].norm() / nearest[index].clamp(min=NEAR)
 
     def _keys(self, points: Points) -> Tensor:
         """Of the voxels of points."""

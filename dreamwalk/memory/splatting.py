@@ -18,9 +18,8 @@ from torch import Tensor
 
 from dreamwalk.codecs.rgbd import depth_channel
 from dreamwalk.layers.precision import float32_arithmetic
+from dreamwalk.memory.frustum import NEAR
 
-NEAR = 1.0
-"""Points nearer than this many world units are not drawn."""
 AGREE, SLACK = 1.04, 2.0
 """A point agrees with the nearest one of its pixel up to `AGREE` times its depth and `SLACK` units more."""
 BEHIND, BEHIND_SLACK = 1.15, 10.0

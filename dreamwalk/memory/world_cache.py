@@ -1,0 +1,153 @@
+"""Voyager's world cache: what the clips along a path have shown, as points of which few say a thing twice.
+
+Voyager (Huang et al., arXiv 2506.04225), section 4.3, frame after frame:
+
+    M_i = render(p, c_i)                       which pixels the cache covers from camera i
+    add where M_i = 0                          invisible regions
+    add where M_i = 1 and n . (o - x) < 0      the surface that is there faces away from the camera at o
+
+    paper's word                our word
+    world cache                 `WorldCache`, over `PointTiles`
+    visibility mask             `Rendering.mask`
+    surface normal              `normals_of_depth`, kept with every point
+    (not bounded)               `TileBudget`
+
+What is not in the paper: depth is first aligned to what the cache shows, by scale and bias of inverse depth;
+edges of depth are left out; the whole is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamwalk.memory.depth_alignment import fit_inverse_depth
+from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
+from dreamwalk.memory.point_tiles import PointTiles, Surfels, TileBudget
+from dreamwalk.memory.splatting import Points, Rendering, render, unprojected
+from dreamwalk.validation import Share
+
+
+@dataclass(frozen=True)
+class WorldCacheConfig:
+    """What is kept of each frame."""
+
+    insertion: Literal["all", "invisible", "facing"] = "facing"
+    """Which pixels: all; those that the cache does not cover; also those where its surface faces away."""
+    covered: Share = 0.2
+    """The least `Rendering.mask` that counts as covered: 1 also adds what was seen coarser than now, which
+    the paper does not."""
+    aligned: bool = True
+    """Fit each frame's depth to what the cache shows."""
+    edges: float = EDGES
+    """Ratio of depths within 3x3 pixels above which pixels are left out; inf keeps all."""
+    budget: TileBudget = field(default_factory=TileBudget)
+
+
+class WorldCache:
+    """The points of one scene; cameras are `(t, 4, 4)` with intrinsics `(t, 3, 3)` in pixels."""
+
+    def __init__(self, config: WorldCacheConfig | None = None, *, folder: Path | str | None = None) -> None:
+        self.config = config or WorldCacheConfig()
+        self.tiles = PointTiles(self.config.budget, folder=folder)
+        self.offered = 0
+        """Points of all frames, before any were dropped."""
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @classmethod
+    def open(cls, folder: Path | str, config: WorldCacheConfig | None = None) -> WorldCache:
+        """The cache of the last commit; UserError for a folder that is broken or another's."""
+        cache = cls(replace(config or WorldCacheConfig(), budget=TileBudget(points=None)))
+        cache.tiles = PointTiles.open(folder, config.budget if config else None)
+        cache.config = replace(cache.config, budget=cache.tiles.budget)
+        return cache
+
+    def render(self, poses: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:
+        """What the cameras of a clip see: the partial RGB-D and the masks `(t, ..)` of its condition."""
+        views = self.tiles.view(poses, intrinsics, size=size)
+        cameras = zip(views, poses, intrinsics, strict=True)
+        return Rendering.cat([_drawn(view, pose, matrix, size=size) for view, pose, matrix in cameras])
+
+    def insert(self, rgb: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, *, time: int) -> Tensor:
+        """Add a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky; gives
+        back the depth as it was aligned."""
+        size, wanted = (depth.shape[0], depth.shape[1]), None
+        if self.config.insertion != "all" or self.config.aligned:
+            (near,) = self.tiles.view(pose[None], intrinsics[None], size=size)
+            shown = _drawn(replace(near, rgb=near.normal), pose, intrinsics, size=size)
+            covered = shown.mask[0] >= self.config.covered
+            if self.config.aligned:
+                known = torch.where(covered & (shown.depth[0] < FAR / 2), shown.depth[0], 0.0)
+                scale, bias = fit_inverse_depth(depth, known)
+                depth = aligned_depth(depth, scale, bias)
+            if self.config.insertion != "all":
+                wanted = ~covered
+            if wanted is not None and self.config.insertion == "facing":
+                place = unprojected(shown.depth[0], pose, intrinsics).view(3, *size)
+                away = (shown.rgb[0] * (pose[:3, 3, None, None] - place)).sum(0) < 0
+                wanted |= covered & away & (shown.depth[0] < FAR / 2)
+        normal = normals_of_depth(depth, pose, intrinsics)
+        points, facing = (
+            points_of_frame(
+                colours,
+                depth,
+                pose,
+                intrinsics,
+                time=time,
+                dreamed=False,
+                edges=self.config.edges,
+                wanted=wanted,
+            )
+            for colours in (rgb, normal)
+        )
+        self.offered += depth.numel()
+        if len(points):
+            rows = {part.name: getattr(points, part.name) for part in fields(points)}
+            self.tiles.add(Surfels(**rows, normal=facing.rgb))
+        return depth
+
+    def commit(self) -> None:
+        """Make what was added last: see `PointTiles.commit`."""
+        self.tiles.commit()
+
+
+def normals_of_depth(depth: Tensor, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
+    """Unit normals `(3, h, w)`, in world axes and towards the camera, of the surface that a planar depth
+    `(h, w)` shows; where it is 0, straight back."""
+    h, w = depth.shape
+    place = unprojected(torch.where(depth > 0, depth, FAR), world_from_camera, intrinsics).view(3, h, w)
+    steps = []
+    for axis in (2, 1):
+        step = place.diff(dim=axis)
+        before, after = (F.pad(step, pad) for pad in _sides(axis))
+        # Of both neighbours the nearer one: the other may lie on another surface.
+        nearer = (after.norm(dim=0) <= before.norm(dim=0)) & (after != 0).any(0) | (before == 0).all(0)
+        steps.append(torch.where(nearer, after, before))
+    normal = F.normalize(torch.linalg.cross(*steps, dim=0), dim=0)
+    back = world_from_camera[:3, 3, None, None] - place
+    normal = torch.where((normal * back).sum(0) < 0, -normal, normal)
+    return torch.where((depth > 0) & (normal != 0).any(0), normal, F.normalize(back, dim=0))
+
+
+def _sides(axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding that gives every pixel the step from the one before, and that to the one after."""
+    at = (0, 0) * (2 - axis)
+    return (*at, 1, 0), (*at, 0, 1)
+
+
+def aligned_depth(depth: Tensor, scale: float, bias: float) -> Tensor:
+    """Depth `(h, w)` whose inverse is `scale / depth + bias`; 0, the sky, stays, and what comes to lie behind
+    everything becomes it."""
+    inverse = scale / depth.clamp(min=1e-6) + bias
+    return torch.where((depth > 0) & (inverse > 1 / FAR), 1 / inverse.clamp(min=1 / FAR), 0.0)
+
+
+def _drawn(points: Points, pose: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:
+    return render([points], pose[None], intrinsics=intrinsics[None], size=size)
