@@ -19,6 +19,7 @@ edges of depth are left out; the whole is bounded.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -75,43 +76,44 @@ class WorldCache:
         cameras = zip(views, poses, intrinsics, strict=True)
         return Rendering.cat([_drawn(view, pose, matrix, size=size) for view, pose, matrix in cameras])
 
-    def insert(self, rgb: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor, *, time: int) -> Tensor:
-        """Add a frame `(3, h, w)` in [-1, 1] with planar depth `(h, w)` in world units, 0 for the sky; gives
-        back the depth as it was aligned."""
-        size, wanted = (depth.shape[0], depth.shape[1]), None
-        if self.config.insertion != "all" or self.config.aligned:
-            (near,) = self.tiles.view(pose[None], intrinsics[None], size=size)
-            shown = _drawn(replace(near, rgb=near.normal), pose, intrinsics, size=size)
-            covered = shown.mask[0] >= self.config.covered
-            if self.config.aligned:
-                known = torch.where(covered & (shown.depth[0] < FAR / 2), shown.depth[0], 0.0)
-                scale, bias = fit_inverse_depth(depth, known)
-                depth = aligned_depth(depth, scale, bias)
-            if self.config.insertion != "all":
-                wanted = ~covered
-            if wanted is not None and self.config.insertion == "facing":
-                place = unprojected(shown.depth[0], pose, intrinsics).view(3, *size)
-                away = (shown.rgb[0] * (pose[:3, 3, None, None] - place)).sum(0) < 0
-                wanted |= covered & away & (shown.depth[0] < FAR / 2)
-        normal = normals_of_depth(depth, pose, intrinsics)
-        points, facing = (
-            points_of_frame(
-                colours,
-                depth,
-                pose,
-                intrinsics,
-                time=time,
-                dreamed=False,
-                edges=self.config.edges,
-                wanted=wanted,
+    def insert(self, rgb: Tensor, depth: Tensor, poses: Tensor, intrinsics: Tensor, *, time: int) -> Tensor:
+        """Add the frames of a clip `(t, 3, h, w)` in [-1, 1] with planar depth `(t, h, w)` in world units, 0
+        for the sky; `time` is of the first. Gives back the depth as it was aligned, for the whole clip at
+        once: frame by frame, each to the one before, errors add up."""
+        size = depth.shape[1], depth.shape[2]
+        if self.config.aligned and len(self):
+            depth = aligned_depth(depth, *self.fit(depth, poses, intrinsics))
+        for i, (picture, near, pose, matrix) in enumerate(zip(rgb, depth, poses, intrinsics, strict=True)):
+            wanted = self._wanted(pose, matrix, size=size)
+            normal = normals_of_depth(near, pose, matrix)
+            points_of = partial(points_of_frame, dreamed=False, edges=self.config.edges, wanted=wanted)
+            points, facing = (
+                points_of(colours, near, pose, matrix, time=time + i) for colours in (picture, normal)
             )
-            for colours in (rgb, normal)
-        )
-        self.offered += depth.numel()
-        if len(points):
             rows = {part.name: getattr(points, part.name) for part in fields(points)}
-            self.tiles.add(Surfels(**rows, normal=facing.rgb))
+            if len(points):
+                self.tiles.add(Surfels(**rows, normal=facing.rgb))
+        self.offered += depth.numel()
         return depth
+
+    def fit(self, depth: Tensor, poses: Tensor, intrinsics: Tensor) -> tuple[float, float]:
+        """Scale and bias of the inverse depth of a clip `(t, h, w)` that fit it to what the cache shows."""
+        shown = self.render(poses, intrinsics, size=(depth.shape[1], depth.shape[2]))
+        known = (shown.mask >= self.config.covered) & (shown.depth < FAR / 2)
+        return fit_inverse_depth(depth, torch.where(known, shown.depth, 0.0))
+
+    def _wanted(self, pose: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Tensor | None:
+        """Pixels `(h, w)` of a frame that are added; None for all."""
+        if self.config.insertion == "all":
+            return None
+        (near,) = self.tiles.view(pose[None], intrinsics[None], size=size)
+        shown = _drawn(replace(near, rgb=near.normal), pose, intrinsics, size=size)
+        covered = shown.mask[0] >= self.config.covered
+        if self.config.insertion == "invisible":
+            return ~covered
+        place = unprojected(shown.depth[0], pose, intrinsics).view(3, *size)
+        away = (shown.rgb[0] * (pose[:3, 3, None, None] - place)).sum(0) < 0
+        return ~covered | (away & (shown.depth[0] < FAR / 2))
 
     def commit(self) -> None:
         """Make what was added last: see `PointTiles.commit`."""

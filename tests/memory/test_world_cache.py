@@ -28,10 +28,14 @@ def walk(steps: int = 8) -> list[Tensor]:
     return [camera(i * 0.4, place=(30 * math.sin(i), 0, 30 * math.cos(i))) for i in range(steps)]
 
 
+def add(cache: WorldCache, colours: Tensor, depth: Tensor, pose: Tensor, *, time: int) -> None:
+    cache.insert(colours[None], depth[None], pose[None], K, time=time)
+
+
 def cached(config: WorldCacheConfig, poses: list[Tensor], folder: Path | None = None) -> WorldCache:
     cache = WorldCache(config, folder=folder)
     for time, pose in enumerate(poses):
-        cache.insert(*room(pose), pose, INTRINSICS, time=time)
+        add(cache, *room(pose), pose, time=time)
     return cache
 
 
@@ -82,12 +86,12 @@ def test_a_surface_that_faces_away_does_not_hide_the_one_that_is_seen() -> None:
     found = {}
     for rule in ("invisible", "facing"):
         cache = WorldCache(config(rule))
-        cache.insert(*wall(front, colour=-0.5), front, INTRINSICS, time=0)
+        add(cache, *wall(front, colour=-0.5), front, time=0)
         before = len(cache)
-        cache.insert(*wall(behind, colour=0.5), behind, INTRINSICS, time=1)
+        add(cache, *wall(behind, colour=0.5), behind, time=1)
         found[rule] = len(cache) - before
         again = len(cache)
-        cache.insert(*wall(front, colour=-0.5), front, INTRINSICS, time=2)
+        add(cache, *wall(front, colour=-0.5), front, time=2)
         if rule == "invisible":
             assert len(cache) == again, "what faces the camera is not added twice"
     assert found["invisible"] == 0 and found["facing"] == SIZE[0] * SIZE[1]
@@ -109,7 +113,7 @@ def test_a_world_that_is_aligned_does_not_grow_a_second_wall() -> None:
         cache = WorldCache(WorldCacheConfig(aligned=aligned, budget=TileBudget(points=None)))
         for time, pose in enumerate(walk(4)):
             colours, depth = room(pose)
-            cache.insert(colours, depth * (1.0 if time == 0 else 0.8), pose, INTRINSICS, time=time)
+            add(cache, colours, depth * (1.0 if time == 0 else 0.8), pose, time=time)
         pose = walk(4)[3]
         error = (seen(cache, pose).depth[0] / room(pose)[1] - 1).abs().median()
         assert error < 0.03 if aligned else error > 0.1
@@ -155,7 +159,7 @@ def test_the_order_of_frames_and_of_threads_does_not_matter_to_a_picture() -> No
     forth, back = config("all"), config("all")
     one, other = cached(forth, poses), WorldCache(back)
     for time in reversed(range(len(poses))):
-        other.insert(*room(poses[time]), poses[time], INTRINSICS, time=time)
+        add(other, *room(poses[time]), poses[time], time=time)
     one.commit()
     other.commit()
     threads = torch.get_num_threads()
@@ -177,7 +181,7 @@ cache = cached(config(points=3000), walk(3), __import__("pathlib").Path(sys.argv
 cache.commit()
 print("committed", flush=True)
 for time, pose in enumerate(walk(40)):
-    cache.insert(*room(pose), pose, INTRINSICS, time=3 + time)
+    add(cache, *room(pose), pose, time=3 + time)
     cache.render(pose[None], K, size=SIZE)
     print(time, flush=True)
 """
