@@ -80,7 +80,7 @@ def _strip_of(system: Interactive) -> Callable[[World], MemoryStrip | None]:
         latent = unit.latent.cpu().contiguous()
         data = latent.view(torch.uint8).numpy().tobytes()
         shown = picture(data, latent.dtype, tuple(latent.shape), unit.latent.device)
-        return RecalledPicture(shown, unit.age, unit.overlap, unit.dreamed)
+        return RecalledPicture(shown, unit.age, unit.covers, unit.dreamed)
 
     def strip(world: World) -> MemoryStrip | None:
         memory = _memory(world)

@@ -32,8 +32,8 @@ class RecalledUnit:
     """`world_from_camera`, `(4, 4)`."""
     age: int
     """Frames since it was shown."""
-    overlap: float
-    """Share of points ahead of the camera that are in its view."""
+    covers: float
+    """Share of the newest frame that it shows, of what those before it do not."""
     dreamed: bool
     """Whether it was made by the system, and not given."""
 
@@ -51,14 +51,13 @@ def recalled_units(memory: Memory) -> list[RecalledUnit | None]:
     banks = banks_of(memory)
     assert banks is not None and isinstance(memory, CloudsAndBanks | Banks)
     units, count = banks.recalled, banks.model.config.frames
-    if units is None or banks.picked is None or not memory.recalling:
+    if units is None or banks.picked is None or banks.shares is None or not memory.recalling:
         return [None] * count
-    why, picked = banks.found[0], banks.picked[0]
-    ages, overlaps = why.age[picked].tolist(), why.overlap[picked].tolist()
-    told = zip(units.valid[0].tolist(), ages, overlaps, units.dreamed[0].tolist(), strict=True)
+    ages, shares = banks.found[0].age[banks.picked[0]].tolist(), banks.shares[0].tolist()
+    told = zip(units.valid[0].tolist(), ages, shares, units.dreamed[0].tolist(), strict=True)
     return [
-        RecalledUnit(units.latents[0, i], units.cameras.pose[0, i], age, overlap, dreamed) if valid else None
-        for i, (valid, age, overlap, dreamed) in enumerate(told)
+        RecalledUnit(units.latents[0, i], units.cameras.pose[0, i], age, covers, dreamed) if valid else None
+        for i, (valid, age, covers, dreamed) in enumerate(told)
     ]
 
 

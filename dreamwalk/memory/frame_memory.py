@@ -190,19 +190,21 @@ class BankMemory(WalkedMemory):
         counts = torch.zeros(cell.shape, device=cell.device).scatter_add_(3, cell, visible.float())
         return counts > 0
 
-    def covering(self, units: RecalledUnits, target: Targets, count: int) -> Tensor:
+    def covering(self, units: RecalledUnits, target: Targets, count: int) -> tuple[Tensor, Tensor]:
         """Indices `(b, count)` of units that together show most of a target, the best of what is left one
-        after the other; the first of equal ones. Dreamed ones count only where no true one shows anything."""
-        shown, picks = self.shown(units, target)[:, 0], []
+        after the other, the first of equal ones; and the share of the target that each adds. Dreamed ones
+        count only where no true one shows anything."""
+        shown, picks, shares = self.shown(units, target)[:, 0], [], []
         dreamed = units.dreamed[..., None]
         shown = shown & ~(dreamed & (shown & ~dreamed).any(1, keepdim=True))
         gone = units.valid.long() - 1
         for _ in range(count):
             pick = (shown.sum(2) + gone).argmax(1, keepdim=True)
             picks.append(pick)
+            shares.append(shown.float().mean(2).gather(1, pick))
             gone.scatter_(1, pick, -2)
             shown = shown & ~shown.take_along_dim(pick[..., None], 1)
-        return torch.cat(picks, 1)
+        return torch.cat(picks, 1), torch.cat(shares, 1)
 
 
 class Banks(Memory):
@@ -214,9 +216,11 @@ class Banks(Memory):
     def __init__(self, model: BankMemory, rows: tuple[FrameBank, ...] = ()) -> None:
         self.model, self.rows = model, rows
         self.found: tuple[Retrieved, ...] = ()
-        """Candidates for the last frame, and why."""
+        """Candidates for the last frame."""
         self.picked: Tensor | None = None
         """Which of them were recalled, `(b, k)`."""
+        self.shares: Tensor | None = None
+        """Of that frame, the share that each of them adds to those before it, `(b, k)`."""
         self.recalled: RecalledUnits | None = None
         """Those frames, which the bank may have forgotten since; None where nothing was recalled."""
         self.kept = KeptTokens()
@@ -252,7 +256,7 @@ class Banks(Memory):
             self.recalled = None
             return Recollection(units=(self._nothing(camera), wanted))
         candidates = RecalledUnits.cat(units)
-        self.picked = self.model.covering(candidates, wanted, self.model.config.frames)
+        self.picked, self.shares = self.model.covering(candidates, wanted, self.model.config.frames)
         self.recalled = candidates.pick(self.picked)
         return Recollection(units=(self.recalled, wanted), kept=self.kept)
 

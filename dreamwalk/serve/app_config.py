@@ -124,8 +124,8 @@ class RecalledPicture:
     """uint8 `(h, w, 3)`."""
     age: int
     """Frames since it was shown."""
-    overlap: float
-    """Share of what lies ahead that it has in view, by its camera."""
+    covers: float
+    """Share of the newest frame that it shows, of what those before it do not."""
     dreamed: bool
     """Whether it was made by the dream, and not given."""
 

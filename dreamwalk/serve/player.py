@@ -290,7 +290,7 @@ def _base64(data: bytes) -> str:
 def _told(one: RecalledPicture) -> dict[str, Any]:
     """A recalled frame, as the page has it."""
     jpeg = _base64(frames.encode_thumbnail(one.picture))
-    return {"jpeg": jpeg, "age": one.age, "overlap": round(one.overlap, 3), "dreamed": one.dreamed}
+    return {"jpeg": jpeg, "age": one.age, "covers": round(one.covers, 3), "dreamed": one.dreamed}
 
 
 def _rounded(places: Sequence[Standing | None]) -> list[list[int] | None]:

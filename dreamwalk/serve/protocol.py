@@ -27,7 +27,8 @@ two and a half times a second at most,
     map     what the dream knows from above: png in base64, left, top, scale, and of a bank of frames places
             ([x, y, heading] of frames that were kept) and recalled (those of the frames of the strip)
     strip   what is recalled for the newest frame: frame (its number), recalled (for each slot null or jpeg in
-            base64, age in frames, overlap as a share, dreamed), kept (frames in the bank), budget (or null)
+            base64, age in frames, covers: the share of the view that it adds, dreamed), kept (frames in the
+            bank), budget (or null)
 
 and binary frames, laid out in `dreamwalk.serve.frames`.
 """

@@ -32,7 +32,7 @@ def test_what_is_told_is_what_was_recalled(beside_a_cloud: bool) -> None:
     encoded = system.encode(walk(6))[0]
     for unit in told:
         shown = time - unit.age
-        assert unit.dreamed == (shown >= 6) and 0 < unit.overlap <= 1
+        assert unit.dreamed == (shown >= 6) and 0 <= unit.covers <= 1
         assert unit.dreamed or torch.equal(unit.latent, encoded[shown]), "also when it was forgotten since"
     session.memory.recalling = False
     assert recalled_units(session.memory) == [None] * 4, "at once"

@@ -223,11 +223,12 @@ def test_dreamed_frames_count_only_where_no_true_one_shows_anything() -> None:
     system = small(BankConfig(frames=2))
     kept, wanted = units(system, walk())
     assert isinstance(system.memory, BankMemory)
-    nearest = int(system.memory.covering(kept, wanted, 1))
+    nearest = int(system.memory.covering(kept, wanted, 1)[0])
     dreamed = kept._replace(dreamed=torch.arange(4)[None] == nearest)
-    assert int(system.memory.covering(dreamed, wanted, 1)) != nearest
-    first = system.memory.covering(kept._replace(valid=torch.arange(4)[None] == 2), wanted, 2)
+    assert int(system.memory.covering(dreamed, wanted, 1)[0]) != nearest
+    first, share = system.memory.covering(kept._replace(valid=torch.arange(4)[None] == 2), wanted, 2)
     assert first[0, 0] == 2 and first[0, 1] != 2, "what is not there fills the rest"
+    assert 0 < share[0, 0] <= 1 and 0 <= share[0, 1] <= 1 - share[0, 0]
 
 
 @torch.inference_mode()

@@ -65,8 +65,8 @@ def test_it_tells_what_is_recalled_and_why(stage: Banked, visit: Visit) -> None:
     told = visitor.until("strip")
     first, _, third, empty = told["recalled"]
     assert empty is None and told["kept"] == told["frame"] + 1 and told["budget"] == 64
-    assert (first["age"], first["overlap"], first["dreamed"]) == (40, 0.5, False)
-    assert (third["age"], third["overlap"], third["dreamed"]) == (38, 0.75, True)
+    assert (first["age"], first["covers"], first["dreamed"]) == (40, 0.5, False)
+    assert (third["age"], third["covers"], third["dreamed"]) == (38, 0.75, True)
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(first["jpeg"]))))
     assert shown.shape == (HEIGHT, WIDTH, 3) and abs(float(shown.mean()) - 21) < 4
     began, before = time.monotonic(), stage.strips
@@ -152,8 +152,8 @@ def test_the_strip_follows_the_walk_and_memory_off_empties_it(
 ) -> None:
     walk = page(viewport={"width": 1280, "height": 800})
     said = walk.look(SAID)
-    assert said[0] == "1 2.0 s ago 40 frames overlap 50 % true" and said[3] == "4 empty"
-    assert said[2].endswith("38 frames overlap 75 % dreamed")
+    assert said[0] == "1 2.0 s ago 40 frames covers 50 % true" and said[3] == "4 empty"
+    assert said[2].endswith("38 frames covers 75 % dreamed")
     assert "of at most 64 kept" in walk.page.locator("#strip p").inner_text()
     before = walk.look("document.querySelector('#strip img').src")
     walk.until(f"document.querySelector('#strip img').src !== '{before}'")
@@ -171,7 +171,7 @@ def test_the_strip_follows_the_walk_and_memory_off_empties_it(
     assert walk.page.locator("#strip p").inner_text().startswith("Memory off")
     walk.page.keyboard.press("p")
     walk.page.click('.tools [data-do="memory"]')
-    walk.until(f"{SAID}[0].includes('overlap')")
+    walk.until(f"{SAID}[0].includes('covers')")
     walk.page.keyboard.press("t")
     walk.until("document.querySelector('#strip').hidden")
     time.sleep(0.2)

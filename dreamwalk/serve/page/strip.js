@@ -75,7 +75,7 @@ export class Strip {
     if (picture.src !== source) picture.src = source;
     const seconds = (one.age / this.fps).toFixed(1);
     picture.alt = `A frame of ${seconds} seconds ago`;
-    why.replaceChildren(element("b", { words: `${seconds} s ago` }), ...[`${one.age} frames`, `overlap ${Math.round(100 * one.overlap)} %`,
+    why.replaceChildren(element("b", { words: `${seconds} s ago` }), ...[`${one.age} frames`, `covers ${Math.round(100 * one.covers)} %`,
       one.dreamed ? "dreamed" : "true"].map((words) => element("span", { words, className: words === "true" ? "true" : "" })));
   }
 }
