@@ -2,8 +2,8 @@
 
 A path string (`parse_path`) has moves one after another, each with an amount: `orbit:30,forward:2,pan:-45`.
 With `@24` a move takes 24 frames; the others share what is left. Amounts are degrees or world units; a
-negative amount goes the other way, and `pan-left:45` is `pan:-45`. Cameras are OpenCV (`cameras`), and what a move refers to
-is that of the first camera:
+negative amount goes the other way, and `pan-left:45` is `pan:-45`. Cameras are OpenCV (`cameras`), and what a
+move refers to is that of the first camera:
 
     subject     the point at `depth` in the centre of the first picture
     vertical    the y axis of the first camera; turns about it keep the horizon level

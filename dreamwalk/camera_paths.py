@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,31 +42,30 @@ class CameraPath:
 
     def __post_init__(self) -> None:
         poses = rigid(self.world_from_camera, "world_from_camera")
-        given = np.asarray(self.intrinsics, np.float64)
+        given = _numbers(self.intrinsics, "intrinsics")
         if given.shape not in ((3, 3), (len(poses), 3, 3)):
             raise UserError(f"intrinsics are ({len(poses)}, 3, 3) or (3, 3), got {given.shape}")
         lens = np.broadcast_to(given, (len(poses), 3, 3))
-        if not (np.isfinite(lens).all() and (lens[:, [0, 1], [0, 1]] > 0).all()):
-            raise UserError("intrinsics are finite and their focal lengths above 0: give those of the camera")
-        object.__setattr__(self, "world_from_camera", poses)
-        object.__setattr__(self, "intrinsics", lens)
-        for name, of in (("times", self.times), ("names", self.names)):
-            if of is not None and len(of) != len(poses):
-                raise UserError(f"{len(of)} {name} of {len(poses)} cameras: give as many")
-        if self.times is not None:
-            object.__setattr__(self, "times", np.asarray(self.times, np.float64))
+        plain = (lens[:, [0, 1, 2, 2], [1, 0, 0, 1]] == 0).all() and (lens[:, 2, 2] == 1).all()
+        if not (np.isfinite(lens).all() and plain and (lens[:, [0, 1], [0, 1]] > 0).all()):
+            form = "[[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with focal lengths above 0"
+            raise UserError(f"intrinsics are {form}: give those of a pinhole camera")
+        times = None if self.times is None else _numbers(self.times, "times")
+        if times is not None and not (times.shape == (len(poses),) and np.isfinite(times).all()):
+            raise UserError(f"times are ({len(poses)},) finite seconds, got {times.shape}: give one a camera")
+        if self.names is not None and len(self.names) != len(poses):
+            raise UserError(f"there are {len(self.names)} names of {len(poses)} cameras: give as many")
+        for name, value in (("world_from_camera", poses), ("intrinsics", lens), ("times", times)):
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return len(self.world_from_camera)
 
 
-def rigid(matrices: np.ndarray, where: str) -> np.ndarray:
+def rigid(matrices: Any, where: str) -> np.ndarray:
     """Matrices `(n, 4, 4)` or `(n, 3, 4)` as rigid ones, float64 `(n, 4, 4)`; UserError, after `where`, for
     any that are not finite, or no rotation and translation."""
-    try:
-        given = np.asarray(matrices, np.float64)
-    except (ValueError, TypeError):
-        raise UserError(f"{where} must be matrices of numbers (n, 4, 4)") from None
+    given = _numbers(matrices, where)
     if given.ndim != 3 or given.shape[1:] not in ((4, 4), (3, 4)):
         raise UserError(f"{where} must be matrices (n, 4, 4) or (n, 3, 4), got {given.shape}")
     if not len(given):
@@ -78,6 +77,13 @@ def rigid(matrices: np.ndarray, where: str) -> np.ndarray:
         at = int(np.argmax(np.any(list(faults.values()), axis=0)))
         raise UserError(f"{where}: matrix {at} {next(what for what, wrong in faults.items() if wrong[at])}")
     return whole
+
+
+def _numbers(value: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(value, np.float64)
+    except (ValueError, TypeError):
+        raise UserError(f"{where} must be an array of numbers: give one") from None
 
 
 def _faults(matrices: np.ndarray) -> dict[str, np.ndarray]:
