@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+EDGE = 0.04
+"""Share of itself by which inverse depth changes from one pixel to the next at an edge."""
+
 
 def intrinsics_matrix(fx: float, fy: float, *, cx: float, cy: float) -> np.ndarray:
     """The (3, 3) float32 matrix of a pinhole camera, in pixels."""
@@ -131,7 +134,7 @@ def slerp(first: np.ndarray, second: np.ndarray, share: np.ndarray | float) -> n
     )
 
 
-def depth_edges(depth: np.ndarray, *, tolerance: float = 0.04) -> np.ndarray:
+def depth_edges(depth: np.ndarray, *, tolerance: float = EDGE) -> np.ndarray:
     """Where a planar depth image (..., h, w) is unknown or not continuous with a neighbour, bool.
 
     Along a row or a column the inverse depth of any plane, however slanted, is a straight line; an edge is
