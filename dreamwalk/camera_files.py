@@ -30,7 +30,7 @@ from msgspec import Meta
 from dreamwalk import camera_texts
 from dreamwalk.camera_paths import CameraPath, rigid
 from dreamwalk.camera_texts import by_number, lens, numbers_of
-from dreamwalk.cameras import invert
+from dreamwalk.cameras import invert, scale_intrinsics
 from dreamwalk.errors import UserError, atomic, writing
 from dreamwalk.validation import LONGEST, Positive, Rate, Side, Signed, conform, parse_json, required
 
@@ -303,12 +303,7 @@ def _read_objects(
     if own is None:
         return path
     height, width = conform(tuple[Side, Side], fields.get("size", list(size)), f"{where}: size")
-    return replace(path, intrinsics=_scaled(path.intrinsics, (height, width), size))
-
-
-def _scaled(intrinsics: np.ndarray, written: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """Intrinsics (..., 3, 3) of pictures of a size as it is `written`, for those of `size`, both (h, w)."""
-    return intrinsics * np.array([[size[1] / written[1]], [size[0] / written[0]], [1.0]])
+    return replace(path, intrinsics=scale_intrinsics(path.intrinsics, (size[1] / width, size[0] / height)))
 
 
 def _read_nerfstudio(
@@ -348,7 +343,7 @@ def _nerfstudio_lens(frame: dict[str, Any], where: str, size: tuple[int, int]) -
         return None
     focal = known.get("fl_x") or width / 2 / math.tan(known["camera_angle_x"] / 2)
     four = (focal, known.get("fl_y", focal), known.get("cx", width / 2), known.get("cy", height / 2))
-    return _scaled(lens(np.array(four)), (height, width), size)
+    return scale_intrinsics(lens(np.array(four)), (size[1] / width, size[0] / height))
 
 
 def _read_camera_path(content: dict[str, Any], where: str, size: tuple[int, int]) -> CameraPath:

@@ -40,7 +40,7 @@ KEYS = {"w": "forward", "s": "back", "a": "left", "d": "right"}
 KEYS |= {"left": "pan-left", "right": "pan-right", "up": "tilt-up", "down": "tilt-down"}
 
 
-class Move(NamedTuple):
+class CameraMove(NamedTuple):
     """A part of a path."""
 
     name: str
@@ -170,7 +170,7 @@ NEED_DEPTH = ("orbit", "arc", "spiral", "lemniscate", "dolly-zoom")
 """Moves that need to know how far the subject is."""
 
 
-def parse_path(text: str, *, key_step: float = KEY_STEP) -> tuple[Move, ...]:
+def parse_path(text: str, *, key_step: float = KEY_STEP) -> tuple[CameraMove, ...]:
     """The moves of a path string, or of a string of keys; UserError for the first part that is neither."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
@@ -183,13 +183,13 @@ def parse_path(text: str, *, key_step: float = KEY_STEP) -> tuple[Move, ...]:
     return tuple(moves)
 
 
-def _pressed(key: str, steps: int, key_step: float) -> Move:
+def _pressed(key: str, steps: int, key_step: float) -> CameraMove:
     name, sign = OPPOSITES.get(KEYS[key], (KEYS[key], 1))
     each = key_step if key in "wsad" else KEY_TURN
-    return Move(name, sign * steps * each, steps * KEY_FRAMES)
+    return CameraMove(name, sign * steps * each, steps * KEY_FRAMES)
 
 
-def _move(part: str) -> Move:
+def _move(part: str) -> CameraMove:
     """One part of a path string."""
     found = re.fullmatch(r"([a-z-]+)(?::([^@]*))?(?:@(\d{1,9}))?", part)
     name = found[1] if found else part
@@ -206,21 +206,21 @@ def _move(part: str) -> Move:
     except ValueError:
         numbers = [math.nan]
     if name == "look-at" and not numbers:
-        return Move(name, 0, frames)
+        return CameraMove(name, 0, frames)
     if len(numbers) != wanted or not all(map(math.isfinite, numbers)):
         form = "look-at:x/y/z" if wanted == 3 else f"{name}:2"
         raise UserError(f"'{part:.60}' needs {'a point' if wanted == 3 else 'an amount'}: write {form}")
     if name == "look-at":
-        return Move(name, 0, frames, (numbers[0], numbers[1], numbers[2]))
-    return Move(name, sign * numbers[0], frames)
+        return CameraMove(name, 0, frames, (numbers[0], numbers[1], numbers[2]))
+    return CameraMove(name, sign * numbers[0], frames)
 
 
-def needs_depth(move: Move) -> bool:
+def needs_depth(move: CameraMove) -> bool:
     """Whether a move is about the subject."""
     return move.name in NEED_DEPTH or (move.name == "look-at" and move.point is None)
 
 
-def step_of(move: Move, at: MoveStart) -> Step:
+def step_of(move: CameraMove, at: MoveStart) -> Step:
     """What makes the poses of a move that begins there; UserError where it cannot."""
     if move.name != "look-at":
         return MOVES[move.name]

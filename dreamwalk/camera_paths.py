@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dreamwalk.camera_moves import KEY_STEP, Move, MoveStart, needs_depth, parse_path, step_of
+from dreamwalk.camera_moves import KEY_STEP, CameraMove, MoveStart, needs_depth, parse_path, step_of
 from dreamwalk.cameras import invert, slerp
 from dreamwalk.errors import UserError
 
@@ -104,7 +104,7 @@ def _faults(matrices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def camera_path(
-    moves: str | Sequence[Move],
+    moves: str | Sequence[CameraMove],
     *,
     intrinsics: np.ndarray,
     frames: int | None = None,
@@ -143,7 +143,7 @@ def camera_path(
     return CameraPath(world, lenses)
 
 
-def _shares(moves: Sequence[Move], frames: int | None) -> list[int]:
+def _shares(moves: Sequence[CameraMove], frames: int | None) -> list[int]:
     """Frames of each move after frame 0; UserError when there are too few or too many."""
     own = sum(move.frames or 0 for move in moves)
     open_moves = sum(move.frames is None for move in moves)

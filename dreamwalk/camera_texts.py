@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dreamwalk.camera_paths import CameraPath, rigid
-from dreamwalk.cameras import invert, quaternion_from_rotation, rotation_from_quaternion
+from dreamwalk.cameras import invert, quaternion_from_rotation, rotation_from_quaternion, scale_intrinsics
 from dreamwalk.errors import UserError
 
 LENSES = {
@@ -57,7 +57,7 @@ def read_realestate(text: str, where: str, *, size: tuple[int, int]) -> CameraPa
     rows = _table("\n".join([""] * address + lines[address:]), where, REALESTATE_NUMBERS)
     poses = invert(rigid(rows[:, 7:].reshape(-1, 3, 4), where))
     names = tuple(f"{stamp:.0f}" for stamp in rows[:, 0])
-    lenses = lens(rows[:, 1:5] * np.array([size[1], size[0]] * 2))
+    lenses = scale_intrinsics(lens(rows[:, 1:5]), (size[1], size[0]))
     return CameraPath(poses, lenses, rows[:, 0] / 1e6, names)
 
 
@@ -191,8 +191,8 @@ def _colmap_lenses(text: str, where: str, size: tuple[int, int]) -> Iterator[tup
             raise UserError(
                 f"{spot} must be an id, a model, width, height and its parameters, got '{line:.60}'"
             )
-        scale = np.array([size[1] / values[0], size[0] / values[1]] * 2)
-        yield words[0], lens(np.array([values[2 + k] for k in LENSES[model]]) * scale)
+        matrix = lens(np.array([values[2 + k] for k in LENSES[model]]))
+        yield words[0], scale_intrinsics(matrix, (size[1] / values[0], size[0] / values[1]))
 
 
 def _colmap_images(text: str, where: str) -> Iterator[tuple[np.ndarray, str, str]]:

@@ -21,7 +21,8 @@ def intrinsics_matrix(fx: float, fy: float, *, cx: float, cy: float) -> np.ndarr
 def scale_intrinsics(intrinsics: np.ndarray, factor: float | tuple[float, float]) -> np.ndarray:
     """Intrinsics (..., 3, 3) of the image resized by `factor` (or by a pair: horizontally, vertically)."""
     horizontal, vertical = factor if isinstance(factor, tuple) else (factor, factor)
-    return np.asarray(intrinsics) * np.array([[horizontal], [vertical], [1.0]], np.float32)
+    matrix = np.asarray(intrinsics)
+    return matrix * np.array([[horizontal], [vertical], [1.0]], np.result_type(matrix, np.float32))
 
 
 def pixel_grid(height: int, width: int) -> np.ndarray:
@@ -134,7 +135,7 @@ def slerp(first: np.ndarray, second: np.ndarray, share: np.ndarray | float) -> n
     )
 
 
-def depth_edges(depth: np.ndarray, *, tolerance: float = EDGE) -> np.ndarray:
+def depth_discontinuities(depth: np.ndarray, *, tolerance: float = EDGE) -> np.ndarray:
     """Where a planar depth image (..., h, w) is unknown or not continuous with a neighbour, bool.
 
     Along a row or a column the inverse depth of any plane, however slanted, is a straight line; an edge is
@@ -156,13 +157,11 @@ def depth_edges(depth: np.ndarray, *, tolerance: float = EDGE) -> np.ndarray:
 def depth_normals(depth: np.ndarray, *, intrinsics: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
     """Unit normals in the world, float64 (..., h, w, 3), of the surfaces of a depth image (..., h, w).
 
-    They come from the neighbours of each pixel and face the camera; they are 0 at `depth_edges`. The image
-    has two rows and two columns at least.
+    They come from the neighbours of each pixel and face the camera; at `depth_discontinuities` they are 0.
+    The image has two rows and two columns at least.
     """
-    depth = np.asarray(depth, np.float64)
+    depth = np.where(np.isfinite(depth), depth, 0).astype(np.float64)
     points = camera_rays(intrinsics, depth.shape[-2:]).astype(np.float64) * depth[..., None]
-    edges = depth_edges(depth)[..., None]
-    points = np.where(edges & ~np.isfinite(points), 0, points)
     normals = np.cross(np.gradient(points, axis=-2), np.gradient(points, axis=-3))
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     away = np.sum(normals * points, axis=-1, keepdims=True) > 0
@@ -170,4 +169,4 @@ def depth_normals(depth: np.ndarray, *, intrinsics: np.ndarray, world_from_camer
         np.where(away, -normals, normals), length, out=np.zeros_like(points), where=length > 0
     )
     turn = np.asarray(world_from_camera, np.float64)[..., None, None, :3, :3]
-    return np.einsum("...ij,...j->...i", turn, np.where(edges, 0, normals))
+    return np.einsum("...ij,...j->...i", turn, np.where(depth_discontinuities(depth)[..., None], 0, normals))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamwalk.camera_moves import MOVES, OPPOSITES, Move, parse_path
+from dreamwalk.camera_moves import MOVES, OPPOSITES, CameraMove, parse_path
 from dreamwalk.camera_paths import CameraPath, camera_path, from_first, interpolate
 from dreamwalk.cameras import (
     angle_between,
@@ -134,10 +134,10 @@ def test_keys_of_worldplay() -> None:
     """Steps of 0.08 and of 3 degrees, four frames each."""
     moves = parse_path("w-8, right-4,up-1,a-2")
     assert moves == (
-        Move("forward", 0.64, 32),
-        Move("pan", 12, 16),
-        Move("tilt", 3, 4),
-        Move("left", 0.16, 8),
+        CameraMove("forward", 0.64, 32),
+        CameraMove("pan", 12, 16),
+        CameraMove("tilt", 3, 4),
+        CameraMove("left", 0.16, 8),
     )
     path = camera_path("w-8, right-4", intrinsics=K)
     assert len(path) == 49

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamwalk.cameras import EDGE, depth_edges, invert, unproject
+from dreamwalk.cameras import EDGE, depth_discontinuities, invert, unproject
 from dreamwalk.errors import UserError, atomic, writing
 
 GAUSSIAN_WIDTH, GAUSSIAN_THICKNESS = 0.6, 0.05
@@ -114,21 +114,23 @@ def write_glb(
 
 def depth_surface(
     depth: np.ndarray, *, intrinsics: np.ndarray, world_from_camera: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """World points (h w, 3) of a depth image (h, w), a row after the other, and triangles (m, 3) of their
-    indices between neighbours, facing the camera, that do not cross an edge of the depth.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """World points (n, 3) of pixels of a depth image (h, w), triangles (m, 3) of their indices between
+    neighbours, which face the camera and cross no edge of the depth, and which pixels the points are, (n,).
     """
-    points = unproject(depth, intrinsics=intrinsics, world_from_camera=world_from_camera).reshape(-1, 3)
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
     number = np.arange(depth.size).reshape(depth.shape)
     corners = number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]
     left_up, right_up, left_down, right_down = (corner.reshape(-1) for corner in corners)
     halves = [(left_up, left_down, right_up), (right_up, left_down, right_down)]
     triangles = np.concatenate([np.stack(half, axis=1) for half in halves])
     triangles = triangles[depth.reshape(-1)[triangles].min(1) > 0]
-    nearness, edges = 1 / depth.reshape(-1)[triangles], depth_edges(depth).reshape(-1)[triangles]
+    nearness, edges = 1 / depth.reshape(-1)[triangles], depth_discontinuities(depth).reshape(-1)[triangles]
     apart = np.abs(nearness - np.roll(nearness, 1, axis=1)) > EDGE * nearness
     crossing = apart & edges & np.roll(edges, 1, axis=1)
-    return points, triangles[~crossing.any(1)]
+    pixels, kept = np.unique(triangles[~crossing.any(1)], return_inverse=True)
+    points = unproject(depth, intrinsics=intrinsics, world_from_camera=world_from_camera).reshape(-1, 3)
+    return points[pixels], kept.reshape(-1, 3), pixels
 
 
 def _write_vertices(path: Path, columns: dict[str, np.ndarray]) -> None:

@@ -148,11 +148,10 @@ def write_scene(folder: Path | str, scene: Scene) -> None:
             partial / "gaussians.ply", points, colours=colours, normals=scene.normals, footprints=sizes
         )
         write_glb(partial / "points.glb", points, colours=colours, seen_by=first)
-        surface, triangles = depth_surface(
-            np.nan_to_num(scene.depth[0], posinf=0), intrinsics=cameras.intrinsics[0], world_from_camera=first
-        )
+        lens = cameras.intrinsics[0]
+        surface, triangles, pixels = depth_surface(scene.depth[0], intrinsics=lens, world_from_camera=first)
         if len(triangles):
-            paint = scene.frames[0].reshape(-1, 3)
+            paint = scene.frames[0].reshape(-1, 3)[pixels]
             write_glb(partial / "surface.glb", surface, colours=paint, triangles=triangles, seen_by=first)
         _write_json(
             partial / "transforms.json", nerfstudio_json(cameras, size) | {"ply_file_path": "points.ply"}
@@ -172,6 +171,8 @@ def _whole(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(folder)
+    except UserError as error:
+        raise UserError(str(error).replace(str(partial), str(folder))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

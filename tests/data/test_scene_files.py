@@ -14,7 +14,7 @@ from PIL import Image
 
 from dreamwalk.camera_files import read_cameras
 from dreamwalk.camera_paths import CameraPath, camera_path
-from dreamwalk.cameras import camera_rays, depth_edges, depth_normals, project
+from dreamwalk.cameras import camera_rays, depth_discontinuities, depth_normals, project
 from dreamwalk.data.point_files import depth_surface, write_gaussians, write_glb, write_ply
 from dreamwalk.data.scene_files import Scene, check_scene_folder, scene_of_frames, write_scene
 from dreamwalk.errors import UserError
@@ -70,13 +70,13 @@ def test_normals_face_the_camera_and_end_at_edges() -> None:
 
 def test_edges_of_depth() -> None:
     flat = np.full((7, 8), 2.0)
-    assert not depth_edges(flat).any()
+    assert not depth_discontinuities(flat).any()
     unknown = flat.copy()
     unknown[3, 4] = np.nan
-    around = np.argwhere(depth_edges(unknown)).tolist()
+    around = np.argwhere(depth_discontinuities(unknown)).tolist()
     assert around == [[2, 4], [3, 3], [3, 4], [3, 5], [4, 4]]
     slope = 1 / np.linspace(0.5, 0.01, 50)[None].repeat(4, 0)  # to 50 times as far in 50 pixels, a plane
-    assert not depth_edges(slope).any()
+    assert not depth_discontinuities(slope).any()
 
 
 def test_the_cloud_in_trimesh_and_plyfile(written: tuple[Path, Scene]) -> None:
@@ -155,8 +155,8 @@ def test_a_surface_is_cut_at_edges() -> None:
     depth = np.full((6, 8), 2.0)
     depth[:, 4:] = 6
     depth[0, 0] = 0
-    points, triangles = depth_surface(depth, intrinsics=K, world_from_camera=np.eye(4))
-    assert points.shape == (48, 3)
+    points, triangles, pixels = depth_surface(depth, intrinsics=K, world_from_camera=np.eye(4))
+    assert pixels.tolist() == list(range(1, 48)) and (points[:, 2] == depth.reshape(-1)[1:]).all()
     z = points[triangles][..., 2]
     assert (z.min(1) == z.max(1)).all() and z.min() == 2
     assert len(triangles) == 2 * 5 * 6 - 1
@@ -235,8 +235,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     for room in (1000, 30_000, 100_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
         try:
-            with pytest.raises(UserError, match=r"cannot be written .*: free some space there"):
+            with pytest.raises(UserError, match=r"cannot be written .*: free some space there") as error:
                 write_scene(tmp_path / "s", made)
+            assert f"'{tmp_path}/s" in str(error.value) and "partial" not in str(error.value)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert not list(tmp_path.iterdir())
