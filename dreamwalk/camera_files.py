@@ -190,9 +190,9 @@ def _camera_path_json(cameras: CameraPath, size: tuple[int, int]) -> dict[str, A
         {"camera_to_world": pose.tolist(), "fov": float(view), "aspect": width / height}
         for pose, view in zip(poses, views, strict=True)
     ]
-    fps = camera_texts.RATE
-    if cameras.times is not None and len(cameras) > 1:
-        fps = float((len(cameras) - 1) / (cameras.times[-1] - cameras.times[0]))
+    times = np.zeros(1) if cameras.times is None else cameras.times
+    lasts = float(times[-1] - times[0])
+    fps = (len(cameras) - 1) / lasts if lasts > 0 else camera_texts.RATE
     head = {"camera_type": "perspective", "render_height": height, "render_width": width, "fps": fps}
     return head | {"seconds": len(cameras) / fps, "camera_path": path}
 

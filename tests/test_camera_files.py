@@ -303,3 +303,57 @@ def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_cameras(tmp_path / "file" / "a.json", drawn(0), size=SIZE, kind="json")
+
+
+LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=3) | st.just(EYE)
+VALUES = st.recursive(
+    LEAVES, lambda of: st.lists(of, max_size=3) | st.dictionaries(st.just("a"), of, max_size=1)
+)
+POSED = {"file_path": "1.png", "transform_matrix": EYE}
+TURNED = {"camera_to_world": np.eye(4).reshape(-1).tolist(), "fov": 50}
+WHOLE: list[dict[str, Any]] = [
+    MINE | {"matrices": [EYE], "size": [48, 64], "times": [1], "names": ["a"]},
+    {
+        "w": 64,
+        "h": 48,
+        "fl_x": 50,
+        "fl_y": 50,
+        "cx": 3,
+        "cy": 3,
+        "applied_transform": EYE[:3],
+        "frames": [POSED],
+    },
+    {"w": 64, "camera_angle_x": 1, "camera_model": "OPENCV", "frames": [POSED | {"cx": 1}]},
+    {"camera_type": "perspective", "fps": 10, "camera_path": [TURNED]},
+]
+
+
+@st.composite
+def damaged(draw: Any) -> Any:
+    """A good file of JSON with one value, anywhere, of another kind."""
+    content = json.loads(json.dumps(draw(st.sampled_from(WHOLE))))
+    place, key = content, draw(st.sampled_from(sorted(content)))
+    while isinstance(place[key], list | dict) and place[key] and draw(st.booleans()):
+        place = place[key]
+        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+    place[key] = draw(VALUES)
+    return content
+
+
+LINES = st.lists(
+    st.lists(st.sampled_from(["0", "1", "-2.5", "nan", "1e400", "#", "a.png", "PINHOLE", "://", ","]))
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=60) | VALUES | damaged() | damaged() | LINES)
+def test_whatever_lies_in_a_file_is_cameras_or_one_sentence(tmp_path: Path, content: Any) -> None:
+    if isinstance(content, list) and all(isinstance(line, list) for line in content):
+        content = "\n".join(" ".join(map(str, line)) for line in content).encode()
+    (tmp_path / "any").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    try:
+        path = read_cameras(tmp_path / "any", size=SIZE, intrinsics=K)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert np.isfinite(path.world_from_camera).all()

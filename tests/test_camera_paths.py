@@ -176,6 +176,21 @@ def test_what_is_no_path_is_said(text: str, options: dict[str, object], sentence
         camera_path(text, **(given | options))  # type: ignore[arg-type]
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*MOVES, "look-at", ":", "@", ",", "1", "-", "1e9", "/", "w-3", " "]), max_size=8
+    )
+)
+def test_any_string_is_a_path_or_one_sentence(pieces: list[str]) -> None:
+    try:
+        path = camera_path("".join(pieces), intrinsics=K, frames=9, depth=4)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert np.isfinite(path.world_from_camera).all()
+
+
 def keyframes(count: int, times: list[float] | None = None) -> CameraPath:
     poses = np.stack([random_pose(k) for k in range(count)])
     return CameraPath(poses, K, None if times is None else np.array(times))

@@ -88,7 +88,7 @@ class PosedFrames:
     split: Split = "train"
     clip_frames: int = 64
     stride: int = 1
-    """Take every so manieth frame."""
+    """Take every n-th frame."""
     size: tuple[int, int] = (96, 128)
     """Height and width of the frames."""
     fit: Fit = "cut"

@@ -106,8 +106,12 @@ def scene_of_frames(
 ) -> Scene:
     """A scene whose points are all pixels of its frames that have a normal: what is known and on no edge.
 
-    Nothing is merged: a surface that many frames show has the points of them all.
+    Nothing is merged: a surface that many frames show has the points of them all. UserError for arrays that
+    do not belong together, or where no depth is known.
     """
+    if depth.shape != frames.shape[:3] or len(depth) != len(cameras):
+        given = f"{frames.shape[:3]}, {depth.shape} and {len(cameras)}"
+        raise UserError(f"frames, depth and cameras must be of one number and size, got {given}")
     lenses, poses = cameras.intrinsics, cameras.world_from_camera
     normals = depth_normals(depth, intrinsics=lenses, world_from_camera=poses)
     kept = np.linalg.norm(normals, axis=-1) > 0

@@ -181,6 +181,15 @@ def test_the_model_in_pycolmap(written: tuple[Path, Scene]) -> None:
     assert (model.points3D[7].color == made.colours[6]).all()
 
 
+def test_a_model_that_pycolmap_writes_is_read(written: tuple[Path, Scene], tmp_path: Path) -> None:
+    folder, made = written
+    pycolmap.Reconstruction(folder / "sparse" / "0").write_text(tmp_path)
+    back = read_cameras(tmp_path, size=SIZE)
+    np.testing.assert_allclose(back.world_from_camera, made.cameras.world_from_camera, atol=1e-12)
+    np.testing.assert_allclose(back.intrinsics, made.cameras.intrinsics)
+    assert back.names == ("00000.png", "00001.png", "00002.png")
+
+
 def test_the_exact_cameras_are_read_again(written: tuple[Path, Scene]) -> None:
     folder, made = written
     for path in (folder / "scene.json", folder / "transforms.json", folder / "sparse" / "0"):
@@ -274,6 +283,10 @@ def test_scenes_that_do_not_fit_together(change: dict[str, object], sentence: st
 
 
 def test_no_known_depth_makes_no_scene() -> None:
+    with pytest.raises(UserError, match=r"one number and size, got \(1, 36, 48\), \(2, 36, 48\) and 1"):
+        scene_of_frames(
+            np.zeros((1, 36, 48, 3), np.uint8), np.ones((2, 36, 48)), CameraPath(np.eye(4)[None], K)
+        )
     with pytest.raises(UserError, match="no depth is known"):
         scene_of_frames(
             np.zeros((1, 36, 48, 3), np.uint8), np.zeros((1, 36, 48)), CameraPath(np.eye(4)[None], K)
