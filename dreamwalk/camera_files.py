@@ -29,7 +29,7 @@ from msgspec import Meta
 
 from dreamwalk import camera_texts
 from dreamwalk.camera_paths import CameraPath, rigid
-from dreamwalk.camera_texts import by_number, lens, numbers_of
+from dreamwalk.camera_texts import by_number, numbers_of, pinhole
 from dreamwalk.cameras import invert, scale_intrinsics
 from dreamwalk.errors import UserError, atomic, writing
 from dreamwalk.validation import LONGEST, Positive, Rate, Side, Signed, conform, parse_json, required
@@ -178,7 +178,7 @@ def nerfstudio_json(cameras: CameraPath, size: tuple[int, int]) -> dict[str, Any
 def _camera_path_json(cameras: CameraPath, size: tuple[int, int]) -> dict[str, Any]:
     """What a camera_path.json holds; UserError for cameras that no field of view describes."""
     (height, width), k = size, cameras.intrinsics
-    plain = lens(
+    plain = pinhole(
         np.stack([k[:, 1, 1], k[:, 1, 1], 0 * k[:, 0, 0] + width / 2, 0 * k[:, 0, 0] + height / 2], -1)
     )
     if not np.allclose(k, plain, rtol=1e-6):
@@ -343,7 +343,7 @@ def _nerfstudio_lens(frame: dict[str, Any], where: str, size: tuple[int, int]) -
         return None
     focal = known.get("fl_x") or width / 2 / math.tan(known["camera_angle_x"] / 2)
     four = (focal, known.get("fl_y", focal), known.get("cx", width / 2), known.get("cy", height / 2))
-    return scale_intrinsics(lens(np.array(four)), (size[1] / width, size[0] / height))
+    return scale_intrinsics(pinhole(np.array(four)), (size[1] / width, size[0] / height))
 
 
 def _read_camera_path(content: dict[str, Any], where: str, size: tuple[int, int]) -> CameraPath:
@@ -360,7 +360,7 @@ def _read_camera_path(content: dict[str, Any], where: str, size: tuple[int, int]
         raise UserError(f"{where} must have 16 numbers in every camera_to_world: mend them") from None
     height, width = size
     focal = np.array([height / 2 / math.tan(math.radians(row["fov"]) / 2) for row in rows])
-    lenses = lens(np.stack([focal, focal, 0 * focal + width / 2, 0 * focal + height / 2], -1))
+    lenses = pinhole(np.stack([focal, focal, 0 * focal + width / 2, 0 * focal + height / 2], -1))
     fps = None if content.get("fps") is None else conform(Rate, content["fps"], f"{where}: fps")
     times = None if fps is None else np.arange(len(rows)) / fps
     return CameraPath(to_opencv(matrices, FIXED["camera_path"], where), lenses, times)

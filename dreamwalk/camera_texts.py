@@ -57,7 +57,7 @@ def read_realestate(text: str, where: str, *, size: tuple[int, int]) -> CameraPa
     rows = _table("\n".join([""] * address + lines[address:]), where, REALESTATE_NUMBERS)
     poses = invert(rigid(rows[:, 7:].reshape(-1, 3, 4), where))
     names = tuple(f"{stamp:.0f}" for stamp in rows[:, 0])
-    lenses = scale_intrinsics(lens(rows[:, 1:5]), (size[1], size[0]))
+    lenses = scale_intrinsics(pinhole(rows[:, 1:5]), (size[1], size[0]))
     return CameraPath(poses, lenses, rows[:, 0] / 1e6, names)
 
 
@@ -115,7 +115,7 @@ def numbers_of(line: str) -> list[float] | None:
         return None
 
 
-def lens(four: np.ndarray) -> np.ndarray:
+def pinhole(four: np.ndarray) -> np.ndarray:
     """Intrinsics float64 (..., 3, 3) of fx, fy, cx, cy (..., 4)."""
     four = np.asarray(four, np.float64)
     matrix = np.zeros((*four.shape[:-1], 3, 3))
@@ -191,7 +191,7 @@ def _colmap_lenses(text: str, where: str, size: tuple[int, int]) -> Iterator[tup
             raise UserError(
                 f"{spot} must be an id, a model, width, height and its parameters, got '{line:.60}'"
             )
-        matrix = lens(np.array([values[2 + k] for k in LENSES[model]]))
+        matrix = pinhole(np.array([values[2 + k] for k in LENSES[model]]))
         yield words[0], scale_intrinsics(matrix, (size[1] / values[0], size[0] / values[1]))
 
 
