@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+EDGE = 0.04
+"""Share of itself by which inverse depth changes from one pixel to the next at an edge."""
+
 
 def intrinsics_matrix(fx: float, fy: float, *, cx: float, cy: float) -> np.ndarray:
     """The (3, 3) float32 matrix of a pinhole camera, in pixels."""
@@ -18,7 +21,8 @@ def intrinsics_matrix(fx: float, fy: float, *, cx: float, cy: float) -> np.ndarr
 def scale_intrinsics(intrinsics: np.ndarray, factor: float | tuple[float, float]) -> np.ndarray:
     """Intrinsics (..., 3, 3) of the image resized by `factor` (or by a pair: horizontally, vertically)."""
     horizontal, vertical = factor if isinstance(factor, tuple) else (factor, factor)
-    return np.asarray(intrinsics) * np.array([[horizontal], [vertical], [1.0]], np.float32)
+    matrix = np.asarray(intrinsics)
+    return matrix * np.array([[horizontal], [vertical], [1.0]], np.result_type(matrix, np.float32))
 
 
 def pixel_grid(height: int, width: int) -> np.ndarray:
@@ -88,3 +92,81 @@ def angle_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     turn = relative(first, second)[..., :3, :3]
     cosine = (np.trace(turn, axis1=-2, axis2=-1) - 1) / 2
     return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def rotation_from_quaternion(quaternion: np.ndarray) -> np.ndarray:
+    """Rotations float64 (..., 3, 3) of quaternions (..., 4), scalar first, of any length but 0."""
+    quaternion = np.asarray(quaternion, np.float64)
+    w, x, y, z = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, -1) for row in rows], -2)
+
+
+def quaternion_from_rotation(rotation: np.ndarray) -> np.ndarray:
+    """Unit quaternions float64 (..., 4), scalar first and not negative, of rotations (..., 3, 3).
+
+    Of a matrix that is not quite a rotation it is that of the nearest one: the eigenvector of the largest
+    eigenvalue of a symmetric 4x4 matrix (Bar-Itzhack, 2000).
+    """
+    r = np.asarray(rotation, np.float64)
+    form = np.zeros((*r.shape[:-2], 4, 4))
+    form[..., 0, 0] = np.trace(r, axis1=-2, axis2=-1)
+    form[..., 0, 1:] = form[..., 1:, 0] = np.stack(
+        [r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1
+    )
+    form[..., 1:, 1:] = r + np.swapaxes(r, -1, -2) - form[..., :1, :1] * np.eye(3)
+    largest = np.linalg.eigh(form)[1][..., -1]
+    return np.where(largest[..., :1] < 0, -largest, largest)
+
+
+def slerp(first: np.ndarray, second: np.ndarray, share: np.ndarray | float) -> np.ndarray:
+    """Rotations (..., 3, 3) on the shortest way from `first` to `second`, at a `share` (...) of it (Shoemake,
+    1985)."""
+    turn = quaternion_from_rotation(np.swapaxes(np.asarray(first), -1, -2) @ second)
+    sine = np.linalg.norm(turn[..., 1:], axis=-1, keepdims=True)
+    half = np.arctan2(sine, turn[..., :1]) * np.asarray(share)[..., None]
+    axis = np.divide(turn[..., 1:], sine, out=np.zeros_like(turn[..., 1:]), where=sine > 0)
+    return np.asarray(first) @ rotation_from_quaternion(
+        np.concatenate([np.cos(half), np.sin(half) * axis], -1)
+    )
+
+
+def depth_discontinuities(depth: np.ndarray, *, tolerance: float = EDGE) -> np.ndarray:
+    """Where a planar depth image (..., h, w) is unknown or not continuous with a neighbour, bool.
+
+    Along a row or a column the inverse depth of any plane, however slanted, is a straight line; an edge is
+    where it bends by more than `tolerance` of itself from one pixel to the next.
+    """
+    depth = np.asarray(depth, np.float64)
+    known = np.isfinite(depth) & (depth > 0)
+    nearness = np.divide(1, depth, out=np.zeros_like(depth), where=known)
+    edges = ~known
+    for axis in (-1, -2):
+        if depth.shape[axis] >= 3:
+            bend = np.abs(np.diff(nearness, n=2, axis=axis))
+            margin = [(0, 0)] * depth.ndim
+            margin[axis] = (1, 1)
+            edges |= np.pad(bend, margin, mode="edge") > tolerance * nearness
+    return edges
+
+
+def depth_normals(depth: np.ndarray, *, intrinsics: np.ndarray, world_from_camera: np.ndarray) -> np.ndarray:
+    """Unit normals in the world, float64 (..., h, w, 3), of the surfaces of a depth image (..., h, w).
+
+    They come from the neighbours of each pixel and face the camera; at `depth_discontinuities` they are 0.
+    The image has two rows and two columns at least.
+    """
+    depth = np.where(np.isfinite(depth), depth, 0).astype(np.float64)
+    points = camera_rays(intrinsics, depth.shape[-2:]).astype(np.float64) * depth[..., None]
+    normals = np.cross(np.gradient(points, axis=-2), np.gradient(points, axis=-3))
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    away = np.sum(normals * points, axis=-1, keepdims=True) > 0
+    normals = np.divide(
+        np.where(away, -normals, normals), length, out=np.zeros_like(points), where=length > 0
+    )
+    turn = np.asarray(world_from_camera, np.float64)[..., None, None, :3, :3]
+    return np.einsum("...ij,...j->...i", turn, np.where(depth_discontinuities(depth)[..., None], 0, normals))

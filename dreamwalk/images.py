@@ -57,3 +57,16 @@ def fit_intrinsics(
     left, top = (width - old_width * across) / 2, (height - old_height * down) / 2
     place = np.array([[across, 0, left], [0, down, top], [0, 0, 1]], np.float32)
     return place @ np.asarray(intrinsics, np.float32)
+
+
+def resample(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A uint8 picture (h, w, 3) looked up, bilinearly, at `places` (h', w', 2) in its pixels, x first, whose
+    centres are at a half; beyond its border the border goes on."""
+    across, down = np.moveaxis(places - 0.5, -1, 0)
+    across, down = np.clip(across, 0, picture.shape[1] - 1), np.clip(down, 0, picture.shape[0] - 1)
+    left, top = np.floor(across).astype(int), np.floor(down).astype(int)
+    right, bottom = np.minimum(left + 1, picture.shape[1] - 1), np.minimum(top + 1, picture.shape[0] - 1)
+    x, y = (across - left)[..., None], (down - top)[..., None]
+    upper = (1 - x) * picture[top, left] + x * picture[top, right]
+    lower = (1 - x) * picture[bottom, left] + x * picture[bottom, right]
+    return np.round((1 - y) * upper + y * lower).astype(np.uint8)

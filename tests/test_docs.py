@@ -13,7 +13,7 @@ from dreamwalk.training.run import RUNS
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 VERBS = {"play", "sample", "evaluate", "collect", "train", "import"}
-COLLECTED = {"doom", "visits", "videos", "game", "latents", "--check"}
+COLLECTED = {"doom", "visits", "videos", "realestate", "dl3dv", "game", "latents", "--check"}
 
 
 def commands(*, whole: bool) -> Iterator[tuple[str, list[str]]]:

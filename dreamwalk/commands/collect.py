@@ -12,10 +12,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
+from dreamwalk.data.dl3dv import Dl3dv
 from dreamwalk.data.doom_visits import DoomVisits
 from dreamwalk.data.doom_walks import DoomWalks
 from dreamwalk.data.folders import buckets, open_captioned
 from dreamwalk.data.game_walks import GameWalks
+from dreamwalk.data.posed_frames import PosedFrames
+from dreamwalk.data.realestate import RealEstate
 from dreamwalk.data.shards import Shards, find_faults
 from dreamwalk.data.videos import VideoFolder
 from dreamwalk.data.writing import write_clips
@@ -27,6 +30,8 @@ SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --
   doom         walk in Doom and write what is seen
   visits       put a pillar down in Doom, leave and come back, for `evaluate --report objects`
   videos       cut your own videos, with files of actions beside them, into clips
+  realestate   cut RealEstate10K, texts of cameras and frames of its videos, into clips
+  dl3dv        cut DL3DV-10K, scenes with a transforms.json and pictures, into clips
   game         play any gymnasium game with random keys and write what is seen
   latents      encode a folder of captioned videos and pictures, to train on its latents
   --check DIR  compare a folder of clips with its manifest, byte by byte
@@ -35,7 +40,7 @@ SOURCES = """usage: dreamwalk collect SOURCE --out DIR [flags]   (with SOURCE --
   dreamwalk collect videos --folder mine --fps 12 --out data/mine
   dreamwalk collect game --id CartPole-v1 --clip-frames 8 --out data/cartpole
 """
-ClipSource = TypeVar("ClipSource", DoomWalks, DoomVisits, GameWalks, VideoFolder)
+ClipSource = TypeVar("ClipSource", DoomWalks, DoomVisits, GameWalks, VideoFolder, RealEstate, Dl3dv)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def _collect_latents(asked: CollectLatents) -> None:
 
 
 KINDS: dict[str, Any] = {"doom": DoomWalks, "visits": DoomVisits, "game": GameWalks, "videos": VideoFolder}
+KINDS |= {"realestate": RealEstate, "dl3dv": Dl3dv}
 
 
 def collect(argv: list[str]) -> None:
@@ -107,14 +113,13 @@ def collect(argv: list[str]) -> None:
     if argv[:1] == ["--check"] and len(argv) == 2:
         return _check(Path(argv[1]))
     if not argv or argv[0] not in (*KINDS, "latents"):
-        usage = (
-            "dreamwalk collect doom|visits|videos|game|latents --out DIR, or dreamwalk collect --check DIR"
-        )
+        kinds = "|".join((*KINDS, "latents"))
+        usage = f"dreamwalk collect {kinds} --out DIR, or dreamwalk collect --check DIR"
         raise UserError(f"say what to collect: {usage}")
     asked = collect_flags(argv[0], argv[1:])
     if isinstance(asked, CollectLatents):
         return _collect_latents(asked)
-    if isinstance(asked.source, VideoFolder):
+    if isinstance(asked.source, VideoFolder | PosedFrames):
         print(asked.source.report())
     folder = write_clips(asked.source, len(asked.source), asked.out, workers=asked.workers)
     data = Shards(folder)
