@@ -9,7 +9,7 @@ Voyager (Huang et al., arXiv 2506.04225), section 4.3, frame after frame:
     paper's word                our word
     world cache                 `WorldCache`, over `PointTiles`
     visibility mask             `Rendering.mask`
-    surface normal              `normals_of_depth`, kept with every point
+    surface normal              `cameras.depth_normals`, kept with every point
     (not bounded)               `TileBudget`
 
 What is not in the paper: depth is first aligned to what the cache shows, by scale and bias of inverse depth;
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dreamwalk.cameras import depth_normals
 from dreamwalk.memory.depth_alignment import fit_inverse_depth
 from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
 from dreamwalk.memory.point_tiles import PointTiles, Surfels, TileBudget
@@ -85,7 +85,7 @@ class WorldCache:
             depth = aligned_depth(depth, *self.fit(depth, poses, intrinsics))
         for i, (picture, near, pose, matrix) in enumerate(zip(rgb, depth, poses, intrinsics, strict=True)):
             wanted = self._wanted(pose, matrix, size=size)
-            normal = normals_of_depth(near, pose, matrix)
+            normal = _normals(near, pose, matrix).to(near.device)
             points_of = partial(points_of_frame, dreamed=False, edges=self.config.edges, wanted=wanted)
             points, facing = (
                 points_of(colours, near, pose, matrix, time=time + i) for colours in (picture, normal)
@@ -120,28 +120,11 @@ class WorldCache:
         self.tiles.commit()
 
 
-def normals_of_depth(depth: Tensor, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
-    """Unit normals `(3, h, w)`, in world axes and towards the camera, of the surface that a planar depth
-    `(h, w)` shows; where it is 0, straight back."""
-    h, w = depth.shape
-    place = unprojected(torch.where(depth > 0, depth, FAR), world_from_camera, intrinsics).view(3, h, w)
-    steps = []
-    for axis in (2, 1):
-        step = place.diff(dim=axis)
-        before, after = (F.pad(step, pad) for pad in _sides(axis))
-        # Of both neighbours the nearer one: the other may lie on another surface.
-        nearer = (after.norm(dim=0) <= before.norm(dim=0)) & (after != 0).any(0) | (before == 0).all(0)
-        steps.append(torch.where(nearer, after, before))
-    normal = F.normalize(torch.linalg.cross(*steps, dim=0), dim=0)
-    back = world_from_camera[:3, 3, None, None] - place
-    normal = torch.where((normal * back).sum(0) < 0, -normal, normal)
-    return torch.where((depth > 0) & (normal != 0).any(0), normal, F.normalize(back, dim=0))
-
-
-def _sides(axis: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding that gives every pixel the step from the one before, and that to the one after."""
-    at = (0, 0) * (2 - axis)
-    return (*at, 1, 0), (*at, 0, 1)
+def _normals(depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
+    """Unit normals `(3, h, w)` in the world, 0 at edges."""
+    depth, pose, intrinsics = (part.cpu() for part in (torch.where(depth > 0, depth, FAR), pose, intrinsics))
+    found = depth_normals(depth.numpy(), intrinsics=intrinsics.numpy(), world_from_camera=pose.numpy())
+    return torch.from_numpy(found).float().permute(2, 0, 1)
 
 
 def aligned_depth(depth: Tensor, scale: float, bias: float) -> Tensor:
