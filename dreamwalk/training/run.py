@@ -73,12 +73,6 @@ class Run:
     keep: int = 2
     """Checkpoints kept."""
 
-    @property
-    def needs_depth(self) -> bool:
-        """Whether clips are to come with their depth."""
-        codec = getattr(self.system, "codec", None)
-        return getattr(codec, "image_channels", 3) == 4
-
     def check(self) -> None:
         """UserError for a number that no run can have, by its flag."""
         whole = ("frames", "batch", "steps", "save_every", "preview_every", "log_every", "keep")
