@@ -287,8 +287,9 @@ def stages(config: VoyagerConfig) -> dict[str, VoyagerConfig]:
 def tiny() -> VoyagerConfig:
     """For tests: a toy of every part, for paths of 5 frames of 32x32."""
     codec = BlockCodecConfig((4, 8, 8), 24, width=8, depth=1)
-    backbone = MMDiTConfig(24, 50, width=64, heads=2, patch=(1, 1, 1), text_dim=16, axes=(8, 12, 12))
+    backbone = MMDiTConfig(24, 50, width=64, heads=2, patch=(1, 1, 1), axes=(8, 12, 12))
     backbone = replace(backbone, double_blocks=1, single_blocks=1, refiner_blocks=1)
+    backbone = replace(backbone, text_dim=16, pooled_dim=0)
     config = VoyagerConfig(codec, backbone, ByteEncoderConfig(width=16, heads=2), predicts="clean")
     config = replace(config, frames=5, size=(80, 32), steps=8, guidance=1.0)
     return stages(config)["context"]
