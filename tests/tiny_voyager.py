@@ -169,7 +169,9 @@ def refined(s: State, words: Tensor, time: Tensor) -> Tensor:
     return x
 
 
-def velocity(s: State, x: Tensor, time: Tensor, words: Tensor, pooled: Tensor, *, at_end: bool = True) -> Tensor:
+def velocity(
+    s: State, x: Tensor, time: Tensor, words: Tensor, pooled: Tensor, *, at_end: bool = True
+) -> Tensor:
     """What the network gives for `(b, 14, t, h, w)` at timesteps `(b,)`, words `(b, m, 12)` without padding.
 
     `at_end`: the context of the depth rows goes to the last tokens of the clip, as released, or to their own.

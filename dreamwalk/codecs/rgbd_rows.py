@@ -30,8 +30,6 @@ GAP = 16
 LUMA = 0.299, 0.587, 0.114
 QUANTILES = 0.02, 0.98
 """Of known inverse depth, which the range spans; what lies outside is noise as often as not."""
-HEADROOM = 2.0
-"""How many times nearer and farther than that a depth may be."""
 SKY = 0.9
 """Share of the farthest depth from which a decoded one counts as sky: 0."""
 MOST = 2**20
@@ -50,20 +48,21 @@ class DepthRange:
         return DepthRange(self.far.to(device), self.near.to(device))
 
     @classmethod
-    def of(cls, depth: Tensor) -> DepthRange:
-        """Of all that is known of the depths of clips, planar in world units, `(b, ...)`, 0 elsewhere.
+    def of(cls, depth: Tensor, *, headroom: float) -> DepthRange:
+        """Of all that is known of the depths of clips, planar in world units, `(b, ...)`, 0 elsewhere, with
+        room for what is `headroom` times as near or as far.
 
         UserError for a clip of which none is known.
         """
         bounds = []
-        for row in depth.flatten(1).double():
+        for row in depth.flatten(1):
             known = row[row > 0]
             if not len(known):
                 raise UserError("nothing is known of the depth of a clip: give its first picture a depth")
-            inverse = 1 / known[:: -(-len(known) // MOST)]
+            inverse = 1 / known[:: -(-len(known) // MOST)].double()
             bounds.append(inverse.quantile(inverse.new_tensor(QUANTILES)))
         least, most = torch.stack(bounds).to(depth).unbind(1)
-        return cls(HEADROOM / least, 1 / (HEADROOM * most))
+        return cls(headroom / least, 1 / (headroom * most))
 
     def code(self, depth: Tensor) -> Tensor:
         """Depths `(b, ...)` to codes in [-1, 1], linear in inverse depth; sky, 0, to -1."""

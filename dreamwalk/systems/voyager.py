@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,21 +70,25 @@ class AlongPath(Conditioning):
     """Rendered planar depth in world units, 0 for the sky, `(b or 1, t, h, w)`."""
     known: Tensor
     """Which pixels are rendered, bool `(b or 1, t, h, w)`."""
+    depth_range: DepthRange | None = None
+    """What depth is coded in, for paths that are to share it; None: the range of all that is known here."""
     of_image = True
 
-    @cached_property
-    def depth_range(self) -> DepthRange:
-        """Of the picture and of all that is known along the path; UserError where no depth is known."""
+    def ranged(self, headroom: float) -> AlongPath:
+        """The path with the range that its depth is coded in; UserError where no depth is known."""
+        if self.depth_range is not None:
+            return self
         depth = torch.cat([self.picture_depth[:, None], self.depth * self.known], dim=1)
-        return DepthRange.of(depth)
+        return replace(self, depth_range=DepthRange.of(depth, headroom=headroom))
 
     def first(self, packing: Packing) -> Tensor:
-        """The first frame as the codec sees it, `(b or 1, 1, c, h', w')`."""
-        code = self.depth_range.code(self.picture_depth)
-        return packing.join(self.picture, code)[:, None]
+        """The first frame of a ranged path as the codec sees it, `(b or 1, 1, c, h', w')`."""
+        assert self.depth_range is not None
+        return packing.join(self.picture, self.depth_range.code(self.picture_depth))[:, None]
 
     def partial(self, packing: Packing) -> Tensor:
-        """What is known of all frames as the codec sees it, `(b or 1, t, c, h', w')`."""
+        """What is known of all frames of a ranged path as the codec sees it, `(b or 1, t, c, h', w')`."""
+        assert self.depth_range is not None
         code = torch.where(self.known, self.depth_range.code(self.depth), -1.0)
         return packing.join(torch.where(self.known[:, :, None], self.rgb, -1.0), code)
 
@@ -154,6 +157,8 @@ class VoyagerConfig(ClipConfig):
 
     depth: DepthPlace = "rows"
     """Where depth is: below the colours, beside them as a channel of the codec, or left out."""
+    headroom: Positive = 1.5
+    """How many times nearer or farther than what is known of a path a depth may be."""
     image_prob: Share = 1.0
     training_shift: Positive = 3.0
     """How far sigmas are shifted towards noise when training."""
@@ -198,7 +203,8 @@ class Voyager(ClipGenerator):
     def fit_from_data(self, data: FittingData) -> None:
         if not self.codec.fitted:
             clip = data.large_batch()
-            self.codec.fit(self.packed(clip, DepthRange.of(clip.depth)))
+            depth_range = DepthRange.of(clip.depth, headroom=self.config.headroom)
+            self.codec.fit(self.packed(clip, depth_range))
 
     def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Weights with less beside their latents, and of a network without context blocks."""
@@ -216,14 +222,15 @@ class Voyager(ClipGenerator):
     def path_channels(self, path: AlongPath) -> Tensor:
         """What is beside the latents, `(b or 1, t', 2 c + 2, h', w')`: the first frame's latent and where it
         is, then latents of what is known, and the cells that are known altogether, 1, or not, -1."""
-        packing, codec = self.config.packing, self.codec
+        packing, codec, path = self.config.packing, self.codec, path.ranged(self.config.headroom)
         first, partial = (codec.encode(part(packing).to(self.device)) for part in (path.first, path.partial))
         cells = known_cells(packing.known(path.known.to(self.device)), codec.stride)[:, :, None]
         return torch.cat([image_channels(first, partial.shape[1]), partial, cells.to(partial)], dim=2)
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Flow matching on all latents of a clip, told what its first frame shows along its path."""
-        config, path = self.config, rendered_from_first(clip)
+        config, path = self.config, rendered_from_first(clip).ranged(self.config.headroom)
+        assert path.depth_range is not None
         with torch.no_grad(), float32_arithmetic():
             x = self.codec.encode(self.packed(clip, path.depth_range))
         cond = self.path_channels(path)
@@ -254,16 +261,18 @@ class Voyager(ClipGenerator):
 
     def first_picture(self, conditioning: Conditioning) -> Tensor | None:
         assert isinstance(conditioning, AlongPath)
-        shown = conditioning.first(self.config.packing)[:, 0, :3]
+        shown = conditioning.ranged(self.config.headroom).first(self.config.packing)[:, 0, :3]
         return ((shown.clamp(-1, 1) + 1) * 127.5).round().byte()
 
     @torch.inference_mode()
     def sample_rgbd(self, request: ClipRequest) -> Frames:
         """The clips of a request with their depth; UserErrors as of `check`."""
-        video = self.sample_video(request)
+        self.check(request)
         assert isinstance(request.conditioning, AlongPath)
-        rgb, code = self.config.packing.part(video)
-        depth_range = request.conditioning.depth_range.to(rgb.device)
+        path = request.conditioning.ranged(self.config.headroom)
+        rgb, code = self.config.packing.part(self.sample_video(replace(request, conditioning=path)))
+        assert path.depth_range is not None
+        depth_range = path.depth_range.to(rgb.device)
         return Frames(rgb, None if code is None else depth_range.depth(code), depth_range)
 
     @torch.inference_mode()
@@ -310,5 +319,5 @@ def released() -> VoyagerConfig:
     backbone = replace(hunyuan_13b("latent_concat"), cond_channels=34)
     encoder = HunyuanTextConfig("hf://hunyuanvideo-community/HunyuanVideo-I2V-33ch", 2)
     config = VoyagerConfig(CausalVAEConfig(), backbone, encoder, shift=7.0, steps=50, guidance=6.0)
-    config = replace(config, image_mix=0.001, discard_frames=4)
+    config = replace(config, image_mix=0.001, discard_frames=4, headroom=1.1)
     return replace(config, frames=45, size=(1040, 768), fps=24.0)

@@ -70,7 +70,9 @@ def test_the_context_reads_what_it_covers(backbone: MMDiT) -> None:
     x, sigma, words, cond = inputs()
     given, extent = torch.cat([x, cond], 2), (3, 5, 3)
     condition = backbone.condition(sigma[:, None], words)
-    add = lambda inputs: backbone.additions(inputs, words._replace(tokens=tokens), condition, extent)(zero(), 0)
+    add = lambda inputs: backbone.additions(inputs, words._replace(tokens=tokens), condition, extent)(
+        zero(), 0
+    )
     tokens = backbone.refiner(words, sigma)
     zero = lambda: torch.zeros(2, 3 * 5 * 3, 32)
     before, changed = add(given), given.clone()

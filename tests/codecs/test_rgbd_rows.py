@@ -58,11 +58,11 @@ def test_depth_has_one_range_with_room() -> None:
     depth = 3 + 60 * drawn(2, 4, 8, 8) ** 2
     depth[1] *= 10
     depth[:, 0, :4] = 0
-    bounds = DepthRange.of(depth)
+    bounds = DepthRange.of(depth, headroom=2.0)
     near, far = (depth[depth > 0].view(2, -1).quantile(q, dim=1) for q in (0.02, 0.98))
     torch.testing.assert_close((bounds.near, bounds.far), (near / 2, 2 * far), rtol=0.2, atol=0)
     code = bounds.code(depth)
-    assert (code[:, 0, :4] == -1).all() and -1 < code[depth > 0].min() and code.max() < 1
+    assert (code[:, 0, :4] == -1).all() and code[depth > 0].min() > -1 and code.max() < 1
     torch.testing.assert_close(bounds.depth(code), depth, rtol=1e-4, atol=0)
     extremes = torch.stack([bounds.near / 2, bounds.near, 0.89 * bounds.far, 3 * bounds.far], 1)
     found = bounds.depth(bounds.code(extremes))
@@ -72,6 +72,6 @@ def test_depth_has_one_range_with_room() -> None:
 
 def test_a_range_needs_some_depth() -> None:
     with pytest.raises(ValueError, match="nothing is known of the depth of a clip"):
-        DepthRange.of(torch.zeros(1, 4, 4))
-    flat = DepthRange.of(torch.full((1, 4, 4), 5.0))
+        DepthRange.of(torch.zeros(1, 4, 4), headroom=2.0)
+    flat = DepthRange.of(torch.full((1, 4, 4), 5.0), headroom=2.0)
     assert flat.depth(flat.code(torch.full((1, 4, 4), 5.0))) == pytest.approx(5.0)

@@ -42,7 +42,11 @@ def inputs() -> tuple[Tensor, Tensor, TextEmbedding]:
     """`(b, t, c, h, w)` of pictures 4 and 4 rows of latents high with 2 between, and words of two lengths."""
     draw = torch.Generator().manual_seed(1)
     x, tokens, pooled = (torch.randn(2, *n, generator=draw) for n in ((3, INPUTS, 10, 8), (7, 12), (8,)))
-    return x, torch.tensor([0.9, 0.35]), TextEmbedding(tokens, torch.arange(7) < torch.tensor([[7], [4]]), pooled)
+    return (
+        x,
+        torch.tensor([0.9, 0.35]),
+        TextEmbedding(tokens, torch.arange(7) < torch.tensor([[7], [4]]), pooled),
+    )
 
 
 @torch.no_grad()

@@ -117,10 +117,22 @@ def test_depth_may_be_a_channel(clip: Clip) -> None:
 def test_what_a_path_cannot_be_is_named(learnt: Voyager, clip: Clip) -> None:
     path = rendered_from_first(clip)
     for wrong, sentence in (
-        (ClipRequest(WORDS, FirstFrame(clip.video[:, :1])), "makes clips along a path: give it an `AlongPath`"),
-        (ClipRequest(WORDS, path, frames=9), r"a path of 5 frames of 32x32 makes a clip of 5: .* leave `frames`"),
-        (ClipRequest(WORDS, replace(path, known=path.known[:, :4])), r"`known` of a path is \(1, 5, 32, 32\)"),
-        (ClipRequest(WORDS, replace(path, picture=path.picture[..., :20, :])), "pictures of 20x32 do not div"),
+        (
+            ClipRequest(WORDS, FirstFrame(clip.video[:, :1])),
+            "makes clips along a path: give it an `AlongPath`",
+        ),
+        (
+            ClipRequest(WORDS, path, frames=9),
+            r"a path of 5 frames of 32x32 makes a clip of 5: .* leave `frames`",
+        ),
+        (
+            ClipRequest(WORDS, replace(path, known=path.known[:, :4])),
+            r"`known` of a path is \(1, 5, 32, 32\)",
+        ),
+        (
+            ClipRequest(WORDS, replace(path, picture=path.picture[..., :20, :])),
+            "pictures of 20x32 do not div",
+        ),
         (ClipRequest(WORDS * 2, replace(path, rgb=path.rgb.repeat(3, 1, 1, 1, 1))), "3 paths and 2 prompts"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -131,7 +143,9 @@ def test_what_a_path_cannot_be_is_named(learnt: Voyager, clip: Clip) -> None:
 
 def test_what_does_not_fit_together_is_named() -> None:
     config = voyager.tiny()
-    with pytest.raises(ValueError, match="told in 50 channels beside 24: let `cond_channels` be that, not 25"):
+    with pytest.raises(
+        ValueError, match="told in 50 channels beside 24: let `cond_channels` be that, not 25"
+    ):
         replace(config, backbone=replace(config.backbone, cond_channels=25))
     with pytest.raises(ValueError, match="with `depth` 'channels' the codec is one of 4 channels, not of 3"):
         replace(config, depth="channels")
