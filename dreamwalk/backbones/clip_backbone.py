@@ -134,10 +134,10 @@ def sigma_by_frame(sigma: Tensor, x: Tensor, patch: Patch) -> Tensor:
 def widened(tensors: Mapping[str, Tensor], sizes: ClipSizes) -> dict[str, Tensor]:
     """Weights of a backbone with nothing or less beside its latents, for one that has `cond_channels` there:
     further inputs weigh nothing, so at first it gives the same (Movie Gen, arXiv 2410.13720, 3.1.5)."""
-    inputs = (sizes.channels + sizes.cond_channels) * math.prod(sizes.patch)
+    alone, beside = (channels * math.prod(sizes.patch) for channels in (sizes.channels, sizes.cond_channels))
     return {
-        name: nn.functional.pad(tensor, (0, max(0, inputs - tensor.shape[1])))
-        if f".{name}".endswith(".embed.project.weight")
+        name: nn.functional.pad(tensor, (0, alone + beside - tensor.shape[1]))
+        if f".{name}".endswith(".embed.project.weight") and alone <= tensor.shape[1] <= alone + beside
         else tensor
         for name, tensor in tensors.items()
     }

@@ -35,8 +35,6 @@ from dreamwalk.layers.patches import Extent, PatchEmbed
 from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.validation import Count
 
-GATES = "behind_streams", "behind_joint"
-
 
 @dataclass(frozen=True)
 class ContextMMDiTConfig(MMDiTConfig):
@@ -48,6 +46,14 @@ class ContextMMDiTConfig(MMDiTConfig):
     placed: Literal["rows", "end"] = "rows"
     """Which tokens a covered half is added to: those that it covers; or as many at the end of the clip. The
     published code pads frames as one sequence, and so does the latter: its weights were trained with it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.double_blocks and self.single_blocks):
+            raise UserError(
+                "context blocks begin as copies of a block of each kind: let `double_blocks` and "
+                "`single_blocks` be 1 or more"
+            )
 
     def build(self) -> ContextMMDiT:
         """The backbone, with fresh weights."""
@@ -81,7 +87,7 @@ class ContextBlocks(nn.Module):
         width = config.width
         self.embed = PatchEmbed(config.channels + config.cond_channels, width, patch=config.patch)
         self.streams, self.joint = DoubleStreamBlock(config), SingleStreamBlock(config)
-        self.behind_streams, self.behind_joint = (zero_init(nn.Linear(width, width)) for _ in GATES)
+        self.behind_streams, self.behind_joint = (zero_init(nn.Linear(width, width)) for _ in range(2))
 
 
 class ContextMMDiT(MMDiT):

@@ -18,7 +18,7 @@ from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan_vae
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
 from dreamwalk.published.names import Renamed, shapes_of, translation
-from dreamwalk.published.pickles import places_of, safe_or_pickled
+from dreamwalk.published.pickles import places_of
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
 
@@ -62,8 +62,7 @@ def read_vae(path: Path, *, trusted: bool = False) -> tuple[Mapping[str, Tensor]
     sentence for a file that is missing or damaged, for a config of another network, and for the first tensor
     that is missing, too much, or of another shape.
     """
-    file, theirs = path / FILE if path.is_dir() else path, safe_or_pickled(path / TENCENT_FILE)
-    file = file if theirs is None or file.is_file() else theirs
+    file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"there is no '{file}': download it from the folder vae of {SOURCE}")
     beside, config = file.with_name("config.json"), hunyuan_vae()
@@ -71,7 +70,8 @@ def read_vae(path: Path, *, trusted: bool = False) -> tuple[Mapping[str, Tensor]
         widths = read_json(beside, dict[str, Any], mend=MEND).get("block_out_channels", (0,) * 4)
         if isinstance(widths, list) and len(widths) != 4:
             raise UserError(f"'{beside}' has {len(widths)} levels; only 4 can be read")
-        config = _read_config(CausalVAEConfig, beside, TENCENT_FIXED if file == theirs else VAE_FIXED)
+        fixed = TENCENT_FIXED if file.stem == Path(TENCENT_FILE).stem else VAE_FIXED
+        config = _read_config(CausalVAEConfig, beside, fixed)
     return _tensors(config, file, VAE_NAMES, trusted=trusted), config
 
 

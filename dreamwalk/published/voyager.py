@@ -30,7 +30,7 @@ from dreamwalk.layers.patches import Extent
 from dreamwalk.published.hunyuan import HUBS, IMAGE_STRIDE, tencent_config
 from dreamwalk.published.names import TENCENT, Renamed, TensorPart, public_parts, shapes_of
 from dreamwalk.published.pickles import places_of, safe_or_pickled
-from dreamwalk.published.vae import read_vae
+from dreamwalk.published.vae import TENCENT_FILE, read_vae
 from dreamwalk.systems import voyager
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -85,7 +85,8 @@ def voyager_system(
     if path is None:
         raise UserError(f"'{root}' lacks {name}: download it there from huggingface.co/{VOYAGER}")
     tensors, backbone = read_voyager(path, trusted=order.unsafe_pickle, axes=axes)
-    codec_tensors, codec = read_vae(root / VAE, trusted=order.unsafe_pickle)
+    vae = safe_or_pickled(root / VAE / TENCENT_FILE) or root / VAE
+    codec_tensors, codec = read_vae(vae, trusted=order.unsafe_pickle)
     config = replace(voyager.released(), backbone=backbone, codec=codec, precision=order.dtype)
     config = replace(config, text_encoder=_text_encoders(root, order.text_encoders))
     named = {f"backbone.{name}": tensor.to(getattr(torch, order.dtype)) for name, tensor in tensors.items()}

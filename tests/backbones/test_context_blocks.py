@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamwalk.backbones.clip_backbone import widened
 from dreamwalk.backbones.context_blocks import ContextMMDiT, ContextMMDiTConfig, led_by_context, with_context
 from dreamwalk.backbones.mmdit import MMDiT, MMDiTConfig, tiny
 from dreamwalk.layers import low_memory
@@ -64,6 +65,20 @@ def test_with_gates_of_zero_it_is_the_base(way: str) -> None:
 
 
 @torch.no_grad()
+def test_it_starts_from_weights_that_are_told_less() -> None:
+    """As from HunyuanVideo-I2V, whose channels come first: what is told besides weighs nothing."""
+    plain, config = made(BASE), replace(led("rows"), cond_channels=5)
+    tensors = widened({f"b.{k}": v for k, v in plain.state_dict().items()}, config)
+    weights = with_context(tensors, config, prefix="b.")
+    backbone = config.build()
+    backbone.load_state_dict({name.removeprefix("b."): tensor for name, tensor in weights.items()})
+    x, sigma, words, cond = inputs()
+    more = torch.cat([cond, torch.randn(2, 3, 2, 10, 6)], 2)
+    ours, theirs = backbone(x, sigma, words, cond=more), plain(x, sigma, words, cond=cond)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_the_context_reads_what_it_covers(backbone: MMDiT) -> None:
     """What lies above the lower half changes nothing of what is added."""
     assert isinstance(backbone, ContextMMDiT)
@@ -107,6 +122,11 @@ def test_pictures_without_two_halves_are_refused(rows: int, near: int) -> None:
     x, sigma, words, cond = inputs(rows)
     with pytest.raises(ValueError, match=f"{rows} rows of tokens has no two halves .* take one of {near}"):
         made(led("rows"))(x, sigma, words, cond=cond)
+
+
+def test_a_context_is_a_copy_of_a_block_of_each_kind() -> None:
+    with pytest.raises(ValueError, match="let `double_blocks` and `single_blocks` be 1 or more"):
+        replace(led("all"), single_blocks=0)
 
 
 def test_a_context_learns_alone() -> None:
