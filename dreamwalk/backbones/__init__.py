@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dreamwalk.backbones.clip_backbone import ClipBackbone
+from dreamwalk.backbones.context_blocks import ContextMMDiTConfig
 from dreamwalk.backbones.crossdit import CrossDiTConfig
 from dreamwalk.backbones.frame_backbone import FrameBackbone
 from dreamwalk.backbones.framedit import FrameDiTConfig
@@ -15,6 +16,6 @@ __all__ = ["BackboneConfig", "ClipBackbone", "ClipBackboneConfig", "FrameBackbon
 
 FrameBackboneConfig = FrameDiTConfig | STDiTConfig | MemorySTDiTConfig
 """Of frames, conditioned on actions, with a cache."""
-ClipBackboneConfig = MMDiTConfig | MultiEncoderMMDiTConfig | CrossDiTConfig
+ClipBackboneConfig = MMDiTConfig | MultiEncoderMMDiTConfig | ContextMMDiTConfig | CrossDiTConfig
 """Of whole clips, conditioned on text."""
 BackboneConfig = FrameBackboneConfig | ClipBackboneConfig

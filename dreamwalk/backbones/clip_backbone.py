@@ -85,14 +85,14 @@ class ClipBackbone(nn.Module):
         text = text.trimmed()
         text = text._replace(tokens=text.tokens.to(dtype))
         sigmas = sigma_by_frame(sigma, x, self.config.patch)
-        tokens = self.run(self.embed(inputs.to(dtype)), sigmas, text, extent, guidance)
+        tokens = self.run(inputs.to(dtype), sigmas, text, extent, guidance)
         return self.head(tokens, extent).to(x.dtype)
 
     def run(
-        self, x: Tensor, sigmas: Tensor, text: TextEmbedding, extent: Extent, guidance: Tensor | None
+        self, inputs: Tensor, sigmas: Tensor, text: TextEmbedding, extent: Extent, guidance: Tensor | None
     ) -> Tensor:
-        """Tokens `(b, n, d)` of an extent after all blocks and the last modulation, at `sigmas` `(b, 1)` or
-        `(b, t)`."""
+        """Tokens `(b, n, d)` of an extent after all blocks and the last modulation, of latents and what is
+        beside them, `(b, t, c + e, h, w)`, at `sigmas` `(b, 1)` or `(b, t)`."""
         raise NotImplementedError
 
     def condition(self, sigmas: Tensor, text: TextEmbedding, guidance: Tensor | None = None) -> Tensor:
@@ -132,12 +132,12 @@ def sigma_by_frame(sigma: Tensor, x: Tensor, patch: Patch) -> Tensor:
 
 
 def widened(tensors: Mapping[str, Tensor], sizes: ClipSizes) -> dict[str, Tensor]:
-    """Weights of a backbone with nothing beside its latents, for one that has `cond_channels` there: their
-    inputs weigh nothing, so at first it gives the same (Movie Gen, arXiv 2410.13720, section 3.1.5)."""
+    """Weights of a backbone with nothing or less beside its latents, for one that has `cond_channels` there:
+    further inputs weigh nothing, so at first it gives the same (Movie Gen, arXiv 2410.13720, 3.1.5)."""
     alone, beside = (channels * math.prod(sizes.patch) for channels in (sizes.channels, sizes.cond_channels))
     return {
-        name: nn.functional.pad(tensor, (0, beside))
-        if f".{name}".endswith(".embed.project.weight") and tensor.shape[1] == alone
+        name: nn.functional.pad(tensor, (0, alone + beside - tensor.shape[1]))
+        if f".{name}".endswith(".embed.project.weight") and alone <= tensor.shape[1] <= alone + beside
         else tensor
         for name, tensor in tensors.items()
     }

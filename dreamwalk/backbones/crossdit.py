@@ -129,9 +129,9 @@ class CrossDiT(ClipBackbone):
         self.norm = RMSNorm(width)
 
     def run(
-        self, x: Tensor, sigmas: Tensor, text: TextEmbedding, extent: Extent, guidance: Tensor | None
+        self, inputs: Tensor, sigmas: Tensor, text: TextEmbedding, extent: Extent, guidance: Tensor | None
     ) -> Tensor:
-        condition, positions = self.condition(sigmas, text), self.positions(extent)
+        x, condition, positions = self.embed(inputs), self.condition(sigmas, text), self.positions(extent)
         shared = torch.cat(self.shared(condition), dim=-1)[:, :, 0]
         tokens, mask = self._text_tokens(text)
         for block in self.blocks:

@@ -18,6 +18,7 @@ sigma 0 get no embedding of guidance.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -130,19 +131,27 @@ class MMDiT(ClipBackbone):
         self.blocks = nn.ModuleList([*blocks, *singles])
 
     def run(
-        self, x: Tensor, sigmas: Tensor, text: TextEmbedding, extent: Extent, guidance: Tensor | None
+        self, inputs: Tensor, sigmas: Tensor, text: TextEmbedding, extent: Extent, guidance: Tensor | None
     ) -> Tensor:
-        video, clip = x.shape[1], sigmas.amax(1)
+        x, clip = self.embed(inputs), sigmas.amax(1)
         if sigmas.shape[1] > 1:
             sigmas = torch.cat([sigmas, clip[:, None]], dim=1)
         condition = self.condition(sigmas, text, guidance)
-        tokens, mask, *_ = self.text_tokens(text, clip)
-        layout = self._layout(extent, x, tokens, mask)
+        words, video = self.text_tokens(text, clip), x.shape[1]
+        layout, tokens = self.layout(extent, x, words), words.tokens
+        after = self.additions(inputs, words, condition, extent)
         for index, block in enumerate(self.blocks):
             if index == self.config.double_blocks:
                 x, tokens = torch.cat([x, tokens], dim=1), tokens[:, :0]
             x, tokens = block(x, tokens, condition, layout)
+            x = after(x, index)
         return layout.modulation.norm(x[:, :video], *self.modulation(condition[:, -1:]))
+
+    def additions(
+        self, inputs: Tensor, words: TextEmbedding, condition: Tensor, extent: Extent
+    ) -> Callable[[Tensor, int], Tensor]:
+        """What becomes of tokens `(b, n, d)` behind the block of an index: here they stay as they are."""
+        return lambda x, index: x
 
     def text_tokens(self, text: TextEmbedding, sigma: Tensor) -> TextEmbedding:
         """The tokens `(b, n, d)` behind the video, at the clip's sigma `(b,)`."""
@@ -155,9 +164,10 @@ class MMDiT(ClipBackbone):
         scale = 1000.0 * guidance.to(self.embed.project.weight.dtype)  # as released: 6 is 6016 in bfloat16
         return embedded + self.guidance.at(scale)[:, None] * (sigmas > 0)[..., None]
 
-    def _layout(self, extent: Extent, video: Tensor, text: Tensor, mask: Tensor | None) -> TokenLayout:
-        (t, h, w), config = extent, self.config
-        times, behind = torch.arange(t, device=video.device), (0, 0, 0, 0, 0, text.shape[1])
+    def layout(self, extent: Extent, video: Tensor, words: TextEmbedding) -> TokenLayout:
+        """Of video tokens `(b, n, d)` of an extent, and text behind them."""
+        (t, h, w), config, mask = extent, self.config, words.mask
+        times, behind = torch.arange(t, device=video.device), (0, 0, 0, 0, 0, words.tokens.shape[1])
         tables = rope_tables(times, grid=(h, w), axes=config.axes, theta=config.theta)
         cos, sin = (table.transpose(1, 2) for table in tables)
         cos, sin = nn.functional.pad(cos, behind, value=1.0), nn.functional.pad(sin, behind)

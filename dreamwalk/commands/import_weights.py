@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dreamwalk.commands.flags import parse_flags, split_name, suggest
 from dreamwalk.errors import UserError
-from dreamwalk.published import hunyuan, oasis, worldmem
+from dreamwalk.published import hunyuan, oasis, voyager, worldmem
 
 OASIS, HUNYUAN = (oasis.ImportOasis, oasis.import_oasis), (hunyuan.ImportHunyuan, hunyuan.import_hunyuan)
 WORLDMEM = worldmem.ImportWorldMem, worldmem.import_worldmem
-KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN, "worldmem": WORLDMEM}
+VOYAGER = voyager.ImportVoyager, voyager.import_voyager
+KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN, "worldmem": WORLDMEM, "voyager": VOYAGER}
 
 
 def import_weights(argv: list[str]) -> None:

@@ -45,18 +45,30 @@ class HunyuanTextConfig(FrozenTextConfig):
 
     text_tokens, image_tokens, parts = 256, 24 * 24, (LANGUAGE, CLIP)
     black_negative = True  # as in diffusers' `HunyuanVideoImageToVideoPipeline`
+    tokenizers, processor = ("tokenizer", "tokenizer_2"), "image_processor"
 
     def open(self, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> PairedTextModel:
         """Tokens of LLaMA, 4096 wide, and the pooled vector of CLIP-L, 768 wide. With `image_interleave` as
         in HunyuanVideo-I2V: tokens of LLaVA, its image's first."""
-        clip = pretrained.ClipTextConfig(self.source, model=CLIP, tokenizer="tokenizer_2")
+        (language, second), (words, pieces) = self.parts, self.tokenizers
+        clip = pretrained.ClipTextConfig(self.source, model=second, tokenizer=pieces)
         pooled, every = PretrainedTextModel(clip, device, dtype), self.image_interleave
-        where = self.source, self.text_tokens, LANGUAGE, "tokenizer"
+        where = self.source, self.text_tokens, language, words
         if not every:
             llama = pretrained.DecoderTextConfig(*where, TEMPLATE, CROP)
             return PairedTextModel(PretrainedTextModel(llama, device, dtype), pooled)
-        llava = LlavaTextConfig(*where, IMAGE_TEMPLATE, IMAGE_CROP, interleave=every)
+        llava = LlavaTextConfig(
+            *where, IMAGE_TEMPLATE, IMAGE_CROP, interleave=every, processor=self.processor
+        )
         return PairedTextModel(LlavaTextModel(llava, device, dtype), pooled)
+
+
+@dataclass(frozen=True)
+class TencentTextConfig(HunyuanTextConfig):
+    """The same in the layout of its authors: each model and what goes with it in one folder."""
+
+    parts = tokenizers = ("text_encoder_i2v", "text_encoder_2")
+    processor = "text_encoder_i2v"
 
 
 @dataclass(eq=False)

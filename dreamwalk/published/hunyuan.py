@@ -161,7 +161,7 @@ def read_hunyuan(path: Path, *, axes: Extent = (16, 56, 56)) -> tuple[Mapping[st
                 "the folder of diffusers"
             )
         places, layout = dict.fromkeys(files.read_shapes(path), path), TENCENT
-        config = _tencent_config(shapes_of(places), axes, source=f"'{path}'")
+        config = tencent_config(shapes_of(places), axes, source=f"'{path}'")
         image = "latent_concat" if config.cond_channels else None
     source = f"'{path}'"
     wanted = files.on_meta(config.build, shapes_of(places), source=source).state_dict()
@@ -202,7 +202,9 @@ def _diffusers_config(folder: Path) -> tuple[MMDiTConfig, str | None]:
         return config, said["image_condition_type"]
 
 
-def _tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, source: str) -> MMDiTConfig:
+def tencent_config(shapes: Mapping[str, tuple[int, ...]], axes: Extent, *, source: str) -> MMDiTConfig:
+    """Sizes of a transformer from the shapes under its authors' names, but for its axes; UserError for those
+    of something else."""
     try:
         width, inputs, *patch = shapes["img_in.proj.weight"]
         channels = shapes["final_layer.linear.weight"][0] // math.prod(patch)

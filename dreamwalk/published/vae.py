@@ -1,8 +1,9 @@
 """The public weights of HunyuanVideo's VAEs, in the layout of diffusers.
 
 That is `config.json` and `diffusion_pytorch_model.safetensors`, as in the folder `vae` of
-huggingface.co/hunyuanvideo-community/HunyuanVideo (whose tensors have the same names in Tencent's own file)
-and of huggingface.co/hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and its kin.
+huggingface.co/hunyuanvideo-community/HunyuanVideo and of
+huggingface.co/hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v and its kin. Tencent's own file,
+`pytorch_model.pt`, is a pickle whose tensors have the same names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor
 from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan_vae
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
-from dreamwalk.published.names import Renamed, translation
+from dreamwalk.published.names import Renamed, shapes_of, translation
+from dreamwalk.published.pickles import places_of
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
 
@@ -24,7 +26,7 @@ _Config = TypeVar("_Config", CausalVAEConfig, ShuffleVAEConfig)
 
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
 MEND = "download it again"
-FILE = "diffusion_pytorch_model.safetensors"
+FILE, TENCENT_FILE = "diffusion_pytorch_model.safetensors", "pytorch_model.pt"
 VAE_SIZES = {"latent_channels": "channels", "block_out_channels": "widths", "layers_per_block": "blocks"}
 VAE_SIZES |= {"scaling_factor": "scale", "norm_num_groups": "groups"}
 """Their sizes and ours."""
@@ -32,6 +34,7 @@ VAE_FIXED: dict[str, Any] = {"_class_name": "AutoencoderKLHunyuanVideo", "mid_bl
 VAE_FIXED |= {"in_channels": 3, "out_channels": 3, "act_fn": "silu"}
 VAE_FIXED |= {"spatial_compression_ratio": 8, "temporal_compression_ratio": 4}
 """Values of their config that cannot differ."""
+TENCENT_FIXED = VAE_FIXED | {"_class_name": "AutoencoderKLCausal3D", "time_compression_ratio": 4}
 VAE15_FIXED = VAE_FIXED | {"_class_name": "AutoencoderKLHunyuanVideo15", "spatial_compression_ratio": 16}
 VAE15_FIXED |= {"downsample_match_channel": True, "upsample_match_channel": True}
 VAE_NAMES = {
@@ -52,12 +55,12 @@ VAE15_NAMES |= {".middle.attention.out.": ".mid_block.attentions.0.proj_out."}
 VAE15_NAMES |= {f".{norm}.weight": f".{norm}.gamma" for norm in ("norm1", "norm2", "norm", "norm_out")}
 
 
-def read_vae(path: Path) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
+def read_vae(path: Path, *, trusted: bool = False) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
     """Tensors of a `CausalVAE` and its config, from a folder or from a file with `config.json` beside it.
 
-    A file without one is of the published sizes. UserError with one sentence for a file that is missing or
-    damaged, for a config of another network, and for the first tensor that is missing, too much, or of
-    another shape.
+    A file without one is of the published sizes; a pickle is opened if it is `trusted`. UserError with one
+    sentence for a file that is missing or damaged, for a config of another network, and for the first tensor
+    that is missing, too much, or of another shape.
     """
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
@@ -67,8 +70,9 @@ def read_vae(path: Path) -> tuple[Mapping[str, Tensor], CausalVAEConfig]:
         widths = read_json(beside, dict[str, Any], mend=MEND).get("block_out_channels", (0,) * 4)
         if isinstance(widths, list) and len(widths) != 4:
             raise UserError(f"'{beside}' has {len(widths)} levels; only 4 can be read")
-        config = _read_config(CausalVAEConfig, beside, VAE_FIXED)
-    return _tensors(config, file, VAE_NAMES), config
+        fixed = TENCENT_FIXED if file.stem == Path(TENCENT_FILE).stem else VAE_FIXED
+        config = _read_config(CausalVAEConfig, beside, fixed)
+    return _tensors(config, file, VAE_NAMES, trusted=trusted), config
 
 
 def read_vae15(path: Path) -> tuple[Mapping[str, Tensor], ShuffleVAEConfig]:
@@ -95,9 +99,8 @@ def _read_config(kind: type[_Config], path: Path, fixed: Mapping[str, Any]) -> _
 
 
 def _tensors(
-    config: CausalVAEConfig | ShuffleVAEConfig, file: Path, names: Mapping[str, str]
+    config: CausalVAEConfig | ShuffleVAEConfig, file: Path, names: Mapping[str, str], *, trusted: bool = False
 ) -> Mapping[str, Tensor]:
-    source, shapes = f"'{file}'", files.read_shapes(file)
-    wanted = files.on_meta(config.build, shapes, source=source).state_dict()
-    places = dict.fromkeys(shapes, file)
+    source, places = f"'{file}'", places_of(file, trusted=trusted)
+    wanted = files.on_meta(config.build, shapes_of(places), source=source).state_dict()
     return Renamed(wanted, places, translation(names), source=source, layout="HunyuanVideo's VAE")

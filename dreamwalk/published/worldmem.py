@@ -47,7 +47,7 @@ from dreamwalk.published.oasis import (
     start_pictures,
     without_rotary,
 )
-from dreamwalk.published.pickles import read_state
+from dreamwalk.published.pickles import read_state, safe_or_pickled
 from dreamwalk.systems.forcing import ForcingConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -175,12 +175,11 @@ def read_worldmem(order: ImportWorldMem, sizes: WorldMemSizes) -> dict[str, Tens
 
 def _read_part(order: ImportWorldMem, part: str) -> tuple[Path | None, Mapping[str, Tensor]]:
     """A file of theirs and its tensors, in their order; no path where there is none."""
-    safe, pickled = (order.folder / f"{part}{ending}" for ending in (".safetensors", ".ckpt"))
-    if safe.is_file():
-        return safe, files.read_tensors(safe)
-    if pickled.is_file():
-        return pickled, read_state(pickled, trusted=order.unsafe_pickle)
-    return None, {}
+    path = safe_or_pickled(order.folder / f"{part}.ckpt")
+    if path is None:
+        return None, {}
+    safe = path.suffix == ".safetensors"
+    return path, files.read_tensors(path) if safe else read_state(path, trusted=order.unsafe_pickle)
 
 
 def _check_schedule(given: Mapping[str, Tensor], *, source: str) -> None:

@@ -34,7 +34,7 @@ from dreamwalk.schedules.flow import expand_like
 from dreamwalk.schedules.guidance import conditions, guided
 from dreamwalk.schedules.sigmas import spaced_sigmas
 from dreamwalk.systems.clip_request import ClipRequest
-from dreamwalk.systems.conditionings import Canvas
+from dreamwalk.systems.conditionings import Canvas, Conditioning
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 
@@ -188,9 +188,13 @@ class ClipGenerator(System):
         (height, width), length = settings.size, self.codec.latent_frames(frames)
         return len(request.prompts), length, self.codec.channels, height // down, width // across
 
+    def first_picture(self, conditioning: Conditioning) -> Tensor | None:
+        """What text encoders that look at the first picture see of it, uint8 `(b or 1, 3, h, w)`."""
+        return conditioning.image
+
     def text_inputs(self, request: ClipRequest) -> list[TextInputs]:
         """What the text encoder reads: the prompts and, where there is guidance, the negative prompts."""
-        image = request.conditioning.image
+        image = self.first_picture(request.conditioning)
         inputs: list[TextInputs] = [(request.prompts, image)]
         if self.settings(request).guidance != 1:
             against = None if image is None else self.text_encoder.negative_image(image)

@@ -30,6 +30,7 @@ SYSTEMS = {
     "inverse": "Inverse",
     "moviegen": "Moviegen",
     "nextframe": "NextFrame",
+    "voyager": "Voyager",
     "worldmem": "WorldMem",
 }
 """Every system: the module of this package, and its class there."""

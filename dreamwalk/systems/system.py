@@ -18,6 +18,11 @@ from dreamwalk.world import ActionSchema
 class SystemConfig:
     """The parts of a system, and how it is trained and sampled."""
 
+    @property
+    def needs_depth(self) -> bool:
+        """Whether the clips that it trains on are to come with their depth: for a codec of RGB-D."""
+        return getattr(getattr(self, "codec", None), "image_channels", 3) == 4
+
     def build(self) -> System:
         """The system with fresh weights."""
         raise NotImplementedError

@@ -48,7 +48,7 @@ def batches(run: Run, data: Shards | Latents, process: Process, *, first: int) -
     """Batches of the steps from `first` on, each read while the one before is trained on."""
     mine = local_rows(run, process)
 
-    depth = run.needs_depth
+    depth = run.system.needs_depth
     resident = None
     if run.resident and isinstance(data, Shards):
         resident = ResidentClips(data, depth=depth, device=process.device)
@@ -140,7 +140,7 @@ class DataToFit:
         """Of 16 steps."""
         rows = range(min(self.run.batch, 16))
         windows = [draw(self.run, self.shards, step, row) for step in range(16) for row in rows]
-        return batch([read_window(self.shards, w, depth=self.run.needs_depth) for w in windows])
+        return batch([read_window(self.shards, w, depth=self.run.system.needs_depth) for w in windows])
 
     def paths(self) -> tuple[Tensor, Tensor, Tensor]:
         """Of all clips of the usual length."""
@@ -167,7 +167,7 @@ def preview_batch(run: Run, data: Shards | Latents, system: System) -> tuple[Cli
         clip = data.batch(range(4), seed=run.seed, step=0).to(device)
         video = system.codec.decode(clip.latents.float()).clamp(-1, 1)
         return replace(clip, video=((video + 1) * 127.5).byte()), video
-    picked, depth = [index % len(data) for index in range(4)], run.needs_depth
+    picked, depth = [index % len(data) for index in range(4)], run.system.needs_depth
     clips = [data.window(index, 0, min(data.frames_of(index), 24), depth=depth) for index in picked]
     clip = batch(clips).to(device)
     return clip, clip.video.float() / 127.5 - 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dreamwalk.errors import UserError
-from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe, worldmem
+from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe, voyager, worldmem
 from dreamwalk.systems.system import SystemConfig
 from dreamwalk.validation import Count, Share
 
@@ -72,12 +72,6 @@ class Run:
     log_every: int = 20
     keep: int = 2
     """Checkpoints kept."""
-
-    @property
-    def needs_depth(self) -> bool:
-        """Whether clips are to come with their depth."""
-        codec = getattr(self.system, "codec", None)
-        return getattr(codec, "image_channels", 3) == 4
 
     def check(self) -> None:
         """UserError for a number that no run can have, by its flag."""
@@ -231,6 +225,26 @@ def moviegen_larger() -> Run:
     return replace(run, codec="moviegen.doom", start="moviegen.doom")
 
 
+def voyager_rgb() -> Run:
+    """Clips along a path, colours only: the first stage of `voyager.rooms`; needs `autoencode.clips`, and
+    clips with depth."""
+    system = voyager.stages(voyager.rooms())["rgb"]
+    run = Run("voyager.rgb", system, "data/rooms", "runs/autoencode.clips", frames=17, batch=4, steps=2000)
+    return replace(run, optim=MUON, ema=0.995, save_every=100)
+
+
+def voyager_rgbd() -> Run:
+    """The second stage, colours and depth; starts from `voyager.rgb`."""
+    run = replace(voyager_rgb(), name="voyager.rgbd", system=voyager.stages(voyager.rooms())["rgbd"])
+    return replace(run, start="runs/voyager.rgb")
+
+
+def voyager_rooms() -> Run:
+    """The third, with context blocks over depth; starts from `voyager.rgbd`."""
+    run = replace(voyager_rgb(), name="voyager.rooms", system=voyager.stages(voyager.rooms())["context"])
+    return replace(run, start="runs/voyager.rgbd", steps=1000, optim=FINE_TUNING)
+
+
 def inverse_doom() -> Run:
     """The inverse-dynamics model that reads actions, on two CPU cores: about three minutes."""
     optim = OptimConfig(lr=1e-3)
@@ -241,6 +255,6 @@ _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
     autoencode_tae, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
     forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_layout, worldmem_doom,
-    moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger,
+    moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger, voyager_rgb, voyager_rgbd, voyager_rooms,
 )  # fmt: skip
 RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}

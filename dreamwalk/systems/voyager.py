@@ -1,0 +1,323 @@
+"""Voyager: a clip with depth along a camera path, from one picture with depth (arXiv 2506.04225).
+
+A cloud of points p0 is made of the picture. Every camera c_k of the path renders what it sees of it, and a
+transformer over whole clips dreams the rest, colours and depth in one picture:
+
+    I_k, D_k, M_k = render(p0, c_k)                      partial RGB, partial depth, mask (section 4.1)
+    x = encode([I; gap; D]), I and D of the true clip    stacked in rows, before the codec
+    z = [x_sigma ; encode(frame 0) at 0 ; first ; encode(M * [I_k; gap; D_k]) ; pool(M)]
+    |v(z, sigma, text) - (eps - x)|^2 -> least           flow matching on x_sigma = (1 - sigma) x + sigma eps
+
+    paper's word                        our word
+    partial RGB, depth, mask            `AlongPath.rgb`, `depth`, `known`; in training `rendered_from_first`
+    reference image                     `AlongPath.picture`, `picture_depth`
+    RGB-D in one picture                `VoyagerConfig.depth`, `codecs/rgbd_rows.py`
+    16+16+1+16+1 channels               `cond_channels` = 2 (c + 1), behind the c noisy ones
+    context-based control (4.2)         `ContextMMDiTConfig`, `backbones/context_blocks.py`
+    RGB-only, RGB-D, + control          `stages`: `depth="none"`; `MMDiTConfig`; `ContextMMDiTConfig`
+    timestep, shift                     1000 sigma, `shift`
+    world cache, long videos            not here: what is rendered is given as tensors
+
+The paper masks the true frames with M_k when it trains and renders when it samples; here both are rendered.
+As released, what is unknown is black and at the far end of the depth code, the text encoder is shown the
+first picture with its depth below, and `discard_frames` first frames of a path are cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dreamwalk.backbones.context_blocks import ContextMMDiTConfig, led_by_context, with_context
+from dreamwalk.backbones.mmdit import MMDiTConfig, hunyuan_13b
+from dreamwalk.clip import Clip, FittingData
+from dreamwalk.codecs.block import BlockCodecConfig
+from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.codecs.rgbd_rows import GAP, PACKINGS, DepthPlace, DepthRange, Packing, known_cells
+from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
+from dreamwalk.conditions.hunyuan import HunyuanTextConfig
+from dreamwalk.errors import UserError
+from dreamwalk.layers.precision import float32_arithmetic
+from dreamwalk.memory.contract import require_poses
+from dreamwalk.memory.frame_points import FAR
+from dreamwalk.memory.splatting import PointFrames, render_frames
+from dreamwalk.schedules.clip_plans import together
+from dreamwalk.schedules.flow import add_noise, logit_normal, shift
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.clip_generator import ClipConfig, ClipGenerator
+from dreamwalk.systems.clip_request import ClipRequest
+from dreamwalk.systems.conditionings import Canvas, ClipStart, Conditioning, ImageMixedNoise, image_channels
+from dreamwalk.validation import Positive, Share
+
+SEEN = 0.1
+"""Coverage of a rendered pixel from which it is known; less is filled in from beside."""
+
+
+@dataclass(frozen=True, eq=False)
+class AlongPath(Conditioning):
+    """What is known of a clip along a camera path: `t` frames, of which each may be known in part."""
+
+    picture: Tensor
+    """The first frame in [-1, 1], `(b or 1, 3, h, w)`."""
+    picture_depth: Tensor
+    """Its planar depth in world units, 0 for the sky, `(b or 1, h, w)`."""
+    rgb: Tensor
+    """Rendered colours in [-1, 1], `(b or 1, t, 3, h, w)`; anything where nothing is known."""
+    depth: Tensor
+    """Rendered planar depth in world units, 0 for the sky, `(b or 1, t, h, w)`."""
+    known: Tensor
+    """Which pixels are rendered, bool `(b or 1, t, h, w)`."""
+    depth_range: DepthRange | None = None
+    """What depth is coded in, for paths that are to share it; None: the range of all that is known here."""
+    of_image = True
+
+    def ranged(self, headroom: float) -> AlongPath:
+        """The path with the range that its depth is coded in; UserError where no depth is known."""
+        if self.depth_range is not None:
+            return self
+        depth = torch.cat([self.picture_depth[:, None], self.depth * self.known], dim=1)
+        return replace(self, depth_range=DepthRange.of(depth, headroom=headroom))
+
+    def first(self, packing: Packing) -> Tensor:
+        """The first frame of a ranged path as the codec sees it, `(b or 1, 1, c, h', w')`."""
+        assert self.depth_range is not None
+        return packing.join(self.picture, self.depth_range.code(self.picture_depth))[:, None]
+
+    def partial(self, packing: Packing) -> Tensor:
+        """What is known of all frames of a ranged path as the codec sees it, `(b or 1, t, c, h', w')`."""
+        assert self.depth_range is not None
+        code = torch.where(self.known, self.depth_range.code(self.depth), -1.0)
+        return packing.join(torch.where(self.known[:, :, None], self.rgb, -1.0), code)
+
+    def extent(self, config: ClipConfig) -> tuple[int, tuple[int, int]]:
+        assert isinstance(config, VoyagerConfig)
+        h, w = self.picture.shape[-2:]
+        return self.rgb.shape[1] - config.discard_frames, config.packing.size((h, w))
+
+    def discard_frames(self, config: ClipConfig) -> int:
+        return config.discard_frames
+
+    def check(self, config: ClipConfig, frames: int, size: tuple[int, int]) -> None:
+        super().check(config, frames, size)
+        b, t, *_ = self.rgb.shape
+        (h, w), cut = self.picture.shape[-2:], config.discard_frames
+        wanted = {"picture_depth": (h, w), "rgb": (t, 3, h, w), "depth": (t, h, w), "known": (t, h, w)}
+        for name, shape in wanted.items():
+            found = tuple(getattr(self, name).shape)
+            if found[1:] != shape:
+                raise UserError(f"`{name}` of a path is {(b, *shape)} for its picture, not {found}")
+        if self.extent(config) != (frames, size) or frames < 1:
+            raise UserError(
+                f"a path of {t} frames of {h}x{w} makes a clip of {t - cut}: give it more than {cut}, and "
+                "leave `frames` and `size` to it"
+            )
+
+    def start(self, system: ClipGenerator, canvas: Canvas) -> ClipStart:
+        assert isinstance(system, Voyager)
+        cond = system.path_channels(self).expand(canvas.shape[0], -1, -1, -1, -1)
+        first, share = cond[:, 0, : canvas.shape[2]], system.config.image_mix
+        noise = ImageMixedNoise(canvas.noise, first, share)
+        return ClipStart(together(canvas.sigmas, canvas.frames), noise, cond=cond)
+
+
+@torch.no_grad()
+def rendered_from_first(clip: Clip) -> AlongPath:
+    """What a batched clip with depth and poses shows of its first frame in all frames; UserError without."""
+    poses, intrinsics = require_poses(clip)
+    if clip.depth is None:
+        raise UserError("these data have no depth, of which voyager makes its points: collect clips with it")
+    (b, t), rgb = poses.shape[:2], clip.video[:, :1].float() / 127.5 - 1
+    depth = torch.where(clip.depth[:, :1] > 0, clip.depth[:, :1], FAR)
+    flags = torch.zeros(b, 1, dtype=torch.bool, device=rgb.device)
+    frames = PointFrames(rgb, depth, depth > 0, poses[:, :1], intrinsics[:, :1], flags)
+    view = render_frames(frames, ~flags[:, None].expand(-1, t, -1), poses, intrinsics=intrinsics)
+    seen, known, far = (x.unflatten(0, (b, t)) for x in (view.rgb, view.mask > SEEN, view.depth > FAR / 2))
+    depth = view.depth.unflatten(0, (b, t)).masked_fill(far, 0)
+    return AlongPath(rgb[:, 0], clip.depth[:, 0], seen, depth, known)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames with depth, `t` of each of `b` clips."""
+
+    rgb: Tensor
+    """`(b, t, 3, h, w)` in [-1, 1]."""
+    depth: Tensor | None
+    """Planar, in world units, 0 for the sky, `(b, t, h, w)`; None where the system makes none."""
+    depth_range: DepthRange
+    """The range that depth was coded in, `(b or 1,)`."""
+
+
+@dataclass(frozen=True)
+class VoyagerConfig(ClipConfig):
+    """The parts of a generator of clips along a path, and how it is trained and sampled."""
+
+    depth: DepthPlace = "rows"
+    """Where depth is: below the colours, beside them as a channel of the codec, or left out."""
+    headroom: Positive = 1.5
+    """How many times nearer or farther than what is known of a path a depth may be."""
+    image_prob: Share = 1.0
+    training_shift: Positive = 3.0
+    """How far sigmas are shifted towards noise when training."""
+    logit_std: float = 1.0
+    """Std of the logit of a training sigma, before it is shifted."""
+    cond_dropout: Share = 0.1
+    """Probability of training a clip without its text, for classifier-free guidance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        backbone, channels = self.backbone, getattr(self.codec, "image_channels", 3)
+        if backbone.cond_channels != 2 * backbone.channels + 2:
+            raise UserError(
+                f"a path is told in {2 * backbone.channels + 2} channels beside {backbone.channels}: let "
+                f"`cond_channels` be that, not {backbone.cond_channels}"
+            )
+        if channels != self.packing.image_channels:
+            raise UserError(
+                f"with `depth` '{self.depth}' the codec is one of {self.packing.image_channels} channels, "
+                f"not of {channels}"
+            )
+
+    @property
+    def packing(self) -> Packing:
+        """How pictures with depth become pictures of the codec."""
+        return PACKINGS[self.depth]
+
+    @property
+    def needs_depth(self) -> bool:
+        return True
+
+    def build(self) -> Voyager:
+        return Voyager(self)
+
+
+class Voyager(ClipGenerator):
+    """A frozen video codec, a text encoder, and a transformer over clips that is told what a path shows."""
+
+    name = "voyager"
+    config: VoyagerConfig
+
+    def fit_from_data(self, data: FittingData) -> None:
+        if not self.codec.fitted:
+            clip = data.large_batch()
+            depth_range = DepthRange.of(clip.depth, headroom=self.config.headroom)
+            self.codec.fit(self.packed(clip, depth_range))
+
+    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights with less beside their latents, and of a network without context blocks."""
+        backbone, tensors = self.config.backbone, super().adapt_weights(tensors)
+        if not isinstance(backbone, ContextMMDiTConfig):
+            return tensors
+        return with_context(tensors, backbone, prefix="backbone.")
+
+    def packed(self, clip: Clip, depth_range: DepthRange) -> Tensor:
+        """The frames of a batched clip as the codec sees them, `(b, t, c, h', w')` in [-1, 1]."""
+        return self.config.packing.join(clip.video.float() / 127.5 - 1, depth_range.code(clip.depth))
+
+    @torch.no_grad()
+    @float32_arithmetic()
+    def path_channels(self, path: AlongPath) -> Tensor:
+        """What is beside the latents, `(b or 1, t', 2 c + 2, h', w')`: the first frame's latent and where it
+        is, then latents of what is known, and the cells that are known altogether, 1, or not, -1."""
+        packing, codec, path = self.config.packing, self.codec, path.ranged(self.config.headroom)
+        first, partial = (codec.encode(part(packing).to(self.device)) for part in (path.first, path.partial))
+        cells = known_cells(packing.known(path.known.to(self.device)), codec.stride)[:, :, None]
+        return torch.cat([image_channels(first, partial.shape[1]), partial, cells.to(partial)], dim=2)
+
+    def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
+        """Flow matching on all latents of a clip, told what its first frame shows along its path."""
+        config, path = self.config, rendered_from_first(clip).ranged(self.config.headroom)
+        assert path.depth_range is not None
+        with torch.no_grad(), float32_arithmetic():
+            x = self.codec.encode(self.packed(clip, path.depth_range))
+        cond = self.path_channels(path)
+        told = generator.uniform(1)[:, 0] >= config.cond_dropout
+        texts = [text if keep else "" for text, keep in zip(clip.caption, told, strict=True)]
+        text = self.text_encoder(texts, self.first_picture(path))
+        sigma = shift(logit_normal(generator.normal(1), std=config.logit_std), config.training_shift)[:, 0]
+        eps = generator.normal(*x.shape[1:])
+        v = self.velocity(add_noise(x, eps, sigma), sigma, text, guidance=None, cond=cond)
+        error = (self.codec.channel_weights * (v - (eps - x)).square()).mean(2)
+        known = cond[:, :, -1] > 0
+        parts = {"known": known, "unknown": ~known}
+        apart = {name: (error * chosen).sum() / chosen.sum().clamp(min=1) for name, chosen in parts.items()}
+        return {"loss": error.mean()} | {name: part.detach() for name, part in apart.items()}
+
+    def check(self, request: ClipRequest) -> None:
+        """UserError, with what mends it, for what this system cannot sample."""
+        path = request.conditioning
+        if not isinstance(path, AlongPath):
+            raise UserError("this system makes clips along a path: give it an `AlongPath` of a rendered one")
+        size, units = path.picture.shape[-2:], self.token_size
+        self._check_tokens((size[0], size[1]), "pictures")
+        if self.config.depth == "rows" and GAP % units[0]:
+            raise UserError(f"tokens {units[0]} rows high do not divide the gap of {GAP}: take smaller ones")
+        if len(path.rgb) not in (1, len(request.prompts)):
+            raise UserError(f"there are {len(path.rgb)} paths and {len(request.prompts)} prompts: pair them")
+        super().check(request)
+
+    def first_picture(self, conditioning: Conditioning) -> Tensor | None:
+        assert isinstance(conditioning, AlongPath)
+        shown = conditioning.ranged(self.config.headroom).first(self.config.packing)[:, 0, :3]
+        return ((shown.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+    @torch.inference_mode()
+    def sample_rgbd(self, request: ClipRequest) -> Frames:
+        """The clips of a request with their depth; UserErrors as of `check`."""
+        self.check(request)
+        assert isinstance(request.conditioning, AlongPath)
+        path = request.conditioning.ranged(self.config.headroom)
+        rgb, code = self.config.packing.part(self.sample_video(replace(request, conditioning=path)))
+        assert path.depth_range is not None
+        depth_range = path.depth_range.to(rgb.device)
+        return Frames(rgb, None if code is None else depth_range.depth(code), depth_range)
+
+    @torch.inference_mode()
+    def preview(self, clip: Clip) -> Tensor:
+        """Colours along the paths of `clip`, from its first frames, in [-1, 1] `(b, t, 3, h, w)`."""
+        request = ClipRequest(tuple(clip.caption), rendered_from_first(clip), steps=12)
+        made = self.sample_rgbd(request).rgb
+        return torch.cat([clip.video[:, : self.config.discard_frames].float() / 127.5 - 1, made], dim=1)
+
+
+def stages(config: VoyagerConfig) -> dict[str, VoyagerConfig]:
+    """The three stages of training (section 4.4, table 4) of a system of RGB-D in rows without context
+    blocks: colours only, colours and depth, and these with context blocks over depth. Each starts from the
+    weights of the one before."""
+    backbone, token = config.backbone, config.codec.stride[1] * config.backbone.patch[1]
+    assert isinstance(backbone, MMDiTConfig) and config.depth == "rows"
+    led = replace(config, backbone=led_by_context(backbone, gap=GAP // token))
+    return {"rgb": replace(config, depth="none"), "rgbd": config, "context": led}
+
+
+def tiny() -> VoyagerConfig:
+    """For tests: a toy of every part, for paths of 5 frames of 32x32."""
+    codec = BlockCodecConfig((4, 8, 8), 24, width=8, depth=1)
+    backbone = MMDiTConfig(24, 50, width=64, heads=2, patch=(1, 1, 1), axes=(8, 12, 12))
+    backbone = replace(backbone, double_blocks=1, single_blocks=1, refiner_blocks=1)
+    backbone = replace(backbone, text_dim=16, pooled_dim=0)
+    config = VoyagerConfig(codec, backbone, ByteEncoderConfig(width=16, heads=2), predicts="clean")
+    config = replace(config, frames=5, size=(80, 32), steps=8, guidance=1.0)
+    return stages(config)["context"]
+
+
+def rooms() -> VoyagerConfig:
+    """Paths of 33 frames of 96x128 on two CPU cores, before context blocks: 1,768 tokens."""
+    backbone = MMDiTConfig(128, 258, width=256, heads=4, patch=(1, 1, 1), axes=(16, 24, 24))
+    backbone = replace(backbone, double_blocks=1, single_blocks=7, refiner_blocks=1)
+    backbone = replace(backbone, text_dim=128, pooled_dim=128)
+    text_encoder = ByteEncoderConfig(width=128, pooled_dim=128)
+    config = VoyagerConfig(BlockCodecConfig(), backbone, text_encoder, predicts="clean", size=(208, 128))
+    return replace(config, shift=4.0, training_shift=4.0, steps=16, guidance=1.0)
+
+
+def released() -> VoyagerConfig:
+    """HunyuanWorld-Voyager as published: paths of 49 frames of 512x768, of which 45 are kept."""
+    backbone = replace(hunyuan_13b("latent_concat"), cond_channels=34)
+    encoder = HunyuanTextConfig("hf://hunyuanvideo-community/HunyuanVideo-I2V-33ch", 2)
+    config = VoyagerConfig(CausalVAEConfig(), backbone, encoder, shift=7.0, steps=50, guidance=6.0)
+    config = replace(config, image_mix=0.001, discard_frames=4, headroom=1.1)
+    return replace(config, frames=45, size=(1040, 768), fps=24.0)
