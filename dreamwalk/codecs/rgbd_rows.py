@@ -153,8 +153,9 @@ DepthPlace = Literal["rows", "channels", "none"]
 PACKINGS: dict[DepthPlace, Packing] = {"rows": RowPacking(), "channels": ChannelPacking(), "none": NoDepth()}
 
 
-def known_cells(known: Tensor, stride: Stride) -> Tensor:
-    """The latents of a causal codec that see known pixels only, 1, and the others, -1: `(b, t', h', w')`.
+def known_cells(known: Tensor, stride: Stride, *, coverage: Literal["whole", "share"]) -> Tensor:
+    """The latents of a causal codec that see known pixels only, 1, and the others, -1: `(b, t', h', w')`; or
+    the `share` of known pixels on that scale.
 
     `known` is bool `(b, t, h, w)`. The first latent sees the first frame alone, and the last frame is
     repeated up to a whole latent.
@@ -164,4 +165,5 @@ def known_cells(known: Tensor, stride: Stride) -> Tensor:
         [known[:, :1].expand(-1, stride[0] - 1, -1, -1), known, known[:, -1:].expand(-1, missing, -1, -1)],
         dim=1,
     ).logical_not()
-    return 1 - 2 * F.max_pool3d(unknown.float()[:, None], stride)[:, 0]
+    pool = F.max_pool3d if coverage == "whole" else F.avg_pool3d
+    return 1 - 2 * pool(unknown.float()[:, None], stride)[:, 0]

@@ -49,7 +49,7 @@ class ClipClouds:
     @float32_arithmetic()
     def of(cls, clip: Clip, generator: KeyedGenerator, codec: Codec, *, config: PointsConfig) -> ClipClouds:
         """Draw clouds for a batched clip with a past and depth."""
-        frames, past = _with_past(clip)
+        frames, past = with_past(clip)
         poses, intrinsics = require_poses(frames)
         n, (_, down, across) = poses.shape[1], codec.stride
         size = clip.video.shape[-2] // down, clip.video.shape[-1] // across
@@ -94,7 +94,7 @@ class ClipClouds:
         return render_frames(frames, self.held[rows], poses[:, -t:], intrinsics=intrinsics[:, -t:])
 
 
-def _with_past(clip: Clip) -> tuple[Clip, int]:
+def with_past(clip: Clip) -> tuple[Clip, int]:
     """A batched clip behind its past, and how many frames that has; UserError without a past."""
     past = require_past(clip)
 

@@ -146,10 +146,16 @@ class ClipGenerator(System):
         self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
     ) -> Tensor:
         """`v = eps - x` of noisy latents `(b, t, c, h, w)`; a `rollout.clip_predictor.Velocity`."""
-        out = self.backbone(x, sigma, text, guidance=guidance, cond=cond)
+        out = self.prediction(x, sigma, text, guidance=guidance, cond=cond)
         if self.config.predicts == "velocity":
             return out
         return (x - out) / expand_like(sigma.clamp(min=self.config.velocity_floor), x)
+
+    def prediction(
+        self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
+    ) -> Tensor:
+        """What `config.predicts` says, of the same inputs."""
+        return self.backbone(x, sigma, text, guidance=guidance, cond=cond)
 
     def settings(self, request: ClipRequest) -> ClipSettings:
         """The numbers that a request is sampled with."""

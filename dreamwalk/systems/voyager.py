@@ -9,7 +9,7 @@ transformer over whole clips dreams the rest, colours and depth in one picture:
     |v(z, sigma, text) - (eps - x)|^2 -> least           flow matching on x_sigma = (1 - sigma) x + sigma eps
 
     paper's word                        our word
-    partial RGB, depth, mask            `AlongPath.rgb`, `depth`, `known`; in training `rendered_from_first`
+    partial RGB, depth, mask            `AlongPath.rgb`, `depth`, `known`; in training `rendered_from_some`
     reference image                     `AlongPath.picture`, `picture_depth`
     RGB-D in one picture                `VoyagerConfig.depth`, `codecs/rgbd_rows.py`
     16+16+1+16+1 channels               `cond_channels` = 2 (c + 1), behind the c noisy ones
@@ -27,20 +27,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamwalk.backbones.context_blocks import ContextMMDiTConfig, led_by_context, with_context
 from dreamwalk.backbones.mmdit import MMDiTConfig, hunyuan_13b
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
+from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.rgbd_rows import GAP, PACKINGS, DepthPlace, DepthRange, Packing, known_cells
 from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.hunyuan import HunyuanTextConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.precision import float32_arithmetic
+from dreamwalk.layers.text import TextEmbedding
+from dreamwalk.memory.clip_clouds import with_past
 from dreamwalk.memory.contract import require_poses
 from dreamwalk.memory.frame_points import FAR
 from dreamwalk.memory.splatting import PointFrames, render_frames
@@ -126,17 +130,34 @@ class AlongPath(Conditioning):
 @torch.no_grad()
 def rendered_from_first(clip: Clip) -> AlongPath:
     """What a batched clip with depth and poses shows of its first frame in all frames; UserError without."""
-    poses, intrinsics = require_poses(clip)
-    if clip.depth is None:
+    b, t = clip.video.shape[:2]
+    return _rendered(clip, torch.arange(t).expand(b, -1) == 0, t)
+
+
+@torch.no_grad()
+def rendered_from_some(clip: Clip, generator: KeyedGenerator) -> AlongPath:
+    """The same of its first frame and, in every other clip, of some of its past: a cache that has grown."""
+    if clip.past is None:
+        return rendered_from_first(clip)
+    (frames, past), t = with_past(clip), len(clip)
+    chance, drawn = generator.uniform(1), generator.uniform(past + t)
+    at = torch.arange(past + t, device=drawn.device)
+    return _rendered(frames, (at == past) | ((at < past) & (drawn < 2 * chance - 1)), t)
+
+
+def _rendered(frames: Clip, held: Tensor, t: int) -> AlongPath:
+    """What the points of those frames that are `held` `(b, n)` show in the last `t`."""
+    poses, intrinsics = require_poses(frames)
+    if frames.depth is None:
         raise UserError("these data have no depth, of which voyager makes its points: collect clips with it")
-    (b, t), rgb = poses.shape[:2], clip.video[:, :1].float() / 127.5 - 1
-    depth = torch.where(clip.depth[:, :1] > 0, clip.depth[:, :1], FAR)
-    flags = torch.zeros(b, 1, dtype=torch.bool, device=rgb.device)
-    frames = PointFrames(rgb, depth, depth > 0, poses[:, :1], intrinsics[:, :1], flags)
-    view = render_frames(frames, ~flags[:, None].expand(-1, t, -1), poses, intrinsics=intrinsics)
-    seen, known, far = (x.unflatten(0, (b, t)) for x in (view.rgb, view.mask > SEEN, view.depth > FAR / 2))
-    depth = view.depth.unflatten(0, (b, t)).masked_fill(far, 0)
-    return AlongPath(rgb[:, 0], clip.depth[:, 0], seen, depth, known)
+    rgb, depth = frames.video.float() / 127.5 - 1, torch.where(frames.depth > 0, frames.depth, FAR)
+    held = held.to(rgb.device)
+    points = PointFrames(rgb, depth, depth > 0, poses, intrinsics, torch.zeros_like(held))
+    pairs, cameras = held[:, None].expand(-1, t, -1), (poses[:, -t:], intrinsics[:, -t:])
+    view = render_frames(points, pairs, cameras[0], intrinsics=cameras[1])
+    seen, known, far = (x.unflatten(0, (-1, t)) for x in (view.rgb, view.mask > SEEN, view.depth > FAR / 2))
+    shown = view.depth.unflatten(0, (-1, t)).masked_fill(far, 0)
+    return AlongPath(rgb[:, -t], frames.depth[:, -t], seen, shown, known)
 
 
 @dataclass(frozen=True)
@@ -157,6 +178,8 @@ class VoyagerConfig(ClipConfig):
 
     depth: DepthPlace = "rows"
     """Where depth is: below the colours, beside them as a channel of the codec, or left out."""
+    coverage: Literal["whole", "share"] = "whole"
+    """What is told of a cell: whether it is known altogether, as published, or how much of it."""
     headroom: Positive = 1.5
     """How many times nearer or farther than what is known of a path a depth may be."""
     image_prob: Share = 1.0
@@ -200,6 +223,16 @@ class Voyager(ClipGenerator):
     name = "voyager"
     config: VoyagerConfig
 
+    def __init__(self, config: VoyagerConfig) -> None:
+        super().__init__(config)
+        if config.predicts == "clean":
+            # What is known comes out as it went in, and has not to be learnt; the network corrects it.
+            c, e = config.backbone.channels, config.backbone.cond_channels
+            self.skip = nn.Linear(e, c)
+            with torch.no_grad():
+                self.skip.weight.copy_(0.7 * torch.eye(c, e).roll(c + 1, 1))
+                self.skip.bias.zero_()
+
     def fit_from_data(self, data: FittingData) -> None:
         if not self.codec.fitted:
             clip = data.large_batch()
@@ -224,12 +257,21 @@ class Voyager(ClipGenerator):
         is, then latents of what is known, and the cells that are known altogether, 1, or not, -1."""
         packing, codec, path = self.config.packing, self.codec, path.ranged(self.config.headroom)
         first, partial = (codec.encode(part(packing).to(self.device)) for part in (path.first, path.partial))
-        cells = known_cells(packing.known(path.known.to(self.device)), codec.stride)[:, :, None]
+        known = packing.known(path.known.to(self.device))
+        cells = known_cells(known, codec.stride, coverage=self.config.coverage)[:, :, None]
         return torch.cat([image_channels(first, partial.shape[1]), partial, cells.to(partial)], dim=2)
+
+    def prediction(
+        self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None
+    ) -> Tensor:
+        out = super().prediction(x, sigma, text, guidance=guidance, cond=cond)
+        if self.config.predicts == "velocity" or cond is None:
+            return out
+        return out + self.skip(cond.movedim(2, -1)).movedim(-1, 2)
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Flow matching on all latents of a clip, told what its first frame shows along its path."""
-        config, path = self.config, rendered_from_first(clip).ranged(self.config.headroom)
+        config, path = self.config, rendered_from_some(clip, generator).ranged(self.config.headroom)
         assert path.depth_range is not None
         with torch.no_grad(), float32_arithmetic():
             x = self.codec.encode(self.packed(clip, path.depth_range))
@@ -284,13 +326,16 @@ class Voyager(ClipGenerator):
 
 
 def stages(config: VoyagerConfig) -> dict[str, VoyagerConfig]:
-    """The three stages of training (section 4.4, table 4) of a system of RGB-D in rows without context
-    blocks: colours only, colours and depth, and these with context blocks over depth. Each starts from the
-    weights of the one before."""
+    """The three stages of training (section 4.4, table 4) of a system of RGB-D without context blocks:
+    colours only, colours and depth, and these with context blocks, over depth where it has rows of its own.
+    Each starts from the weights of the one before."""
     backbone, token = config.backbone, config.codec.stride[1] * config.backbone.patch[1]
-    assert isinstance(backbone, MMDiTConfig) and config.depth == "rows"
-    led = replace(config, backbone=led_by_context(backbone, gap=GAP // token))
-    return {"rgb": replace(config, depth="none"), "rgbd": config, "context": led}
+    assert isinstance(backbone, MMDiTConfig) and config.depth != "none"
+    codec, gap = config.codec, GAP // token if config.depth == "rows" else None
+    if isinstance(codec, PatchCodecConfig):
+        codec = replace(codec, image_channels=3)
+    led = replace(config, backbone=led_by_context(backbone, gap=gap))
+    return {"rgb": replace(config, depth="none", codec=codec), "rgbd": config, "context": led}
 
 
 def tiny() -> VoyagerConfig:
@@ -305,13 +350,14 @@ def tiny() -> VoyagerConfig:
 
 
 def rooms() -> VoyagerConfig:
-    """Paths of 33 frames of 96x128 on two CPU cores, before context blocks: 1,768 tokens."""
+    """Paths of 17 frames of 96x128 on two CPU cores, before context blocks: 816 tokens, depth in channels."""
     backbone = MMDiTConfig(128, 258, width=256, heads=4, patch=(1, 1, 1), axes=(16, 24, 24))
     backbone = replace(backbone, double_blocks=1, single_blocks=7, refiner_blocks=1)
     backbone = replace(backbone, text_dim=128, pooled_dim=128)
-    text_encoder = ByteEncoderConfig(width=128, pooled_dim=128)
-    config = VoyagerConfig(BlockCodecConfig(), backbone, text_encoder, predicts="clean", size=(208, 128))
-    return replace(config, shift=4.0, training_shift=4.0, steps=16, guidance=1.0)
+    text_encoder, codec = ByteEncoderConfig(width=128, pooled_dim=128), PatchCodecConfig(128, 4, widths=())
+    config = VoyagerConfig(codec, backbone, text_encoder, depth="channels", coverage="share", headroom=3.0)
+    config = replace(config, predicts="clean", frames=17, steps=12, guidance=1.0)
+    return replace(config, shift=4.0, training_shift=4.0)
 
 
 def released() -> VoyagerConfig:

@@ -41,16 +41,17 @@ def test_cells_are_as_published() -> None:
     unknown = torch.cat([unknown[:, :, :1]] * 3 + [unknown], dim=2)
     assert unknown.shape[2] == 52
     theirs = 1 - F.max_pool3d(unknown, (4, 8, 8), (4, 8, 8))[:, 0]
-    ours = known_cells(known, (4, 8, 8))
+    ours = known_cells(known, (4, 8, 8), coverage="whole")
     assert torch.equal(ours, theirs) and ours.shape == (2, 13, 2, 3) and 0.2 < (ours > 0).float().mean() < 0.9
 
 
 def test_a_cell_is_known_if_all_of_it_is() -> None:
     known = torch.ones(1, 6, 8, 16, dtype=torch.bool)
     known[0, 5, 0, 15] = False  # alone in the last latent, which it fills
-    assert known_cells(known, (4, 8, 8)).flatten().tolist() == [1, 1, 1, 1, 1, -1]
+    assert known_cells(known, (4, 8, 8), coverage="whole").flatten().tolist() == [1, 1, 1, 1, 1, -1]
     known[0, 0, 7, 0] = False
-    assert known_cells(known, (4, 8, 8)).flatten().tolist() == [-1, 1, 1, 1, 1, -1]
+    assert known_cells(known, (4, 8, 8), coverage="whole").flatten().tolist() == [-1, 1, 1, 1, 1, -1]
+    assert (known_cells(known, (4, 8, 8), coverage="share") > -1).all(), "of none all pixels are unknown"
 
 
 def test_depth_has_one_range_with_room() -> None:
