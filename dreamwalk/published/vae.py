@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamwalk.codecs.causal import CausalVAEConfig, hunyuan_vae
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.errors import UserError
-from dreamwalk.published.names import Renamed, shapes_of, translation
+from dreamwalk.published.names import Renamed, TensorPart, renamed, shapes_of
 from dreamwalk.published.pickles import places_of
 from dreamwalk.validation import assembled, field_types, mending, read_json, required, shorten
 from dreamwalk.weights import files
@@ -27,6 +27,8 @@ _Config = TypeVar("_Config", CausalVAEConfig, ShuffleVAEConfig)
 SOURCE = "huggingface.co/hunyuanvideo-community/HunyuanVideo"
 MEND = "download it again"
 FILE, TENCENT_FILE = "diffusion_pytorch_model.safetensors", "pytorch_model.pt"
+PREFIX = "vae."
+"""Before the names of theirs, where other tensors may be beside them."""
 VAE_SIZES = {"latent_channels": "channels", "block_out_channels": "widths", "layers_per_block": "blocks"}
 VAE_SIZES |= {"scaling_factor": "scale", "norm_num_groups": "groups"}
 """Their sizes and ours."""
@@ -102,5 +104,8 @@ def _tensors(
     config: CausalVAEConfig | ShuffleVAEConfig, file: Path, names: Mapping[str, str], *, trusted: bool = False
 ) -> Mapping[str, Tensor]:
     source, places = f"'{file}'", places_of(file, trusted=trusted)
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in places) else ""
+    places = {name: place for name, place in places.items() if name.startswith(prefix)}
+    parts = lambda name: [TensorPart(prefix + renamed(name, names))]
     wanted = files.on_meta(config.build, shapes_of(places), source=source).state_dict()
-    return Renamed(wanted, places, translation(names), source=source, layout="HunyuanVideo's VAE")
+    return Renamed(wanted, places, parts, source=source, layout="HunyuanVideo's VAE")
