@@ -89,13 +89,13 @@ def culling(options: Options) -> Iterator[dict[str, Any]]:
         for rule, covered in (("all", 0.2), ("invisible", 0.2), ("facing", 0.2), ("facing", 1.0)):
             edges = EDGES if disturbed else math.inf
             budget = TileBudget(points=None, voxel=None)
-            config = WorldCacheConfig(rule, covered, aligned, edges, budget)
+            config = WorldCacheConfig(rule, covered, edges, budget)
             counts, decibels = [], []
             for number, (walk, masks) in enumerate(zip(walks, seen, strict=True)):
                 cache = WorldCache(config)
                 clip = list(frames_of(walk, disturbed=disturbed, seed=options.seed + number))
                 for i in range(0, KNOWN, TRUE):
-                    add(cache, clip[i : i + TRUE], time=i)
+                    add(cache, clip[i : i + TRUE], time=i, aligned=aligned and i > 0)
                 counts.append(len(cache))
                 decibels.append(psnrs(cache, walk, masks))
             everything = int(mean(counts)) if rule == "all" else everything
@@ -163,7 +163,7 @@ def audit(options: Options) -> Iterator[dict[str, Any]]:
     for kind, amount in WAYS:
         row: dict[str, Any] = {"spoilt by": kind, "amount": float(amount)}
         for aligned in (False, True):
-            config = WorldCacheConfig(aligned=aligned, budget=TileBudget(points=None))
+            config = WorldCacheConfig(budget=TileBudget(points=None))
             decibels, errors = [], []
             for number, (walk, masks) in enumerate(zip(walks, seen, strict=True)):
                 cache, generator = WorldCache(config), torch.Generator().manual_seed(options.seed + number)
@@ -171,7 +171,7 @@ def audit(options: Options) -> Iterator[dict[str, Any]]:
                 add(cache, clip[:TRUE], time=0)
                 wrong = [replace(f, depth=spoilt(f.depth, kind, amount, generator)) for f in clip[TRUE:]]
                 errors.append(misfit(cache, clip[TRUE:], wrong, kind, amount))
-                add(cache, wrong, time=TRUE)
+                add(cache, wrong, time=TRUE, aligned=aligned)
                 decibels.append(psnrs(cache, walk, masks))
             if aligned:
                 scale, bias = zip(*errors, strict=True)
@@ -180,8 +180,10 @@ def audit(options: Options) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def add(cache: WorldCache, clip: list[Frame], *, time: int) -> None:
-    cache.insert(*stacked(clip), time=time)
+def add(cache: WorldCache, clip: list[Frame], *, time: int, aligned: bool = False) -> None:
+    rgb, depth, *cameras = stacked(clip)
+    fit = cache.fit(depth, *cameras) if aligned else (1.0, 0.0)
+    cache.insert(rgb, aligned_depth(depth, *fit), *cameras, time=time)
 
 
 def stacked(clip: list[Frame]) -> list[Tensor]:
@@ -206,7 +208,7 @@ def caps(options: Options) -> Iterator[dict[str, Any]]:
         decibels, differ, most, spent = [], [], [], []
         for number, walk in enumerate(walks):
             with tempfile.TemporaryDirectory() as folder:
-                config = WorldCacheConfig(aligned=False, edges=math.inf, budget=TileBudget(points=cap))
+                config = WorldCacheConfig(edges=math.inf, budget=TileBudget(points=cap))
                 cache, drawn = WorldCache(config, folder=folder), []
                 rgb, pose, matrix = (
                     walk.video[0].float() / 127.5 - 1,

@@ -86,6 +86,9 @@ class Packing(Protocol):
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of what is coded for a picture of `size`."""
 
+    def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The inverse of `size`."""
+
     def join(self, rgb: Tensor, code: Tensor) -> Tensor:
         """Colours in [-1, 1] `(.., 3, h, w)` and coded depth `(.., h, w)` as pictures of the codec."""
 
@@ -103,6 +106,9 @@ class RowPacking:
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
         return 2 * size[0] + GAP, size[1]
+
+    def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return (size[0] - GAP) // 2, size[1]
 
     def join(self, rgb: Tensor, code: Tensor) -> Tensor:
         depth = code[..., None, :, :].expand_as(rgb)
@@ -125,6 +131,9 @@ class ChannelPacking:
     image_channels = 4
 
     def size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
+    def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size
 
     def join(self, rgb: Tensor, code: Tensor) -> Tensor:

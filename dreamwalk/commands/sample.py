@@ -53,8 +53,12 @@ ROLES |= {"continue": conditionings.Continuation, "upscale": conditionings.Upsca
 def sample(argv: list[str]) -> None:
     """Run the verb."""
     name, rest = split_name(argv, "sample", ["nextframe.doom", "forcing.doom", "moviegen.doom"])
-    of_clips = name and systems.require_generative(name, "sample").generates == "clips"
-    run, flags = (sample_clip, SampleClip) if of_clips else (sample_walk, SampleWalk)
+    made = systems.require_generative(name, "sample").generates if name else "frames"
+    if made == "scenes":
+        from dreamwalk.commands.sample_path import sample_path
+
+        return sample_path(name, rest)
+    run, flags = (sample_clip, SampleClip) if made == "clips" else (sample_walk, SampleWalk)
     asked: Any = parse_flags(flags, rest, prog=f"sample {name or 'NAME'}")
     check_film(asked.out)
     asked.check()

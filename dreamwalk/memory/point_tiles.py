@@ -157,6 +157,12 @@ class PointTiles:
     def in_ram(self) -> int:
         return sum(tile.in_ram for tile in self._tiles.values())
 
+    def close(self) -> None:
+        """Let go of the folder; one that was not asked for is removed."""
+        self._reader.shutdown()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
     def add(self, points: Surfels) -> None:
         """Put points into their tiles. They are in RAM until the next call of `view` or `commit`."""
         cells = (points.position / self.budget.side).floor().long()

@@ -43,8 +43,6 @@ class WorldCacheConfig:
     covered: Share = 0.2
     """The least `Rendering.mask` that counts as covered: 1 also adds what was seen coarser than now, which
     the paper does not."""
-    aligned: bool = True
-    """Fit each frame's depth to what the cache shows."""
     edges: float = EDGES
     """Ratio of depths within 3x3 pixels above which pixels are left out; inf keeps all."""
     budget: TileBudget = field(default_factory=TileBudget)
@@ -76,13 +74,10 @@ class WorldCache:
         cameras = zip(views, poses, intrinsics, strict=True)
         return Rendering.cat([_drawn(view, pose, matrix, size=size) for view, pose, matrix in cameras])
 
-    def insert(self, rgb: Tensor, depth: Tensor, poses: Tensor, intrinsics: Tensor, *, time: int) -> Tensor:
-        """Add the frames of a clip `(t, 3, h, w)` in [-1, 1] with planar depth `(t, h, w)` in world units, 0
-        for the sky; `time` is of the first. Gives back the depth as it was aligned, for the whole clip at
-        once: frame by frame, each to the one before, errors add up."""
+    def insert(self, rgb: Tensor, depth: Tensor, poses: Tensor, intrinsics: Tensor, *, time: int) -> None:
+        """Add frames `(t, 3, h, w)` in [-1, 1] with planar depth `(t, h, w)` in world units, 0 for the sky;
+        `time` is of the first. Depth that was generated is aligned before, see `fit`."""
         size = depth.shape[1], depth.shape[2]
-        if self.config.aligned and len(self):
-            depth = aligned_depth(depth, *self.fit(depth, poses, intrinsics))
         for i, (picture, near, pose, matrix) in enumerate(zip(rgb, depth, poses, intrinsics, strict=True)):
             wanted = self._wanted(pose, matrix, size=size)
             normal = _normals(near, pose, matrix).to(near.device)
@@ -94,10 +89,10 @@ class WorldCache:
             if len(points):
                 self.tiles.add(Surfels(**rows, normal=facing.rgb))
         self.offered += depth.numel()
-        return depth
 
     def fit(self, depth: Tensor, poses: Tensor, intrinsics: Tensor) -> tuple[float, float]:
-        """Scale and bias of the inverse depth of a clip `(t, h, w)` that fit it to what the cache shows."""
+        """Scale and bias of the inverse depth of a clip `(t, h, w)` that fit it to what the cache shows, for
+        `aligned_depth`. Of the clip as a whole: frame by frame, each fit to the one before, errors add up."""
         shown = self.render(poses, intrinsics, size=(depth.shape[1], depth.shape[2]))
         known = (shown.mask >= self.config.covered) & (shown.depth < FAR / 2)
         return fit_inverse_depth(depth, torch.where(known, shown.depth, 0.0))
@@ -114,6 +109,10 @@ class WorldCache:
         place = unprojected(shown.depth[0], pose, intrinsics).view(3, *size)
         away = (shown.rgb[0] * (pose[:3, 3, None, None] - place)).sum(0) < 0
         return ~covered | (away & (shown.depth[0] < FAR / 2))
+
+    def close(self) -> None:
+        """See `PointTiles.close`."""
+        self.tiles.close()
 
     def commit(self) -> None:
         """Make what was added last: see `PointTiles.commit`."""

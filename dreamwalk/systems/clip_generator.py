@@ -110,7 +110,7 @@ class ClipGenerator(System):
     """A frozen video codec, a text encoder, and a backbone over all latent frames of a clip."""
 
     config: ClipConfig
-    generates = "clips"
+    generates: Literal["", "frames", "clips", "scenes"] = "clips"
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()

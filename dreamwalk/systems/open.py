@@ -34,6 +34,8 @@ SYSTEMS = {
     "worldmem": "WorldMem",
 }
 """Every system: the module of this package, and its class there."""
+LARGE = "clips", "scenes"
+"""What systems generate whose weights may be larger than memory."""
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 
@@ -98,7 +100,7 @@ def load(name: str | Path) -> System:
     `hf://owner/repository`. UserError says in one sentence what is wrong with anything else.
     """
     made = load_mmap(name)
-    if made.generates == "clips":  # of which nothing has been read yet
+    if made.generates in LARGE:  # of which nothing has been read yet
         _require_memory(made, f"'{name}'")
     files.align_(made)
     return made
@@ -122,7 +124,7 @@ def load_mmap(name: str | Path) -> System:
     """
     found = _described(locate(name))
     made, source = found.on_meta(), f"'{found.path}'"
-    if made.generates == "clips":  # large ones are not to be held twice
+    if made.generates in LARGE:  # large ones are not to be held twice
         tensors = files.read(found.lender)[0]
         files.assign_(made, tensors, source=source)
     else:

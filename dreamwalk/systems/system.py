@@ -37,8 +37,8 @@ class System(nn.Module):
 
     name: str
     config: SystemConfig
-    generates: Literal["", "frames", "clips"] = ""
-    """What it dreams: one frame after another, or whole clips."""
+    generates: Literal["", "frames", "clips", "scenes"] = ""
+    """What it dreams: one frame after another, whole clips, or clips with depth along a path."""
     about: dict[str, Any] | None = None
     """Metadata of the file that the weights came from."""
     world_spec: WorldSpec | None = None

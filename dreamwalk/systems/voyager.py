@@ -16,7 +16,7 @@ transformer over whole clips dreams the rest, colours and depth in one picture:
     context-based control (4.2)         `ContextMMDiTConfig`, `backbones/context_blocks.py`
     RGB-only, RGB-D, + control          `stages`: `depth="none"`; `MMDiTConfig`; `ContextMMDiTConfig`
     timestep, shift                     1000 sigma, `shift`
-    world cache, long videos            not here: what is rendered is given as tensors
+    world cache, smooth sampling        `memory/world_cache.py`, `path_sampling.py`
 
 The paper masks the true frames with M_k when it trains and renders when it samples; here both are rendered.
 As released, what is unknown is black and at the far end of the depth code, the text encoder is shown the
@@ -38,6 +38,7 @@ from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
+from dreamwalk.codecs.rgbd import depth_channel, depth_of
 from dreamwalk.codecs.rgbd_rows import GAP, PACKINGS, DepthPlace, DepthRange, Packing, known_cells
 from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.hunyuan import HunyuanTextConfig
@@ -47,6 +48,7 @@ from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.memory.clip_clouds import with_past
 from dreamwalk.memory.contract import require_poses
 from dreamwalk.memory.frame_points import FAR
+from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.splatting import PointFrames, render_frames
 from dreamwalk.schedules.clip_plans import together
 from dreamwalk.schedules.flow import add_noise, logit_normal, shift
@@ -183,6 +185,12 @@ class VoyagerConfig(ClipConfig):
     headroom: Positive = 1.5
     """How many times nearer or farther than what is known of a path a depth may be."""
     image_prob: Share = 1.0
+    focal: tuple[Positive, Positive] = (1.0, 1.5)
+    """Focal lengths of cameras that nothing is said of, in widths and in heights of the picture."""
+    unit: Positive = 1.0
+    """World units of a unit of paths that are told in words."""
+    estimator: PixelFilterConfig | None = None
+    """What tells the depth of a picture that comes without; it is trained along."""
     training_shift: Positive = 3.0
     """How far sigmas are shifted towards noise when training."""
     logit_std: float = 1.0
@@ -210,6 +218,11 @@ class VoyagerConfig(ClipConfig):
         return PACKINGS[self.depth]
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of pictures, of which `size` is what they are coded as."""
+        return self.packing.picture_size(self.size)
+
+    @property
     def needs_depth(self) -> bool:
         return True
 
@@ -222,9 +235,11 @@ class Voyager(ClipGenerator):
 
     name = "voyager"
     config: VoyagerConfig
+    generates = "scenes"
 
     def __init__(self, config: VoyagerConfig) -> None:
         super().__init__(config)
+        self.estimator = config.estimator.build(3, 1) if config.estimator else None
         if config.predicts == "clean":
             # What is known comes out as it went in, and has not to be learnt; the network corrects it.
             c, e = config.backbone.channels, config.backbone.cond_channels
@@ -286,7 +301,17 @@ class Voyager(ClipGenerator):
         known = cond[:, :, -1] > 0
         parts = {"known": known, "unknown": ~known}
         apart = {name: (error * chosen).sum() / chosen.sum().clamp(min=1) for name, chosen in parts.items()}
-        return {"loss": error.mean()} | {name: part.detach() for name, part in apart.items()}
+        terms = {"loss": error.mean()} | {name: part.detach() for name, part in apart.items()}
+        if self.estimator is not None:
+            wrong = (self.estimator(path.picture)[:, 0] - depth_channel(path.picture_depth)).abs().mean()
+            terms |= {"loss": terms["loss"] + wrong, "estimate": wrong.detach()}
+        return terms
+
+    @torch.no_grad()
+    def estimated_depth(self, picture: Tensor) -> Tensor | None:
+        """Planar depth in world units `(b, h, w)` of pictures in [-1, 1] `(b, 3, h, w)`; None where there
+        is no estimator."""
+        return None if self.estimator is None else depth_of(self.estimator(picture)[:, 0])
 
     def check(self, request: ClipRequest) -> None:
         """UserError, with what mends it, for what this system cannot sample."""
@@ -357,6 +382,7 @@ def rooms() -> VoyagerConfig:
     text_encoder, codec = ByteEncoderConfig(width=128, pooled_dim=128), PatchCodecConfig(128, 4, widths=())
     config = VoyagerConfig(codec, backbone, text_encoder, depth="channels", coverage="share", headroom=3.0)
     config = replace(config, predicts="clean", frames=17, steps=12, guidance=1.0)
+    config = replace(config, focal=(0.5, 0.8), unit=32.0, estimator=PixelFilterConfig(width=32))
     return replace(config, shift=4.0, training_shift=4.0)
 
 
