@@ -42,5 +42,5 @@ def test_a_picture_has_a_depth(kind: str, tmp_path: Path) -> None:
 
 
 def test_another_model_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no depth-estimation model that can be opened .*: give a folder"):
+    with pytest.raises(UserError, match=r"no depth-estimation model that can be opened .*: give a folder"):
         estimate_depth(str(tmp_path / "nothing"), torch.zeros(3, 8, 8), unit=1.0)
