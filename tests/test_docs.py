@@ -55,6 +55,7 @@ def test_flags_exist() -> None:
     from dreamwalk.commands.import_weights import KINDS
     from dreamwalk.commands.play import Play
     from dreamwalk.commands.sample import SampleClip, SampleWalk
+    from dreamwalk.commands.sample_path import SamplePath
     from dreamwalk.commands.train import Train, with_parts
     from dreamwalk.evaluation.clips import EvaluateClips
     from dreamwalk.evaluation.places import EvaluatePlaces
@@ -69,6 +70,7 @@ def test_flags_exist() -> None:
         of_clips = "moviegen." in words[1] or "hunyuan" in words[1]
         kind = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips}.get(kind, kind) if of_clips else kind
         kind = KINDS[words[1]][0] if words[0] == "import" else kind
+        kind = SamplePath if words[0] == "sample" and "voyager." in words[1] else kind
         if "places" in flags:
             kind = EvaluatePlaces
         default = None
