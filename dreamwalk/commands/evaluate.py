@@ -14,9 +14,13 @@ def evaluate(argv: list[str]) -> None:
     """Run the verb."""
     name, rest = split_name(argv, "evaluate", ["nextframe.doom", "moviegen.doom"])
     asks = lambda report: f"--report={report}" in rest or ("--report", report) in pairwise(rest)
-    if name and require_generative(name, "evaluate").generates == "clips":
-        from dreamwalk.evaluation.clips import EvaluateClips as Flags
-        from dreamwalk.evaluation.clips import evaluate_clips as run
+    made = require_generative(name, "evaluate").generates if name else ""
+    if made == "scenes":
+        from dreamwalk.evaluation.scenes import EvaluateScenes as Flags
+        from dreamwalk.evaluation.scenes import evaluate_scenes as run
+    elif made == "clips":
+        from dreamwalk.evaluation.clips import EvaluateClips as Flags  # type: ignore[assignment]
+        from dreamwalk.evaluation.clips import evaluate_clips as run  # type: ignore[assignment]
     elif asks("objects"):
         from dreamwalk.evaluation.objects import EvaluateObjects as Flags  # type: ignore[assignment]
         from dreamwalk.evaluation.objects import evaluate_objects as run  # type: ignore[assignment]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import tyro
 from PIL import Image
 from torch import Tensor
 
@@ -27,9 +28,9 @@ from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig
 from dreamwalk.progress import followed
 from dreamwalk.systems import open as systems
 from dreamwalk.systems.clip_request import ClipRequest
-from dreamwalk.systems.path_sampling import PathRequest, PathSampling
+from dreamwalk.systems.path_sampling import ClipJoint, PathRequest, PathSampling
 from dreamwalk.systems.voyager import Voyager, VoyagerConfig
-from dreamwalk.validation import Count, Share, Steps, conform
+from dreamwalk.validation import Count, Steps, conform
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,7 @@ class SamplePath:
     steps: Steps | None = None
     """Denoising steps of a clip; default: the system's."""
     guidance: float | None = None
-    overlap: Share = 0.5
-    """Share of a clip that it has in common with the one before."""
-    strength: Share = 0.6
-    """Noise that what they have in common begins with."""
-    smooth: Share = 0.0
-    """Noise from which all clips together are denoised once more at the end; 0: not at all."""
+    joint: Annotated[ClipJoint, tyro.conf.arg(name="")] = field(default_factory=ClipJoint)
     cache: WorldCacheConfig = field(default_factory=WorldCacheConfig)
     """What is kept of frames."""
     keep_cache: Path | None = None
@@ -116,8 +112,7 @@ def _dream(asked: SamplePath, name: str, system: Voyager, picture: Tensor, cache
     cameras = _cameras(asked, system.config, depth)
     clip = ClipRequest((asked.prompt,), seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
     poses, lenses = (torch.tensor(x).float() for x in (cameras.world_from_camera, cameras.intrinsics))
-    mixing = {"overlap": asked.overlap, "strength": asked.strength, "smooth": asked.smooth}
-    request = PathRequest(rgb, depth, poses, lenses, clip, **mixing)
+    request = PathRequest(rgb, depth, poses, lenses, clip, asked.joint)
     if asked.preview is not None:
         cache.insert(rgb[None], depth[None], poses[:1], lenses[:1], time=0)
         shown = cache.render(poses, lenses, size=size).rgb
@@ -146,7 +141,7 @@ def _scene(sampling: PathSampling, cameras: CameraPath, asked: SamplePath, name:
         "path": asked.path,
         "steps": asked.steps,
     }
-    told |= {"image": asked.image.name, "overlap": asked.overlap, "strength": asked.strength}
+    told |= {"image": asked.image.name, **asdict(asked.joint)}
     facing = normals.astype(np.float32) / 127.5 - 1
     parts = (place[seen], colours[seen], facing[seen])
     fps = sampling.system.config.fps

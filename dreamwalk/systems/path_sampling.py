@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError
 from dreamwalk.memory.frame_points import FAR
-from dreamwalk.memory.world_cache import WorldCache, aligned_depth
+from dreamwalk.memory.point_tiles import TileBudget
+from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig, aligned_depth
 from dreamwalk.rollout.clip_predictor import ClipPredictor
 from dreamwalk.rollout.execute import KeyedNoise, ModelInput, begin, run
 from dreamwalk.schedules.clip_plans import overlapped
@@ -26,6 +28,20 @@ from dreamwalk.schedules.sigmas import spaced_sigmas
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.voyager import SEEN, AlongPath, Voyager
 from dreamwalk.validation import Share
+
+PathMemory = Literal["cache", "picture"]
+
+
+@dataclass(frozen=True)
+class ClipJoint:
+    """How a clip goes on from the one before."""
+
+    overlap: Share = 0.5
+    """Share of a clip that it has in common with the one before."""
+    strength: Share = 0.6
+    """Noise that what they have in common begins with."""
+    smooth: Share = 0.0
+    """Noise from which all clips together are denoised once more at the end; 0: not at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +58,9 @@ class PathRequest:
     """`(n, 3, 3)` in pixels."""
     clip: ClipRequest = field(default_factory=lambda: ClipRequest(("",)))
     """Prompt, seed and numbers of sampling; the rest of it is not asked."""
-    overlap: Share = 0.5
-    """Share of a clip that it has in common with the one before."""
-    strength: Share = 0.6
-    """Noise that what they have in common begins with."""
-    smooth: Share = 0.0
-    """Noise from which all is denoised again at the end, in all clips together; 0: not at all."""
+    joint: ClipJoint = field(default_factory=ClipJoint)
+    memory: PathMemory = "cache"
+    """What a clip is told: what the cache shows, or its own first frame alone."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class PathSampling:
         if config.depth == "none":
             raise UserError("this system dreams no depth, of which a cache is made: take one that does")
         self.length = codec.latent_frames(config.frames)
-        self.shared = min(round(request.overlap * self.length), self.length - 1)
+        self.shared = min(round(request.joint.overlap * self.length), self.length - 1)
         self.stride = (self.length - self.shared) * codec.stride[0]
         """Frames from one clip's first to the next one's."""
         n = len(request.poses)
@@ -97,7 +110,7 @@ class PathSampling:
         asked, system = self.request, self.system
         settings = system.settings(replace(asked.clip, conditioning=self._path(0, self._first())))
         sigmas = spaced_sigmas(asked.clip.spacing, settings.steps, shift_by=settings.shift)
-        level, smooth = (_level(sigmas, sigma) for sigma in (asked.strength, asked.smooth))
+        level, smooth = (_level(sigmas, sigma) for sigma in (asked.joint.strength, asked.joint.smooth))
         frames = self.length + (self.clips - 1) * (self.length - self.shared)
         sizes = {"clip": self.length, "overlap": self.shared, "level": max(level, 1)}
         plan = overlapped(sigmas, frames, **sizes, smooth=min(smooth, len(sigmas) - 2))
@@ -173,7 +186,11 @@ class PathSampling:
         """What the cache shows along a clip."""
         at = slice(clip * self.stride, clip * self.stride + self.system.config.frames)
         size = self.request.depth.shape[0], self.request.depth.shape[1]
-        view = self.cache.render(self.poses[at], self.intrinsics[at], size=size)
+        cache = self.cache
+        if self.request.memory == "picture":
+            cache = WorldCache(WorldCacheConfig(budget=TileBudget(points=None)))
+            cache.insert(first[0][None], first[1][None], self.poses[at][:1], self.intrinsics[at][:1], time=0)
+        view = cache.render(self.poses[at], self.intrinsics[at], size=size)
         depth = view.depth.masked_fill(view.depth > FAR / 2, 0)
         parts = view.rgb[None], depth[None], view.mask[None] > SEEN
         return AlongPath(first[0][None], first[1][None], *parts, self.depth_range)

@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 import torch
 from box_room import walk
+from carrying_voyager import carrying_voyager
 from PIL import Image
-from toy import AsData
 
-from dreamwalk.backbones.mmdit import MMDiTConfig
 from dreamwalk.cli import main
 from dreamwalk.clip import Clip
-from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.errors import UserError
 from dreamwalk.memory.point_tiles import TileBudget
 from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig
 from dreamwalk.schedules.plans import Fuse, Renoise
-from dreamwalk.systems import voyager
 from dreamwalk.systems.clip_request import ClipRequest
-from dreamwalk.systems.path_sampling import PathRequest, PathSampling
+from dreamwalk.systems.path_sampling import ClipJoint, PathRequest, PathSampling
 from dreamwalk.systems.voyager import Voyager
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -34,33 +31,18 @@ def clip() -> Clip:
     return replace(walk([(-60.0 + 5 * i, 10.0, 9.0 * i) for i in range(11)]), caption=["a room"])
 
 
-def small(clip: Clip) -> Voyager:
-    """RGB-D in channels, a frame a latent, untrained: what is known is carried over."""
-    torch.manual_seed(0)
-    tiny = voyager.tiny()
-    backbone = MMDiTConfig(48, 98, width=32, heads=2, patch=(1, 1, 1), axes=(4, 6, 6))
-    backbone = replace(
-        backbone, double_blocks=1, single_blocks=1, refiner_blocks=1, text_dim=16, pooled_dim=0
-    )
-    codec = PatchCodecConfig(channels=48, patch=8, widths=(), image_channels=4)
-    config = replace(tiny, codec=codec, backbone=backbone, depth="channels", coverage="share", headroom=1.5)
-    system = replace(config, frames=5, size=(32, 32), steps=3).build()
-    system.fit_from_data(AsData(clip))
-    with torch.no_grad():
-        system.skip.weight.copy_(torch.eye(48, 98).roll(49, 1))
-    return system.eval()
-
-
 @pytest.fixture(scope="module")
 def system(clip: Clip) -> Voyager:
-    return small(clip)
+    return carrying_voyager(clip)
 
 
-def request_of(clip: Clip, frames: int = 11, **numbers: float) -> PathRequest:
+def request_of(clip: Clip, frames: int = 11, joint: ClipJoint | None = None) -> PathRequest:
     assert clip.depth is not None and clip.world_from_camera is not None and clip.intrinsics is not None
     picture, cameras = clip.video[0, 0].float() / 127.5 - 1, (clip.world_from_camera[0], clip.intrinsics[0])
     poses, lenses = (part[:frames] for part in cameras)
-    return PathRequest(picture, clip.depth[0, 0], poses, lenses, ClipRequest(("a room",)), **numbers)
+    return PathRequest(
+        picture, clip.depth[0, 0], poses, lenses, ClipRequest(("a room",)), joint or ClipJoint()
+    )
 
 
 def cache(folder: Path | None = None) -> WorldCache:
@@ -109,8 +91,16 @@ def test_the_same_seed_is_the_same_scene(system: Voyager, clip: Clip) -> None:
 
 
 def test_the_end_of_a_path_may_lie_within_a_clip(system: Voyager, clip: Clip) -> None:
-    sampling = sampled(system, request_of(clip, 7, smooth=0.4), cache())
+    sampling = sampled(system, request_of(clip, 7, ClipJoint(smooth=0.4)), cache())
     assert sampling.clips == 2 and len(sampling.frames()[0]) == 7
+
+
+def test_without_the_cache_a_clip_is_told_its_first_frame_alone(system: Voyager, clip: Clip) -> None:
+    alone = sampled(system, replace(request_of(clip), memory="picture"), cache())
+    known = [alone._path(2, alone._first()).known.float().mean() for _ in range(1)]
+    told = replace(alone.request, memory="cache")
+    with_cache = PathSampling(system, told, alone.cache)._path(2, alone._first()).known.float().mean()
+    assert known[0] < with_cache
 
 
 def test_what_it_cannot_follow_is_named(system: Voyager, clip: Clip) -> None:
