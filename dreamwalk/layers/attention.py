@@ -100,13 +100,27 @@ def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
     computed; elsewhere, and where kept frames come before them, it is a boolean tensor.
     """
     n = visible.shape[0] * tokens
-    if _BLOCKS.get() and visible.is_cuda and visible.shape[0] == visible.shape[1] and n >= MANY:
-
-        def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return visible[query // tokens, key // tokens]
-
-        return create_block_mask(sees, None, None, n, n, device=visible.device.type)
+    if visible.shape[0] == visible.shape[1] and _hides_blocks(visible, n):
+        return _block_mask(n, lambda query, key: visible[query // tokens, key // tokens], visible.device)
     return visible.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+
+
+def slot_mask(visible: Tensor, queries: Tensor, keys: Tensor) -> Mask | None:
+    """As `frame_mask` for groups of any sizes: `queries` `(s,)` and `keys` `(n,)` are the groups of slots,
+    `visible` says which group sees which. None where all is seen."""
+    if len(queries) == len(keys) and _hides_blocks(visible, len(keys)):
+        return _block_mask(len(keys), lambda query, key: visible[queries[query], keys[key]], visible.device)
+    mask = visible[queries][:, keys]
+    return None if mask.all() else mask
+
+
+def _hides_blocks(visible: Tensor, tokens: int) -> bool:
+    """Whether a mask of so many tokens among themselves is worth a `BlockMask`."""
+    return _BLOCKS.get() and visible.is_cuda and tokens >= MANY
+
+
+def _block_mask(n: int, sees: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> BlockMask:
+    return create_block_mask(lambda b, h, query, key: sees(query, key), None, None, n, n, device=device.type)
 
 
 class SwiGLU(nn.Module):
