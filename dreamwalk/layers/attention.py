@@ -100,23 +100,27 @@ def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
     computed; elsewhere, and where kept frames come before them, it is a boolean tensor.
     """
     n = visible.shape[0] * tokens
-    if visible.shape[0] == visible.shape[1] and _hides_blocks(visible, n):
+    if visible.shape[0] == visible.shape[1] and _hides_blocks(n, visible.device):
         return _block_mask(n, lambda query, key: visible[query // tokens, key // tokens], visible.device)
     return visible.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
 
-def slot_mask(visible: Tensor, queries: Tensor, keys: Tensor) -> Mask | None:
+def slot_mask(
+    visible: Tensor, queries: Tensor, keys: Tensor, *, device: torch.device | str = "cpu"
+) -> Mask | None:
     """As `frame_mask` for groups of any sizes: `queries` `(s,)` and `keys` `(n,)` are the groups of slots,
-    `visible` says which group sees which. None where all is seen."""
-    if len(queries) == len(keys) and _hides_blocks(visible, len(keys)):
-        return _block_mask(len(keys), lambda query, key: visible[queries[query], keys[key]], visible.device)
+    `visible` says which group sees which, and all three are on the processor. None where all is seen."""
+    device = torch.device(device)
+    if len(queries) == len(keys) and _hides_blocks(len(keys), device):
+        seen, owner = visible.to(device), keys.to(device)
+        return _block_mask(len(keys), lambda query, key: seen[owner[query], owner[key]], device)
     mask = visible[queries][:, keys]
-    return None if mask.all() else mask
+    return None if mask.all() else mask.to(device)
 
 
-def _hides_blocks(visible: Tensor, tokens: int) -> bool:
+def _hides_blocks(tokens: int, device: torch.device) -> bool:
     """Whether a mask of so many tokens among themselves is worth a `BlockMask`."""
-    return _BLOCKS.get() and visible.is_cuda and tokens >= MANY
+    return _BLOCKS.get() and device.type == "cuda" and tokens >= MANY
 
 
 def _block_mask(n: int, sees: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> BlockMask:

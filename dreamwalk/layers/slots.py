@@ -14,6 +14,8 @@ class Slots(NamedTuple):
 
     order: str
     """Name of the order that weights must have been trained in."""
+    length: int
+    """Tokens of a whole clip."""
     places: Tensor
     """Frame, row and column `(s, 3)`, float64, in cells of the finest grid; a coarse slot has its centre."""
     frames: tuple[int, ...]

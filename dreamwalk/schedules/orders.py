@@ -85,13 +85,10 @@ class Order:
         """Passes of the network that a clip takes."""
         return len(self.groups)
 
-    @cached_property
-    def starts(self) -> tuple[int, ...]:
-        """The first slot of every group, and the number of all slots."""
-        found = [0]
-        for group in self.groups:
-            found.append(found[-1] + len(group.slots))
-        return tuple(found)
+    @property
+    def slot_count(self) -> int:
+        """Slots of a clip: its tokens, and what commits."""
+        return sum(len(group.slots) for group in self.groups)
 
     @cached_property
     def frames(self) -> tuple[range, ...]:
@@ -111,25 +108,19 @@ class Order:
         return 1 + max(slot.scale for group in self.groups for slot in group.slots)
 
     @cached_property
-    def last_seen(self) -> Tensor:
+    def last_seen(self) -> list[int]:
         """The last group that sees each group: after it, keys and values can go."""
-        last = torch.zeros(self.passes, dtype=torch.long)
-        for index, group in enumerate(self.groups):
-            for span in group.sees:
-                last[span.start : span.stop] = index
-        return last
+        return (self.passes - 1 - self.visible.flip(0).int().argmax(0)).tolist()
 
     @cached_property
     def live_slots(self) -> int:
         """The most slots whose keys and values exist at once."""
-        sizes, last, most = torch.tensor(self.starts).diff(), self.last_seen.tolist(), 0
-        leaving = torch.zeros(self.passes + 1, dtype=torch.long)
-        held = 0
-        for index, size in enumerate(sizes.tolist()):
-            held += size
-            most = max(most, held)
-            leaving[last[index]] += size
-            held -= int(leaving[index])
+        live, most, leaving = 0, 0, [0] * self.passes
+        for index, (group, last) in enumerate(zip(self.groups, self.last_seen, strict=True)):
+            leaving[last] += len(group.slots)
+            live += len(group.slots)
+            most = max(most, live)
+            live -= leaving[index]
         return most
 
     @cached_property
@@ -170,8 +161,12 @@ class Order:
         def indices(values: Sequence[int | None]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)
 
+        def owners(groups: Iterable[int]) -> Tensor:
+            return torch.tensor([index for index in groups for _ in self.groups[index].slots])
+
         return Slots(
             self.trained_as,
+            self.tokens,
             torch.tensor([slot[1:4] for slot in slots], dtype=torch.float64, device=device),
             tuple(frames),
             indices([frames.index(slot.frame) for slot in slots]),
@@ -181,15 +176,8 @@ class Order:
             _input_map(slots, used).to(device),
             indices([slots[i].token for i in targets]),
             indices(targets),
-            slot_mask(
-                self.visible.to(device), self._groups(part, device), self._groups([*kept, *part], device)
-            ),
+            slot_mask(self.visible, owners(part), owners((*kept, *part)), device=device),
         )
-
-    def _groups(self, groups: Sequence[int], device: torch.device | str) -> Tensor:
-        """The group of every slot of some groups."""
-        sizes = torch.tensor([len(self.groups[index].slots) for index in groups])
-        return torch.repeat_interleave(torch.tensor(list(groups)), sizes).to(device)
 
 
 def _input_map(slots: Sequence[Slot], used: Sequence[int]) -> Tensor:

@@ -54,7 +54,7 @@ def raster(grid: Grid) -> list[Place]:
     """The places of a grid, frame after frame, row after row."""
     for name, side in zip(("frames", "rows", "columns"), grid, strict=True):
         check_range(f"the number of {name}", side, 1)
-    return list(product(*map(range, grid)))
+    return list(product(range(grid[0]), range(grid[1]), range(grid[2])))
 
 
 def next_block(grid: Grid, block: Grid = (1, 1, 1), *, hybrid: bool = False) -> Order:
