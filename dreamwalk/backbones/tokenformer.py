@@ -5,8 +5,12 @@ inputs, positions and mask; and by the head in what a token is. The trunk itself
 RMSNorm, SwiGLU, rotary positions over time, height and width, and cross-attention to a text, if there is one.
 Actions modulate by adaLN-zero (DiT, arXiv 2212.09748, 3.2), once per frame, as in the Frame DiT.
 
-    h_i = trunk(u_i + scale_i, place_i), u_i = sum_j w_ij embed(y_j) or a learned filler
+    h_i = trunk(u_i + place_i + scale_i), u_i = sum_j w_ij embed(y_j) or a learned filler
     p(y_i | y_before) = head(h_i)
+
+Slots of a group often have the same input (fillers, cells of one coarse cell), and keys that differ by their
+rotation alone carry the same values. So row and column also join the input, as in VAR (arXiv 2404.02905);
+time does not, and a stream may go on for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from dreamwalk.backbones.token_heads import DiscreteHead, DiscreteHeadConfig, Fl
 from dreamwalk.errors import UserError
 from dreamwalk.layers.attention import KeyValues, SelfAttention, SwiGLU, attend
 from dreamwalk.layers.cache import Past, SlotCache
-from dreamwalk.layers.modulation import Modulation, modulate, zero_init
+from dreamwalk.layers.modulation import Modulation, SigmaEmbedding, modulate, zero_init
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.layers.rope import head_width, place_tables, split_axes
@@ -118,6 +122,7 @@ class TokenFormer(nn.Module):
         self.head: DiscreteHead | FlowHead = config.head.build(width)
         self.fillers = nn.Parameter(torch.randn(config.fillers, width))
         self.scale = nn.Embedding(config.scales, width)
+        self.row, self.column = SigmaEmbedding(width), SigmaEmbedding(width)
         self.text = nn.Linear(config.text_dim, width) if config.text_dim else None
         self.blocks = nn.ModuleList(TokenBlock(config) for _ in range(config.depth))
         self.norm = RMSNorm(width)
@@ -176,7 +181,7 @@ class TokenFormer(nn.Module):
         return self.norm(x[:, slots.targets]), fresh
 
     def inputs(self, symbols: Tensor, slots: Slots) -> Tensor:
-        """The first block's input `(b, s, d)`: what the input map makes of tokens, fillers and scales."""
+        """The first block's input `(b, s, d)`: what the input map makes of tokens, and where they lie."""
         if slots.order != self.config.order:
             raise UserError(
                 f"these weights were trained in the order '{self.config.order}', not '{slots.order}': sample "
@@ -188,7 +193,9 @@ class TokenFormer(nn.Module):
             columns = embedded.to(single).transpose(0, 1).flatten(1)
             x = (slots.weights.to(single) @ columns).unflatten(1, (-1, self.config.width)).transpose(0, 1)
         fillers = nn.functional.pad(self.fillers, (0, 0, 1, 0))
-        return x.to(embedded.dtype) + fillers[slots.fillers] + self.scale(slots.scales)
+        _, row, column = slots.places.unbind(1)
+        place = self.row.at(row[None]) + self.column.at(column[None]) + self.scale(slots.scales)
+        return x.to(embedded.dtype) + fillers[slots.fillers] + place
 
     def cache(self, slots: int, *, batch: int = 1) -> SlotCache:
         """Room for keys and values of so many slots, on the device and in the precision of the weights."""
