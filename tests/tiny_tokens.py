@@ -9,7 +9,7 @@ from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import (
     delta,
     diagonal,
-    in_chunks,
+    in_groups,
     next_block,
     next_scale,
     next_token,
@@ -25,7 +25,7 @@ ORDERS = [
     next_block((2, 2, 3), (1, 2, 3)),
     next_block((4, 2, 2), (2, 1, 2)),
     next_block((2, 2, 3), (1, 1, 3), hybrid=True),
-    in_chunks("distant regions", raster((1, 2, 4)), [[0], [4], [1, 5], [2, 6], [3, 7]]),
+    in_groups("distant regions", raster((1, 2, 4)), [[0], [4], [1, 5], [2, 6], [3, 7]]),
     next_scale(2, SCALES),
     pyramid((1, 2, 2), SCALES),
     pyramid((1, 2, 2), SCALES, sparse=False),
@@ -65,7 +65,7 @@ def random_model(
     torch.manual_seed(0)
     model = sizes(order, head, text_dim=text_dim).build().eval()
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     return model
 
 
@@ -74,4 +74,5 @@ def random_symbols(model: TokenFormer, rows: int, order: Order) -> Tensor:
     blank = model.head.blank(rows, order.tokens)
     if blank.is_floating_point():
         return torch.randn(blank.shape, generator=generator, dtype=blank.dtype)
-    return torch.randint(0, model.head.vocabulary, blank.shape, generator=generator)  # type: ignore[union-attr,arg-type]
+    vocabulary = int(model.head.vocabulary)  # type: ignore[arg-type]
+    return torch.randint(0, vocabulary, blank.shape, generator=generator)

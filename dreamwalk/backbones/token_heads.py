@@ -151,7 +151,8 @@ class DiscreteHead(nn.Module):
 
     def embed(self, symbols: Tensor) -> Tensor:
         """`(b, n)` to `(b, n, d)`: the sum over digits."""
-        return sum(self._embed(i, digit) for i, digit in enumerate(self._digits(symbols)))  # type: ignore[return-value]
+        first, *others = (self._embed(i, digit) for i, digit in enumerate(self._digits(symbols)))
+        return sum(others, first)
 
     def logits(self, hidden: Tensor, symbols: Tensor) -> list[Tensor]:
         """Of every factor `(b, n, v)` for `hidden` `(b, n, d)`, given the digits before it."""
@@ -164,8 +165,8 @@ class DiscreteHead(nn.Module):
     def loss(self, hidden: Tensor, symbols: Tensor, noise: Tensor | None = None) -> Tensor:
         """Negative log-likelihood in nats `(b, n)`, of all factors together."""
         pairs = zip(self.logits(hidden, symbols), self._digits(symbols), strict=True)
-        losses = (cross_entropy(one.transpose(1, 2), digit, reduction="none") for one, digit in pairs)
-        return sum(losses)  # type: ignore[return-value]
+        losses = [cross_entropy(one.transpose(1, 2), digit, reduction="none") for one, digit in pairs]
+        return torch.stack(losses).sum(0)
 
     def sample(self, hidden: Tensor, sampling: TokenSampling, normal: Tensor) -> Tensor:
         """Indices `(b, n)` for `hidden` `(branches, b, n, d)`, by `normal` `(b, n, draws)`."""
@@ -220,7 +221,7 @@ class FlowHead(nn.Module):
         self.embed = nn.Linear(config.channels, width)
         self.slot, self.input = nn.Linear(width, inner), nn.Linear(config.channels, inner)
         self.sigma = SigmaEmbedding(inner)
-        self.blocks = nn.ModuleList(
+        self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(inner, inner), nn.SiLU(), nn.Linear(inner, inner))
             for _ in range(config.depth)
         )
@@ -244,9 +245,9 @@ class FlowHead(nn.Module):
     def velocity(self, x: Tensor, hidden: Tensor, sigma: Tensor) -> Tensor:
         """`(b, n, c)` for noisy `x` `(b, n, c)`, `hidden` `(b, n, d)` and `sigma` `(b, n)`."""
         condition, y = self.slot(hidden) + self.sigma(sigma), self.input(x)[:, :, None]
-        for block, modulation in zip(self.blocks, self.modulations, strict=True):
+        for layer, modulation in zip(self.layers, self.modulations, strict=True):
             shift, scale, gate = modulation(condition)
-            y = y + gate * block(modulate(layer_norm(y, y.shape[-1:], eps=1e-6), shift, scale))
+            y = y + gate * layer(modulate(layer_norm(y, y.shape[-1:], eps=1e-6), shift, scale))
         return self.out(modulate(layer_norm(y, y.shape[-1:], eps=1e-6), *self.last(condition)))[:, :, 0]
 
     def loss(self, hidden: Tensor, symbols: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -28,26 +28,26 @@ Place = tuple[int, int, int]
 """Frame, row and column of a token."""
 
 
-def in_chunks(
-    name: str, places: Sequence[Place], chunks: Sequence[Sequence[int]], *, scales: Sequence[int] = ()
+def in_groups(
+    name: str, places: Sequence[Place], groups: Sequence[Sequence[int]], *, scales: Sequence[int] = ()
 ) -> Order:
-    """Any permutation of tokens in chunks: the i-th of a chunk is made from the i-th of the chunk before.
+    """Any permutation of tokens in groups: the i-th of a group is made of the i-th of the group before.
 
-    `places` and `scales` (default 0) are those of all tokens. The first chunk begins with the start filler;
-    where a chunk is larger than the one before, the rest begins with fillers of its own (NBP, arXiv
+    `places` and `scales` (default 0) are those of all tokens. The first group is made of the start filler;
+    where a group is larger than the one before, the rest is made of fillers of its own (NBP, arXiv
     2502.07737; PAR, arXiv 2412.15119). A smaller one forgets: UserError.
     """
-    groups, scales = [], scales or [0] * len(places)
-    for index, (before, chunk) in enumerate(pairwise([(), *chunks])):
+    found, scales = [], scales or [0] * len(places)
+    for index, (before, group) in enumerate(pairwise([(), *groups])):
         inputs: list[tuple[tuple[tuple[int, float], ...], int]] = [(((token, 1.0),), 0) for token in before]
-        fillers = range(START + 1, START + 1 + len(chunk)) if index else [START] * len(chunk)
+        fillers = range(START + 1, START + 1 + len(group)) if index else [START] * len(group)
         inputs += [((), filler) for filler in list(fillers)[len(before) :]]
         slots = (
             Slot(token, *places[token], *input, scales[token])
-            for token, input in zip(chunk, inputs, strict=False)
+            for token, input in zip(group, inputs, strict=False)
         )
-        groups.append(Group(tuple(slots), (range(index + 1),)))
-    return Order(name, tuple(groups))
+        found.append(Group(tuple(slots), (range(index + 1),)))
+    return Order(name, tuple(found))
 
 
 def raster(grid: Grid) -> list[Place]:
@@ -69,11 +69,11 @@ def next_block(grid: Grid, block: Grid = (1, 1, 1), *, hybrid: bool = False) -> 
     for token, place in enumerate(places):
         key = tuple(at // part for at, part in zip(place, block, strict=True))
         blocks.setdefault(key, []).append(token)
-    chunks = list(blocks.values())
+    groups = list(blocks.values())
     name = f"blocks of {_size(block)} in frames of {_size(grid[1:])}"
-    if hybrid and len(chunks[0]) > 1:
-        chunks, name = [*([token] for token in chunks[0]), *chunks[1:]], f"{name}, the first by token"
-    return in_chunks(name, places, chunks)
+    if hybrid and len(groups[0]) > 1:
+        groups, name = [*([token] for token in groups[0]), *groups[1:]], f"{name}, the first by token"
+    return in_groups(name, places, groups)
 
 
 def next_token(grid: Grid) -> Order:
@@ -92,7 +92,7 @@ def delta(frames: int, tokens: int, *, first: tuple[int, int]) -> Order:
     whole, later = raster((1, *first)), raster((frames, 1, tokens))[tokens:]
     places, scales = whole + later, [0] * len(whole) + [1] * len(later)
     name = f"{tokens} tokens a frame after one of {_size(first)}"
-    return in_chunks(name, places, [[token] for token in range(len(places))], scales=scales)
+    return in_groups(name, places, [[token] for token in range(len(places))], scales=scales)
 
 
 def next_scale(frames: int, scales: Sequence[tuple[int, int]]) -> Order:
@@ -106,8 +106,8 @@ def pyramid(clips: Sequence[int], scales: Sequence[tuple[int, int]], *, sparse: 
     2511.04675), with what it forgets restored.
 
     Tokens come by clip, scale, frame, row and column. The input of a scale is the sum of the coarser ones of
-    its clip, each of them constant within its cells, as its mean over every new cell. That sum starts anew
-    in every clip, so the first pass of the next clip also commits the whole of the last, in slots that
+    its clip, as embeddings that are constant within their cells, in its mean over every new cell. That sum
+    starts anew in every clip, so the first pass of the next clip also commits the whole of the last, in slots that
     predict nothing; where the first scale is of full size, it is made of the last clip instead. `sparse`: a
     pass sees itself and the first pass of its clip, and that one the first of the clip before; otherwise
     each sees all before it.

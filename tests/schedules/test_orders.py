@@ -9,7 +9,7 @@ from dreamwalk.schedules.orders import Group, Order, Slot
 from dreamwalk.schedules.token_orders import (
     delta,
     diagonal,
-    in_chunks,
+    in_groups,
     next_block,
     next_scale,
     next_token,
@@ -92,7 +92,7 @@ def test_degenerate_orders_are_the_same() -> None:
         assert diagonal(line).groups == next_token(line).groups
     assert windowed(next_token(grid), 3).groups == next_token(grid).groups
     places = raster(grid)
-    assert in_chunks("mine", places, [[i] for i in range(24)]).groups == next_token(grid).groups
+    assert in_groups("mine", places, [[i] for i in range(24)]).groups == next_token(grid).groups
     assert delta(3, 4, first=(1, 4)).passes == next_token((3, 1, 4)).passes
 
 
@@ -112,12 +112,12 @@ def test_inputs_of_scales_are_means_over_cells() -> None:
     assert [s.row for s in second.slots] == [0.25, 0.25, 1.75, 1.75]
 
 
-def test_a_permutation_in_chunks() -> None:
+def test_a_permutation_in_groups() -> None:
     """PAR: the first tokens of two distant regions one by one, then both regions together."""
-    order = in_chunks("regions", raster((1, 1, 6)), [[0], [3], [1, 4], [2, 5]])
+    order = in_groups("regions", raster((1, 1, 6)), [[0], [3], [1, 4], [2, 5]])
     assert [s.filler for s in order.groups[2].slots] == [0, 3]
     with pytest.raises(UserError, match="token 1 is lost to group 1"):
-        in_chunks("shrinking", raster((1, 1, 3)), [[0, 1], [2]])
+        in_groups("shrinking", raster((1, 1, 3)), [[0, 1], [2]])
 
 
 def test_a_window_evicts_whole_frames() -> None:
