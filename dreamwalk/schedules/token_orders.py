@@ -105,12 +105,12 @@ def pyramid(clips: Sequence[int], scales: Sequence[tuple[int, int]], *, sparse: 
     """Clips of so many frames, each from coarse to fine: the space-time pyramid of InfinityStar (arXiv
     2511.04675), with what it forgets restored.
 
-    Tokens come by clip, scale, frame, row and column. The input of a scale is the sum of the coarser ones of
-    its clip, as embeddings that are constant within their cells, in its mean over every new cell. That sum
-    starts anew in every clip, so the first pass of the next clip also commits the whole of the last, in slots that
-    predict nothing; where the first scale is of full size, it is made of the last clip instead. `sparse`: a
-    pass sees itself and the first pass of its clip, and that one the first of the clip before; otherwise
-    each sees all before it.
+    Tokens come by clip, scale, frame, row and column. A slot's input is the sum of the coarser scales of its
+    clip, as embeddings that are constant within their cells, in its mean over the slot's cell. That sum
+    starts anew in every clip, so the first pass of the next clip also commits the whole of the last, in slots
+    that predict nothing; where the first scale is of full size, it is made of the last clip instead.
+    `sparse`: a pass sees itself and the first pass of its clip, and that one the first of the clip before;
+    otherwise each sees all before it.
     """
     for name, parts in (("clip", clips), ("scale", scales)):
         if not parts:

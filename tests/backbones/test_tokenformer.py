@@ -1,8 +1,10 @@
 """Token transformers of every order and head: nothing leaks, nothing is forgotten, all sums to one."""
 
+import json
+
 import pytest
 import torch
-from tiny_tokens import ORDERS, random_model, random_symbols
+from tiny_tokens import HEADS, ORDERS, random_model, random_symbols, sizes
 from torch import Tensor
 
 from dreamwalk.backbones.token_heads import (
@@ -18,6 +20,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.schedules.orders import Group, Order
 from dreamwalk.schedules.token_orders import next_block, next_scale, next_token, pyramid
+from dreamwalk.weights.config import from_json, to_json
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -134,6 +137,12 @@ def test_half_precision_runs() -> None:
     symbols, slots = random_symbols(model, 2, order), order.slots()
     assert model(symbols, slots).dtype == torch.bfloat16
     assert torch.isfinite(model.loss(symbols, slots)).all()
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: str(getattr(head, "factors", "flow")))
+def test_a_config_goes_through_json(head: DiscreteHeadConfig | FlowHeadConfig) -> None:
+    config = sizes(ORDERS[0], head)
+    assert from_json(TokenFormerConfig, json.loads(json.dumps(to_json(config)))) == config
 
 
 def test_bad_input_is_refused() -> None:

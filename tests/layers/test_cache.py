@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dreamwalk.layers.attention import KeyValues, attend, frame_mask
-from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers.cache import RingCache, SlotCache
 
 
 def filled(frames: int) -> RingCache:
@@ -52,3 +52,20 @@ def test_flex_attention_agrees_with_a_dense_mask() -> None:
     )
     with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
         torch.testing.assert_close(attend(q, k, v, blocks), dense, atol=1e-9, rtol=1e-9)
+
+
+def test_groups_of_slots_join_and_leave() -> None:
+    cache = SlotCache.empty((1, 1, 1, 5, 2), like=torch.zeros(()))
+
+    def write(sizes: dict[int, int], *leave: int) -> list[float]:
+        value = torch.cat([torch.full((1, 1, n, 2), float(group)) for group, n in sizes.items()], dim=2)
+        cache.write(sizes, [KeyValues(value, -value)], lambda group: group not in leave)
+        keys, values = cache.layer(0)
+        assert torch.equal(keys, -values) and cache.held == keys.shape[2]
+        return keys[0, 0, :, 0].tolist()
+
+    assert write({1: 2, 2: 1, 3: 2}, 2) == [1, 1, 3, 3]
+    copy = cache.clone()
+    assert write({4: 3}, 1, 2) == [3, 3, 4, 4, 4]
+    assert write({5: 2}, 3, 5) == [4, 4, 4]
+    assert copy.to("cpu").sizes == {1: 2, 3: 2} and copy.layer(0).keys[0, 0, :, 0].tolist() == [1, 1, 3, 3]

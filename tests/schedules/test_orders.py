@@ -120,6 +120,23 @@ def test_a_permutation_in_groups() -> None:
         in_groups("shrinking", raster((1, 1, 3)), [[0, 1], [2]])
 
 
+def test_diagonals_keep_the_inputs_of_raster_order() -> None:
+    """But where a row begins; what it lacks then is committed in the next pass, as raster order has it."""
+    grid = (2, 3, 4)
+    base, order = next_token(grid), diagonal(grid)
+    trained = {s.token: s for g in base.groups for s in g.slots}
+    assert order.trained_as == base.name
+    for index, group in enumerate(order.groups):
+        for one in group.slots:
+            if one.token is None:
+                (twin,) = [s for s in trained.values() if s.sources == one.sources]
+                assert twin._replace(token=None) == one and twin.token % 4 == 0 and index % 6 in (4, 5)
+            elif one.token % 4 or one.token in (0, 12):
+                assert one == trained[one.token]
+            else:
+                assert one.sources == ((one.token - (13 if one.frame else 4), 1.0),)
+
+
 def test_a_window_evicts_whole_frames() -> None:
     order = windowed(next_token((4, 2, 3)), 1)
     assert order.trained_as == next_token((2, 2, 3)).name
