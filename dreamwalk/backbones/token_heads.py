@@ -15,6 +15,7 @@ write w - 1.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -136,31 +137,24 @@ class DiscreteHead(nn.Module):
         """UserError unless these are indices `(b, n)` of the vocabulary."""
         if symbols.ndim != 2 or symbols.is_floating_point() or symbols.is_complex():
             raise UserError(
-                f"tokens are whole numbers (batch, tokens), got {str(symbols.dtype).removeprefix('torch.')} "
-                f"of shape {tuple(symbols.shape)}: give the indices of a codec with a codebook"
+                f"tokens are whole numbers (batch, tokens), got {symbols.dtype} of shape "
+                f"{tuple(symbols.shape)}: give the indices of a codec with a codebook"
             )
-        if (
-            symbols.numel()
-            and not 0 <= (low := int(symbols.min())) <= (high := int(symbols.max())) < self.vocabulary
-        ):
-            wrong = low if low < 0 else high
+        low, high = map(int, symbols.aminmax()) if symbols.numel() else (0, 0)
+        if low < 0 or high >= self.vocabulary:
             raise UserError(
-                f"token {wrong} lies outside the vocabulary, 0 to {self.vocabulary - 1}: use the codec that "
-                "these weights were trained with"
+                f"token {low if low < 0 else high} lies outside the vocabulary, 0 to {self.vocabulary - 1}: "
+                "use the codec that these weights were trained with"
             )
 
     def embed(self, symbols: Tensor) -> Tensor:
         """`(b, n)` to `(b, n, d)`: the sum over digits."""
-        first, *others = (self._embed(i, digit) for i, digit in enumerate(self._digits(symbols)))
-        return sum(others, first)
+        return self._embedded(self._digits(symbols))
 
     def logits(self, hidden: Tensor, symbols: Tensor) -> list[Tensor]:
         """Of every factor `(b, n, v)` for `hidden` `(b, n, d)`, given the digits before it."""
-        found, known = [], torch.zeros_like(hidden)
-        for i, digit in enumerate(self._digits(symbols)):
-            found.append(self._logits(i, hidden, known))
-            known = known + self._embed(i, digit)
-        return found
+        digits = self._digits(symbols)
+        return [self._logits(hidden, digits[:i]) for i in range(len(digits))]
 
     def loss(self, hidden: Tensor, symbols: Tensor, noise: Tensor | None = None) -> Tensor:
         """Negative log-likelihood in nats `(b, n)`, of all factors together."""
@@ -170,26 +164,29 @@ class DiscreteHead(nn.Module):
 
     def sample(self, hidden: Tensor, sampling: TokenSampling, normal: Tensor) -> Tensor:
         """Indices `(b, n)` for `hidden` `(branches, b, n, d)`, by `normal` `(b, n, draws)`."""
-        index, known = self.blank(*normal.shape[:2]), torch.zeros_like(hidden)
-        for i, factor in enumerate(self.factors):
-            logits = sampling.guided(self._logits(i, hidden, known))
-            digit = sampling.draw(logits, normal[..., i])
-            index, known = index * factor + digit, known + self._embed(i, digit)
+        index, digits = self.blank(*normal.shape[:2]), list[Tensor]()
+        for factor, draw in zip(self.factors, normal.unbind(-1), strict=True):
+            digits.append(sampling.draw(sampling.guided(self._logits(hidden, digits)), draw))
+            index = index * factor + digits[-1]
         return index
 
     def _digits(self, symbols: Tensor) -> list[Tensor]:
-        digits = []
+        digits, rest = list[Tensor](), symbols.long()
         for factor in reversed(self.factors):
-            digits.append(symbols % factor)
-            symbols = symbols // factor
-        return digits[::-1]
+            digits.insert(0, rest % factor)
+            rest = rest // factor
+        return digits
 
-    def _embed(self, i: int, digit: Tensor) -> Tensor:
-        return self.embedding(digit + sum(self.factors[:i]))
+    def _embedded(self, digits: Sequence[Tensor]) -> Tensor:
+        """The sum of the embeddings of the first digits."""
+        first, *others = (self.embedding(digit + sum(self.factors[:i])) for i, digit in enumerate(digits))
+        return sum(others, first)
 
-    def _logits(self, i: int, hidden: Tensor, known: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor, before: Sequence[Tensor]) -> Tensor:
+        """Of the next factor, given the digits before it."""
+        i = len(before)
         if self.chained and i:
-            hidden = hidden + self.links[i - 1](hidden + known)
+            hidden = hidden + self.links[i - 1](hidden + self._embedded(before))
         own = slice(sum(self.factors[:i]), sum(self.factors[: i + 1]))
         return linear(hidden, self.out.weight[own], self.out.bias[own])
 
@@ -237,9 +234,8 @@ class FlowHead(nn.Module):
         """UserError unless these are vectors `(b, n, c)`."""
         if symbols.ndim != 3 or symbols.shape[-1] != self.channels or not symbols.is_floating_point():
             raise UserError(
-                f"continuous tokens are vectors (batch, tokens, {self.channels}), got shape "
-                f"{tuple(symbols.shape)} of {str(symbols.dtype).removeprefix('torch.')}: use the codec that "
-                "these weights were trained with"
+                f"continuous tokens are vectors (batch, tokens, {self.channels}), got {symbols.dtype} of shape "
+                f"{tuple(symbols.shape)}: use the codec that these weights were trained with"
             )
 
     def velocity(self, x: Tensor, hidden: Tensor, sigma: Tensor) -> Tensor:

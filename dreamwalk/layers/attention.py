@@ -101,7 +101,11 @@ def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
     """
     n = visible.shape[0] * tokens
     if visible.shape[0] == visible.shape[1] and _hides_blocks(n, visible.device):
-        return _block_mask(n, lambda query, key: visible[query // tokens, key // tokens], visible.device)
+
+        def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return visible[query // tokens, key // tokens]
+
+        return create_block_mask(sees, None, None, n, n, device=visible.device.type)
     return visible.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
 
@@ -110,10 +114,14 @@ def slot_mask(
 ) -> Mask | None:
     """As `frame_mask` for groups of any sizes: `queries` `(s,)` and `keys` `(n,)` are the groups of slots,
     `visible` says which group sees which, and all three are on the processor. None where all is seen."""
-    device = torch.device(device)
-    if len(queries) == len(keys) and _hides_blocks(len(keys), device):
-        seen, owner = visible.to(device), keys.to(device)
-        return _block_mask(len(keys), lambda query, key: seen[owner[query], owner[key]], device)
+    device, n = torch.device(device), len(keys)
+    if len(queries) == n and _hides_blocks(n, device):
+        seen, group = visible.to(device), keys.to(device)
+
+        def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return seen[group[query], group[key]]
+
+        return create_block_mask(sees, None, None, n, n, device=device.type)
     mask = visible[queries][:, keys]
     return None if mask.all() else mask.to(device)
 
@@ -121,10 +129,6 @@ def slot_mask(
 def _hides_blocks(tokens: int, device: torch.device) -> bool:
     """Whether a mask of so many tokens among themselves is worth a `BlockMask`."""
     return _BLOCKS.get() and device.type == "cuda" and tokens >= MANY
-
-
-def _block_mask(n: int, sees: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> BlockMask:
-    return create_block_mask(lambda b, h, query, key: sees(query, key), None, None, n, n, device=device.type)
 
 
 class SwiGLU(nn.Module):

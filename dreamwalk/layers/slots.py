@@ -29,7 +29,7 @@ class Slots(NamedTuple):
     sources: Tensor
     """The `u` tokens that inputs are made of, `(u,)`."""
     weights: Tensor
-    """The input map `(s, u)`, sparse: an input is the weighted sum of the embeddings of `sources`."""
+    """The input map `(s, u)`, sparse, float64: inputs are weighted sums of the embeddings of `sources`."""
     tokens: Tensor
     """What is predicted, `(m,)`."""
     targets: Tensor

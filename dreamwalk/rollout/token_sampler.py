@@ -32,7 +32,10 @@ by what was decoded before."""
 
 @dataclass
 class TokenStream:
-    """A clip on its way, of one row for each seed; a row's tokens do not depend on the other rows."""
+    """A clip on its way, of one row for each seed; a row's tokens do not depend on the other rows.
+
+    Guidance compares with conditions of zero and an empty text, so training must drop them that way.
+    """
 
     model: TokenFormer
     order: Order
@@ -79,6 +82,7 @@ class TokenStream:
     @torch.no_grad()
     def advance(self) -> Tensor:
         """Draw the next group: the indices `(m,)` of the tokens that are known now."""
+        assert not self.done
         index, head = self.group, self.model.head
         hidden, tokens = self._pass(range(index, index + 1))
         noise = KeyedGenerator([(seed, index) for seed in self.seeds], device=hidden.device)

@@ -26,7 +26,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -154,7 +153,7 @@ class Order:
         """The slots of some groups, by default all, behind kept groups, whose slots the mask has in front."""
         part = range(self.passes) if part is None else part
         slots = [slot for index in part for slot in self.groups[index].slots]
-        frames = sorted({slot.frame for slot in slots})
+        frames = {frame: i for i, frame in enumerate(sorted({slot.frame for slot in slots}))}
         targets = [i for i, slot in enumerate(slots) if slot.token is not None]
         used = sorted({token for slot in slots for token, _ in slot.sources})
 
@@ -169,7 +168,7 @@ class Order:
             self.tokens,
             torch.tensor([slot[1:4] for slot in slots], dtype=torch.float64, device=device),
             tuple(frames),
-            indices([frames.index(slot.frame) for slot in slots]),
+            indices([frames[slot.frame] for slot in slots]),
             indices([slot.scale for slot in slots]),
             indices([slot.filler for slot in slots]),
             indices(used),
@@ -181,11 +180,11 @@ class Order:
 
 
 def _input_map(slots: Sequence[Slot], used: Sequence[int]) -> Tensor:
-    """Sparse `(s, u)`: the weight of every used token in every slot's input."""
+    """Sparse `(s, u)`, float64: the weight of every used token in every slot's input."""
     place = {token: index for index, token in enumerate(used)}
     entries = [(i, place[token], weight) for i, slot in enumerate(slots) for token, weight in slot.sources]
     at = torch.tensor([entry[:2] for entry in entries], dtype=torch.long).reshape(-1, 2).T
-    weights = torch.tensor([entry[2] for entry in entries], dtype=torch.get_default_dtype())
+    weights = torch.tensor([entry[2] for entry in entries], dtype=torch.float64)
     return torch.sparse_coo_tensor(at, weights, (len(slots), len(used)), check_invariants=True).coalesce()
 
 
@@ -199,10 +198,9 @@ def check_order(order: Order) -> None:
         for slot in group.slots:
             _check_slot(index, slot, predicted)
         own = [slot.token for slot in group.slots if slot.token is not None]
-        if twice := [token for token, next_ in pairwise(sorted(own)) if token == next_] or predicted & set(
-            own
-        ):
-            raise UserError(f"token {min(twice)} is predicted twice, the second time in group {index}")
+        if len(predicted | set(own)) < len(predicted) + len(own):
+            twice = min(token for token in own if token in predicted or own.count(token) > 1)
+            raise UserError(f"token {twice} is predicted twice, the second time in group {index}")
         predicted |= set(own)
     strange = predicted ^ set(range(order.tokens))
     if strange:
@@ -216,9 +214,9 @@ def check_order(order: Order) -> None:
 def _check_sees(index: int, group: Group) -> None:
     """A group sees itself and no later one."""
     if not group.sees or group.sees[-1].stop != index + 1:
-        last = group.sees[-1].stop - 1 if group.sees else None
-        what = f"group {last}, which comes later" if last and last > index else "not itself"
-        raise UserError(f"group {index} sees {what}: a group's own span is the last of those it sees")
+        last = group.sees[-1].stop - 1 if group.sees else 0
+        what = f"sees group {last}, which comes later" if last > index else "does not see itself"
+        raise UserError(f"group {index} {what}: the last span that a group sees ends with itself")
     ends = [end for span in group.sees for end in (span.start, span.stop)]
     if ends != sorted(ends) or ends[0] < 0 or any(span.step != 1 or not span for span in group.sees):
         raise UserError(f"the spans that group {index} sees must ascend from 0 and not overlap")

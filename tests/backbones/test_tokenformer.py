@@ -155,7 +155,7 @@ def test_bad_input_is_refused() -> None:
         (symbols[:, :3], slots, None, "the order has 4 tokens and the clip 3"),
         (symbols + 5, slots, None, "lies outside the vocabulary, 0 to 4"),
         (symbols - 9, slots, None, r"token -[5-9] lies outside the vocabulary"),
-        (symbols.double(), slots, None, r"tokens are whole numbers .* got float64"),
+        (symbols.double(), slots, None, r"tokens are whole numbers .* got torch.float64"),
         (symbols, slots, torch.zeros(2, 1, 16), "give every frame its action"),
     ]
     for tokens, these, conditions, sentence in bad:
