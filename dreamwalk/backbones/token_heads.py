@@ -234,8 +234,8 @@ class FlowHead(nn.Module):
         """UserError unless these are vectors `(b, n, c)`."""
         if symbols.ndim != 3 or symbols.shape[-1] != self.channels or not symbols.is_floating_point():
             raise UserError(
-                f"continuous tokens are vectors (batch, tokens, {self.channels}), got {symbols.dtype} of shape "
-                f"{tuple(symbols.shape)}: use the codec that these weights were trained with"
+                f"continuous tokens are vectors (batch, tokens, {self.channels}), got {symbols.dtype} of "
+                f"shape {tuple(symbols.shape)}: use the codec that these weights were trained with"
             )
 
     def velocity(self, x: Tensor, hidden: Tensor, sigma: Tensor) -> Tensor:

@@ -220,8 +220,3 @@ class TokenFormer(nn.Module):
         if self.text is None:
             raise UserError("these weights take no text: leave it out, or train with `text_dim`")
         return attendable(self.text(text.tokens.to(self.fillers.dtype)), text)
-
-
-def tiny(order: str, head: DiscreteHeadConfig | FlowHeadConfig) -> TokenFormerConfig:
-    """For tests: 2 blocks of width 32."""
-    return TokenFormerConfig(order, head, width=32, depth=2, heads=2, feedforward_multiple=32)

@@ -112,14 +112,14 @@ def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
 def slot_mask(
     visible: Tensor, queries: Tensor, keys: Tensor, *, device: torch.device | str = "cpu"
 ) -> Mask | None:
-    """As `frame_mask` for groups of any sizes: `queries` `(s,)` and `keys` `(n,)` are the groups of slots,
-    `visible` says which group sees which, and all three are on the processor. None where all is seen."""
+    """As `frame_mask` for groups of any sizes: `queries` `(s,)` are the rows and `keys` `(n,)` the columns of
+    `visible` that slots belong to, all three on the processor. None where all is seen."""
     device, n = torch.device(device), len(keys)
     if len(queries) == n and _hides_blocks(n, device):
-        seen, group = visible.to(device), keys.to(device)
+        seen, rows, columns = (x.to(device) for x in (visible, queries, keys))
 
         def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return seen[group[query], group[key]]
+            return seen[rows[query], columns[key]]
 
         return create_block_mask(sees, None, None, n, n, device=device.type)
     mask = visible[queries][:, keys]

@@ -109,7 +109,11 @@ class Order:
     @cached_property
     def last_seen(self) -> list[int]:
         """The last group that sees each group: after it, keys and values can go."""
-        return (self.passes - 1 - self.visible.flip(0).int().argmax(0)).tolist()
+        last = torch.zeros(self.passes, dtype=torch.long)
+        for index, group in enumerate(self.groups):
+            for span in group.sees:
+                last[span.start : span.stop] = index
+        return last.tolist()
 
     @cached_property
     def live_slots(self) -> int:
@@ -122,13 +126,12 @@ class Order:
             live -= leaving[index]
         return most
 
-    @cached_property
-    def visible(self) -> Tensor:
-        """bool `(groups, groups)`: which group (row) sees which."""
-        seen = torch.zeros(self.passes, self.passes, dtype=torch.bool)
-        for index, group in enumerate(self.groups):
-            for span in group.sees:
-                seen[index, span.start : span.stop] = True
+    def visible(self, part: range) -> Tensor:
+        """bool `(len(part), groups)`: which group of a part (row) sees which of all."""
+        seen = torch.zeros(len(part), self.passes, dtype=torch.bool)
+        for row, index in enumerate(part):
+            for span in self.groups[index].sees:
+                seen[row, span.start : span.stop] = True
         return seen
 
     def prefix(self, tokens: int) -> int:
@@ -175,7 +178,7 @@ class Order:
             _input_map(slots, used).to(device),
             indices([slots[i].token for i in targets]),
             indices(targets),
-            slot_mask(self.visible, owners(part), owners((*kept, *part)), device=device),
+            slot_mask(self.visible(part), owners(part) - part.start, owners((*kept, *part)), device=device),
         )
 
 

@@ -167,6 +167,12 @@ def test_diagonals_run_with_weights_of_next_token() -> None:
     assert fast.passes == 12 < order.passes == 24 and stream.finish().max() < 5
 
 
+def test_guidance_is_a_mixture_whose_identity_is_one() -> None:
+    branches = torch.tensor([[1.0, 2.0], [0.0, 4.0]])
+    assert TokenSampling(guidance=3.0).guided(branches).tolist() == [3.0, -2.0]
+    assert torch.equal(TokenSampling().guided(branches), branches[0])
+
+
 @torch.inference_mode()
 def test_guidance_by_text() -> None:
     model = random_model(ROW, softmax(5), text_dim=4)
