@@ -37,16 +37,18 @@ def in_groups(
     where a group is larger than the one before, the rest is made of fillers of its own (NBP, arXiv
     2502.07737; PAR, arXiv 2412.15119). A smaller one forgets: UserError.
     """
-    found, scales = [], scales or [0] * len(places)
-    for index, (before, group) in enumerate(pairwise([(), *groups])):
-        inputs: list[tuple[tuple[tuple[int, float], ...], int]] = [(((token, 1.0),), 0) for token in before]
-        fillers = range(START + 1, START + 1 + len(group)) if index else [START] * len(group)
-        inputs += [((), filler) for filler in list(fillers)[len(before) :]]
-        slots = (
-            Slot(token, *places[token], *input, scales[token])
-            for token, input in zip(group, inputs, strict=False)
-        )
-        found.append(Group(tuple(slots), (range(index + 1),)))
+    if sorted(token for group in groups for token in group) != list(range(len(places))):
+        raise UserError(f"the groups of '{name}' must name each of the {len(places)} tokens once")
+    found = list[Group]()
+    for before, group in pairwise([(), *groups]):
+        slots = []
+        for i, token in enumerate(group):
+            slot = Slot(token, *places[token], scale=scales[token] if scales else 0)
+            known = i < len(before)
+            sources = ((before[i], 1.0),) if known else ()
+            filler = 0 if known else START + i if found else START
+            slots.append(slot._replace(sources=sources, filler=filler))
+        found.append(Group(tuple(slots), (range(len(found) + 1),)))
     return Order(name, tuple(found))
 
 

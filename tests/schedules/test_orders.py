@@ -115,9 +115,11 @@ def test_inputs_of_scales_are_means_over_cells() -> None:
 def test_a_permutation_in_groups() -> None:
     """PAR: the first tokens of two distant regions one by one, then both regions together."""
     order = in_groups("regions", raster((1, 1, 6)), [[0], [3], [1, 4], [2, 5]])
-    assert [s.filler for s in order.groups[2].slots] == [0, 3]
+    assert [s.filler for s in order.groups[2].slots] == [0, 2]
     with pytest.raises(UserError, match="token 1 is lost to group 1"):
         in_groups("shrinking", raster((1, 1, 3)), [[0, 1], [2]])
+    with pytest.raises(UserError, match="must name each of the 3 tokens once"):
+        in_groups("twice", raster((1, 1, 3)), [[0], [1], [1]])
 
 
 def test_diagonals_keep_the_inputs_of_raster_order() -> None:
