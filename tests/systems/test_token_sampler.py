@@ -18,7 +18,7 @@ from dreamwalk.backbones.token_heads import (
 from dreamwalk.backbones.tokenformer import TokenFormer
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.rollout.token_sampler import TokenStream
+from dreamwalk.systems.token_sampler import TokenStream
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import delta, diagonal, next_block, next_scale, next_token, windowed
