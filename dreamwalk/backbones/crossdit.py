@@ -30,7 +30,7 @@ from dreamwalk.layers.low_memory import FrameModulation, add, tokenwise
 from dreamwalk.layers.modulation import Modulation
 from dreamwalk.layers.norms import RMSNorm
 from dreamwalk.layers.patches import Extent
-from dreamwalk.layers.text import TextEmbedding
+from dreamwalk.layers.text import TextEmbedding, attendable
 
 _AXES = "time", "height", "width"
 
@@ -133,21 +133,11 @@ class CrossDiT(ClipBackbone):
     ) -> Tensor:
         x, condition, positions = self.embed(inputs), self.condition(sigmas, text), self.positions(extent)
         shared = torch.cat(self.shared(condition), dim=-1)[:, :, 0]
-        tokens, mask = self._text_tokens(text)
+        tokens, mask = attendable(self.text(text.tokens), text)
         for block in self.blocks:
             x = block(x, tokens, shared, positions, mask)
         by = FrameModulation(x.shape[1] // sigmas.shape[1])
         return by.modulate(self.norm(x), *self.modulation(condition))
-
-    def _text_tokens(self, text: TextEmbedding) -> tuple[Tensor, Tensor | None]:
-        """Tokens `(b, m, d)` to attend to, and a mask; an empty text is one zero vector."""
-        tokens = self.text(text.tokens)
-        if tokens.shape[1] == 0:
-            return tokens.new_zeros(tokens.shape[0], 1, tokens.shape[2]), None
-        if text.mask is None:
-            return tokens, None
-        empty = ~text.mask.any(1, keepdim=True)
-        return tokens.masked_fill(empty[..., None], 0), (text.mask | empty)[:, None, None]
 
 
 def grown(tensors: Mapping[str, Tensor], extent: Extent) -> dict[str, Tensor]:

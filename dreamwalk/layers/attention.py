@@ -100,13 +100,35 @@ def frame_mask(visible: Tensor, *, tokens: int) -> Mask:
     computed; elsewhere, and where kept frames come before them, it is a boolean tensor.
     """
     n = visible.shape[0] * tokens
-    if _BLOCKS.get() and visible.is_cuda and visible.shape[0] == visible.shape[1] and n >= MANY:
+    if visible.shape[0] == visible.shape[1] and _hides_blocks(n, visible.device):
 
         def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return visible[query // tokens, key // tokens]
 
         return create_block_mask(sees, None, None, n, n, device=visible.device.type)
     return visible.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+
+
+def slot_mask(
+    visible: Tensor, queries: Tensor, keys: Tensor, *, device: torch.device | str = "cpu"
+) -> Mask | None:
+    """As `frame_mask` for groups of any sizes: `queries` `(s,)` are the rows and `keys` `(n,)` the columns of
+    `visible` that slots belong to, all three on the processor. None where all is seen."""
+    device, n = torch.device(device), len(keys)
+    if len(queries) == n and _hides_blocks(n, device):
+        seen, rows, columns = (x.to(device) for x in (visible, queries, keys))
+
+        def sees(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return seen[rows[query], columns[key]]
+
+        return create_block_mask(sees, None, None, n, n, device=device.type)
+    mask = visible[queries][:, keys]
+    return None if mask.all() else mask.to(device)
+
+
+def _hides_blocks(tokens: int, device: torch.device) -> bool:
+    """Whether a mask of so many tokens among themselves is worth a `BlockMask`."""
+    return _BLOCKS.get() and device.type == "cuda" and tokens >= MANY
 
 
 class SwiGLU(nn.Module):

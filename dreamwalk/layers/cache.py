@@ -1,13 +1,14 @@
-"""The ring cache: keys and values of the last `window` frames, of static shape, outside every module.
+"""Keys and values outside every module: the ring cache of the last `window` frames, of static shape, and the
+cache of groups of slots.
 
-A denoising pass reads it and leaves it as it is; one commit pass per finished frame writes it. Keys are
+A denoising pass reads the ring and leaves it as it is; one commit pass per finished frame writes it. Keys are
 stored rotated at their absolute time, so nothing is recomputed when the window slides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -101,3 +102,61 @@ class ExtendedCache:
     def bias(self, new: int = 0) -> Tensor:
         """As of the ring; recalled frames are always visible."""
         return torch.nn.functional.pad(self.ring.bias(new), (self.recalled[0].keys.shape[2], 0))
+
+
+@dataclass
+class SlotCache:
+    """Keys and values `(layers, b, heads, room, head_width)` of groups of slots, of any sizes, in order."""
+
+    keys: Tensor
+    values: Tensor
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Of every group that is kept."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int, int, int], *, like: Tensor) -> SlotCache:
+        """For `shape` (layers, b, heads, room, head_width), on the device and in the precision of `like`."""
+        return cls(like.new_zeros(shape), like.new_zeros(shape))
+
+    @property
+    def held(self) -> int:
+        """Slots that are kept."""
+        return sum(self.sizes.values())
+
+    def layer(self, index: int) -> KeyValues:
+        return KeyValues(self.keys[index, :, :, : self.held], self.values[index, :, :, : self.held])
+
+    def write(self, sizes: dict[int, int], fresh: Sequence[KeyValues], keep: Callable[[int], bool]) -> None:
+        """Groups of these `sizes` join, of every layer `(b, heads, their slots, head_width)`; of all groups
+        those stay that are to `keep`."""
+        self._retain(keep)
+        start, stay = self.held, _places(sizes, keep)
+        for index, pair in enumerate(fresh):
+            for room, new in zip((self.keys, self.values), pair, strict=True):
+                room[index, :, :, start : start + len(stay)] = new[:, :, stay]
+        self.sizes |= {group: size for group, size in sizes.items() if keep(group)}
+
+    def _retain(self, keep: Callable[[int], bool]) -> None:
+        """Move what stays to the front, over what leaves."""
+        if all(map(keep, self.sizes)):
+            return
+        stay = _places(self.sizes, keep)
+        for room in (self.keys, self.values):
+            room[:, :, :, : len(stay)] = room[:, :, :, stay]
+        self.sizes = {group: size for group, size in self.sizes.items() if keep(group)}
+
+    def clone(self) -> SlotCache:
+        return SlotCache(self.keys.clone(), self.values.clone(), dict(self.sizes))
+
+    def to(self, device: torch.device | str) -> SlotCache:
+        return SlotCache(self.keys.to(device), self.values.to(device), dict(self.sizes))
+
+
+def _places(sizes: dict[int, int], keep: Callable[[int], bool]) -> list[int]:
+    """Places of the slots of groups that stay, among groups of these sizes."""
+    found: list[int] = []
+    start = 0
+    for group, size in sizes.items():
+        found += range(start, start + size) if keep(group) else ()
+        start += size
+    return found

@@ -48,14 +48,27 @@ def rope_tables(
     (b, t), (h, w) = times.shape, grid
     rows, columns = (torch.arange(side, device=times.device).double() for side in grid)
     positions = times[:, :, None, None], rows[:, None], columns[None]
-    cosines, sines = [], []
-    for part, position in zip(axes, positions, strict=True):
-        frequency = theta ** (-torch.arange(0, part, 2, device=times.device, dtype=torch.float64) / part)
-        angle = position[..., None] * frequency
-        cosines.append(angle.cos().float().expand(b, t, h, w, -1))
-        sines.append(angle.sin().float().expand(b, t, h, w, -1))
+    angles = [_angles(position, part, theta) for part, position in zip(axes, positions, strict=True)]
     shape = b, 1, t * h * w, sum(axes) // 2
-    return torch.cat(cosines, dim=-1).reshape(shape), torch.cat(sines, dim=-1).reshape(shape)
+    cos, sin = (
+        torch.cat([turn(angle).float().expand(b, t, h, w, -1) for angle in angles], dim=-1).reshape(shape)
+        for turn in (torch.cos, torch.sin)
+    )
+    return cos, sin
+
+
+def place_tables(places: Tensor, *, axes: tuple[int, int, int], theta: float) -> tuple[Tensor, Tensor]:
+    """As `rope_tables` for tokens at any `places` `(s, 3)`, time, row and column, which need not be whole:
+    two float32 tensors `(1, 1, s, sum(axes) / 2)`."""
+    parts = zip(axes, places.double().unbind(-1), strict=True)
+    angle = torch.cat([_angles(position, part, theta) for part, position in parts], dim=-1)[None, None]
+    return angle.cos().float(), angle.sin().float()
+
+
+def _angles(position: Tensor, part: int, theta: float) -> Tensor:
+    """`(..., part / 2)` for float64 positions `(...)`."""
+    frequency = theta ** (-torch.arange(0, part, 2, device=position.device, dtype=torch.float64) / part)
+    return position[..., None] * frequency
 
 
 def time_tables(times: Tensor, *, head_width: int, theta: float = 10_000.0) -> tuple[Tensor, Tensor]:

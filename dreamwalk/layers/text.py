@@ -45,6 +45,17 @@ class TextEmbedding(NamedTuple):
         return self._replace(tokens=tokens, mask=None if bool(mask.all()) else mask)
 
 
+def attendable(tokens: Tensor, text: TextEmbedding) -> tuple[Tensor, Tensor | None]:
+    """What cross-attention takes of a text whose vectors became `tokens` `(b, m, d)`: these and a mask bool
+    `(b, 1, 1, m)`; an empty text is one zero vector."""
+    if tokens.shape[1] == 0:
+        return tokens.new_zeros(tokens.shape[0], 1, tokens.shape[2]), None
+    if text.mask is None:
+        return tokens, None
+    empty = ~text.mask.any(1, keepdim=True)
+    return tokens.masked_fill(empty[..., None], 0), (text.mask | empty)[:, None, None]
+
+
 def beside(first: TextEmbedding, second: TextEmbedding) -> TextEmbedding:
     """Two batches as one, the first before the second; the shorter texts are padded."""
     longest = max(first.tokens.shape[1], second.tokens.shape[1])

@@ -1,8 +1,12 @@
+import warnings
+
 import pytest
 import torch
+from torch.nn.attention.flex_attention import BlockMask
 
-from dreamwalk.layers.attention import KeyValues, attend, frame_mask
-from dreamwalk.layers.cache import RingCache
+from dreamwalk.layers import attention
+from dreamwalk.layers.attention import KeyValues, Mask, attend, frame_mask, slot_mask
+from dreamwalk.layers.cache import RingCache, SlotCache
 
 
 def filled(frames: int) -> RingCache:
@@ -41,14 +45,40 @@ def test_no_window_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("double")
-def test_flex_attention_agrees_with_a_dense_mask() -> None:
-    from torch.nn.attention.flex_attention import create_block_mask
+@pytest.mark.parametrize("sizes", [(32, 32, 32, 32), (1, 100, 20, 7)])
+def test_flex_attention_agrees_with_a_dense_mask(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visible, groups = torch.ones(4, 4, dtype=torch.bool).tril(), torch.arange(4)
+    q, k, v = torch.randn(3, 1, 2, 128, 16)
+    owner = groups.repeat_interleave(torch.tensor(sizes))
 
-    visible = torch.ones(4, 4, dtype=torch.bool).tril()
-    q, k, v = torch.randn(3, 1, 2, 4 * 32, 16)
-    dense = attend(q, k, v, frame_mask(visible, tokens=32))
-    blocks = create_block_mask(
-        lambda b, h, i, j: visible[i // 32, j // 32], None, None, 128, 128, device="cpu"
-    )
-    with pytest.warns(UserWarning, match="flex_attention called without torch.compile"):
-        torch.testing.assert_close(attend(q, k, v, blocks), dense, atol=1e-9, rtol=1e-9)
+    def masks() -> list[Mask | None]:
+        found = [slot_mask(visible, owner, owner)]
+        return found + [frame_mask(visible, tokens=32)] * (len(set(sizes)) == 1)
+
+    dense = [attend(q, k, v, mask) for mask in masks()]
+    torch.testing.assert_close(dense[0], dense[-1])
+    monkeypatch.setattr(attention, "_hides_blocks", lambda tokens, device: True)
+    for mask, expected in zip(masks(), dense, strict=True):
+        assert isinstance(mask, BlockMask)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+            torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-9, rtol=1e-9)
+
+
+def test_groups_of_slots_join_and_leave() -> None:
+    cache = SlotCache.empty((1, 1, 1, 5, 2), like=torch.zeros(()))
+
+    def write(sizes: dict[int, int], *leave: int) -> list[float]:
+        value = torch.cat([torch.full((1, 1, n, 2), float(group)) for group, n in sizes.items()], dim=2)
+        cache.write(sizes, [KeyValues(value, -value)], lambda group: group not in leave)
+        keys, values = cache.layer(0)
+        assert torch.equal(keys, -values) and cache.held == keys.shape[2]
+        return keys[0, 0, :, 0].tolist()
+
+    assert write({1: 2, 2: 1, 3: 2}, 2) == [1, 1, 3, 3]
+    copy = cache.clone()
+    assert write({4: 3}, 1, 2) == [3, 3, 4, 4, 4]
+    assert write({5: 2}, 3, 5) == [4, 4, 4]
+    assert copy.to("cpu").sizes == {1: 2, 3: 2} and copy.layer(0).keys[0, 0, :, 0].tolist() == [1, 1, 3, 3]

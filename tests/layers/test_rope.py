@@ -5,6 +5,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.layers.rope import (
     head_width,
     pixel_tables,
+    place_tables,
     rope_tables,
     rotate,
     rotate_,
@@ -92,3 +93,14 @@ def test_a_whole_head_turns_with_time() -> None:
     torch.testing.assert_close(
         torch.atan2(sin, cos)[0, 0, 1, 1:], 5 * 10_000.0 ** -torch.tensor([0.25, 0.5, 0.75])
     )
+
+
+def test_any_places_are_turned_as_those_of_a_grid() -> None:
+    axes = split_axes(16)
+    places = torch.cartesian_prod(torch.arange(3), torch.arange(2), torch.arange(4))
+    grid = rope_tables(torch.arange(3), grid=(2, 4), axes=axes, theta=100.0)
+    for one, other in zip(place_tables(places, axes=axes, theta=100.0), grid, strict=True):
+        torch.testing.assert_close(one, other)
+    (cos, sin) = place_tables(torch.tensor([[0.0, 0.5, 0.0]]), axes=axes, theta=100.0)
+    assert cos[0, 0, 0, axes[0] // 2] == pytest.approx(torch.tensor(0.5).cos().item())
+    assert sin[0, 0, 0, 0] == 0

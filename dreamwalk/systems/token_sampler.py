@@ -1,0 +1,121 @@
+"""Sampler of tokens: one pass for every group of an order, in front of the cache of the groups that it sees.
+
+    h, keys, values = trunk(input map of what is known, behind the cache)
+    y_g = head.sample(h), by noise of (seed, group)
+    the cache takes group g and loses what no later group sees
+
+A slot holds what was before it, never its own token, so the pass that predicts a group is also the one whose
+keys and values later groups see: cached and teacher-forced passes are the same numbers. With a window
+(`token_orders.windowed`) whole frames leave the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dreamwalk.backbones.token_heads import TokenSampling
+from dreamwalk.backbones.tokenformer import TokenFormer
+from dreamwalk.errors import UserError
+from dreamwalk.layers.cache import SlotCache
+from dreamwalk.layers.text import TextEmbedding, beside
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.orders import Order
+
+SlotConditions = Callable[[Sequence[int]], Tensor]
+"""Conditions `(b, k, d)` of `k` frames; asked for when it is a group's turn, so that an action may be chosen
+by what was decoded before."""
+
+
+@dataclass
+class TokenStream:
+    """A clip on its way, of one row for each seed; a row's tokens do not depend on the other rows.
+
+    Guidance compares with conditions of zero and an empty text, so training must drop them that way.
+    """
+
+    model: TokenFormer
+    order: Order
+    seeds: Sequence[int]
+    sampling: TokenSampling = field(default_factory=TokenSampling)
+    conditions: SlotConditions | None = None
+    text: TextEmbedding | None = None
+    symbols: Tensor = field(init=False)
+    """All tokens `(b, n)`, or vectors `(b, n, c)`; blank where they are not known yet."""
+    group: int = field(init=False, default=0)
+    """The group that comes next."""
+    cache: SlotCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows, order = len(self.seeds), self.order
+        if not rows:
+            raise UserError("a clip needs a seed, and a batch one for each row")
+        if self._guided and self.conditions is None and self.text is None:
+            raise UserError("guidance leads towards conditions or a text: give one, or guidance 1")
+        if self.text is not None and len(self.text.tokens) != rows:
+            raise UserError(f"{rows} seeds need as many texts, got {len(self.text.tokens)}")
+        self.symbols = self.model.head.blank(rows, order.tokens)
+        self.cache = self.model.cache(order.live_slots, batch=rows * self._branches)
+        if self._guided and self.text is not None:
+            self.text = beside(self.text, TextEmbedding(self.text.tokens[:, :0]))
+
+    @property
+    def done(self) -> bool:
+        return self.group == self.order.passes
+
+    @torch.no_grad()
+    def give(self, symbols: Tensor) -> None:
+        """Begin with known tokens `(b, m)`, the first of the list and whole groups: one pass for all."""
+        if self.group:
+            raise UserError("known tokens come before the first pass: begin another stream")
+        self.model.head.check(symbols)
+        known = self.order.prefix(symbols.shape[1])
+        if len(symbols) != len(self.seeds):
+            raise UserError(f"{len(self.seeds)} seeds need as many rows of known tokens, got {len(symbols)}")
+        self.symbols[:, : symbols.shape[1]] = symbols
+        if known:
+            self._pass(range(known))
+
+    @torch.no_grad()
+    def advance(self) -> Tensor:
+        """Draw the next group: the indices `(m,)` of the tokens that are known now."""
+        assert not self.done
+        index, head = self.group, self.model.head
+        hidden, tokens = self._pass(range(index, index + 1))
+        noise = KeyedGenerator([(seed, index) for seed in self.seeds], device=hidden.device)
+        normal = noise.normal(len(tokens), head.draws)
+        hidden = hidden.unflatten(0, (self._branches, len(self.seeds)))
+        self.symbols[:, tokens] = head.sample(hidden, self.sampling, normal)
+        return tokens
+
+    def finish(self, *, frame: int | None = None) -> Tensor:
+        """All tokens, when the groups up to a frame, by default the last, are drawn."""
+        while not self.done and (frame is None or self.order.frames[self.group].start <= frame):
+            self.advance()
+        return self.symbols
+
+    @property
+    def _guided(self) -> bool:
+        return self.sampling.guidance != 1
+
+    @property
+    def _branches(self) -> int:
+        """Copies of the rows: with conditions, and behind them without."""
+        return 2 if self._guided else 1
+
+    def _pass(self, groups: range) -> tuple[Tensor, Tensor]:
+        """Hidden vectors `(branches * b, m, d)` of the tokens `(m,)` of groups, which join the cache."""
+        slots = self.order.slots(groups, kept=list(self.cache.sizes), device=self.symbols.device)
+        conditions = None if self.conditions is None else self.conditions(slots.frames)
+        if self._guided and conditions is not None:
+            conditions = torch.cat([conditions, torch.zeros_like(conditions)])
+        symbols = self.symbols.repeat(self._branches, *[1] * (self.symbols.ndim - 1))
+        past = self.cache if self.cache.sizes else None
+        hidden, fresh = self.model.predict(symbols, slots, conditions, self.text, past)
+        sizes = {index: len(self.order.groups[index].slots) for index in groups}
+        self.cache.write(sizes, fresh, lambda index: self.order.last_seen[index] >= groups.stop)
+        self.group = groups.stop
+        return hidden, slots.tokens
