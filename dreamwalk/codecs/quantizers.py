@@ -179,9 +179,9 @@ class FSQConfig:
     levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
 
     def __post_init__(self) -> None:
-        if not self.levels or min(self.levels) < 2 or self.vocabulary > 2**MOST_BITS:
+        if not self.levels or min(self.levels) < 3 or self.vocabulary > 2**MOST_BITS:
             raise UserError(
-                f"FSQ takes 2 levels or more a channel, 2^{MOST_BITS} codes at most, not {self.levels}"
+                f"FSQ takes 3 levels or more a channel, 2^{MOST_BITS} codes at most, not {self.levels}"
             )
 
     @property

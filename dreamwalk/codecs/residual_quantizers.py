@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
@@ -123,8 +122,10 @@ class ResidualQuantizer(Quantizer):
 
     def look_up(self, indices: Tensor) -> Tensor:
         with full_precision(indices):
-            parts = [self._codes(k).look_up(part) for k, part in enumerate(self.parted(indices))]
-            return reduce(torch.add, (self._added(part, k) for k, part in enumerate(parts)))
+            total = torch.zeros((), dtype=precise(self.power).dtype, device=indices.device)
+            for k, part in enumerate(self.parted(indices)):
+                total = total + self._added(self._codes(k).look_up(part).to(total), k)
+            return total
 
     def parted(self, indices: Tensor) -> list[Tensor]:
         """Indices of each of the first stages; UserError where they are not whole stages."""
@@ -195,6 +196,10 @@ class MultiScaleConfig:
     def __post_init__(self) -> None:
         if not self.scales or any(h > H or w > W for (h, w), (H, W) in pairwise(self.scales)):
             raise UserError(f"scales go from coarse to fine, which {self.scales} do not")
+        if self.filters > len(self.scales):
+            raise UserError(
+                f"{self.filters} convolutions are more than the {len(self.scales)} scales: take fewer"
+            )
 
     @property
     def channels(self) -> int:
@@ -267,7 +272,8 @@ class MultiScaleQuantizer(ResidualQuantizer):
             return x
         ticks = torch.linspace(1 / (3 * count), 1 - 1 / (3 * count), count)
         nearest = int((ticks - stage / max(1, self.stages - 1)).abs().argmin())
-        return 0.5 * (x + self.filters[nearest](x))
+        weight, bias = (precise(p).to(x) for p in self.filters[nearest].parameters())
+        return 0.5 * (x + nn.functional.conv2d(x, weight, bias, padding=1))
 
 
 def _over_frames(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

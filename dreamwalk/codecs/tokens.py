@@ -98,7 +98,12 @@ class TokenCodec(Codec):
     def from_tokens(self, tokens: Tensor) -> Tensor:
         """The latents that tokens stand for, those of `encode` to the last bit; UserError for what is no
         token of this codec."""
-        return _channels_third(self.quantizer.values(tokens))
+        values = self.quantizer.values(tokens)
+        if values.ndim != 5:
+            raise UserError(
+                f"tokens have the axes that `tokens` gives them, (b, t, ...), not {tuple(tokens.shape)}"
+            )
+        return _channels_third(values)
 
     def check_size(self, video: Tensor) -> None:
         self.inner.check_size(video)
