@@ -26,7 +26,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.validation import Positive
 
 MOST_BITS = 62
-"""Of one index: an int64 holds them, and counts a few such vocabularies beside one another."""
+"""Of one index, which is an int64."""
 OVERSHOOT = 1e-3
 """How far the bound of FSQ lies beyond its last level, so that this can be reached."""
 
@@ -116,7 +116,7 @@ class Quantizer(nn.Module):
         books = torch.arange(self.codebooks, device=indices.device)
         own = indices.reshape(-1, self.codebooks) + self.vocabulary * books
         counts = own.unique(return_counts=True)[1]
-        share, codes = counts.double() / counts.sum(), self.vocabulary * self.codebooks
+        share, codes = counts.double() / counts.sum(), float(self.vocabulary * self.codebooks)
         used = counts.new_tensor(len(counts), dtype=torch.float64)
         entropy = -(share * share.log()).sum() - log(self.codebooks)
         return {"usage": used / codes, "dead": codes - used, "perplexity": entropy.exp()}

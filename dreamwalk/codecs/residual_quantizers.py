@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import torch
 from einops import rearrange
+from msgspec import Meta
 from torch import Tensor, nn
 
 from dreamwalk.codecs.causal_layers import precise
@@ -47,7 +48,7 @@ class ResidualConfig:
     """How many stages, and of what."""
 
     stage: StageConfig = field(default_factory=VQConfig)
-    stages: int = 4
+    stages: Annotated[int, Meta(ge=1, le=64)] = 4
 
     @property
     def channels(self) -> int:
@@ -61,7 +62,7 @@ class ResidualConfig:
         return ResidualQuantizer(self, stages=self.stages, codebooks=self.stages)
 
 
-class Pass(NamedTuple):
+class StagePass(NamedTuple):
     """What one stage does."""
 
     inputs: Tensor
@@ -91,12 +92,10 @@ class ResidualQuantizer(Quantizer):
         super().__init__(config)
         self.stages, self.codebooks = stages, codebooks
         self.codes = nn.ModuleList(config.stage.build() for _ in range(codebooks))
-        for name in (
-            "power",
-            "overlap",
-            "energy",
-        ):  # mean squares of inputs, products with, squares of values
+        for name in ("power", "overlap", "energy"):
             self.register_buffer(name, torch.ones(stages))
+        """Running means of each stage: squares of its inputs, products of its values with what was left over,
+        and squares of its values."""
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, z: Tensor) -> Quantized:
@@ -150,7 +149,7 @@ class ResidualQuantizer(Quantizer):
         """Stage after stage the nearest, which is not always the nearest sum."""
         return self.forward(points).indices
 
-    def _passes(self, z: Tensor, *, measured: bool = False) -> Iterator[Pass]:
+    def _passes(self, z: Tensor, *, measured: bool = False) -> Iterator[StagePass]:
         """All stages in turn, each measured before it is used if that is wanted."""
         total = torch.zeros_like(z)
         for k in range(self.stages):
@@ -165,7 +164,7 @@ class ResidualQuantizer(Quantizer):
                 self._follow(self.overlap[k], (rest * fine).mean())
                 self._follow(self.energy[k], fine.square().mean())
             total = total + self._added(quantized.values.detach(), k)
-            yield Pass(inputs, quantized, total)
+            yield StagePass(inputs, quantized, total)
 
     def _added(self, values: Tensor, stage: int) -> Tensor:
         """What a stage adds to the sum."""

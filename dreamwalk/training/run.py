@@ -125,7 +125,7 @@ def autoencode_causal() -> Run:
 
 
 def autoencode_tokens() -> Run:
-    """Video as tokens, on two CPU cores: about fifteen minutes."""
+    """Video as tokens, one of 64,000 for 4x16x16 pixels."""
     return replace(autoencode_hunyuan(), name="autoencode.tokens", system=autoencode.tokens())
 
 
