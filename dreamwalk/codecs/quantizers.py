@@ -68,7 +68,7 @@ class Quantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """UserError for vectors of another width."""
-        self.check_width(z)
+        self.check_shape(z)
         with full_precision(z):
             points = self.project(precise(z))
             indices = self.index(points.detach())
@@ -104,7 +104,7 @@ class Quantizer(nn.Module):
             )
         return indices.long()
 
-    def check_width(self, z: Tensor) -> None:
+    def check_shape(self, z: Tensor) -> None:
         """UserError for vectors of another width."""
         if z.shape[-1] != self.channels:
             raise UserError(f"this quantizer takes vectors of {self.channels} channels, not {z.shape[-1]}")
@@ -162,7 +162,7 @@ class Unquantized(Quantizer):
     bits_per_token = inf
 
     def forward(self, z: Tensor) -> Quantized:
-        self.check_width(z)
+        self.check_shape(z)
         return Quantized(z, torch.zeros(*z.shape[:-1], 0, dtype=torch.long, device=z.device), {})
 
     def checked(self, indices: Tensor) -> Tensor:

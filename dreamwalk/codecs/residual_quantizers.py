@@ -100,7 +100,7 @@ class ResidualQuantizer(Quantizer):
 
     def forward(self, z: Tensor) -> Quantized:
         """Losses are the means over those of all stages."""
-        self.check_width(z)
+        self.check_shape(z)
         with full_precision(z):
             z = precise(z)
             passes = list(self._passes(z))
@@ -230,9 +230,9 @@ class MultiScaleQuantizer(ResidualQuantizer):
         """Tokens of each scale."""
         return [h * w for h, w in self.config.scales]
 
-    def check_width(self, z: Tensor) -> None:
+    def check_shape(self, z: Tensor) -> None:
         """And UserError for frames that are not those of the last scale."""
-        super().check_width(z)
+        super().check_shape(z)
         if tuple(z.shape[-3:-1]) != (grid := self.config.scales[-1]):
             given, wanted = ("x".join(map(str, size)) for size in (z.shape[-3:-1], grid))
             raise UserError(f"the last scale has {wanted} latents, not {given}: take frames of that size")

@@ -28,6 +28,7 @@ from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.errors import UserError
 
+InnerConfig = CausalVAEConfig | ShuffleVAEConfig
 QuantizerConfig = StageConfig | ResidualConfig | MultiScaleConfig | UnquantizedConfig
 RECENT = 2**14
 """Tokens over which the use of a vocabulary is counted; a batch has too few to tell that a code died."""
@@ -37,7 +38,7 @@ RECENT = 2**14
 class TokenCodecConfig:
     """A causal codec with a KL bottleneck, and the quantizer that takes the place of that."""
 
-    codec: CausalVAEConfig | ShuffleVAEConfig
+    codec: InnerConfig
     quantizer: QuantizerConfig = field(default_factory=FSQConfig)
 
     def __post_init__(self) -> None:
@@ -76,25 +77,27 @@ class TokenCodec(Codec):
     """
 
     config: TokenCodecConfig
+    vocabulary: int
+    """Codes that a token can be."""
 
     def __init__(self, config: TokenCodecConfig) -> None:
         super().__init__(config)
+        self.vocabulary = config.vocabulary
         self.inner = config.codec.build()
         self.quantizer = config.quantizer.build()
         self.recent = torch.empty(0, dtype=torch.long, device="cpu")
         """The last tokens of training in this process; not saved, so a resumed run counts anew."""
 
-    @property
-    def vocabulary(self) -> int:
-        """Codes that a token can be."""
-        return self.config.vocabulary
-
     def encode(self, video: Tensor) -> Tensor:
-        return _channels_third(self.quantizer(_channels_last(self.inner.encode(video))).values)
+        return _channels_third(self.quantized(self.inner.encode(video)).values)
 
     def tokens(self, video: Tensor) -> Tensor:
         """Indices of video, whose last frame is repeated up to whole latents; UserErrors of `check_size`."""
-        return self.quantizer(_channels_last(self.inner.encode(video))).indices
+        return self.quantized(self.inner.encode(video)).indices
+
+    def quantized(self, latents: Tensor) -> Quantized:
+        """Latents of the codec inside, `(b, t', c, h', w')`, through the quantizer."""
+        return self.quantizer(_channels_last(latents))
 
     def from_tokens(self, tokens: Tensor) -> Tensor:
         """The latents that tokens stand for, those of `encode` to the last bit; UserError for what is no
@@ -135,7 +138,7 @@ class TokenCodec(Codec):
 
     def stream_decode(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Video piece by piece: one frame of the first latent, a stride of each that follows; as `decode`."""
-        return self.inner.stream_decode(latents)
+        return self.inner.stream_decode(piece.to(self.dtype) for piece in latents)
 
     @torch.no_grad()
     def agreement(self, video: Tensor) -> Tensor:
@@ -145,7 +148,7 @@ class TokenCodec(Codec):
 
     def _stream(self, pieces: Iterable[Tensor]) -> Iterator[Quantized]:
         latents = self.inner.stream_encode(pieces)  # which says at once whether it can
-        return (self.quantizer(_channels_last(latent)) for latent in latents)
+        return (self.quantized(latent) for latent in latents)
 
 
 def _channels_last(latents: Tensor) -> Tensor:
@@ -156,14 +159,12 @@ def _channels_third(values: Tensor) -> Tensor:
     return rearrange(values, "b t h w c -> b t c h w").contiguous()
 
 
-def tokenized(codec: CausalVAEConfig | ShuffleVAEConfig, quantizer: QuantizerConfig) -> TokenCodecConfig:
+def tokenized(codec: InnerConfig, quantizer: QuantizerConfig) -> TokenCodecConfig:
     """A codec with as many channels as a quantizer takes, and that."""
     return TokenCodecConfig(replace(codec, channels=quantizer.channels), quantizer)
 
 
-def matched(
-    codec: CausalVAEConfig | ShuffleVAEConfig,
-) -> dict[str, CausalVAEConfig | ShuffleVAEConfig | TokenCodecConfig]:
+def matched(codec: InnerConfig) -> dict[str, InnerConfig | TokenCodecConfig]:
     """One codec by what is between encoder and decoder: nothing, a KL term, and tokens of about 16 bits."""
     return {
         "none": tokenized(codec, UnquantizedConfig(codec.channels)),

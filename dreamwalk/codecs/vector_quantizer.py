@@ -34,7 +34,8 @@ class VQConfig:
     decay: Share = 0.99
     """Of the averages, a step; young ones forget faster."""
     restart: Share = 0.1
-    """A code is dead, and begun again, below this part of an equal share of the tokens."""
+    """A code is dead, and begun again, below this part of an equal share of the tokens; 0: never, not even at
+    first."""
     commitment: float = 0.25
     """Weight of the squared distance of a vector from its code."""
 
@@ -67,7 +68,7 @@ class VQ(Quantizer):
         self.register_buffer("steps", torch.zeros(()))
 
     def index(self, points: Tensor) -> Tensor:
-        codes, flat = precise(self.codebook).to(points.dtype), points.reshape(-1, self.channels)
+        codes, flat = self.codebook.to(points), points.reshape(-1, self.channels)
         lengths, rows = codes.square().sum(1), max(1, SCORES // len(codes))
         with full_precision(points):
             nearest = [(lengths - 2 * part @ codes.T).argmin(1) for part in flat.split(rows)]

@@ -97,8 +97,21 @@ def test_streamed_tokens_are_those_of_the_whole(kind: str) -> None:
         streamed = list(codec.stream_tokens(video.split(size, dim=1)))
         assert [x.shape[1] for x in streamed] == [1] * 5 and torch.equal(torch.cat(streamed, 1), whole)
         assert torch.equal(torch.cat(list(codec.stream_encode(video.split(size, dim=1))), 1), latents)
-        pieces = torch.cat(list(codec.stream_decode(latents.split(size, dim=1))), 1)
+        pieces = torch.cat(list(codec.stream_decode(codec.from_tokens(x) for x in whole.split(size, 1))), 1)
         torch.testing.assert_close(pieces, decoded, atol=1e-9, rtol=0)
+
+
+@EACH
+@torch.no_grad()
+def test_half_a_codec_has_tokens_too(kind: str) -> None:
+    """In bfloat16 throughout, latents are those of their tokens."""
+    codec, video = trained(kind).bfloat16(), film(5).bfloat16()
+    tokens = codec.tokens(video)
+    assert torch.equal(codec.from_tokens(tokens), codec.encode(video)) and len(tokens.unique()) > 4
+    decoded = codec.decode(codec.from_tokens(tokens))
+    assert decoded.dtype == torch.bfloat16
+    pieces = torch.cat(list(codec.stream_decode([codec.from_tokens(tokens)])), 1)
+    torch.testing.assert_close(pieces, decoded, atol=0.1, rtol=0.1)
 
 
 @EACH
