@@ -96,13 +96,14 @@ class Quantizer(nn.Module):
         """Indices as int64; UserError for those that are not whole or outside the vocabulary."""
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise UserError(f"indices are whole numbers, not {indices.dtype}: pass them as torch.int64")
-        wrong = (indices < 0) | (indices >= self.vocabulary)
+        whole = indices.long()
+        wrong = (whole < 0) | (whole >= self.vocabulary)
         if wrong.any():
             raise UserError(
-                f"index {int(indices[wrong][0])} is outside the vocabulary of 0 to {self.vocabulary - 1}: "
+                f"index {int(whole[wrong][0])} is outside the vocabulary of 0 to {self.vocabulary - 1}: "
                 "take tokens of this codec"
             )
-        return indices.long()
+        return whole
 
     def check_shape(self, z: Tensor) -> None:
         """UserError for vectors of another width."""
@@ -181,7 +182,8 @@ class FSQConfig:
     def __post_init__(self) -> None:
         if not self.levels or min(self.levels) < 3 or self.vocabulary > 2**MOST_BITS:
             raise UserError(
-                f"FSQ takes 3 levels or more a channel, 2^{MOST_BITS} codes at most, not {self.levels}"
+                f"FSQ takes 3 levels or more a channel, 2^{MOST_BITS} codes at most, not {self.levels}; "
+                "LFQ has two levels"
             )
 
     @property
@@ -283,7 +285,7 @@ class LFQ(Quantizer):
 
 @dataclass(frozen=True)
 class BSQConfig(LFQConfig):
-    """LFQ on the unit sphere; bits are taken as independent in the entropy of all choices (section 3.2)."""
+    """LFQ on the unit sphere; bits are taken as independent in the entropy of all choices."""
 
     group: Annotated[int, Meta(ge=1, le=12)] = 1
 
@@ -308,8 +310,9 @@ def bit_entropies(logits: Tensor, *, group: int) -> tuple[Tensor, Tensor]:
     The former is exactly a sum over bits, since they are independent given the vector. The latter is the sum
     over groups of so many bits.
     """
-    chance = logits.flatten(0, -2).sigmoid()
-    one = (nn.functional.softplus(logits.flatten(0, -2)) - logits.flatten(0, -2) * chance).sum(-1).mean()
+    logits = logits.reshape(-1, logits.shape[-1])
+    chance = logits.sigmoid()
+    one = (nn.functional.softplus(logits) - logits * chance).sum(-1).mean()
     together = one.new_zeros(())
     for bits in chance.split(group, dim=-1):
         joint = torch.ones_like(bits[:, :1])

@@ -2,10 +2,13 @@
 
 import math
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing import spawn
 
 from dreamwalk.codecs.quantizers import BSQ, BSQConfig, FSQConfig, LFQConfig, UnquantizedConfig, bit_entropies
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig
@@ -182,6 +185,25 @@ def test_measuring_is_deterministic_and_forward_changes_nothing() -> None:
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
+def in_one_process(rank: int, rendezvous: str) -> None:
+    """Measures what only this process has, and compares what came of it with the first."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    quantizer = ResidualConfig(VQConfig(3, 16, decay=0.9), 2).build()
+    torch.manual_seed(10 + rank)
+    for _ in range(5):
+        quantizer.measure(torch.randn(64, 3))
+    for tensor in quantizer.buffers():
+        first = tensor.clone()
+        dist.broadcast(first, 0)
+        assert torch.equal(tensor, first)
+    dist.destroy_process_group()
+
+
+def test_two_processes_have_one_codebook(tmp_path: Path) -> None:
+    spawn(in_one_process, (str(tmp_path / "rendezvous"),), nprocs=2)
+
+
 @torch.no_grad()
 def test_stages_with_gains_converge() -> None:
     """Binary stages on Gaussian vectors: 4.4, 8.9, 12.4 and 14.9 dB after one to four, as with the best gain
@@ -232,7 +254,7 @@ def test_what_is_no_code_is_refused() -> None:
     with pytest.raises(ValueError, match="index 10 is outside the vocabulary of 0 to 9"):
         quantizer.values(torch.tensor([3, 10]))
     with pytest.raises(ValueError, match="index -1 is outside"):
-        quantizer.bits(torch.tensor([-1]))
+        quantizer.bits(torch.tensor([-1], dtype=torch.int8))
     with pytest.raises(ValueError, match=r"whole numbers, not torch.float32"):
         quantizer.values(torch.zeros(3))
     with pytest.raises(ValueError, match="4 bits here, not 5"):
