@@ -93,9 +93,16 @@ def any_process(flag: bool) -> bool:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a scalar over all processes."""
+    """The mean of a scalar, or of each number of a tensor, over all processes."""
     value = value.detach().clone()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(value, op=dist.ReduceOp.SUM)
         value /= dist.get_world_size()
+    return value
+
+
+def of_first_process(value: Tensor) -> Tensor:
+    """What the first process has, in all processes."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast(value, 0)
     return value

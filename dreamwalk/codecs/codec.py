@@ -7,11 +7,12 @@ first frame has a latent of its own, and every later latent stands for `stride[0
 from __future__ import annotations
 
 from itertools import chain
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.distributed import mean_over_processes
 from dreamwalk.errors import UserError
 
@@ -35,6 +36,24 @@ class KLSizes(CodecSizes, Protocol):
 
     @property
     def scale(self) -> float | None: ...
+
+
+class Normals(Protocol):
+    """Where noise comes from (`schedules/generator.py`)."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal `(b, *shape)`."""
+
+
+class Bottleneck(NamedTuple):
+    """What lies between encoder and decoder while a codec trains."""
+
+    latents: Tensor
+    """As the decoder is to see them."""
+    losses: dict[str, Tensor]
+    """Terms of the loss that are of the latents."""
+    measured: dict[str, Tensor]
+    """Numbers to log."""
 
 
 class Codec(nn.Module):
@@ -86,6 +105,12 @@ class Codec(nn.Module):
         """Latents of video, whose last frame is repeated up to a whole latent; UserErrors of `check_size`."""
         raise NotImplementedError
 
+    def bottleneck(self, video: Tensor, chance: Normals, *, noise: float) -> Bottleneck:
+        """Latents for a step of training, with what is measured in it: here those of `encode` with noise of
+        std `noise`; UserErrors of `check_size`."""
+        latents = self.encode(video)
+        return Bottleneck(latents + noise * chance.normal(*latents.shape[1:]), {}, {})
+
     @property
     def dtype(self) -> torch.dtype:
         """Of its weights, which for a linear code are no parameters."""
@@ -133,6 +158,15 @@ class KLAutoencoder(Codec):
     def encode(self, video: Tensor) -> Tensor:
         return self.scale(self.posterior(video)[0])
 
+    def bottleneck(self, video: Tensor, chance: Normals, *, noise: float) -> Bottleneck:
+        """A sample of the posterior, whose own noise is all that there is; its divergence from the standard
+        normal, `kl`, and the outlier penalty of Movie Gen, `outliers`."""
+        mean, log_variance = self.posterior(video)
+        self.scale.measure(mean)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        latents = mean + (0.5 * log_variance).exp() * chance.normal(*mean.shape[1:])
+        return Bottleneck(self.scale(latents), {"kl": kl, "outliers": outlier_penalty(latents)}, {})
+
 
 class Scale(nn.Module):
     """A published factor; or with None the running root mean square of latents, measured in training.
@@ -154,7 +188,7 @@ class Scale(nn.Module):
     def measure(self, latents: Tensor) -> None:
         """Take unscaled latents of a training step into the running mean square."""
         if self.factor is None:
-            decay = ((1 + self.steps) / (10 + self.steps)).clamp(max=DECAY) * (self.steps > 0)
+            decay = decay_at(self.steps, DECAY)
             self.power.lerp_(mean_over_processes(latents.float().square().mean()).to(self.power), 1 - decay)
             self.steps += 1
 
@@ -165,6 +199,11 @@ class Scale(nn.Module):
     def undo(self, latents: Tensor) -> Tensor:
         """And back."""
         return latents * self.power.sqrt() if self.factor is None else latents / self.factor
+
+
+def decay_at(steps: Tensor, decay: float) -> Tensor:
+    """Of a running mean after so many steps: 0 at first, and at most `decay`."""
+    return ((1 + steps) / (10 + steps)).clamp(max=decay) * (steps > 0)
 
 
 def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,9 @@
 The patch codec (`codecs/patch.py`) sets its linear code from data and trains its decoder. The KL autoencoder
 (`codecs/kl_autoencoder.py`, LDM, arXiv 2112.10752), the causal one of HunyuanVideo (`codecs/causal.py`, arXiv
 2412.03603, section 4.1) and the temporal one of Movie Gen (`codecs/tae.py`, arXiv 2410.13720, section 3.1.1)
-train encoder and decoder, with a small KL term on the bottleneck. A perceptual distance, an adversarial term
-and the outlier penalty of these papers can be added to the error of pixels.
+train encoder and decoder, with a small KL term on the bottleneck. That of tokens (`codecs/tokens.py`) has a
+quantizer there (VQ-VAE, arXiv 1711.00937), whose terms carry their weights. A perceptual distance, an
+adversarial term and the outlier penalty of these papers can be added to the error of pixels.
 
     paper's word             our word
     first-stage model        codec
@@ -12,6 +13,7 @@ and the outlier penalty of these papers can be added to the error of pixels.
     discriminator            critic
     scaling factor           `codec.scale`, measured while the codec trains
     OPL                      `outliers`
+    bottleneck               `codec.bottleneck`: what the decoder sees, and the terms of the loss of it
 """
 
 from __future__ import annotations
@@ -23,16 +25,16 @@ import torch
 from torch import Tensor
 
 from dreamwalk.clip import Clip, FittingData
-from dreamwalk.codecs import CodecConfig, KLAutoencoder
+from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tae import TAEConfig
+from dreamwalk.codecs.tokens import small_tokens, tokens_tiny
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.weights.vgg import read_perceptual
@@ -51,7 +53,8 @@ class AutoencodeConfig(SystemConfig):
     kl: float = 1e-6
     """Weight of the KL term, for codecs that learn their encoder."""
     outliers: float = 0.0
-    """Weight of the outlier penalty of Movie Gen (`codecs/penalties.py`), which puts it at 1e5."""
+    """Weight of the outlier penalty of Movie Gen (`codecs/penalties.py`), which puts it at 1e5, for codecs
+    with a KL term."""
     perceptual: str = ""
     """A .safetensors file of VGG16 (`weights/vgg.py`) whose distance of frames joins the loss; only training
     needs it."""
@@ -90,8 +93,9 @@ class Autoencode(System):
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the other terms are logged."""
         video = codec_input(clip, self.codec.image_channels)
-        restored, terms = self._restored(video, generator)
-        error = restored - video
+        latents, losses, measured = self.codec.bottleneck(video, generator, noise=self.config.noise)
+        restored = self.codec.decode(latents)[:, : video.shape[1]]
+        error, terms = restored - video, losses | measured
         squared, absolute = error.square().mean(), error.abs().mean()
         loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
         if self.config.perceptual:
@@ -100,25 +104,10 @@ class Autoencode(System):
         if self.critic:
             terms["verdict"], terms["critic"] = adversarial(self.critic, video[:, :, :3], restored[:, :, :3])
             loss = loss + self.config.adversarial * terms["verdict"] + terms["critic"]
-        loss = loss + self.config.kl * terms.get("kl", 0.0)
-        loss = loss + self.config.outliers * terms.get("outliers", 0.0)
+        weights = {"kl": self.config.kl, "outliers": self.config.outliers}
+        for name, term in losses.items():
+            loss = loss + weights.get(name, 1.0) * term
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
-
-    def _restored(self, video: Tensor, generator: KeyedGenerator) -> tuple[Tensor, dict[str, Tensor]]:
-        """`video` coded, shaken and decoded, and the terms of the loss that are of its latents."""
-        terms: dict[str, Tensor] = {}
-        if isinstance(self.codec, KLAutoencoder):
-            mean, log_variance = self.codec.posterior(video)
-            self.codec.scale.measure(mean)
-            terms["kl"] = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-            latents = mean + (0.5 * log_variance).exp() * generator.normal(*mean.shape[1:])
-            restored = self.codec.decode(self.codec.scale(latents))
-            if self.config.outliers:
-                terms["outliers"] = outlier_penalty(latents)
-        else:
-            latents = self.codec.encode(video)
-            restored = self.codec.decode(latents + self.config.noise * generator.normal(*latents.shape[1:]))
-        return restored[:, : video.shape[1]], terms
 
     @torch.no_grad()
     def preview(self, clip: Clip) -> Tensor:
@@ -158,3 +147,13 @@ def tae() -> AutoencodeConfig:
     config = image().codec
     assert isinstance(config, KLCodecConfig)
     return AutoencodeConfig(codec=TAEConfig(config))
+
+
+def tokens() -> AutoencodeConfig:
+    """Video as tokens, one of 64,000 for 4x16x16 pixels."""
+    return AutoencodeConfig(codec=small_tokens())
+
+
+def tiny() -> AutoencodeConfig:
+    """For tests: a token of 256 for 2x4x4 pixels."""
+    return AutoencodeConfig(codec=tokens_tiny())

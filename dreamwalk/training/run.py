@@ -124,6 +124,11 @@ def autoencode_causal() -> Run:
     return replace(autoencode_hunyuan(), name="autoencode.causal", system=autoencode.causal())
 
 
+def autoencode_tokens() -> Run:
+    """Video as tokens, one of 64,000 for 4x16x16 pixels."""
+    return replace(autoencode_hunyuan(), name="autoencode.tokens", system=autoencode.tokens())
+
+
 def autoencode_image() -> Run:
     """An image codec for `autoencode.tae` to start from, which sees as many frames a step."""
     run = replace(autoencode_hunyuan(), name="autoencode.image", system=autoencode.image())
@@ -250,7 +255,7 @@ def inverse_doom() -> Run:
 
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
-    autoencode_tae, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
+    autoencode_tae, autoencode_tokens, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
     forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_layout, worldmem_doom,
     moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger, voyager_rgb, voyager_rgbd, voyager_doom,
 )  # fmt: skip
