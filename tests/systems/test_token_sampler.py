@@ -18,10 +18,10 @@ from dreamwalk.backbones.token_heads import (
 from dreamwalk.backbones.tokenformer import TokenFormer
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.systems.token_sampler import TokenStream
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import delta, diagonal, next_block, next_scale, next_token, windowed
+from dreamwalk.systems.token_sampler import TokenStream
 
 pytestmark = pytest.mark.usefixtures("double")
 CONDITIONS = torch.randn(5, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
