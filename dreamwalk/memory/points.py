@@ -97,6 +97,8 @@ class PointsMemory(WalkedMemory):
         code = sizes.channels * sizes.patch**2
         self.embed = nn.Linear(code + 2 * CELLS**2, sizes.width)
         self.skip = nn.Linear(code + 2 * CELLS**2, code)
+        # What an action puts down appears in one place of the frame, and rotary positions are only relative.
+        self.position = nn.Parameter(torch.zeros(sizes.grid[0] * sizes.grid[1], sizes.width))
         with torch.no_grad():
             self.skip.weight.copy_(torch.eye(code, code + 2 * CELLS**2) * 0.7)
             self.skip.bias.zero_()
@@ -138,7 +140,7 @@ class PointsMemory(WalkedMemory):
         cells = [rearrange(x, "b (h i) (w j) -> b 1 (h w) (i j)", h=h, w=w) for x in told]
         tokens = torch.cat([code, *cells], -1)
         guess = rearrange(self.skip(tokens), "b t (h w) (c p q) -> b t c (h p) (w q)", h=h, w=w, p=p, q=p)
-        return Recalled(self.embed(tokens), guess)
+        return Recalled(self.embed(tokens) + self.position, guess)
 
     def recalled_of_clip(
         self, clip: Clip, x: Tensor, generator: KeyedGenerator, *, system: Trainee
