@@ -109,6 +109,8 @@ class Recollection:
     frames: RecalledFrames | None = None
     rendering: Rendering | None = None
     """The frame as the memory would draw it."""
+    changed: Tensor | None = None
+    """Which rows an action has just changed something in, bool `(b,)`."""
     units: tuple[RecalledUnits, Targets] | None = None
     """Frames that memory blocks attend to, and the frame for which they are recalled."""
     kept: KeptTokens | None = None
@@ -231,8 +233,9 @@ class MemoryModel(nn.Module):
         """A recollection as a backbone takes it."""
         return Recalled(found.features)
 
-    def refine(self, rgbd: Tensor, found: Recollection) -> Tensor:
-        """A decoded frame `(b, 4, h, w)` with what the memory knows better."""
+    def refine(self, rgbd: Tensor, found: Recollection, action: Tensor) -> Tensor:
+        """A decoded frame `(b, 4, h, w)`, into which `action` `(b, a)` led, with what the memory knows
+        better."""
         return rgbd
 
     def picture_depth(self, video: Tensor) -> Tensor | None:

@@ -84,7 +84,15 @@ class Sight:
 
 
 def newly_shown(depth: Tensor, shown: Rendering, *, reach: float) -> Tensor:
-    """Where a dreamed frame shows something new within `reach` units, clearly before what is known as true:
-    bool `(h, w)`. With an action that puts things down this is no error of the dream."""
-    known = shown.depth[0]
-    return (depth > 0) & (depth < reach) & (depth * 1.25 + TRUE[1] < known) & (shown.mask[0] > KNOWN)
+    """Where dreamed frames with planar depth `(b, h, w)` show something new within `reach` units, clearly
+    before what is known: bool `(b, h, w)`. With an action that puts things down this is no error."""
+    nearer = depth * 1.25 + TRUE[1] < shown.depth
+    return (depth > 0) & (depth < reach) & nearer & (shown.mask > KNOWN)
+
+
+def otherwise(depth: Tensor, shown: Rendering, *, reach: float) -> Tensor:
+    """Where frames with planar depth `(b, h, w)` clearly see something else than clouds show, within `reach`
+    units: a thing that was put down, or one that is gone; bool `(b, h, w)`, and the pixels around."""
+    far, known = torch.where(depth > 0, depth, OPEN), shown.mask > KNOWN
+    gone = known & (shown.depth < reach) & (shown.depth * TRUE[0] + TRUE[1] < far)
+    return max_pool2d((newly_shown(depth, shown, reach=reach) | gone).float(), 5, 1, 2) > 0

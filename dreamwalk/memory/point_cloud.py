@@ -143,17 +143,20 @@ class PointCloud:
                     true = (mask == 1) & (shown.dreamed[0] == 0) & (known < FAR / 2)
                     depth = align_depth(depth, torch.where(true, known, 0.0))
                 if reach:
-                    changed = newly_shown(depth, shown, reach=reach)
+                    changed = newly_shown(depth[None], shown, reach=reach)[0]
             sight = Sight.of(depth, *matrices, shown=shown, dreamed=dreamed, reach=reach)
             if sight is not None:
                 self._erase(sight, size)
                 wanted = None if wanted is None else wanted | sight.through
         self._rows["seen"][self._visible(projection(*matrices), size)[0]] = time
-        parts = [(False, changed)] * (changed is not None) + [(dreamed, wanted)]
-        for layer, pixels in parts:
-            frame = (rgb, depth, *matrices)
-            fresh = points_of_frame(*frame, time=time, dreamed=layer, edges=edges, wanted=pixels)
-            self._merge(fresh, time=time, dreamed=layer)
+        frame = (rgb, depth, *matrices)
+        if changed is not None:
+            # Twice as fine: what is behind is finely known, and would shine through between the points.
+            finer = _doubled(rgb, depth, *matrices), changed.repeat_interleave(2, 0).repeat_interleave(2, 1)
+            fresh = points_of_frame(*finer[0], time=time, dreamed=False, edges=edges, wanted=finer[1])
+            self._merge(fresh, time=time, dreamed=False)
+        fresh = points_of_frame(*frame, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
+        self._merge(fresh, time=time, dreamed=dreamed)
 
     def _erase(self, sight: Sight, size: tuple[int, int]) -> None:
         """The points that a frame denies."""
@@ -343,6 +346,12 @@ def _rows(buckets: int, size: int, *, device: torch.device) -> dict[str, Tensor]
         shape = (3, count) if name in TRIPLES else (count,)
         rows[name] = torch.full(shape, BLANK.get(name, 0), dtype=dtype, device=device)
     return rows
+
+
+def _doubled(rgb: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, ...]:
+    """A frame of twice the height and width, every pixel four times."""
+    rgb, depth = (part.repeat_interleave(2, -1).repeat_interleave(2, -2) for part in (rgb, depth))
+    return rgb, depth, pose, intrinsics * intrinsics.new_tensor([[2], [2], [1]])
 
 
 def _chosen(points: Points, which: Tensor) -> Points:

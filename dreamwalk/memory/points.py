@@ -29,6 +29,7 @@ from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
 from dreamwalk.codecs.rgbd import codec_input, depth_of
 from dreamwalk.memory.clip_clouds import ClipClouds
 from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, Recollection, TokenSizes, Trainee
+from dreamwalk.memory.contradiction import otherwise
 from dreamwalk.memory.kinematics import BodyConfig, WalkedMemory, stopped
 from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
@@ -192,9 +193,16 @@ class PointsMemory(WalkedMemory):
             terms["verdict"] = self.config.adversarial * verdict
         return terms
 
-    def refine(self, rgbd: Tensor, found: Recollection) -> Tensor:
+    def refine(self, rgbd: Tensor, found: Recollection, action: Tensor) -> Tensor:
         known = found.rendering
-        return rgbd if self.pixels is None or known is None else self.pixels(rgbd, known)
+        if self.pixels is None or known is None:
+            return rgbd
+        if found.changed is not None and self.config.changing is not None:
+            changed = found.changed | (action[:, self.config.changing] > 0.5)
+            if changed.any():  # what was put down or taken away is not painted over with what was there
+                denied = otherwise(depth_of(rgbd[:, 3].float()), known, reach=WITHIN)
+                known = known.without(denied & changed[:, None, None])
+        return self.pixels(rgbd, known)
 
 
 class Clouds(Memory):
@@ -226,6 +234,14 @@ class Clouds(Memory):
             cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known, reach=reach[i])
         self.found = None
 
+    def _changed(self, time: int, rows: int) -> Tensor | None:
+        """Whether something was changed a moment before a frame, `(rows,)`."""
+        if self.model.config.changing is None:
+            return None
+        if self.changed is None:
+            return torch.zeros(rows, dtype=torch.bool)
+        return time - self.changed < CHANGES
+
     def _reach(self, frame: FinishedFrame) -> list[float]:
         """How near each row's frame may change what is true."""
         column, rows = self.model.config.changing, len(frame.action)
@@ -245,7 +261,7 @@ class Clouds(Memory):
         if self.found is None or not self.recalling:
             nothing = Rendering.empty(len(camera.pose), size, device=camera.pose.device)
             return Recollection(rendering=nothing)
-        return Recollection(rendering=self.found)
+        return Recollection(rendering=self.found, changed=self._changed(time, len(camera.pose)))
 
     def clone(self) -> Clouds:
         return self._with(cloud.clone() for cloud in self.rows)

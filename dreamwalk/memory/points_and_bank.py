@@ -79,8 +79,8 @@ class CloudsAndBanks(Clouds):
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         self.banks.recalling = self.recalling
-        found = self.banks.recall(camera, time)
-        return replace(found, rendering=super().recall(camera, time).rendering)
+        found, shown = self.banks.recall(camera, time), super().recall(camera, time)
+        return replace(found, rendering=shown.rendering, changed=shown.changed)
 
     def to(self, device: torch.device | str) -> Clouds:
         twin = super().to(device)

@@ -78,6 +78,11 @@ class Rendering:
         """From some of the cameras."""
         return Rendering(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    def without(self, pixels: Tensor) -> Rendering:
+        """As if nothing were known of some pixels, bool `(b, h, w)`."""
+        kept = ~pixels
+        return Rendering(self.rgb * kept[:, None], *(x * kept for x in (self.depth, self.mask, self.dreamed)))
+
     @classmethod
     def empty(cls, count: int, size: tuple[int, int], *, device: torch.device) -> Rendering:
         """Of clouds without points."""

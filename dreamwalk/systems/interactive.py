@@ -267,7 +267,7 @@ class Interactive(System):
         )
         if self.memory.keeps_pixels:
             began = perf_counter()
-            session.shown = self.memory.refine((decode or self.codec.decode)(x)[:, 0], found)
+            session.shown = self.memory.refine((decode or self.codec.decode)(x)[:, 0], found, action)
             if timings is not None:
                 timings["decode"] = 1000 * (perf_counter() - began)
         began = perf_counter()
