@@ -10,10 +10,12 @@ import torch
 from box_room import dream_of_rooms, walk
 from torch import Tensor
 
-from dreamwalk.codecs.rgbd import codec_input
-from dreamwalk.memory.contract import CameraState, FinishedFrame
+from dreamwalk.codecs.rgbd import codec_input, depth_channel
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Recollection
+from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.point_cloud import PointCloud
 from dreamwalk.memory.points import Clouds, PointsConfig
+from dreamwalk.memory.splatting import Rendering
 
 SIZE = (48, 64)
 INTRINSICS = torch.tensor([[32.0, 0, 32], [0, 32, 24], [0, 0, 1]])
@@ -125,3 +127,36 @@ def test_the_action_that_changes_things_is_watched_for_a_while() -> None:
         ):
             frame = FinishedFrame(rgbd[:, :0], action, camera, time, rgbd)
             assert clouds._reach(frame) == [reach]
+
+
+def test_what_was_just_changed_is_not_painted_over_with_what_was_there() -> None:
+    """A box that a dream puts down before a wall that is known, and one that it takes away."""
+    config = PointsConfig(pixels=PixelFilterConfig(width=8, blocks=1), changing=4)
+    memory = dream_of_rooms(config).memory
+    press, still = torch.eye(7)[4:5], torch.zeros(1, 7)
+    for box in (True, False):
+        (rgb, depth), (known, far) = scene(box=box), scene(box=not box)
+        ones = torch.ones(1, *SIZE)
+        shown = Rendering(known[None], far[None], ones, 0 * ones)
+        frame = torch.cat([rgb, depth_channel(depth)[None]])[None]
+        inside = (0, slice(0, 3), slice(18, 30), slice(29, 35))
+        with torch.inference_mode():
+            for action, ago, kept in ((still, False, False), (press, False, True), (still, True, True)):
+                found = Recollection(rendering=shown, changed=torch.tensor([ago]))
+                made = memory.refine(frame, found, action)
+                wrong = (made - frame)[inside].abs().mean()
+                assert wrong < 0.05 if kept else wrong > 0.5
+                assert (made[0, :3, :5] - known[:, :5]).abs().max() < 0.1, "elsewhere all is as it was"
+
+
+def test_what_was_put_down_hides_what_is_behind_it_also_from_nearer() -> None:
+    """Its points are few, and those of the wall behind are fine."""
+    cloud, near = PointCloud(), POSE.clone()
+    for time, step in enumerate((0.0, 20.0, 40.0)):
+        near[2, 3] = step
+        rgb, depth = torch.full((3, *SIZE), -0.5), torch.full(SIZE, 200.0 - step)
+        cloud.insert(rgb, depth, near, INTRINSICS, time=time, dreamed=False, edges=math.inf)
+    write(cloud, box=True, time=3, dreamed=True, reach=128)
+    drawn = cloud.render(near, INTRINSICS, size=SIZE)
+    inside = drawn.depth[0, 10:38, 22:42]
+    assert (inside < 60).float().mean() > 0.99
