@@ -152,11 +152,11 @@ def test_what_was_just_changed_is_not_painted_over_with_what_was_there() -> None
 def test_what_was_put_down_hides_what_is_behind_it_also_from_nearer() -> None:
     """Its points are few, and those of the wall behind are fine."""
     cloud, near = PointCloud(), POSE.clone()
-    for time, step in enumerate((0.0, 20.0, 40.0)):
+    for time, step in enumerate((0.0, 13.0, 26.0)):
         near[2, 3] = step
         rgb, depth = torch.full((3, *SIZE), -0.5), torch.full(SIZE, 200.0 - step)
         cloud.insert(rgb, depth, near, INTRINSICS, time=time, dreamed=False, edges=math.inf)
     write(cloud, box=True, time=3, dreamed=True, reach=128)
     drawn = cloud.render(near, INTRINSICS, size=SIZE)
-    inside = drawn.depth[0, 10:38, 22:42]
-    assert (inside < 60).float().mean() > 0.99
+    inside = drawn.depth[0, 12:35, 24:40]
+    assert (inside < 70).float().mean() > 0.99
