@@ -44,6 +44,9 @@ from dreamwalk.schedules.training import Density, FusedSNR, draw_sigmas, weighte
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Positive, Share
 
+PLACE = 4
+"""Which number of Doom's actions puts things down and takes them away."""
+
 
 @dataclass(frozen=True)
 class ForcingConfig(InteractiveConfig):
@@ -172,7 +175,7 @@ def layout() -> ForcingConfig:
 
 def rooms() -> ForcingConfig:
     """The same with its pixel filter."""
-    memory = PointsConfig(pixels=PixelFilterConfig(), critic=CriticConfig(width=32))
+    memory = PointsConfig(pixels=PixelFilterConfig(), critic=CriticConfig(width=32), changing=PLACE)
     return replace(layout(), memory=memory)
 
 
