@@ -78,6 +78,7 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk collect doom --level procedural --split test --frames 41920 --clip-frames 2096 --clips-per-level 1 --out data/rooms-long
 	$(BIN)/dreamwalk train forcing.layout --data data/rooms-train $(ROOMS)
 	$(BIN)/dreamwalk train forcing.rooms --data data/rooms-train --precision bfloat16
+	$(BIN)/dreamwalk train worldmem.layout --data data/rooms-train --start runs/forcing.rooms $(ROOMS)
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
 	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
@@ -89,7 +90,9 @@ weights: $(VENV)/.developed
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --int8 --out dreamwalk/pretrained/forcing.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --int8 --starts data/rooms-test \
+	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --int8 --starts data/rooms-test \
+	  --pixels runs/forcing.rooms --out dreamwalk/pretrained/worldmem.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --alias-of worldmem.doom \
 	  --out dreamwalk/pretrained/forcing.rooms.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --int8 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
