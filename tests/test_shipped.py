@@ -51,6 +51,7 @@ def test_all_weights_that_ship_open_and_travel() -> None:
         "forcing.doom",
         "forcing.rooms",
         "moviegen.doom",
+        "worldmem.doom",
     } <= set(shipped())
     for name in shipped():
         assert dreamwalk.load(name).about["notes"]["trained"]
