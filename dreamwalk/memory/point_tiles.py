@@ -214,11 +214,14 @@ class PointTiles:
     def commit(self) -> None:
         """Merge what is new, write it, and name the files of now in the manifest: from here on a process that
         is killed finds this. UserError on a full disk; the last commit stays, and so do all points."""
+        most, held = self.budget.points or sys.maxsize, self.in_ram
         for key, tile in self._tiles.items():
-            if tile.fresh or tile.file is None:
+            before = tile.in_ram
+            if tile.fresh:
                 self._store(key, merge=True)
-            if self.in_ram > (self.budget.points or sys.maxsize):
-                tile.loaded = None
+            held += tile.in_ram - before
+            if held > most:
+                held, tile.loaded = held - tile.in_ram, None
         if self.folder is None:
             return
         about = {",".join(map(str, key)): self._tiles[key].about() for key in sorted(self._tiles)}
