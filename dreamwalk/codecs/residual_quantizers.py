@@ -44,11 +44,10 @@ StageConfig = VQConfig | FSQConfig | LFQConfig | BSQConfig
 
 
 @dataclass(frozen=True)
-class ResidualConfig:
-    """How many stages, and of what."""
+class StagedConfig:
+    """Of what the stages are."""
 
     stage: StageConfig = field(default_factory=VQConfig)
-    stages: Annotated[int, Meta(ge=1, le=64)] = 4
 
     @property
     def channels(self) -> int:
@@ -57,6 +56,13 @@ class ResidualConfig:
     @property
     def vocabulary(self) -> int:
         return self.stage.vocabulary
+
+
+@dataclass(frozen=True)
+class ResidualConfig(StagedConfig):
+    """How many stages, and of what."""
+
+    stages: Annotated[int, Meta(ge=1, le=64)] = 4
 
     def build(self) -> ResidualQuantizer:
         return ResidualQuantizer(self, stages=self.stages, codebooks=self.stages)
@@ -181,7 +187,7 @@ class ResidualQuantizer(Quantizer):
 
 
 @dataclass(frozen=True)
-class MultiScaleConfig:
+class MultiScaleConfig(StagedConfig):
     """The grids of the stages, from coarse to fine, and of what they are."""
 
     stage: StageConfig = field(default_factory=lambda: VQConfig(channels=32, codes=4096))
@@ -199,14 +205,6 @@ class MultiScaleConfig:
             raise UserError(
                 f"{self.filters} convolutions are more than the {len(self.scales)} scales: take fewer"
             )
-
-    @property
-    def channels(self) -> int:
-        return self.stage.channels
-
-    @property
-    def vocabulary(self) -> int:
-        return self.stage.vocabulary
 
     def build(self) -> MultiScaleQuantizer:
         return MultiScaleQuantizer(self)

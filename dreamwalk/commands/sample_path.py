@@ -26,6 +26,7 @@ from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.memory.frame_points import FAR
 from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig
 from dreamwalk.progress import followed
+from dreamwalk.rollout.dream import to_image
 from dreamwalk.systems import open as systems
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.path_sampling import ClipJoint, PathRequest, PathSampling
@@ -149,7 +150,7 @@ def _scene(sampling: PathSampling, cameras: CameraPath, asked: SamplePath, name:
 
 
 def _pictures(frames: Tensor) -> np.ndarray:
-    return ((frames.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return np.stack([to_image(frame) for frame in frames])
 
 
 def _cameras(asked: SamplePath, config: VoyagerConfig, depth: Tensor) -> CameraPath:

@@ -35,6 +35,7 @@ from dreamwalk.memory.point_tiles import TileBudget
 from dreamwalk.memory.splatting import render
 from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig
 from dreamwalk.progress import progress
+from dreamwalk.rollout.dream import to_image
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.path_sampling import ClipJoint, PathMemory, PathRequest, PathSampling
 from dreamwalk.systems.system import System
@@ -190,8 +191,7 @@ def _strip(shown: list[Tensor]) -> np.ndarray:
     rows = []
     for frames in shown:
         at = np.linspace(0, len(frames) - 1, 8).round().astype(int)
-        pictures = ((frames[at].clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        rows.append(np.concatenate(list(pictures), 1))
+        rows.append(np.concatenate([to_image(frame) for frame in frames[at]], 1))
     return np.concatenate(rows)
 
 

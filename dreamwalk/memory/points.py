@@ -197,8 +197,10 @@ class PointsMemory(WalkedMemory):
         known = found.rendering
         if self.pixels is None or known is None:
             return rgbd
-        if found.changed is not None and self.config.changing is not None:
-            changed = found.changed | (action[:, self.config.changing] > 0.5)
+        if self.config.changing is not None:
+            changed = action[:, self.config.changing] > 0.5
+            if found.changed is not None:
+                changed = changed | found.changed
             if changed.any():  # what was put down or taken away is not painted over with what was there
                 denied = otherwise(depth_of(rgbd[:, 3].float()), known, reach=WITHIN)
                 known = known.without(denied & changed[:, None, None])
@@ -234,13 +236,9 @@ class Clouds(Memory):
             cloud.insert(*shot, time=frame.time, dreamed=frame.dreamed, rendering=known, reach=reach[i])
         self.found = None
 
-    def _changed(self, time: int, rows: int) -> Tensor | None:
-        """Whether something was changed a moment before a frame, `(rows,)`."""
-        if self.model.config.changing is None:
-            return None
-        if self.changed is None:
-            return torch.zeros(rows, dtype=torch.bool)
-        return time - self.changed < CHANGES
+    def _changed(self, time: int) -> Tensor | None:
+        """Whether something was changed a moment before a frame, bool `(b,)`; None if nothing ever was."""
+        return None if self.changed is None else time - self.changed < CHANGES
 
     def _reach(self, frame: FinishedFrame) -> list[float]:
         """How near each row's frame may change what is true."""
@@ -261,7 +259,7 @@ class Clouds(Memory):
         if self.found is None or not self.recalling:
             nothing = Rendering.empty(len(camera.pose), size, device=camera.pose.device)
             return Recollection(rendering=nothing)
-        return Recollection(rendering=self.found, changed=self._changed(time, len(camera.pose)))
+        return Recollection(rendering=self.found, changed=self._changed(time))
 
     def clone(self) -> Clouds:
         return self._with(cloud.clone() for cloud in self.rows)

@@ -25,6 +25,7 @@ from dreamwalk.schedules.clip_plans import overlapped
 from dreamwalk.schedules.guidance import conditions, guided
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import spaced_sigmas
+from dreamwalk.systems.clip_generator import ClipSettings
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.voyager import SEEN, AlongPath, Voyager
 from dreamwalk.validation import Share
@@ -95,20 +96,19 @@ class PathSampling:
         self.clips = 1 + max(0, -(-(n - config.frames) // self.stride))
         held = torch.arange(config.frames + (self.clips - 1) * self.stride).clamp(max=n - 1)
         self.poses, self.intrinsics = request.poses[held].float(), request.intrinsics[held].float()
-        known = AlongPath(request.picture[None], request.depth[None], *self._nothing())
-        self.depth_range = known.ranged(config.headroom).depth_range
+        self._first = request.picture, request.depth
+        h, w = request.depth.shape
+        known = torch.zeros(1, 1, h, w)
+        blank = known[:, :, None].expand(-1, -1, 3, -1, -1), known, known > 0
+        still = AlongPath(request.picture[None], request.depth[None], *blank).ranged(config.headroom)
+        self.depth_range = still.depth_range
         self.fits: list[tuple[float, float]] = []
         """Scale and bias by which each clip's depth is aligned."""
-        self.plan = self._plan()
+        self.plan = self._plan(system.settings(replace(request.clip, conditioning=still)))
 
-    def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
-        h, w = self.request.depth.shape
-        return torch.zeros(1, 1, 3, h, w), torch.zeros(1, 1, h, w), torch.zeros(1, 1, h, w, dtype=torch.bool)
-
-    def _plan(self) -> Plan:
+    def _plan(self, settings: ClipSettings) -> Plan:
         """All clips."""
-        asked, system = self.request, self.system
-        settings = system.settings(replace(asked.clip, conditioning=self._path(0, self._first())))
+        asked = self.request
         sigmas = spaced_sigmas(asked.clip.spacing, settings.steps, shift_by=settings.shift)
         level, smooth = (_level(sigmas, sigma) for sigma in (asked.joint.strength, asked.joint.smooth))
         frames = self.length + (self.clips - 1) * (self.length - self.shared)
@@ -121,7 +121,7 @@ class PathSampling:
         """Sample, and fill the cache; `frames` has the frames afterwards."""
         system, asked = self.system, self.request
         self.cache.insert(asked.picture[None], asked.depth[None], self.poses[:1], self.intrinsics[:1], time=0)
-        path = self._path(0, self._first())
+        path = self._path(0, self._first)
         asked_clip = replace(asked.clip, conditioning=path)
         system.check(asked_clip)
         plan, settings = self.plan, system.settings(asked_clip)
@@ -131,8 +131,7 @@ class PathSampling:
         noise = KeyedNoise((asked.clip.seed,), system.latent_shape(asked_clip)[2:], system.device)
         self.state, done = begin(plan, noise, None), 0
         for index in run(plan, self.state, predictor, noise):
-            clean = [not any(plan.levels[index + 1][k] for k in self._slots(i)) for i in range(self.clips)]
-            if done < self.clips and clean[done]:
+            if done < self.clips and not any(plan.levels[index + 1][slot] for slot in self._slots(done)):
                 first = self._remember(done)
                 done += 1
                 if done < self.clips:
@@ -178,9 +177,6 @@ class PathSampling:
         self.cache.insert(rgb[new:], depth[new:], *cameras, time=begin + new)
         self.cache.commit()
         return rgb[self.stride % length], depth[self.stride % length]
-
-    def _first(self) -> tuple[Tensor, Tensor]:
-        return self.request.picture, self.request.depth
 
     def _path(self, clip: int, first: tuple[Tensor, Tensor]) -> AlongPath:
         """What the cache shows along a clip."""

@@ -97,9 +97,9 @@ def test_the_end_of_a_path_may_lie_within_a_clip(system: Voyager, clip: Clip) ->
 
 def test_without_the_cache_a_clip_is_told_its_first_frame_alone(system: Voyager, clip: Clip) -> None:
     alone = sampled(system, replace(request_of(clip), memory="picture"), cache())
-    known = [alone._path(2, alone._first()).known.float().mean() for _ in range(1)]
+    known = [alone._path(2, alone._first).known.float().mean() for _ in range(1)]
     told = replace(alone.request, memory="cache")
-    with_cache = PathSampling(system, told, alone.cache)._path(2, alone._first()).known.float().mean()
+    with_cache = PathSampling(system, told, alone.cache)._path(2, alone._first).known.float().mean()
     assert known[0] < with_cache
 
 
