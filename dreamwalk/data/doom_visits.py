@@ -20,9 +20,9 @@ from dreamwalk.clip import Clip
 from dreamwalk.data.doom_walks import TICS, recorded
 from dreamwalk.data.writing import Walks
 from dreamwalk.errors import UserError
-from dreamwalk.worlds.doom import DOOM_ACTIONS, PLACE, Doom
+from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
 from dreamwalk.worlds.levels import Split, level_for
-from dreamwalk.worlds.placing import shown_pixels
+from dreamwalk.worlds.placing import PLACE, shown_pixels
 from dreamwalk.worlds.visits import STILL, WATCHED, visit
 
 AWAY = (50, 100, 200, 300)

@@ -43,9 +43,7 @@ from dreamwalk.schedules.staircase import HistorySigma, Schedule, attention_grou
 from dreamwalk.schedules.training import Density, FusedSNR, draw_sigmas, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Positive, Share
-
-PLACE = 4
-"""Which number of Doom's actions puts things down and takes them away."""
+from dreamwalk.worlds.placing import PLACE
 
 
 @dataclass(frozen=True)

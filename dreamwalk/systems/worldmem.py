@@ -39,9 +39,8 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.training import FusedSNR, draw_sigmas, weighted_loss
 from dreamwalk.systems.interactive import Interactive, InteractiveConfig
 from dreamwalk.validation import Share
+from dreamwalk.worlds.placing import PLACE
 
-PLACE = 4
-"""Which number of Doom's actions puts things down and takes them away."""
 OWN = 0.5, 1.0
 """Noise levels from which frames are made that are shown as the network's own."""
 

@@ -28,7 +28,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.temporary import TemporaryFolder
 from dreamwalk.world import Action, ActionSchema, Info, Seen, Stepped, World
 from dreamwalk.worlds.levels import level_for, level_named
-from dreamwalk.worlds.placing import close_ahead, has_room
+from dreamwalk.worlds.placing import PLACE, close_ahead, has_room
 from dreamwalk.worlds.raycasting import RayCaster
 from dreamwalk.worlds.scenery import PLACED_CLASSES, Level
 
@@ -48,7 +48,6 @@ EYE_HEIGHT = 41
 REACH = 32768
 """The farthest coordinate of Doom's maps."""
 SETTLE_TICS = 20
-PLACE = DOOM_ACTIONS.buttons.index("place")
 BUTTONS = [Button.MOVE_FORWARD, Button.MOVE_BACKWARD, Button.MOVE_LEFT, Button.MOVE_RIGHT]
 BUTTONS += [Button.TURN_LEFT_RIGHT_DELTA, Button.LOOK_UP_DOWN_DELTA]
 EYE = (GameVariable.CAMERA_POSITION_X, GameVariable.CAMERA_POSITION_Y, GameVariable.CAMERA_POSITION_Z)

@@ -8,6 +8,8 @@ from dreamwalk.cameras import camera_rays
 from dreamwalk.world import Info
 from dreamwalk.worlds.scenery import PLACED
 
+PLACE = 4
+"""Which number of Doom's actions puts things down and takes them away."""
 TAKEN_WITHIN = 96.0
 """A pillar whose middle is so near ahead, in units, is taken away by a press."""
 BESIDE = PLACED.radius + 4

@@ -9,8 +9,8 @@ import pytest
 
 from dreamwalk.cameras import project, unproject
 from dreamwalk.errors import UserError
-from dreamwalk.worlds.doom import PLACE, Doom
-from dreamwalk.worlds.placing import close_ahead, placed_mask
+from dreamwalk.worlds.doom import DOOM_ACTIONS, Doom
+from dreamwalk.worlds.placing import PLACE, close_ahead, placed_mask
 from dreamwalk.worlds.steering import heading
 
 WALK = """
@@ -267,3 +267,7 @@ def test_gymnasium_makes_it_and_shipped_maps_open() -> None:
     assert frame.shape == (120, 160, 3)
     assert frame.std() > 5
     world.close()
+
+
+def test_the_button_that_puts_things_down_is_where_it_is_said_to_be() -> None:
+    assert DOOM_ACTIONS.buttons[PLACE] == "place"
