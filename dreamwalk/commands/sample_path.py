@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamwalk.camera_files import Convention, read_cameras
+from dreamwalk.camera_moves import CameraMove
 from dreamwalk.camera_paths import CameraPath, Easing, camera_path
 from dreamwalk.cameras import intrinsics_matrix
 from dreamwalk.commands.flags import check_seed, parse_flags
@@ -117,59 +119,90 @@ def _dream(asked: SamplePath, name: str, system: Voyager, picture: Tensor, cache
     if asked.preview is not None:
         cache.insert(rgb[None], depth[None], poses[:1], lenses[:1], time=0)
         shown = cache.render(poses, lenses, size=size).rgb
-        print(f"{write_film(asked.preview, _pictures(shown), fps=system.config.fps)} frames: {asked.preview}")
+        print(
+            f"{write_film(asked.preview, pictures_of(shown), fps=system.config.fps)} frames: {asked.preview}"
+        )
         return
     sampling = PathSampling(system, request, cache)
     for _ in followed(sampling.steps(), "dreaming", total=len(sampling.plan.rows)):
         pass
-    write_scene(asked.out, _scene(sampling, cameras, asked, name))
+    frames, far = sampling.frames()
+    facts = ("prompt", "seed", "path", "steps")
+    told = {"system": name, **{fact: getattr(asked, fact) for fact in facts}, "image": asked.image.name}
+    told |= asdict(asked.joint)
+    made = pictures_of(frames), far.numpy(), cameras, cache
+    write_scene(asked.out, cached_scene(*made, told=told, fps=system.config.fps))
     print(f"{len(cameras)} frames, {len(cache):,} points: {asked.out}")
 
 
-def _scene(sampling: PathSampling, cameras: CameraPath, asked: SamplePath, name: str) -> Scene:
-    frames, depth = sampling.frames()
-    points = list(sampling.cache.tiles.all_points())
+def cached_scene(
+    frames: np.ndarray,
+    depth: np.ndarray,
+    cameras: CameraPath,
+    cache: WorldCache,
+    *,
+    told: Mapping[str, Any],
+    fps: float,
+) -> Scene:
+    """Frames uint8 `(t, h, w, 3)` and depth `(t, h, w)` along a path, with all points of a cache but the sky;
+    `told` is the scene's metadata."""
+    points = list(cache.tiles.all_points())
     place, colours, normals = (
         np.concatenate([getattr(part, row).numpy() for part in points], 1).T
         for row in ("position", "rgb", "normal")
     )
     sizes = np.concatenate([part.footprint.numpy() for part in points])
-    seen = np.linalg.norm(place - cameras.world_from_camera[0, :3, 3], axis=1) < FAR / 2  # all but the sky
-    told = {
-        "system": name,
-        "prompt": asked.prompt,
-        "seed": asked.seed,
-        "path": asked.path,
-        "steps": asked.steps,
-    }
-    told |= {"image": asked.image.name, **asdict(asked.joint)}
+    seen = np.linalg.norm(place - cameras.world_from_camera[0, :3, 3], axis=1) < FAR / 2
     facing = normals.astype(np.float32) / 127.5 - 1
     parts = (place[seen], colours[seen], facing[seen])
-    fps = sampling.system.config.fps
-    return Scene(_pictures(frames), depth.numpy(), cameras, *parts, told, sizes[seen], fps)
+    return Scene(frames, depth, cameras, *parts, told, sizes[seen], fps)
 
 
-def _pictures(frames: Tensor) -> np.ndarray:
+def pictures_of(frames: Tensor) -> np.ndarray:
+    """uint8 `(t, h, w, 3)` of frames `(t, 3, h, w)` in [-1, 1]."""
     return np.stack([to_image(frame) for frame in frames])
+
+
+def picture_lens(config: VoyagerConfig, fov: float | None = None) -> np.ndarray:
+    """The intrinsics `(3, 3)` of a picture of which nothing else is known than its angle of view in degrees,
+    if that."""
+    h, w = config.picture_size
+    focal = config.focal[0] * w, config.focal[1] * h
+    if fov is not None:
+        across = w / 2 / math.tan(math.radians(fov) / 2)
+        focal = across, across * focal[1] / focal[0]
+    return intrinsics_matrix(*focal, cx=w / 2, cy=h / 2)
+
+
+def path_cameras(
+    config: VoyagerConfig,
+    moves: str | Sequence[CameraMove],
+    *,
+    lens: np.ndarray,
+    depth: np.ndarray,
+    frames: int | None = None,
+    easing: Easing = "linear",
+) -> CameraPath:
+    """The cameras of moves in the system's unit, in world units, from the origin on; `depth` `(h, w)` is that
+    of the first one's picture."""
+    h, w = depth.shape
+    centre = depth[h // 3 : -(h // 3), w // 3 : -(w // 3)]
+    near = float(np.median(centre[centre > 0])) / config.unit if (centre > 0).any() else None
+    path = camera_path(moves, intrinsics=lens, frames=frames, depth=near, easing=easing)
+    poses = path.world_from_camera.copy()
+    poses[:, :3, 3] *= config.unit
+    return replace(path, world_from_camera=poses)
 
 
 def _cameras(asked: SamplePath, config: VoyagerConfig, depth: Tensor) -> CameraPath:
     """The cameras to go along, in world units."""
-    h, w = config.picture_size
-    focal = config.focal[0] * w, config.focal[1] * h
-    if asked.fov is not None:
-        across = w / 2 / math.tan(math.radians(asked.fov) / 2)
-        focal = across, across * focal[1] / focal[0]
-    lens = intrinsics_matrix(*focal, cx=w / 2, cy=h / 2)
+    lens = picture_lens(config, asked.fov)
     if asked.cameras is not None:
-        return read_cameras(asked.cameras, size=(h, w), convention=asked.convention, intrinsics=lens)
-    centre = depth[h // 3 : -(h // 3), w // 3 : -(w // 3)]
-    near = float(centre[centre > 0].median()) / config.unit if (centre > 0).any() else None
+        size = config.picture_size
+        return read_cameras(asked.cameras, size=size, convention=asked.convention, intrinsics=lens)
     frames = asked.frames or 2 * config.frames
-    path = camera_path(asked.path, intrinsics=lens, frames=frames, depth=near, easing=asked.easing)
-    poses = path.world_from_camera.copy()
-    poses[:, :3, 3] *= config.unit
-    return replace(path, world_from_camera=poses)
+    easing = asked.easing
+    return path_cameras(config, asked.path, lens=lens, depth=depth.numpy(), frames=frames, easing=easing)
 
 
 def _depth(asked: SamplePath, system: Voyager, rgb: Tensor) -> Tensor:

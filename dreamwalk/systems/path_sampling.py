@@ -62,6 +62,8 @@ class PathRequest:
     joint: ClipJoint = field(default_factory=ClipJoint)
     memory: PathMemory = "cache"
     """What a clip is told: what the cache shows, or its own first frame alone."""
+    time: int = 0
+    """Number of the first frame in the cache."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +77,29 @@ class PathStep:
     clips: int
 
 
+def clip_strides(system: Voyager, joint: ClipJoint) -> tuple[int, int, int]:
+    """Latent frames of a clip, those that it shares with the one before, and frames from one clip's first to
+    the next one's; UserError for a system whose clips do not go on from one another."""
+    config, codec = system.config, system.codec
+    if config.discard_frames:
+        raise UserError(
+            "this system cuts off the first frames of its clips, so that they do not go on from one "
+            "another: sample its clips one by one with `sample_rgbd`"
+        )
+    if config.depth == "none":
+        raise UserError("this system dreams no depth, of which a cache is made: take one that does")
+    length = codec.latent_frames(config.frames)
+    shared = min(round(joint.overlap * length), length - 1)
+    return length, shared, (length - shared) * codec.stride[0]
+
+
 class PathSampling:
     """The sampling of one request. UserError for paths that the system cannot follow."""
 
     def __init__(self, system: Voyager, request: PathRequest, cache: WorldCache) -> None:
         self.system, self.request, self.cache = system, request, cache
-        config, codec = system.config, system.codec
-        if config.discard_frames:
-            raise UserError(
-                "this system cuts off the first frames of its clips, so that they do not go on from one "
-                "another: sample its clips one by one with `sample_rgbd`"
-            )
-        if config.depth == "none":
-            raise UserError("this system dreams no depth, of which a cache is made: take one that does")
-        self.length = codec.latent_frames(config.frames)
-        self.shared = min(round(request.joint.overlap * self.length), self.length - 1)
-        self.stride = (self.length - self.shared) * codec.stride[0]
-        """Frames from one clip's first to the next one's."""
+        config = system.config
+        self.length, self.shared, self.stride = clip_strides(system, request.joint)
         n = len(request.poses)
         self.clips = 1 + max(0, -(-(n - config.frames) // self.stride))
         held = torch.arange(config.frames + (self.clips - 1) * self.stride).clamp(max=n - 1)
@@ -120,7 +128,8 @@ class PathSampling:
     def steps(self) -> Iterator[PathStep]:
         """Sample, and fill the cache; `frames` has the frames afterwards."""
         system, asked = self.system, self.request
-        self.cache.insert(asked.picture[None], asked.depth[None], self.poses[:1], self.intrinsics[:1], time=0)
+        first = self.poses[:1], self.intrinsics[:1]
+        self.cache.insert(asked.picture[None], asked.depth[None], *first, time=asked.time)
         path = self._path(0, self._first)
         asked_clip = replace(asked.clip, conditioning=path)
         system.check(asked_clip)
@@ -142,10 +151,12 @@ class PathSampling:
     @torch.inference_mode()
     def frames(self) -> tuple[Tensor, Tensor]:
         """Frames in [-1, 1] `(n, 3, h, w)` and their depth in world units `(n, h, w)`; of what two clips
-        share, the mean."""
-        n, parts = len(self.request.poses), [self._decoded(i) for i in range(self.clips)]
-        rgb, depth = (torch.zeros(len(self.poses), *part.shape[1:]) for part in parts[0])
-        count = torch.zeros(len(self.poses), 1, 1)
+        share, the mean. Where sampling was stopped, those of the clips that are finished, one at least."""
+        parts = [self._decoded(i) for i in range(len(self.fits))]
+        made = self.system.config.frames + (len(parts) - 1) * self.stride
+        n = min(len(self.request.poses), made)
+        rgb, depth = (torch.zeros(made, *part.shape[1:]) for part in parts[0])
+        count = torch.zeros(made, 1, 1)
         for i, (colours, far) in enumerate(parts):
             at = slice(i * self.stride, i * self.stride + len(colours))
             rgb[at] += colours.cpu()
@@ -174,7 +185,7 @@ class PathSampling:
         depth = aligned_depth(depth, *self.fits[-1])
         new = length - self.stride if clip else 1
         cameras = self.poses[at][new:], self.intrinsics[at][new:]
-        self.cache.insert(rgb[new:], depth[new:], *cameras, time=begin + new)
+        self.cache.insert(rgb[new:], depth[new:], *cameras, time=self.request.time + begin + new)
         self.cache.commit()
         return rgb[self.stride % length], depth[self.stride % length]
 
