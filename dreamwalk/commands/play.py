@@ -1,4 +1,4 @@
-"""`dreamwalk play NAME`: the game, a dream beside its game, or clips from text, in a page.
+"""`dreamwalk play NAME`: the game, a dream beside its game, clips from text, or scenes, in a page.
 
 torch is imported only where a system is.
 """
@@ -83,9 +83,14 @@ def open_app(name: str, device: str | None = None) -> AppConfig:
     from dreamwalk.systems.clip_generator import ClipGenerator
     from dreamwalk.systems.interactive import Interactive
     from dreamwalk.systems.open import load, require_generative
+    from dreamwalk.systems.voyager import Voyager
 
     require_generative(name, "play", "doom")
     system = load(name).to(pick_device(device))
+    if isinstance(system, Voyager):
+        from dreamwalk.commands.path_scene import scene_app
+
+        return scene_app(name, system, None if system.world_spec is None else _levels(system.world_spec)[0])
     if isinstance(system, ClipGenerator):
         return clip_app(name, system)
     assert isinstance(system, Interactive)

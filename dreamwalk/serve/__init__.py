@@ -18,7 +18,9 @@ from dreamwalk.serve.app_config import (
     RecalledPicture,
     WebClipRequest,
 )
+from dreamwalk.serve.scene_config import ScenePoints, Scenes, WebPathRequest, WebSceneStart
 from dreamwalk.serve.server import ServerConfig, serve
 
 __all__ = ["Access", "AppConfig", "Clips", "DreamMemory", "GalleryStart", "LevelMap", "Levels", "MemoryStrip"]
-__all__ += ["Progress", "RecalledPicture", "ServerConfig", "WebClipRequest", "build_app", "serve"]
+__all__ += ["Progress", "RecalledPicture", "ScenePoints", "Scenes", "ServerConfig", "WebClipRequest"]
+__all__ += ["WebPathRequest", "WebSceneStart", "build_app", "serve"]

@@ -1,4 +1,4 @@
-"""The web application: static page, thumbnails, recordings, one WebSocket per walk, clips, schedules."""
+"""The web application: page, thumbnails, recordings, one WebSocket per walk, clips, scenes, schedules."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from starlette.websockets import WebSocket
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve.access import Access, HostGuard, root_path
-from dreamwalk.serve.app_config import AppConfig
-from dreamwalk.serve.clip_queue import ClipQueue, parse_clip_request
+from dreamwalk.serve.app_config import AppConfig, Clips
+from dreamwalk.serve.clip_queue import ClipQueue, clip_events, parse_clip_request, read_body
 from dreamwalk.serve.connection import Connection, ServerState
 from dreamwalk.serve.frames import encode_picture
-from dreamwalk.serve.protocol import MAX_MESSAGE, MAX_SEED, MAX_START
+from dreamwalk.serve.protocol import MAX_SEED, MAX_START
 from dreamwalk.serve.recording_store import RecordingStore
+from dreamwalk.serve.scene_store import scene_routes
 from dreamwalk.serve.schedule_stream import BOUNDARY, MAX_STREAMS, picture_stream
 from dreamwalk.serve.session_queue import SessionQueue
 from dreamwalk.validation import MOST_STEPS
@@ -98,8 +99,10 @@ def build_app(
         Mount("/", _Page(directory=PAGE, html=True)),
     ]
     if config.clips:
-        make = partial(_clip, ClipQueue(config.clips), access)
+        make = partial(_clip, config.clips, ClipQueue(), access)
         routes.insert(0, Route("/clips", make, methods=["POST"]))
+    if config.scenes:
+        routes = scene_routes(config.scenes, access, most=max_sessions) + routes
     guard, refusals = [Middleware(HostGuard, access, root)], {UserError: _refuse}
     return Starlette(routes=routes, middleware=guard, exception_handlers=refusals, lifespan=lifespan)
 
@@ -136,16 +139,11 @@ async def _schedule(config: AppConfig, queue: SessionQueue, access: Access, requ
     return StreamingResponse(pictures, media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
 
 
-async def _clip(queue: ClipQueue, access: Access, request: Request) -> Response:
+async def _clip(clips: Clips, queue: ClipQueue, access: Access, request: Request) -> Response:
     """A clip under way, a line of JSON for whatever happens."""
     access.check_page(request)
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_MESSAGE:
-            break
-    clip = await asyncio.to_thread(parse_clip_request, body, queue.clips)
-    return StreamingResponse(queue.events(clip), media_type="application/x-ndjson")
+    clip = await asyncio.to_thread(parse_clip_request, await read_body(request), clips)
+    return StreamingResponse(queue.events(clip_events(clips, clip)), media_type="application/x-ndjson")
 
 
 async def _about(config: AppConfig, queue: SessionQueue, request: Request) -> Response:
@@ -162,6 +160,11 @@ async def _about(config: AppConfig, queue: SessionQueue, request: Request) -> Re
         offer = {name: getattr(clips, name) for name in ("fps", "steps", "longest", "examples", "vocabulary")}
         about["clips"] = offer | dict(zip(("height", "width"), clips.size, strict=True))
         about["clips"] |= {"most_steps": MOST_STEPS}
+    about["scenes"] = None
+    if scenes := config.scenes:
+        offer = {name: getattr(scenes, name) for name in ("fps", "steps", "unit", "longest")}
+        about["scenes"] = offer | dict(zip(("height", "width"), scenes.size, strict=True))
+        about |= {"levels": scenes.levels}
     return JSONResponse(about)
 
 

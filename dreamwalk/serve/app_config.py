@@ -1,4 +1,4 @@
-"""Configuration of the page: a dream, the real game or both, with a gallery; or clips from text."""
+"""Configuration of the page: a dream, the real game or both, with a gallery; or clips; or scenes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve.protocol import Picture, Seed
+from dreamwalk.serve.scene_config import Scenes
 from dreamwalk.validation import Steps
 from dreamwalk.world import ActionSchema, World
 
@@ -177,6 +178,8 @@ class AppConfig:
     """What can be done in it, for the list of keys on the start screen; each walk says it again."""
     clips: Clips | None = None
     """Clips from text; the starts are then first pictures to choose from."""
+    scenes: Scenes | None = None
+    """Scenes along camera paths; the starts are then pictures that they may begin with."""
     game_title: str = "game"
     """Name of the real game beside a dream, which films and walks of it bear."""
     levels: Levels | None = None
@@ -186,5 +189,5 @@ class AppConfig:
     """A sentence on what would bring more than this page has; empty where nothing is missing."""
 
     def __post_init__(self) -> None:
-        if self.dream is None and self.game is None and self.clips is None:
-            raise UserError("a page needs a dream, a game or clips: there is nothing to show")
+        if not (self.dream or self.game or self.clips or self.scenes):
+            raise UserError("a page needs a dream, a game, clips or scenes: there is nothing to show")
