@@ -2,7 +2,8 @@
 
     POST scenes                {image | start | level} begins one and answers as `GET scenes/NAME` does
     GET  scenes/NAME           its name, frames, poses and focal of its cameras, points, still (JPEG)
-    POST scenes/NAME/path      {path}: poses and focal of the cameras of these moves from the last one on
+    POST scenes/NAME/path      {path}: poses and focal of the cameras of these moves from the last one on; or
+                               wrong: a sentence, since whoever is still writing makes no mistake
     POST scenes/NAME/walk      {path, prompt, seed, steps}: lines of JSON as of `clip_queue`: queued, progress
                                (with the number of points so far), done (seconds, seed) or error
     GET  scenes/NAME/points    ?since=FRAME: what frames from there on have shown (`ScenePoints.packed`)
@@ -171,7 +172,10 @@ def scene_routes(scenes: Scenes, access: Access, *, most: int) -> list[Route]:
 
     async def plan(kept: KeptScene, request: Request) -> Response:
         asked = decode_json(WebPathRequest, await read_body(request), "that request")
-        return JSONResponse(await asyncio.to_thread(kept.planned, asked.path))
+        try:
+            return JSONResponse(await asyncio.to_thread(kept.planned, asked.path))
+        except UserError as wrong:
+            return JSONResponse({"wrong": str(wrong)})
 
     async def walk(kept: KeptScene, request: Request) -> Response:
         asked = decode_json(WebPathRequest, await read_body(request), "that request")

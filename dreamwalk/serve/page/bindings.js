@@ -1,5 +1,5 @@
 // Which key does what. Everything that a world or the page can do is an action: `button:jump`, `axis:yaw+`,
-// `command:pause`. What a hand can press is a code: a key of the keyboard (`KeyW`, or `Shift+KeyW`), a button of the
+// `command:pause`, and of a path that is planned `move:forward`. What a hand can press is a code: a key of the keyboard (`KeyW`, or `Shift+KeyW`), a button of the
 // mouse (`Mouse0`), a button or a stick of a game pad (`Pad0`, `Pad4+Pad0`, `PadLX-`). Each action has codes of its own.
 
 const STORE = "dreamwalk.keys";
@@ -16,10 +16,17 @@ const USUAL = {
   "button:place": "KeyE Space Mouse0 Pad0",
   "command:reset": "KeyR Pad9", "command:pause": "KeyP Pad8", "command:step": "Period", "command:toggle": "KeyG Pad3",
   "command:both": "KeyB", "command:fewer": "BracketLeft", "command:more": "BracketRight", "command:record": "KeyV",
+  "move:forward": "KeyW ArrowUp PadLY-", "move:back": "KeyS ArrowDown PadLY+", "move:left": "KeyA PadLX-", "move:right": "KeyD PadLX+",
+  "move:pan-left": "ArrowLeft PadRX-", "move:pan-right": "ArrowRight PadRX+", "move:orbit-left": "KeyQ Pad4", "move:orbit-right": "KeyE Pad5",
+  "move:up": "KeyR PadRY-", "move:down": "KeyF PadRY+",
+  "command:undo": "KeyZ Backspace Pad1", "command:go": "Enter Pad0", "command:through": "KeyC Pad3", "command:restart": "KeyN",
   "command:hud": "KeyH", "command:map": "KeyM", "command:memory": "KeyX", "command:strip": "KeyT", "command:another": "KeyN", "command:fullscreen": "KeyF", "command:panel": "Comma",
 };
 
 const LABELS = {
+  "move:forward": "Forward", "move:back": "Back", "move:left": "To the left", "move:right": "To the right", "move:pan-left": "Turn left",
+  "move:pan-right": "Turn right", "move:orbit-left": "Around to the left", "move:orbit-right": "Around to the right", "move:up": "Up", "move:down": "Down",
+  "command:undo": "Take the last move back", "command:go": "Go", "command:through": "Through the camera", "command:restart": "Start again",
   "button:forward": "Walk ahead", "button:back": "Walk back", "button:place": "Put something down",
   "axis:yaw-": "Turn left", "axis:yaw+": "Turn right", "axis:pitch+": "Look up", "axis:pitch-": "Look down",
   "command:reset": "Begin again", "command:pause": "Pause", "command:step": "One frame", "command:toggle": "Dream or real game",
@@ -91,8 +98,8 @@ export class Bindings extends EventTarget {
   }
 
   /** A world and what the page can do with it. */
-  begin({ buttons, axes, commands }) {
-    const ids = [...buttons.map((name) => `button:${name}`), ...axes.flatMap((name) => [`axis:${name}-`, `axis:${name}+`])];
+  begin({ buttons, axes, commands, moves = [] }) {
+    const ids = [...buttons.map((name) => `button:${name}`), ...axes.flatMap((name) => [`axis:${name}-`, `axis:${name}+`]), ...moves.map((name) => `move:${name}`)];
     this.schema = { buttons, axes, commands };
     this.actions = [...ids, ...commands.map((name) => `command:${name}`)].map((id) => described(id, { axes }));
     this.assign();

@@ -1,13 +1,14 @@
 // Clips from words: the request, the clip getting clearer, and what one does with it.
 
 import { drawSeed, readSeed } from "./start-screen.js";
+import { events } from "./net.js";
 import { pickPicture } from "./pictures.js";
 import { element, toast } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const bytes = (words) => new TextEncoder().encode(words.trim()).length;
 const wordsOf = (phrase) => phrase.toLowerCase().match(/[\p{L}\p{M}\p{N}]+/gu) ?? [];
-const seconds = (left) => (left < 90 ? `${Math.ceil(left)} s left` : `${Math.round(left / 60)} min left`);
+export const seconds = (left) => (left < 90 ? `${Math.ceil(left)} s left` : `${Math.round(left / 60)} min left`);
 
 export class ClipForm {
   constructor() {
@@ -181,7 +182,7 @@ export class ClipForm {
     find("clip-said").textContent = "Dreaming";
     if (matchMedia("(max-width: 860px)").matches) find("screen").scrollIntoView({ behavior: "smooth", block: "center" });
     try {
-      for await (const event of asked({ prompt, seed, steps, image: this.image }, under.signal)) this.hear(event);
+      for await (const event of events("clips", { prompt, seed, steps, image: this.image }, under.signal)) this.hear(event);
       if (!this.film) throw new Error("The connection was lost.");
     } catch (error) {
       if (!under.signal.aborted) toast(error.message, { error: true, seconds: 6 });
@@ -243,23 +244,6 @@ export class ClipForm {
     const name = this.prompt.value.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40) || "clip";
     Object.assign(find("clip-save"), { href: this.film, download: `${name}-seed${seed}.mp4` });
     find("clip-said").textContent = `Your clip is here: ${(frames / fps).toFixed(1)} seconds, made in ${Math.round(took)}.`;
-  }
-}
-
-/** The events of a request, as they come. */
-async function* asked(request, signal) {
-  const answer = await fetch("clips", { method: "POST", body: JSON.stringify(request), signal }).catch((error) => {
-    throw signal.aborted ? error : new Error("This page cannot reach its server: is it still running?");
-  });
-  if (!answer.ok) throw new Error(await answer.text());
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) yield JSON.parse(line);
   }
 }
 

@@ -13,6 +13,7 @@ import { listenToPad } from "./pad.js";
 import { Panel } from "./panel.js";
 import { listenToFiles, pickPicture, pickWalk } from "./pictures.js";
 import { showSchedules } from "./schedules.js";
+import { MOVES, SceneScreen } from "./scenes.js";
 import { Strip } from "./strip.js";
 import { listenToTouch } from "./touch.js";
 import { View } from "./view.js";
@@ -30,26 +31,34 @@ const startScreen = new StartScreen({ begin });
 const map = new LevelMap(send);
 const strip = new Strip(send, () => view.fit());
 const clipForm = new ClipForm();
+const scenes = new SceneScreen({ enter, home: () => COMMANDS.leave() });
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, strip, clipForm }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, strip, clipForm, scenes }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
-const walking = () => inWalk() && Boolean(app.hello) && !document.querySelector("dialog[open]");
+const inScene = () => body.dataset.screen === "scene";
+const walking = () => (inScene() || (inWalk() && Boolean(app.hello))) && !document.querySelector("dialog[open]");
+
+/** From the start screen to another one. */
+function enter(screen) {
+  if (body.dataset.screen === "start") history.pushState({ walk: true }, "");
+  find("start-screen").inert = true;
+  find(screen).inert = false;
+  body.dataset.screen = screen;
+  find(screen).hidden = false;
+  scrollTo(0, 0);
+}
 
 /** Into a walk. `first` is a message to send as soon as the world is awake, such as a replay. */
 function begin({ start = null, seed = 0, first = null }) {
+  if (app.stage.scenes) return scenes.begin(start === null ? { level: seed } : { start });
   Object.assign(app, { hello: null, status: {}, first, begun: { start, seed, first } });
-  if (!inWalk()) history.pushState({ walk: true }, "");
-  find("start-screen").inert = true;
-  find("walk").inert = false;
-  body.dataset.screen = "walk";
-  find("walk").hidden = false;
+  enter("walk");
   find("where").textContent = app.stage.title;
   view.poster(startScreen.images[start ?? startScreen.chosen]);
   view.veil(app.stage.dream ? "Falling asleep" : "Opening the game");
   find("hint").textContent = "";
-  scrollTo(0, 0);
   find("theatre").focus({ preventScroll: true });
   link.open({ start, seed });
 }
@@ -67,11 +76,12 @@ function leave() {
   document.exitPointerLock?.();
   panel.toggle(false);
   find("start-screen").inert = false;
-  find("walk").inert = true;
+  find("walk").inert = find("scene").inert = true;
   body.dataset.screen = "start";
-  body.dataset.view = app.stage.dream ? "dream" : "game";
+  body.dataset.view = app.stage.dream || app.stage.scenes ? "dream" : "game";
   body.classList.remove("bare-picture");
   setTimeout(() => inWalk() || (find("walk").hidden = true), 500);
+  setTimeout(() => inScene() || (find("scene").hidden = true), 500);
   setTimeout(() => find("enter").focus({ preventScroll: true }), 50); // when it can be seen again
   loadStage().then((stage) => startScreen.crowd(stage)).catch(() => {});
 }
@@ -101,13 +111,17 @@ const COMMANDS = {
   both: () => look(app.status.view === "both" ? "dream" : "both"),
   fewer: () => steps(-1),
   more: () => steps(1),
+  undo: () => scenes.undo(),
+  go: () => scenes.go(),
+  through: () => scenes.toggle(),
+  restart: () => scenes.again(),
   takeover: () => send({ type: "replay", walk: null }),
   fullscreen: () => document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen(),
 };
 
 /** Do what a key, a button on the page or a game pad asks for; `pressed` says which action of the world was. */
 function command(name, action) {
-  if (name === "pressed") return tellUnlearnt(action);
+  if (name === "pressed") return action.kind === "move" ? scenes.press(action.name) : tellUnlearnt(action);
   if (app.stage) COMMANDS[name]();
 }
 
@@ -259,11 +273,12 @@ function hint() {
 function stepBack() {
   if (document.querySelector("dialog[open]") || document.fullscreenElement || document.pointerLockElement) return;
   if (panel.isOpen) panel.toggle(false);
+  else if (inScene()) scenes.stop();
   else if (inWalk()) COMMANDS.leave();
 }
 
 addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !inWalk() && app.stage && !app.stage.clips && event.target === body) find("enter").click();
+  if (event.key === "Enter" && body.dataset.screen === "start" && app.stage && !app.stage.clips && event.target === body) find("enter").click();
   if (event.key === "Escape" && !event.defaultPrevented) stepBack();
   if (!walking() || app.knows) return;
   app.knows = true;
@@ -276,7 +291,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (button.dataset.do) command(button.dataset.do);
-  if (event.detail > 0 && button.closest("#walk, #panel")) button.blur(); // a mouse moved on: the space bar is for the world
+  if (event.detail > 0 && button.closest("#walk, #scene, #panel")) button.blur(); // a mouse moved on: the space bar is for the world
 });
 
 find("level").addEventListener("input", () => (find("level").ariaInvalid = null));
@@ -294,7 +309,7 @@ find("level").addEventListener("keydown", (event) => {
 
 find("leave").addEventListener("click", () => COMMANDS.leave());
 find("veil-button").addEventListener("click", () => (app.hello ? again({}) : begin(app.begun)));
-addEventListener("popstate", () => inWalk() && leave());
+addEventListener("popstate", () => body.dataset.screen === "start" || leave());
 document.addEventListener("visibilitychange", () => {
   if (!app.hello || app.status.state !== "ready") return;
   if (document.hidden ? app.status.paused : !app.hiddenPause) return;
@@ -321,22 +336,23 @@ listenToTouch(find("walk"), input, bindings, { stick: find("stick"), command, wa
 listenToPad(input, bindings, { command, walking, heard: (code) => heard(code, bindings) });
 bindings.addEventListener("change", () => hud.grey());
 listenToFiles({
-  isDream: () => app.stage.dream || app.stage.clips,
+  isDream: () => app.stage.dream || app.stage.clips || app.stage.scenes,
   says: () => app.stage.picture,
-  fills: () => app.stage.memory,
-  size: () => app.hello || app.stage.clips || { width: 320, height: 240 },
+  fills: () => app.stage.memory || app.stage.scenes,
+  size: () => app.hello || app.stage.clips || app.stage.scenes || { width: 320, height: 240 },
   deliver,
 });
 
 function deliver(message) {
-  if (app.stage.clips) return requested(message);
+  if (app.stage.clips || app.stage.scenes) return requested(message);
   if (!send(message)) begin({ start: app.stage.starts.length ? 0 : null, seed: startScreen.number, first: message });
   if (message.image && app.stage.picture) toast(app.stage.picture, { seconds: 9 });
 }
 
-/** A file for a clip: its first picture. */
+/** A file for a clip or a scene: its first picture. */
 function requested({ image }) {
-  if (image) clipForm.begin(image);
+  if (image && app.stage.scenes) scenes.begin({ image });
+  else if (image) clipForm.begin(image);
   else toast("That file is not a picture.", { error: true });
 }
 
@@ -351,7 +367,10 @@ loadStage().then((stage) => {
   find("level").hidden = stage.levels === null;
   const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
   const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
-  if (!app.hello) bindings.begin({ buttons, axes, commands: commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory, strip: stage.strip }) });
+  const commands = stage.scenes ? ["undo", "go", "through", "restart", "fullscreen"]
+    : commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory, strip: stage.strip });
+  if (!app.hello) bindings.begin({ buttons, axes, commands, moves: stage.scenes ? Object.keys(MOVES) : [] });
+  if (stage.scenes) scenes.offer(stage, bindings);
   if (stage.clips) clipForm.show(stage);
   panel.gallery(stage.starts);
 }).catch(() => toast("This page cannot reach its server: is it still running?", { error: true, seconds: 3600 }));

@@ -38,6 +38,33 @@ export function readFrame(buffer) {
   };
 }
 
+/** The events of a request over HTTP, a line of JSON each, as they come. */
+export async function* events(address, request, signal) {
+  const answer = await posted(address, request, signal);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) yield JSON.parse(line);
+  }
+}
+
+/** The answer to a request in JSON; an Error with the server's sentence where there is none. */
+export async function posted(address, request, signal) {
+  return answered(address, { method: "POST", body: JSON.stringify(request), signal });
+}
+
+export async function answered(address, settings = {}) {
+  const answer = await fetch(address, settings).catch((error) => {
+    throw settings.signal?.aborted ? error : new Error("This page cannot reach its server: is it still running?");
+  });
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer;
+}
+
 /**
  * Events, each with its content in `detail`: every JSON message of the server under its type, `frame` (decoded, with
  * `bitmaps`), and `closed` ({reason, code}). `rtt` is the newest round trip in ms.

@@ -84,10 +84,12 @@ export class StartScreen {
   show(stage) {
     const write = (id, words) => (document.getElementById(id).innerHTML = words);
     document.title = `${stage.title} · dreamwalk`;
-    document.body.dataset.view = stage.dream || stage.clips ? "dream" : "game";
+    document.body.dataset.view = stage.dream || stage.clips || stage.scenes ? "dream" : "game";
     document.getElementById("kicker").textContent = stage.title;
-    write("headline", stage.dream ? "Walk into a <em>dream</em>" : "Walk the <em>real game</em>");
-    write("lead", !stage.dream
+    write("headline", stage.scenes ? "Step into a <em>picture</em>" : stage.dream ? "Walk into a <em>dream</em>" : "Walk the <em>real game</em>");
+    write("lead", stage.scenes
+      ? "A neural network dreams what lies along your path, in colours and depth. What it has shown stays where it is, and you go on from there."
+      : !stage.dream
       ? "The game itself, in your browser: this is the world that the dreams are learned from."
       : `A neural network imagines every frame while you walk, from what it has just seen and from what you do.${
         stage.memory ? " What it has shown it keeps, and you find it again." : ""}${
@@ -102,7 +104,7 @@ export class StartScreen {
     document.querySelector(".shelf").hidden = !stage.starts.length;
     if (!stage.dream) document.getElementById("shelf-title").textContent = "Choose where to begin";
     if (stage.levels !== null) {
-      document.getElementById("shelf-title").textContent = "Or wake up in one of these places, without the real game";
+      document.getElementById("shelf-title").textContent = stage.scenes ? "Or begin with one of these pictures" : "Or wake up in one of these places, without the real game";
       this.levels(stage.levels);
     }
     Object.assign(document.getElementById("lacking"), { textContent: stage.lacking, hidden: !stage.lacking });
