@@ -210,7 +210,8 @@ def scene_app(name: str, system: Voyager, levels: Levels | None = None) -> AppCo
                 picture, seen = world.reset(seed=0, options=options)
             return begun(picture, seen["depth"], seen["intrinsics"])
         if spec is None or asked.start is None or asked.start >= len(pictures):
-            raise UserError(f"a scene begins with an image, or with a start from 0 to {len(pictures) - 1}")
+            known = f", or with a start from 0 to {len(pictures) - 1}" if pictures else ""
+            raise UserError(f"a scene begins with an image{known}: send one")
         depth = spec.depths[asked.start] if len(spec.depths) else None
         return begun(pictures[asked.start], depth, spec.intrinsics)
 

@@ -27,7 +27,7 @@ from dreamwalk.serve.connection import Connection, ServerState
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.protocol import MAX_SEED, MAX_START
 from dreamwalk.serve.recording_store import RecordingStore
-from dreamwalk.serve.scene_store import scene_routes
+from dreamwalk.serve.scene_store import SceneStore, scene_routes
 from dreamwalk.serve.schedule_stream import BOUNDARY, MAX_STREAMS, picture_stream
 from dreamwalk.serve.session_queue import SessionQueue
 from dreamwalk.validation import MOST_STEPS
@@ -70,6 +70,7 @@ def build_app(
         raise UserError(f"max_waiting must be at least 0, got {max_waiting}")
     root = root_path(root)
     server = ServerState(config, SessionQueue(max_sessions, max_waiting=max_waiting), RecordingStore())
+    store = SceneStore(config.scenes, most=max_sessions) if config.scenes else None
     thumbnails = [encode_picture(start.thumbnail) for start in config.starts]
 
     async def walk(websocket: WebSocket) -> None:
@@ -89,6 +90,8 @@ def build_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(server.close)
+        if store is not None:
+            await asyncio.to_thread(store.close)
 
     routes = [
         Route("/api/stage", partial(_about, config, server.queue)),
@@ -101,8 +104,8 @@ def build_app(
     if config.clips:
         make = partial(_clip, config.clips, ClipQueue(), access)
         routes.insert(0, Route("/clips", make, methods=["POST"]))
-    if config.scenes:
-        routes = scene_routes(config.scenes, access, most=max_sessions) + routes
+    if store is not None:
+        routes = [*scene_routes(store, access), *routes]
     guard, refusals = [Middleware(HostGuard, access, root)], {UserError: _refuse}
     return Starlette(routes=routes, middleware=guard, exception_handlers=refusals, lifespan=lifespan)
 

@@ -28,6 +28,8 @@ class WebSceneStart(msgspec.Struct, frozen=True):
     image: Picture | None = None
     start: Annotated[int, Meta(ge=0, le=MAX_START)] | None = None
     level: Seed | None = None
+    instead: str = ""
+    """Name of the scene that is ended for this one, when it has begun."""
 
 
 class WebPathRequest(msgspec.Struct, frozen=True):

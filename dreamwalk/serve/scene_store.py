@@ -1,6 +1,7 @@
 """Scenes over HTTP, each with a name that cannot be guessed, which whoever began it keeps until it is ended.
 
-    POST scenes                {image | start | level} begins one and answers as `GET scenes/NAME` does
+    POST scenes                {image | start | level, instead} begins one, and ends the one that it is begun
+                               instead of; answers as `GET scenes/NAME` does
     GET  scenes/NAME           its name, frames, poses and focal of its cameras, points, still (JPEG)
     POST scenes/NAME/path      {path}: poses and focal of the cameras of these moves from the last one on; or
                                wrong: a sentence, since whoever is still writing makes no mistake
@@ -22,6 +23,7 @@ import secrets
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import closing
 from functools import partial
@@ -48,7 +50,7 @@ from dreamwalk.serve.clip_queue import (
     progress_event,
     read_body,
 )
-from dreamwalk.serve.connection import IDLE
+from dreamwalk.serve.connection import IDLE, STOPPING
 from dreamwalk.serve.frames import encode_picture
 from dreamwalk.serve.scene_config import GrowingScene, Scenes, WebPathRequest, WebSceneStart
 from dreamwalk.temporary import TemporaryFolder
@@ -109,10 +111,10 @@ class KeptScene:
         finally:
             self.lock.release()
 
-    def end(self) -> None:
-        """Let go of it, when what is under way has come to its end."""
-        with self.lock:
-            self.scene.close()
+    def end(self, patience: float = PATIENCE) -> None:
+        """Let go of it, when what is under way has come to its end, or after so many seconds."""
+        self.lock.acquire(timeout=patience)
+        self.scene.close()
 
 
 class SceneStore:
@@ -122,14 +124,18 @@ class SceneStore:
         self.scenes, self._most = scenes, most
         self._kept: dict[str, KeptScene] = {}
         self._lock = threading.Lock()
+        # whoever mounts the application does not run its lifespan: at the latest Python closes it at its exit
+        self.close = weakref.finalize(self, _end_all, self._kept)
+        """Let go of all scenes."""
 
     def open(self, start: WebSceneStart) -> KeptScene:
         """Begin one; UserError when there is no room, or no such start."""
         with self._lock:  # for as long as it takes, so that there are never more
-            if len(self._kept) >= self._most:
+            if len(self._kept) >= self._most and start.instead not in self._kept:
                 self._give_way()
             kept = KeptScene(secrets.token_urlsafe(12), self.scenes.open(start))
             self._kept[kept.name] = kept
+        self.end(start.instead)
         return kept
 
     def _give_way(self) -> None:
@@ -157,9 +163,14 @@ class SceneStore:
             kept.end()
 
 
-def scene_routes(scenes: Scenes, access: Access, *, most: int) -> list[Route]:
-    """The routes of the table above, for `most` scenes at a time."""
-    store, queue = SceneStore(scenes, most=most), ClipQueue()
+def _end_all(kept: dict[str, KeptScene]) -> None:
+    while kept:
+        kept.popitem()[1].end(STOPPING)
+
+
+def scene_routes(store: SceneStore, access: Access) -> list[Route]:
+    """The routes of the table above."""
+    scenes, queue = store.scenes, ClipQueue()
 
     async def begin(request: Request) -> Response:
         access.check_page(request)

@@ -10,6 +10,8 @@ import pytest
 from rooms import ACTIONS, Imagined, Room
 from tabs import Tab
 from test_clip_requests import Maker, config_of
+from test_layout import OUTSIDE
+from test_scenes import Drawn, drawn_scenes
 
 from dreamwalk.serve import AppConfig, GalleryStart
 from dreamwalk.serve.app import PAGE
@@ -108,3 +110,31 @@ def test_clips_have_no_serious_faults(
     page.until("dreamwalk.clipForm.film")
     found += faults(page, "done")
     assert found == []
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_scenes_have_no_serious_faults(
+    tab: Callable[..., Tab], serve_config: Callable[..., str], size: str
+) -> None:
+    made: list[Drawn] = []
+    page = tab(address=serve_config(drawn_scenes(made)), bypass_csp=True, **SIZES[size])
+    page.page.locator(".start").first.click()
+    idle = "document.querySelector('#scene').dataset.state === 'idle'"
+    page.until(f"dreamwalk.scenes.name && {idle}")
+    found = faults(page, "scene")
+    page.type("#path", "fly:3")
+    page.until("dreamwalk.scenes.wrong")
+    found += faults(page, "wrong")
+    page.type("#path", "forward:1")
+    page.until("dreamwalk.scenes.planned")
+    made[0].go.clear()
+    page.page.keyboard.press("Enter")
+    page.until("dreamwalk.scenes.under !== null")
+    found += faults(page, "dreaming")
+    made[0].go.set()
+    page.until(f"dreamwalk.scenes.film && {idle}")
+    found += faults(page, "dreamed")
+    outside = page.page.locator(
+        "#moves button, #path-form input, #go, #scene .tool, #scene-film"
+    ).evaluate_all(OUTSIDE)
+    assert found + outside == []

@@ -52,6 +52,7 @@ function enter(screen) {
 
 /** Into a walk. `first` is a message to send as soon as the world is awake, such as a replay. */
 function begin({ start = null, seed = 0, first = null }) {
+  if (app.stage.scenes && start === null && app.stage.levels === null) return pickPicture();
   if (app.stage.scenes) return scenes.begin(start === null ? { level: seed } : { start });
   Object.assign(app, { hello: null, status: {}, first, begun: { start, seed, first } });
   enter("walk");
@@ -288,7 +289,7 @@ addEventListener("keydown", (event) => {
 document.addEventListener("pointerlockchange", hint);
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
+  const button = event.target.closest("button, a.tool");
   if (!button) return;
   if (button.dataset.do) command(button.dataset.do);
   if (event.detail > 0 && button.closest("#walk, #scene, #panel")) button.blur(); // a mouse moved on: the space bar is for the world

@@ -44,6 +44,11 @@ export class SceneScreen {
       if (this.under) this.stop();
       else this.go();
     });
+    find("path-form").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing || !event.target.matches("input")) return;
+      event.preventDefault(); // it would press Stop, too
+      this.go();
+    });
     find("scene-leave").addEventListener("click", home);
     find("scene-resume").addEventListener("click", () => this.show());
     segments(find("scene-looks"), LOOKS, (look) => this.toggle(look));
@@ -83,8 +88,7 @@ export class SceneScreen {
     find("space-said").textContent = "Looking at the picture";
     try {
       this.space ??= await this.canvas();
-      const state = await (await posted("scenes", began)).json();
-      this.end();
+      const state = await (await posted("scenes", { ...began, instead: this.name ?? "" })).json();
       Object.assign(this, { name: state.scene, began, cameras: { poses: [], focal: [] }, followed: 0 });
       this.space?.clear();
       if (!keep) this.write("", { forget: true });

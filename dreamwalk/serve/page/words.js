@@ -51,6 +51,9 @@ export function showAbout(stage) {
   const how = element("p", { words: stage.clips
     ? "The clip begins as noise in all of its frames. With every step the network takes a little of it away, told your words, "
       + "until a clip is left."
+    : stage.scenes
+    ? "The picture becomes points in space. What they show from every camera of your path the network is told, and it dreams the rest, "
+      + "colours and depth, a clip at a time. That becomes points too, and is seen again when you come back."
     : stage.dream
     ? `There is no game engine behind the dream. Each frame is drawn by a network from the frames before it and from your keys.${
       stage.game ? " The real game runs beside it only so that you can compare." : ""}`
