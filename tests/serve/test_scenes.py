@@ -27,6 +27,7 @@ from dreamwalk.camera_moves import parse_path
 from dreamwalk.camera_paths import CameraPath, camera_path
 from dreamwalk.errors import UserError
 from dreamwalk.serve import AppConfig, ScenePoints, Scenes, WebPathRequest, WebSceneStart, build_app
+from dreamwalk.serve.protocol import Picture
 from dreamwalk.serve.scene_config import MOST_POINTS
 from dreamwalk.serve.scene_store import SceneStore
 
@@ -190,7 +191,8 @@ def test_a_path_that_makes_no_sense_is_one_sentence(tiny_app: AppConfig, path: s
 
 def test_what_clips_are_finished_stays_when_a_path_is_stopped(tiny_app: AppConfig) -> None:
     assert tiny_app.scenes is not None
-    scene = tiny_app.scenes.open(WebSceneStart(image=np.full((32, 32, 3), 90, np.uint8)))  # type: ignore[arg-type]
+    picture = np.full((32, 32, 3), 90, np.uint8).view(Picture)
+    scene = tiny_app.scenes.open(WebSceneStart(image=picture))
     request = WebPathRequest("forward:1@12", steps=2)
     walk = scene.walk(request)
     before = scene.points
