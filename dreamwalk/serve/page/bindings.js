@@ -100,7 +100,7 @@ export class Bindings extends EventTarget {
   /** A world and what the page can do with it. */
   begin({ buttons, axes, commands, moves = [] }) {
     const ids = [...buttons.map((name) => `button:${name}`), ...axes.flatMap((name) => [`axis:${name}-`, `axis:${name}+`]), ...moves.map((name) => `move:${name}`)];
-    this.schema = { buttons, axes, commands };
+    this.schema = { buttons, axes, commands, moves };
     this.actions = [...ids, ...commands.map((name) => `command:${name}`)].map((id) => described(id, { axes }));
     this.assign();
   }

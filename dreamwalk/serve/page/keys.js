@@ -22,17 +22,19 @@ function take(code, bindings) {
 /** The dialog. `unlearnt` are names of buttons, `game` whether there is a real one. */
 export function showKeys(bindings, { unlearnt = [], game = false } = {}) {
   const lines = element("div", { className: "lines" });
+  const plans = bindings.schema.moves.length > 0;
   const usual = element("button", { words: "Back to the usual keys", className: "soft" });
   const draw = () => {
     const [world, page] = [false, true].map((ours) => bindings.actions.filter(({ kind }) => (kind === "command") === ours));
     const looks = world.some(({ kind, name }) => kind === "axis" && name === "yaw") ? [fixed("Look around", "mouse")] : [];
-    lines.replaceChildren(...(world.length ? [element("h3", { words: "In this world" })] : []),
+    lines.replaceChildren(...(world.length ? [element("h3", { words: plans ? "The path" : "In this world" })] : []),
       ...world.map((action) => line(action, bindings, { unlearnt, game })), ...looks, element("h3", { words: "On this page" }),
-      ...page.map((action) => line(action, bindings, { unlearnt, game })), fixed("Leave the walk", "esc"), fixed("This list", "?"));
+      ...page.map((action) => line(action, bindings, { unlearnt, game })), fixed(plans ? "Stop dreaming" : "Leave the walk", "esc"), fixed("This list", "?"));
     usual.hidden = !bindings.changed;
   };
   usual.addEventListener("click", () => bindings.forget());
-  const how = element("p", { words: "Choose a key to change it. On a phone the left thumb moves, the right thumb looks around, and "
+  const how = element("p", { words: plans ? "Choose a key to change it. Each move is a button, too. The mouse or a finger turns the points, the wheel or "
+    + "two fingers come nearer." : "Choose a key to change it. On a phone the left thumb moves, the right thumb looks around, and "
     + "all the rest has a button. A game pad works too." });
   const dialog = open("help", "Controls", [lines, how, usual]);
   if (!dialog) return;

@@ -368,7 +368,7 @@ loadStage().then((stage) => {
   find("level").hidden = stage.levels === null;
   const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
   const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
-  const commands = stage.scenes ? ["undo", "go", "through", "restart", "fullscreen"]
+  const commands = stage.scenes ? ["undo", "go", "through", "restart"]
     : commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory, strip: stage.strip });
   if (!app.hello) bindings.begin({ buttons, axes, commands, moves: stage.scenes ? Object.keys(MOVES) : [] });
   if (stage.scenes) scenes.offer(stage, bindings);
