@@ -31,7 +31,7 @@ CHANGES = 8
 """Frames from a changing action on in which what is true may change."""
 APART = 32.0
 """What is put down lies within so many units of its median."""
-GONE = 0.25
+GONE = 0.12
 """Share of what a cloud shows of a thing that a frame must look through to take it away."""
 OPEN = 1000.0
 """Of pixels without depth, the sky, nothing is known but that they see at least so far, in units."""
