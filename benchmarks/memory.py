@@ -3,15 +3,16 @@
     python benchmarks/memory.py [--most 100000] [--walks 5] [--json out.json]
 
 Walks are WorldMem's in kind: of 10 frames 6 go 0.216 m ahead, 2 turn 15 degrees left and 2 right, in a view
-of 105 by 75 degrees; where they lead has no end, so the area grows with the walk. One thread.
+of 105 by 75 degrees. Where they lead has no end, so the area grows with the walk; with `--side 20` they stay
+in a square of so many metres and come back to places. One thread.
 
 Retrieval: milliseconds (the least of 7, the median of 5 cameras at the end of a walk) of `retrieve` for eight
 frames, and of what the public code does, written anew: 10,000 points in a sphere, a loop over past poses.
 
-Retention: banks with a budget are written to along a walk of 1200 frames; from frame 700 on, every 50, the
-share of the coming view that the best eight frames cover together (greedily chosen, without the window of 8),
-divided by that of a bank without a bound: the mean, and the 5th percentile. As in the paper, frames see
-without end; `near` is the mean where they see 30 m far.
+Retention: banks with a budget are written to along a walk of 1200 frames (`--frames`; 600 are a minute of
+WorldMem's); at its end, every 50 of 500, the share of the coming view that the best eight frames cover together
+(greedily chosen, without the window of 8), divided by that of a bank without a bound: the mean, and the 5th
+percentile. As in the paper, frames see without end; `near` is the mean where they see 30 m far.
 
 Modes: the share that the eight frames cover which `retrieve` finds in a bank without a bound.
 """
@@ -40,7 +41,6 @@ from dreamwalk.memory.retrieval import RetrievalConfig, retrieve
 SIZE = (360, 640)
 STEP, TURN, RADIUS, WINDOW = 0.216, 15.0, 30.0, 8
 COUNTS = (10, 100, 1000, 10_000, 100_000)
-TIMES = range(700, 1201, 50)
 BUDGETS = (8, 16, 32, 64, 128)
 MODES: tuple[Literal["greedy", "confidence", "random", "released"], ...] = (
     "greedy",
@@ -58,18 +58,32 @@ class Options:
     """Frames up to which the public code's way is timed too: 20 s for so many."""
     walks: int = 5
     """Over which retention is averaged."""
+    frames: int = 1200
+    """Of such a walk."""
+    side: float = math.inf
+    """Metres of the square that walks stay in."""
+    tables: tuple[Literal["retrieval", "modes", "retention"], ...] = ("retrieval", "modes", "retention")
     seed: int = 0
     json: Path | None = None
     """Also write the rows there."""
+
+    @property
+    def times(self) -> range:
+        """The frames of a walk at which it is asked what is kept."""
+        return range(self.frames - 500, self.frames + 1, 50)
+
+    def walk(self, index: int) -> Cameras:
+        """The cameras of a walk."""
+        return walk(self.frames + 1, self.seed + index, side=self.side)
 
 
 def main(options: Options) -> None:
     """Three tables."""
     torch.set_num_threads(1)
     rows = []
-    for name, table in (("retrieval", times), ("modes", modes), ("retention", retention)):
+    for name in options.tables:
         print(name)
-        for row in table(options):
+        for row in {"retrieval": times, "modes": modes, "retention": retention}[name](options):
             rows.append({"table": name} | row)
             told = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
             print("  " + "  ".join(told), flush=True)
@@ -77,16 +91,21 @@ def main(options: Options) -> None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def walk(frames: int, seed: int) -> Cameras:
-    """Cameras of a random walk; z is up."""
+def walk(frames: int, seed: int, *, side: float = math.inf) -> Cameras:
+    """Cameras of a random walk; z is up. Walls of a square of `side` metres mirror it."""
     chance = np.random.default_rng(seed)
     action = chance.choice(5, frames)
     heading = np.cumsum(np.radians(TURN) * ((action == 0) * 1.0 - (action == 1)))
     ahead = np.stack([np.cos(heading), np.sin(heading), np.zeros(frames)], 1)
+    place = STEP * np.cumsum(ahead * (action > 1)[:, None], 0)
+    if side < math.inf:
+        across = np.mod(place[:, :2] + side / 2, 2 * side)
+        ahead[:, :2] *= np.where(across < side, 1, -1)
+        place[:, :2] = np.minimum(across, 2 * side - across)
     down = np.broadcast_to([0.0, 0.0, -1.0], (frames, 3))
     pose = np.tile(np.eye(4), (frames, 1, 1))
     pose[:, :3, :3] = np.stack([np.cross(down, ahead), down, ahead], 2)
-    pose[:, :3, 3] = STEP * np.cumsum(ahead * (action > 1)[:, None], 0)
+    pose[:, :3, 3] = place
     height, width = SIZE
     fx, fy = width / 2 / math.tan(math.radians(105 / 2)), height / 2 / math.tan(math.radians(75 / 2))
     intrinsics = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
@@ -182,8 +201,8 @@ def modes(options: Options) -> Iterator[dict[str, Any]]:
     """What the ways to choose cover, and how many of their picks the model sees anyway."""
     shares: dict[str, list[list[float]]] = {mode: [] for mode in MODES}
     for seed in range(options.walks):
-        cameras = walk(TIMES[-1] + 1, options.seed + seed)
-        for now in TIMES:
+        cameras = options.walk(seed)
+        for now in options.times:
             past, target = cameras.rows(slice(now)), cameras.rows(slice(now, now + 1))
             for mode in MODES:
                 points = 10_000 if mode == "released" else 512
@@ -199,14 +218,14 @@ def modes(options: Options) -> Iterator[dict[str, Any]]:
 
 def retention(options: Options) -> Iterator[dict[str, Any]]:
     """What banks with a budget can still show, relative to one without."""
-    walks = [walk(1201, options.seed + seed) for seed in range(options.walks)]
-    whole = [best_covers(cameras, {now: cameras.rows(slice(now)) for now in TIMES}) for cameras in walks]
+    walks, times = [options.walk(seed) for seed in range(options.walks)], options.times
+    whole = [best_covers(cameras, {now: cameras.rows(slice(now)) for now in times}) for cameras in walks]
     for policy in POLICIES:
         for frames in BUDGETS:
             budget = BankBudget(frames, policy, place=2.0, radius=RADIUS)
             began = time.perf_counter()
-            banks = [kept(cameras, budget) for cameras in walks]
-            spent = 1000 * (time.perf_counter() - began) / (len(walks) * TIMES[-1])
+            banks = [kept(cameras, budget, times) for cameras in walks]
+            spent = 1000 * (time.perf_counter() - began) / (len(walks) * options.frames)
             found = [best_covers(cameras, bank) for cameras, bank in zip(walks, banks, strict=True)]
             share = np.concatenate(found) / np.concatenate(whole)
             row: dict[str, Any] = {"policy": policy, "budget": frames, "covered": float(share[:, 0].mean())}
@@ -214,11 +233,11 @@ def retention(options: Options) -> Iterator[dict[str, Any]]:
             yield row | {"ms a frame": spent}
 
 
-def kept(cameras: Cameras, budget: BankBudget) -> dict[int, Cameras]:
+def kept(cameras: Cameras, budget: BankBudget, times: range) -> dict[int, Cameras]:
     """Of the frames of a walk, those that a bank has kept at times."""
     bank, found = FrameBank(budget, size=SIZE), {}
-    for now in range(TIMES[-1] + 1):
-        if now in TIMES:
+    for now in range(times[-1] + 1):
+        if now in times:
             found[now] = bank.clone().cameras()
         bank.write(
             Unit(torch.zeros(1, 1, 1), torch.zeros(1), cameras.pose[now], cameras.intrinsics[now], now)

@@ -5,12 +5,13 @@ of the cloud, at something clearly behind it, erases its points; depth that is a
 edge that lies a pixel aside, so the nearest depth of 3x3 pixels counts, several pixels must say the same, and
 pixels must be fine enough to see what they do not show. True frames erase true and dreamed points. Dreamed
 frames are often wrong: they erase dreamed points, and only when far off; true ones, near by, only while an
-action has just changed something.
+action has just changed something. What an action put down goes as a whole when a later one takes it away: a
+dream takes some frames to let go of a thing, and its rims and foot would stay.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +27,12 @@ RESOLVED = 8.0
 """A pixel wider than so many footprints of a point cannot tell that the point is not there."""
 KNOWN = 0.2
 """Least mask at which the cloud shows a surface, and not only neighbours of one."""
+CHANGES = 8
+"""Frames from a changing action on in which what is true may change."""
+APART = 32.0
+"""What is put down lies within so many units of its median."""
+GONE = 0.12
+"""Share of what a cloud shows of a thing that a frame must look through to take it away."""
 OPEN = 1000.0
 """Of pixels without depth, the sky, nothing is known but that they see at least so far, in units."""
 
@@ -81,6 +88,74 @@ class Sight:
         gone = inside & self.through.flatten()[pixel] & (z * times + more < self.nearest.flatten()[pixel])
         gone &= z < RESOLVED * self.focal * footprint
         return gone & (dreamed | (z < self.reach)) if self.dreamed else gone
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The box in which an action put something down."""
+
+    time: int
+    """Of the frame that showed it first."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    """Its corners in world coordinates; z is up."""
+
+    @classmethod
+    def of(cls, position: Tensor, *, time: int) -> Placed | None:
+        """Around points `(3, n)` of its side that was seen, and as much behind it as it is wide; None where
+        they are too few to tell."""
+        if position.shape[1] < FEWEST:
+            return None
+        middle = position.median(1, keepdim=True).values
+        near = position[:, ((position - middle).abs() < APART).all(0)]
+        if near.shape[1] < FEWEST:
+            return None
+        low, high = near.quantile(0.02, 1), near.quantile(0.98, 1)
+        behind = (high - low)[:2].amax() / 2
+        margin = torch.stack([behind, behind, torch.ones_like(behind)])
+        return cls(time, tuple((low - margin).tolist()), tuple((high + margin).tolist()))
+
+    def holds(self, position: Tensor) -> Tensor:
+        """Which points at `(3, n)` lie in it: bool `(n,)`."""
+        low, high = position.new_tensor(self.low)[:, None], position.new_tensor(self.high)[:, None]
+        return ((position > low) & (position < high)).all(0)
+
+
+@dataclass
+class Changes:
+    """What actions put down and took away in one cloud."""
+
+    placed: list[Placed] = field(default_factory=list)
+    taken: list[Placed] = field(default_factory=list)
+    """Those that a frame took away; `time` is its."""
+
+    def put(self, position: Tensor, *, time: int) -> Tensor:
+        """Which points at `(3, n)`, that a frame shows before what is known, are of what was put down: bool
+        `(n,)`. Those in the box of the first frame that showed it, for later ones would add shells around."""
+        new = [one for one in self.placed if time - one.time < CHANGES]
+        if not new and (one := Placed.of(position, time=time)):
+            self.placed.append(one)
+            return one.holds(position)
+        return torch.stack([one.holds(position) for one in new]).any(0) if new else position[0] > torch.inf
+
+    def take(self, sight: Sight, position: Tensor, known: Tensor, *, time: int) -> list[Placed]:
+        """What a frame takes away of what is there for a while: much of what the cloud shows of it, at
+        `position` `(3, h w)` in the pixels that are `known` `(h w,)`, is looked through."""
+        gone = []
+        for one in [one for one in self.placed if time - one.time >= CHANGES]:
+            shown = known & one.holds(position)
+            if shown.sum() >= FEWEST and (shown & sight.through.flatten()).sum() >= GONE * shown.sum():
+                gone.append(one)
+                self.placed.remove(one)
+                self.taken.append(replace(one, time=time))
+        return gone
+
+    def admits(self, position: Tensor, *, time: int) -> Tensor:
+        """Which points at `(3, n)` a frame may add: none where something was just taken away, for it is
+        dreamed away in some frames, not in one. bool `(n,)`."""
+        self.taken = [one for one in self.taken if time - one.time < CHANGES]
+        held = [one.holds(position) for one in self.taken]
+        return ~torch.stack(held).any(0) if held else torch.ones_like(position[0], dtype=torch.bool)
 
 
 def newly_shown(depth: Tensor, shown: Rendering, *, reach: float) -> Tensor:

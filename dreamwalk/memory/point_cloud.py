@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,11 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError, atomic, brief, writing
-from dreamwalk.memory.contradiction import Sight, newly_shown
+from dreamwalk.memory.contradiction import KNOWN, Changes, Placed, Sight, newly_shown
 from dreamwalk.memory.depth_alignment import align_depth
 from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
 from dreamwalk.memory.frustum import NEAR, boxes_in_view
-from dreamwalk.memory.splatting import Points, Rendering, projection, render
+from dreamwalk.memory.splatting import Points, Rendering, projection, render, unprojected
 from dreamwalk.memory.voxels import VoxelTable, voxel_keys
 
 BUCKET = 64
@@ -76,6 +78,7 @@ class PointCloud:
         self._used = 0
         self._open = {False: (0, 0), True: (0, 0)}
         """Of each layer: first slot, and slots, that are left in the bucket that was begun last."""
+        self._changes = Changes()
         self._rows = _rows(min(64, self._most), self._size, device=torch.device(device))
         self._table = VoxelTable(self._rows["time"].shape[0], device=torch.device(device))
 
@@ -146,7 +149,13 @@ class PointCloud:
                     changed = newly_shown(depth[None], shown, reach=reach)[0]
             sight = Sight.of(depth, *matrices, shown=shown, dreamed=dreamed, reach=reach)
             if sight is not None:
-                self._erase(sight, size)
+                buckets = self._visible(sight.matrix, size)[0]
+                self._erase(buckets, sight.denies)
+                place = unprojected(known, *matrices)
+                for taken in (
+                    self._changes.take(sight, place, (mask > KNOWN).flatten(), time=time) if reach else []
+                ):
+                    self._erase(buckets, lambda position, *_, box=taken: box.holds(position))
                 wanted = None if wanted is None else wanted | sight.through
         self._rows["seen"][self._visible(projection(*matrices), size)[0]] = time
         frame = (rgb, depth, *matrices)
@@ -154,17 +163,20 @@ class PointCloud:
             # Twice as fine: what is behind is finely known, and would shine through between the points.
             finer = _doubled(rgb, depth, *matrices), changed.repeat_interleave(2, 0).repeat_interleave(2, 1)
             fresh = points_of_frame(*finer[0], time=time, dreamed=False, edges=edges, wanted=finer[1])
+            fresh = _chosen(fresh, self._changes.admits(fresh.position, time=time))
+            fresh = _chosen(fresh, self._changes.put(fresh.position, time=time))
             self._merge(fresh, time=time, dreamed=False)
         fresh = points_of_frame(*frame, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
+        if dreamed:
+            fresh = _chosen(fresh, self._changes.admits(fresh.position, time=time))
         self._merge(fresh, time=time, dreamed=dreamed)
 
-    def _erase(self, sight: Sight, size: tuple[int, int]) -> None:
-        """The points that a frame denies."""
-        buckets = self._visible(sight.matrix, size)[0]
+    def _erase(self, buckets: Tensor, gone: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        """The points of those buckets of which `gone` says so, by position, footprint and layer."""
         slots = (buckets[:, None] * self._size + torch.arange(self._size, device=buckets.device)).flatten()
         layer = self._rows["dreamed"][buckets].repeat_interleave(self._size)
         place, footprint = (self._rows[name].index_select(-1, slots) for name in ("position", "footprint"))
-        slots = slots[sight.denies(place, footprint, layer)]
+        slots = slots[gone(place, footprint, layer)]
         self._table.forget(slots)
         self._rows["position"][:, slots] = torch.inf
         touched = (slots // self._size).unique()
@@ -187,7 +199,7 @@ class PointCloud:
     def to(self, device: torch.device | str) -> PointCloud:
         """A copy on a device."""
         copy = PointCloud(self.budget, device=device)
-        copy._used, copy._open = self._used, dict(self._open)
+        copy._used, copy._open, copy._changes = self._used, dict(self._open), deepcopy(self._changes)
         copy._rows = {name: row.to(device, copy=True) for name, row in self._rows.items()}
         copy._table = self._table.to(device)
         return copy
@@ -198,7 +210,7 @@ class PointCloud:
         sizes = slots | dict.fromkeys(BUCKET_ROWS, self._used)
         rows = {name: self._rows[name][..., :size].cpu().contiguous() for name, size in sizes.items()}
         about: dict[str, Any] = {"budget": asdict(self.budget), "open": [self._open[False], self._open[True]]}
-        about["room"] = self._rows["seen"].shape[0]
+        about |= {"room": self._rows["seen"].shape[0], "changes": asdict(self._changes)}
         data = safetensors.torch.save(rows, metadata={"format": FORMAT, "cloud": json.dumps(about)})
         with writing(path), atomic(Path(path)) as partial:
             partial.write_bytes(data)
@@ -215,6 +227,8 @@ class PointCloud:
             told = json.loads(about["cloud"])
             cloud = PointCloud(CloudBudget(**told["budget"]), device=device)
             whole = cloud._fill(rows, told["open"], room=int(told["room"]))
+            lists = told.get("changes", {}).items()
+            cloud._changes = Changes(**{name: [Placed(**one) for one in kept] for name, kept in lists})
         except UserError:
             raise
         except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:

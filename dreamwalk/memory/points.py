@@ -29,7 +29,7 @@ from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
 from dreamwalk.codecs.rgbd import codec_input, depth_of
 from dreamwalk.memory.clip_clouds import ClipClouds
 from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, Recollection, TokenSizes, Trainee
-from dreamwalk.memory.contradiction import otherwise
+from dreamwalk.memory.contradiction import CHANGES, otherwise
 from dreamwalk.memory.kinematics import BodyConfig, WalkedMemory, stopped
 from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
@@ -45,8 +45,8 @@ CELLS = 4
 LAST_PASS, CLEAN = (0.7, 1.0), 0.02
 """Noise levels from which the filter learns to show frames, those of the last pass of sampling; and that of
 the frames before them."""
-CHANGES, WITHIN = 8, 128.0
-"""Frames from a changing action on in which what is true may change, and how near, in units."""
+WITHIN = 128.0
+"""How near what is true may change, in units."""
 OWN = 0.3, 0.9
 """Noise levels from which frames are the network's own and still show the place that they should."""
 

@@ -160,3 +160,40 @@ def test_what_was_put_down_hides_what_is_behind_it_also_from_nearer() -> None:
     drawn = cloud.render(near, INTRINSICS, size=SIZE)
     inside = drawn.depth[0, 12:35, 24:40]
     assert (inside < 70).float().mean() > 0.99
+
+
+def half_gone() -> tuple[Tensor, Tensor]:
+    """The scene while a dream lets go of the box: its lower half still stands."""
+    (rgb, depth), (open_rgb, open_depth) = scene(box=True), scene(box=False)
+    rgb[:, :24], depth[:24] = open_rgb[:, :24], open_depth[:24]
+    return rgb, depth
+
+
+def test_what_was_put_down_is_taken_away_as_a_whole(tmp_path) -> None:
+    """Though the dream takes some frames to let go of it; also in files and copies."""
+    first = PointCloud()
+    write(first, box=False, time=0)
+    write(first, box=True, time=1, dreamed=True, reach=128)
+    first.save(tmp_path / "a.cloud")
+    for cloud in (first.clone(), PointCloud.open(tmp_path / "a.cloud")):
+        assert shows_box(cloud)
+        cloud.insert(*half_gone(), POSE, INTRINSICS, time=4, dreamed=True, edges=math.inf, reach=128)
+        assert (cloud.points().position[2] < 100).any(), "it has only just been put down"
+    for cloud in (first.clone(), PointCloud.open(tmp_path / "a.cloud")):
+        for time in (20, 21):
+            cloud.insert(*half_gone(), POSE, INTRINSICS, time=time, dreamed=True, edges=math.inf, reach=128)
+            assert not (cloud.points().position[2] < 100).any()
+        write(cloud, box=True, time=40, dreamed=True, reach=128)
+        assert shows_box(cloud), "it can be put down again"
+
+
+def test_only_what_the_first_frame_showed_is_added_to_what_is_put_down() -> None:
+    """A later frame that shows it also where it is not would leave shells around it."""
+    cloud = PointCloud()
+    write(cloud, box=False, time=0)
+    write(cloud, box=True, time=1, dreamed=True, reach=128)
+    rgb, depth = scene(box=True)
+    depth[14:34, 50:60] = 80.0
+    cloud.insert(rgb, depth, POSE, INTRINSICS, time=2, dreamed=True, edges=math.inf, reach=128)
+    drawn = cloud.render(POSE, INTRINSICS, size=SIZE).depth[0]
+    assert shows_box(cloud) and (drawn[14:34, 50:60] > 100).all()
