@@ -20,7 +20,7 @@ from dreamwalk.systems.open import config_class, locate
 from dreamwalk.training.world_spec import world_spec
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
-from dreamwalk.weights.int8 import pack
+from dreamwalk.weights.quantized import pack
 
 FILTER = "memory.pixels.", "memory.depth."
 CRITIC = "memory.critic."
@@ -45,6 +45,8 @@ class Release:
     """Clips whose first frames one begins from, instead of those of the data that it was trained on."""
     int8: bool = False
     """Matrices in eight bits: half the size again."""
+    int4: bool = False
+    """Matrices in four bits: a quarter."""
     alias_of: str = ""
     """Shipped weights that serve this system as well: only its config is written, and their name."""
 
@@ -72,8 +74,9 @@ def export_release(order: Release) -> None:
     data = f"walks in the level '{level}': this model knows it and no other"
     data = "walks in levels from seeds, of which it is shown none again" if level == "procedural" else data
     notes = {"trained": f"{_told(order.run)}, on {order.hardware}", "data": data}
-    if order.int8:
-        halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
+    if order.int8 or order.int4:
+        learnt = {name: tensor for name, tensor in halves.items() if _learnt(name, tensor)}
+        halves |= pack(learnt, bits=4 if order.int4 else 8)
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
     print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
 

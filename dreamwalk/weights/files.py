@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dreamwalk.errors import UserError, atomic, brief, writing
 from dreamwalk.validation import mending, parse_json
-from dreamwalk.weights.int8 import SCALE, unpack
+from dreamwalk.weights.quantized import SCALE, unpack
 
 FORMAT = "dreamwalk/1"
 ALIGNED = 64

@@ -1,11 +1,11 @@
-"""Eight bits keep what matters, and files that hold them open as any other."""
+"""Eight bits, and four, keep what matters, and files that hold them open as any other."""
 
 from pathlib import Path
 
 import torch
 
 from dreamwalk.weights import files
-from dreamwalk.weights.int8 import pack, unpack
+from dreamwalk.weights.quantized import pack, unpack
 
 
 def test_rows_keep_their_scale_and_small_things_stay_exact() -> None:
@@ -37,3 +37,25 @@ def test_a_file_of_eight_bits_opens_as_any_other_and_is_a_quarter(tmp_path: Path
     assert metadata == {"step": 3} and set(tensors) == set(weights)
     assert (tensors["matrix"] - weights["matrix"]).abs().max() < 0.03
     assert (tmp_path / "w.safetensors").stat().st_size < 70_000
+
+
+def test_four_bits_are_an_eighth_and_err_by_a_fifteenth(tmp_path: Path) -> None:
+    """And what is not made of whole groups gets eight."""
+    torch.manual_seed(0)
+    weights = {
+        "matrix": torch.randn(256, 256) * torch.logspace(-2, 1, 256),
+        "kernel": torch.randn(64, 8, 3, 3),
+    }
+    weights |= {"nothing": torch.zeros(64, 64), "odd": torch.randn(99, 99), "bias": torch.randn(256)}
+    files.save(tmp_path / "w.safetensors", pack(weights, bits=4), metadata={})
+    back, eight = files.read(tmp_path / "w.safetensors")[0], unpack(pack(weights))
+    assert {name: x.shape for name, x in back.items()} == {name: x.shape for name, x in weights.items()}
+    off = back["matrix"] - weights["matrix"]
+    assert off.square().mean().sqrt() < 0.11 * weights["matrix"].square().mean().sqrt()
+    assert (
+        off.square().mean(0).sqrt() < 0.3 * weights["matrix"].square().mean(0).sqrt()
+    ).float().mean() > 0.7
+    for name in ("kernel", "odd", "bias", "nothing"):
+        assert torch.equal(back[name], eight[name])
+    small = pack({"matrix": weights["matrix"]}, bits=4)
+    assert sum(x.numel() * x.element_size() for x in small.values()) < 0.15 * 256 * 256 * 4
