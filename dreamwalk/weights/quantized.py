@@ -55,6 +55,13 @@ def _in_four(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return numbers[:, ::2] | numbers[:, 1::2] << 4, scale[..., 0].half()
 
 
+def unpacked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes that `unpack` makes of those of a file."""
+    whole = {name: shape for name, shape in shapes.items() if not name.endswith(SCALE)}
+    four = {name for name in whole if len(shapes.get(name + SCALE, ())) == 2 and len(whole[name]) == 2}
+    return whole | {name: (whole[name][0], 2 * whole[name][1]) for name in four}
+
+
 def unpack(tensors: Mapping[str, Tensor], *, source: str = "the file") -> dict[str, Tensor]:
     """The inverse of `pack`, in float32; tensors that were not packed stay as they are.
 

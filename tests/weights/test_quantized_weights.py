@@ -50,6 +50,7 @@ def test_four_bits_are_an_eighth_and_err_by_a_fifteenth(tmp_path: Path) -> None:
     files.save(tmp_path / "w.safetensors", pack(weights, bits=4), metadata={})
     back, eight = files.read(tmp_path / "w.safetensors")[0], unpack(pack(weights))
     assert {name: x.shape for name, x in back.items()} == {name: x.shape for name, x in weights.items()}
+    assert files.header(tmp_path / "w.safetensors").shapes == {k: tuple(x.shape) for k, x in weights.items()}
     off = back["matrix"] - weights["matrix"]
     assert off.square().mean().sqrt() < 0.11 * weights["matrix"].square().mean().sqrt()
     assert (
