@@ -90,7 +90,7 @@ weights: $(VENV)/.developed
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --bits 8 \
 	    --out dreamwalk/pretrained/$$name.doom.safetensors; done
-	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --bits 8 --out dreamwalk/pretrained/forcing.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --bits 6 --out dreamwalk/pretrained/forcing.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --bits 8 --starts data/rooms-test \
 	  --pixels runs/forcing.rooms --out dreamwalk/pretrained/worldmem.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --alias-of worldmem.doom \
