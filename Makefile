@@ -88,13 +88,14 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk evaluate runs/forcing.rooms --report places --data data/rooms-long --frames 512
 	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --inverse runs/inverse.doom
 	for name in autoencode inverse; do \
-	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --out dreamwalk/pretrained/$$name.doom.safetensors; done
-	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --int8 --out dreamwalk/pretrained/forcing.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --int8 --starts data/rooms-test \
+	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --bits 8 \
+	    --out dreamwalk/pretrained/$$name.doom.safetensors; done
+	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --bits 6 --out dreamwalk/pretrained/forcing.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --bits 8 --starts data/rooms-test \
 	  --pixels runs/forcing.rooms --out dreamwalk/pretrained/worldmem.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --alias-of worldmem.doom \
 	  --out dreamwalk/pretrained/forcing.rooms.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --int8 \
+	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --bits 8 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \
 	  --out dreamwalk/pretrained/nextframe.doom.safetensors

@@ -25,9 +25,10 @@ from dreamwalk.schedules.clip_plans import overlapped
 from dreamwalk.schedules.guidance import conditions, guided
 from dreamwalk.schedules.plans import Plan
 from dreamwalk.schedules.sigmas import spaced_sigmas
+from dreamwalk.systems.along_path import SEEN, AlongPath
 from dreamwalk.systems.clip_generator import ClipSettings
 from dreamwalk.systems.clip_request import ClipRequest
-from dreamwalk.systems.voyager import SEEN, AlongPath, Voyager
+from dreamwalk.systems.voyager import Voyager
 from dreamwalk.validation import Share
 
 PathMemory = Literal["cache", "picture"]
@@ -112,6 +113,8 @@ class PathSampling:
         self.depth_range = still.depth_range
         self.fits: list[tuple[float, float]] = []
         """Scale and bias by which each clip's depth is aligned."""
+        self._paths: list[AlongPath] = []
+        """What was known of each clip."""
         self.plan = self._plan(system.settings(replace(request.clip, conditioning=still)))
 
     def _plan(self, settings: ClipSettings) -> Plan:
@@ -172,9 +175,9 @@ class PathSampling:
     def _decoded(self, clip: int) -> tuple[Tensor, Tensor]:
         """A clip as it is now: colours `(t, 3, h, w)` and depth `(t, h, w)`."""
         video = self.system.codec.decode(self.state.x[:, list(self._slots(clip))], self.system.config.frames)
-        rgb, code = self.system.config.packing.part(video.clamp(-1, 1))
-        assert code is not None and self.depth_range is not None
-        return rgb[0], self.depth_range.to(code.device).depth(code)[0]
+        made = self.system.finished(video.clamp(-1, 1), self._paths[clip])
+        assert made.depth is not None
+        return made.rgb[0], made.depth[0]
 
     def _remember(self, clip: int) -> tuple[Tensor, Tensor]:
         """Put the new frames of a finished clip into the cache; gives the first frame of the next one."""
@@ -190,7 +193,7 @@ class PathSampling:
         return rgb[self.stride % length], depth[self.stride % length]
 
     def _path(self, clip: int, first: tuple[Tensor, Tensor]) -> AlongPath:
-        """What the cache shows along a clip."""
+        """What the cache shows along the next clip, `clip`."""
         at = slice(clip * self.stride, clip * self.stride + self.system.config.frames)
         size = self.request.depth.shape[0], self.request.depth.shape[1]
         cache = self.cache
@@ -200,7 +203,8 @@ class PathSampling:
         view = cache.render(self.poses[at], self.intrinsics[at], size=size)
         depth = view.depth.masked_fill(view.depth > FAR / 2, 0)
         parts = view.rgb[None], depth[None], view.mask[None] > SEEN
-        return AlongPath(first[0][None], first[1][None], *parts, self.depth_range)
+        self._paths.append(AlongPath(first[0][None], first[1][None], *parts, self.depth_range))
+        return self._paths[-1]
 
 
 @dataclass(frozen=True)

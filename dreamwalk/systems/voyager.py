@@ -38,128 +38,21 @@ from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
-from dreamwalk.codecs.rgbd import depth_channel, depth_of
+from dreamwalk.codecs.rgbd import codec_input, depth_channel, depth_of
 from dreamwalk.codecs.rgbd_rows import GAP, PACKINGS, DepthPlace, DepthRange, Packing, known_cells
 from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.conditions.hunyuan import HunyuanTextConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.layers.text import TextEmbedding
-from dreamwalk.memory.clip_clouds import with_past
-from dreamwalk.memory.contract import require_poses
-from dreamwalk.memory.frame_points import FAR
-from dreamwalk.memory.pixel_filter import PixelFilterConfig
-from dreamwalk.memory.splatting import PointFrames, render_frames
-from dreamwalk.schedules.clip_plans import together
+from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.schedules.flow import add_noise, logit_normal, shift
 from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.along_path import AlongPath, rendered_from_first, rendered_from_some
 from dreamwalk.systems.clip_generator import ClipConfig, ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
-from dreamwalk.systems.conditionings import Canvas, ClipStart, Conditioning, ImageMixedNoise, image_channels
+from dreamwalk.systems.conditionings import Conditioning, image_channels
 from dreamwalk.validation import Positive, Share
-
-SEEN = 0.1
-"""Coverage of a rendered pixel from which it is known; less is filled in from beside."""
-
-
-@dataclass(frozen=True, eq=False)
-class AlongPath(Conditioning):
-    """What is known of a clip along a camera path: `t` frames, of which each may be known in part."""
-
-    picture: Tensor
-    """The first frame in [-1, 1], `(b or 1, 3, h, w)`."""
-    picture_depth: Tensor
-    """Its planar depth in world units, 0 for the sky, `(b or 1, h, w)`."""
-    rgb: Tensor
-    """Rendered colours in [-1, 1], `(b or 1, t, 3, h, w)`; anything where nothing is known."""
-    depth: Tensor
-    """Rendered planar depth in world units, 0 for the sky, `(b or 1, t, h, w)`."""
-    known: Tensor
-    """Which pixels are rendered, bool `(b or 1, t, h, w)`."""
-    depth_range: DepthRange | None = None
-    """What depth is coded in, for paths that are to share it; None: the range of all that is known here."""
-    of_image = True
-
-    def ranged(self, headroom: float) -> AlongPath:
-        """The path with the range that its depth is coded in; UserError where no depth is known."""
-        if self.depth_range is not None:
-            return self
-        depth = torch.cat([self.picture_depth[:, None], self.depth * self.known], dim=1)
-        return replace(self, depth_range=DepthRange.of(depth, headroom=headroom))
-
-    def first(self, packing: Packing) -> Tensor:
-        """The first frame of a ranged path as the codec sees it, `(b or 1, 1, c, h', w')`."""
-        assert self.depth_range is not None
-        return packing.join(self.picture, self.depth_range.code(self.picture_depth))[:, None]
-
-    def partial(self, packing: Packing) -> Tensor:
-        """What is known of all frames of a ranged path as the codec sees it, `(b or 1, t, c, h', w')`."""
-        assert self.depth_range is not None
-        code = torch.where(self.known, self.depth_range.code(self.depth), -1.0)
-        return packing.join(torch.where(self.known[:, :, None], self.rgb, -1.0), code)
-
-    def extent(self, config: ClipConfig) -> tuple[int, tuple[int, int]]:
-        assert isinstance(config, VoyagerConfig)
-        h, w = self.picture.shape[-2:]
-        return self.rgb.shape[1] - config.discard_frames, config.packing.size((h, w))
-
-    def discard_frames(self, config: ClipConfig) -> int:
-        return config.discard_frames
-
-    def check(self, config: ClipConfig, frames: int, size: tuple[int, int]) -> None:
-        super().check(config, frames, size)
-        b, t, *_ = self.rgb.shape
-        (h, w), cut = self.picture.shape[-2:], config.discard_frames
-        wanted = {"picture_depth": (h, w), "rgb": (t, 3, h, w), "depth": (t, h, w), "known": (t, h, w)}
-        for name, shape in wanted.items():
-            found = tuple(getattr(self, name).shape)
-            if found[1:] != shape:
-                raise UserError(f"`{name}` of a path is {(b, *shape)} for its picture, not {found}")
-        if self.extent(config) != (frames, size) or frames < 1:
-            raise UserError(
-                f"a path of {t} frames of {h}x{w} makes a clip of {t - cut}: give it more than {cut}, and "
-                "leave `frames` and `size` to it"
-            )
-
-    def start(self, system: ClipGenerator, canvas: Canvas) -> ClipStart:
-        assert isinstance(system, Voyager)
-        cond = system.path_channels(self).expand(canvas.shape[0], -1, -1, -1, -1)
-        first, share = cond[:, 0, : canvas.shape[2]], system.config.image_mix
-        noise = ImageMixedNoise(canvas.noise, first, share)
-        return ClipStart(together(canvas.sigmas, canvas.frames), noise, cond=cond)
-
-
-@torch.no_grad()
-def rendered_from_first(clip: Clip) -> AlongPath:
-    """What a batched clip with depth and poses shows of its first frame in all frames; UserError without."""
-    b, t = clip.video.shape[:2]
-    return _rendered(clip, torch.arange(t).expand(b, -1) == 0, t)
-
-
-@torch.no_grad()
-def rendered_from_some(clip: Clip, generator: KeyedGenerator) -> AlongPath:
-    """The same of its first frame and, in every other clip, of some of its past: a cache that has grown."""
-    if clip.past is None:
-        return rendered_from_first(clip)
-    (frames, past), t = with_past(clip), len(clip)
-    chance, drawn = generator.uniform(1), generator.uniform(past + t)
-    at = torch.arange(past + t, device=drawn.device)
-    return _rendered(frames, (at == past) | ((at < past) & (drawn < 2 * chance - 1)), t)
-
-
-def _rendered(frames: Clip, held: Tensor, t: int) -> AlongPath:
-    """What the points of those frames that are `held` `(b, n)` show in the last `t`."""
-    poses, intrinsics = require_poses(frames)
-    if frames.depth is None:
-        raise UserError("these data have no depth, of which voyager makes its points: collect clips with it")
-    rgb, depth = frames.video.float() / 127.5 - 1, torch.where(frames.depth > 0, frames.depth, FAR)
-    held = held.to(rgb.device)
-    points = PointFrames(rgb, depth, depth > 0, poses, intrinsics, torch.zeros_like(held))
-    pairs, cameras = held[:, None].expand(-1, t, -1), (poses[:, -t:], intrinsics[:, -t:])
-    view = render_frames(points, pairs, cameras[0], intrinsics=cameras[1])
-    seen, known, far = (x.unflatten(0, (-1, t)) for x in (view.rgb, view.mask > SEEN, view.depth > FAR / 2))
-    shown = view.depth.unflatten(0, (-1, t)).masked_fill(far, 0)
-    return AlongPath(rgb[:, -t], frames.depth[:, -t], seen, shown, known)
 
 
 @dataclass(frozen=True)
@@ -191,6 +84,8 @@ class VoyagerConfig(ClipConfig):
     """World units of a unit of paths that are told in words."""
     estimator: PixelFilterConfig | None = None
     """What tells the depth of a picture that comes without; it is trained along."""
+    pixels: PixelFilterConfig | None = None
+    """What carries the pixels that are known into decoded frames, at their full sharpness; trained along."""
     training_shift: Positive = 3.0
     """How far sigmas are shifted towards noise when training."""
     logit_std: float = 1.0
@@ -240,6 +135,7 @@ class Voyager(ClipGenerator):
     def __init__(self, config: VoyagerConfig) -> None:
         super().__init__(config)
         self.estimator = config.estimator.build(3, 1) if config.estimator else None
+        self.pixels = PixelFilter(config.pixels) if config.pixels and config.depth != "none" else None
         if config.predicts == "clean":
             # What is known comes out as it went in, and has not to be learnt; the network corrects it.
             c, e = config.backbone.channels, config.backbone.cond_channels
@@ -255,8 +151,10 @@ class Voyager(ClipGenerator):
             self.codec.fit(self.packed(clip, depth_range))
 
     def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights with less beside their latents, and of a network without context blocks."""
+        """Weights with less beside their latents, without context blocks, or without a filter of frames."""
         backbone, tensors = self.config.backbone, super().adapt_weights(tensors)
+        filters = {name: x for name, x in self.state_dict().items() if name.startswith("pixels.")}
+        tensors = filters | dict(tensors)
         if not isinstance(backbone, ContextMMDiTConfig):
             return tensors
         return with_context(tensors, backbone, prefix="backbone.")
@@ -296,7 +194,8 @@ class Voyager(ClipGenerator):
         text = self.text_encoder(texts, self.first_picture(path))
         sigma = shift(logit_normal(generator.normal(1), std=config.logit_std), config.training_shift)[:, 0]
         eps = generator.normal(*x.shape[1:])
-        v = self.velocity(add_noise(x, eps, sigma), sigma, text, guidance=None, cond=cond)
+        noisy = add_noise(x, eps, sigma)
+        v = self.velocity(noisy, sigma, text, guidance=None, cond=cond)
         error = (self.codec.channel_weights * (v - (eps - x)).square()).mean(2)
         known = cond[:, :, -1] > 0
         parts = {"known": known, "unknown": ~known}
@@ -305,7 +204,34 @@ class Voyager(ClipGenerator):
         if self.estimator is not None:
             wrong = (self.estimator(path.picture)[:, 0] - depth_channel(path.picture_depth)).abs().mean()
             terms |= {"loss": terms["loss"] + wrong, "estimate": wrong.detach()}
+        if self.pixels is not None:
+            level = sigma.view(-1, 1, 1, 1, 1)
+            with torch.no_grad(), float32_arithmetic():
+                decoded = self.codec.decode((noisy - level * v).float(), len(clip))
+            wrong = (self._filtered(decoded, path) - codec_input(clip, 4)).abs()
+            wrong = ((1 - level) * wrong).mean()  # the noisier the latents, the less is decoded of them
+            terms |= {"loss": terms["loss"] + wrong, "pixels": wrong.detach()}
         return terms
+
+    def _filtered(self, video: Tensor, path: AlongPath) -> Tensor:
+        """Decoded clips of a ranged path as frames of RGB-D, with what is known of them."""
+        assert self.pixels is not None and path.depth_range is not None
+        rgb, code = self.config.packing.part(video)
+        assert code is not None
+        rgbd = torch.cat([rgb, depth_channel(path.depth_range.to(code.device).depth(code))[:, :, None]], 2)
+        known = path.rendering(len(video), self.config.discard_frames, device=video.device)
+        return self.pixels(rgbd.flatten(0, 1), known).unflatten(0, rgbd.shape[:2])
+
+    @torch.inference_mode()
+    def finished(self, video: Tensor, path: AlongPath) -> Frames:
+        """Decoded clips `(b, t, c, h', w')` of a ranged path as frames with depth."""
+        assert path.depth_range is not None
+        depth_range = path.depth_range.to(video.device)
+        if self.pixels is not None:
+            rgbd = self._filtered(video, path)
+            return Frames(rgbd[:, :, :3].clamp(-1, 1), depth_of(rgbd[:, :, 3]), depth_range)
+        rgb, code = self.config.packing.part(video)
+        return Frames(rgb, None if code is None else depth_range.depth(code), depth_range)
 
     @torch.no_grad()
     def estimated_depth(self, picture: Tensor) -> Tensor | None:
@@ -337,10 +263,7 @@ class Voyager(ClipGenerator):
         self.check(request)
         assert isinstance(request.conditioning, AlongPath)
         path = request.conditioning.ranged(self.config.headroom)
-        rgb, code = self.config.packing.part(self.sample_video(replace(request, conditioning=path)))
-        assert path.depth_range is not None
-        depth_range = path.depth_range.to(rgb.device)
-        return Frames(rgb, None if code is None else depth_range.depth(code), depth_range)
+        return self.finished(self.sample_video(replace(request, conditioning=path)), path)
 
     @torch.inference_mode()
     def preview(self, clip: Clip) -> Tensor:
@@ -360,7 +283,8 @@ def stages(config: VoyagerConfig) -> dict[str, VoyagerConfig]:
     if isinstance(codec, PatchCodecConfig):
         codec = replace(codec, image_channels=3)
     led = replace(config, backbone=led_by_context(backbone, gap=gap))
-    return {"rgb": replace(config, depth="none", codec=codec), "rgbd": config, "context": led}
+    rgb = replace(config, depth="none", codec=codec, pixels=None)
+    return {"rgb": rgb, "rgbd": config, "context": led}
 
 
 def tiny() -> VoyagerConfig:
@@ -383,6 +307,7 @@ def rooms() -> VoyagerConfig:
     config = VoyagerConfig(codec, backbone, text_encoder, depth="channels", coverage="share", headroom=3.0)
     config = replace(config, predicts="clean", frames=17, steps=12, guidance=1.0)
     config = replace(config, focal=(0.5, 0.8), unit=32.0, estimator=PixelFilterConfig(width=32))
+    config = replace(config, pixels=PixelFilterConfig(width=32))
     return replace(config, shift=4.0, training_shift=4.0)
 
 

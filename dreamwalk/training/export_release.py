@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -20,7 +20,7 @@ from dreamwalk.systems.open import config_class, locate
 from dreamwalk.training.world_spec import world_spec
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
-from dreamwalk.weights.int8 import pack
+from dreamwalk.weights.quantized import pack
 
 FILTER = "memory.pixels.", "memory.depth."
 CRITIC = "memory.critic."
@@ -43,8 +43,8 @@ class Release:
     """Take the filter of decoded frames, and the depth of pictures, from these weights."""
     starts: str = ""
     """Clips whose first frames one begins from, instead of those of the data that it was trained on."""
-    int8: bool = False
-    """Matrices in eight bits: half the size again."""
+    bits: Literal[4, 6, 8, 16] = 16
+    """Of the numbers in matrices."""
     alias_of: str = ""
     """Shipped weights that serve this system as well: only its config is written, and their name."""
 
@@ -72,8 +72,8 @@ def export_release(order: Release) -> None:
     data = f"walks in the level '{level}': this model knows it and no other"
     data = "walks in levels from seeds, of which it is shown none again" if level == "procedural" else data
     notes = {"trained": f"{_told(order.run)}, on {order.hardware}", "data": data}
-    if order.int8:
-        halves |= pack({name: tensor for name, tensor in halves.items() if _learnt(name, tensor)})
+    if order.bits != 16:
+        halves |= pack({n: x for n, x in halves.items() if _learnt(n, x)}, bits=order.bits)
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
     print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
 

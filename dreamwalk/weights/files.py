@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dreamwalk.errors import UserError, atomic, brief, writing
 from dreamwalk.validation import mending, parse_json
-from dreamwalk.weights.int8 import SCALE, unpack
+from dreamwalk.weights.quantized import unpack, unpacked_shapes
 
 FORMAT = "dreamwalk/1"
 ALIGNED = 64
@@ -76,7 +76,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def header(path: Path | str) -> Header:
     """Of a file that `save` wrote; UserErrors as of `read`."""
     with opened(path, header=True) as file:
-        return Header({k: v for k, v in _shapes(file).items() if not k.endswith(SCALE)}, _about(file, path))
+        return Header(unpacked_shapes(_shapes(file)), _about(file, path))
 
 
 def metadata(path: Path | str) -> dict[str, Any]:

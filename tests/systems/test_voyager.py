@@ -13,12 +13,14 @@ from dreamwalk.backbones.context_blocks import ContextMMDiT
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
+from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import voyager
+from dreamwalk.systems.along_path import rendered_from_first
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.conditionings import FirstFrame
 from dreamwalk.systems.open import init_from
-from dreamwalk.systems.voyager import Voyager, VoyagerConfig, rendered_from_first, stages
+from dreamwalk.systems.voyager import Voyager, VoyagerConfig, stages
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -62,6 +64,28 @@ def test_a_path_brings_its_clip(learnt: Voyager, clip: Clip) -> None:
     wrong = (made.depth.clamp(min=1) / clip.depth).log().abs()
     assert wrong.median() < 0.5
     torch.testing.assert_close(learnt.preview(clip), made.rgb, atol=0.7, rtol=0)
+
+
+def test_what_is_known_is_carried_into_frames(clip: Clip) -> None:
+    """By a filter of decoded frames that has learnt nothing yet; what is not known it leaves as it is."""
+    plain = voyager.tiny()
+    torch.manual_seed(0)
+    system = Voyager(replace(plain, pixels=PixelFilterConfig(width=8, blocks=1)))
+    system.fit_from_data(AsData(clip))
+    path = rendered_from_first(clip).ranged(plain.headroom)
+    video = torch.zeros(1, 5, 3, 80, 32)
+    made, bare = system.eval().finished(video, path), Voyager(plain).finished(video, path)
+    known = path.known[0]
+    assert known.any() and not known.all()
+    shown, rgb = made.rgb[0].movedim(1, -1), path.rgb[0].movedim(1, -1)
+    assert (shown - rgb)[known].abs().max() < 0.13
+    assert (shown - bare.rgb[0].movedim(1, -1))[~known].abs().max() < 1e-6
+    assert made.depth is not None and bare.depth is not None
+    off = (made.depth[0] / path.depth[0]).log()[known & (path.depth[0] > 0)]
+    assert off.abs().median() < 0.2
+    loss = system.loss(clip, KeyedGenerator([(0, 0, 0)]))
+    loss["loss"].backward()
+    assert all(p.grad is not None for p in system.pixels.parameters()) and "pixels" in loss
 
 
 def test_a_weight_file_opens_itself(learnt: Voyager, clip: Clip, tmp_path: Path) -> None:

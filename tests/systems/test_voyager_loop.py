@@ -11,9 +11,10 @@ from tiny_voyager import AXES, CHANNELS, state, vae, velocity, write_voyager
 from torch import Tensor
 
 from dreamwalk.published.voyager import ImportVoyager, voyager_system
+from dreamwalk.systems.along_path import AlongPath
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.open import load
-from dreamwalk.systems.voyager import AlongPath, Voyager
+from dreamwalk.systems.voyager import Voyager
 from dreamwalk.weights import files
 
 STEPS, FRAMES, SIDES = 3, 9, (32, 16)

@@ -30,7 +30,7 @@ from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.open import load, meta_system
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
-from dreamwalk.weights.int8 import pack
+from dreamwalk.weights.quantized import pack
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts pages as Linux does"),

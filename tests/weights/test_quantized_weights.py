@@ -1,11 +1,13 @@
-"""Eight bits keep what matters, and files that hold them open as any other."""
+"""Eight bits, and four, keep what matters, and files that hold them open as any other."""
 
 from pathlib import Path
+from typing import Literal
 
+import pytest
 import torch
 
 from dreamwalk.weights import files
-from dreamwalk.weights.int8 import pack, unpack
+from dreamwalk.weights.quantized import pack, unpack
 
 
 def test_rows_keep_their_scale_and_small_things_stay_exact() -> None:
@@ -37,3 +39,27 @@ def test_a_file_of_eight_bits_opens_as_any_other_and_is_a_quarter(tmp_path: Path
     assert metadata == {"step": 3} and set(tensors) == set(weights)
     assert (tensors["matrix"] - weights["matrix"]).abs().max() < 0.03
     assert (tmp_path / "w.safetensors").stat().st_size < 70_000
+
+
+@pytest.mark.parametrize(("bits", "wrong"), [(4, 0.11), (6, 0.026)])
+def test_fewer_bits_have_a_scale_for_every_few_weights(
+    bits: Literal[4, 6], wrong: float, tmp_path: Path
+) -> None:
+    """And what is not made of whole groups gets eight bits."""
+    torch.manual_seed(0)
+    weights = {
+        "matrix": torch.randn(256, 256) * torch.logspace(-2, 1, 256),
+        "kernel": torch.randn(64, 8, 3, 3),
+    }
+    weights |= {"nothing": torch.zeros(64, 64), "odd": torch.randn(99, 99), "bias": torch.randn(256)}
+    small = pack(weights, bits=bits)
+    files.save(tmp_path / "w.safetensors", small, metadata={})
+    back, eight = files.read(tmp_path / "w.safetensors")[0], unpack(pack(weights))
+    assert {name: x.shape for name, x in back.items()} == {name: x.shape for name, x in weights.items()}
+    assert files.header(tmp_path / "w.safetensors").shapes == {k: tuple(x.shape) for k, x in weights.items()}
+    off, size = ((x.square().mean().sqrt()) for x in (back["matrix"] - weights["matrix"], weights["matrix"]))
+    assert 0.3 * wrong < off / size < wrong
+    for name in ("kernel", "odd", "bias", "nothing"):
+        assert torch.equal(back[name], eight[name])
+    packed = small["matrix"].nbytes + small["matrix:scale"].nbytes
+    assert packed == 256 * 256 * (bits + 16 / 32) / 8
