@@ -308,7 +308,7 @@ def rooms() -> VoyagerConfig:
     config = replace(config, predicts="clean", frames=17, steps=12, guidance=1.0)
     config = replace(config, focal=(0.5, 0.8), unit=32.0, estimator=PixelFilterConfig(width=32))
     config = replace(config, pixels=PixelFilterConfig(width=32))
-    return replace(config, shift=4.0, training_shift=4.0)
+    return replace(config, shift=8.0, training_shift=8.0)
 
 
 def released() -> VoyagerConfig:

@@ -230,21 +230,28 @@ def moviegen_larger() -> Run:
     return replace(run, codec="moviegen.doom", start="moviegen.doom")
 
 
-def voyager_rgb() -> Run:
-    """Clips along a path, colours only: for the ablation (Voyager, table 4). Needs clips with depth."""
-    run = Run("voyager.rgb", voyager.stages(voyager.rooms())["rgb"], "data/rooms-train", frames=17, past=4)
-    return replace(run, batch=4, steps=2000, optim=MUON, ema=0.99, save_every=100)
-
-
-def voyager_rgbd() -> Run:
-    """Colours and depth, on two CPU cores: two hours."""
-    return replace(voyager_rgb(), name="voyager.rgbd", system=voyager.stages(voyager.rooms())["rgbd"])
+def voyager_short() -> Run:
+    """Few frames of many rooms, before whole clips along a path: an hour and a half. Needs clips with depth."""
+    system = voyager.stages(voyager.rooms())["rgbd"]
+    run = Run("voyager.short", system, "data/rooms-train", frames=5, past=4, batch=16, steps=1400, ema=0.99)
+    return replace(run, optim=replace(MUON, lr=1.2e-3), save_every=100)
 
 
 def voyager_doom() -> Run:
-    """The shipped clips along a path, with context blocks: an hour more; starts from `voyager.rgbd`."""
-    run = replace(voyager_rgb(), name="voyager.doom", system=voyager.stages(voyager.rooms())["context"])
-    return replace(run, start="runs/voyager.rgbd", steps=1000, optim=FINE_TUNING)
+    """The shipped clips along a path, and the filter of their frames: 40 minutes more."""
+    run = replace(voyager_short(), name="voyager.doom", start="runs/voyager.short", frames=17, batch=4)
+    return replace(run, steps=600, optim=FINE_TUNING)
+
+
+def voyager_context() -> Run:
+    """The same with context blocks, the paper's third stage: for the ablation (Voyager, table 4)."""
+    system = voyager.stages(voyager.rooms())["context"]
+    return replace(voyager_doom(), name="voyager.context", system=system, start="runs/voyager.doom")
+
+
+def voyager_rgb() -> Run:
+    """Clips along a path without depth, the paper's first stage: for the ablation."""
+    return replace(voyager_short(), name="voyager.rgb", system=voyager.stages(voyager.rooms())["rgb"])
 
 
 def inverse_doom() -> Run:
@@ -257,6 +264,7 @@ _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
     autoencode_tae, autoencode_tokens, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
     forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_layout, worldmem_doom,
-    moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger, voyager_rgb, voyager_rgbd, voyager_doom,
+    moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger, voyager_short, voyager_doom,
+    voyager_context, voyager_rgb,
 )  # fmt: skip
 RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}
