@@ -10,7 +10,7 @@ Retrieval: milliseconds (the least of 7, the median of 5 cameras at the end of a
 frames, and of what the public code does, written anew: 10,000 points in a sphere, a loop over past poses.
 
 Retention: banks with a budget are written to along a walk of 1200 frames (`--frames`; 600 are a minute of
-WorldMem's); at its end, every 50 of 500, the share of the coming view that the best eight frames cover together
+WorldMem's); at its end, every 50 of 500, the share of the coming view that the best eight frames cover
 (greedily chosen, without the window of 8), divided by that of a bank without a bound: the mean, and the 5th
 percentile. As in the paper, frames see without end; `near` is the mean where they see 30 m far.
 

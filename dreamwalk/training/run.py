@@ -231,7 +231,7 @@ def moviegen_larger() -> Run:
 
 
 def voyager_short() -> Run:
-    """Few frames of many rooms, before whole clips along a path: an hour and a half. Needs clips with depth."""
+    """Few frames of many rooms, before whole clips along a path: 90 minutes. Needs clips with depth."""
     system = voyager.stages(voyager.rooms())["rgbd"]
     run = Run("voyager.short", system, "data/rooms-train", frames=5, past=4, batch=16, steps=1400, ema=0.99)
     return replace(run, optim=replace(MUON, lr=1.2e-3), save_every=100)
