@@ -47,7 +47,7 @@ $(VENV)/.developed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-# The recipe of the shipped weights, in order. On two CPU cores eight hours; with an NVIDIA card the same
+# The recipe of the shipped weights, in order. On two CPU cores ten hours; with an NVIDIA card the same
 # model is trained far longer in that time. CPUs without bfloat16 arithmetic need twice the time.
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && echo card),card)
 FRAMES := 200000
@@ -79,6 +79,8 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk train forcing.layout --data data/rooms-train $(ROOMS)
 	$(BIN)/dreamwalk train forcing.rooms --data data/rooms-train --precision bfloat16
 	$(BIN)/dreamwalk train worldmem.layout --data data/rooms-train --start runs/forcing.rooms $(ROOMS)
+	$(BIN)/dreamwalk train voyager.short --data data/rooms-train --precision bfloat16
+	$(BIN)/dreamwalk train voyager.doom --data data/rooms-train --precision bfloat16
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
 	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
@@ -86,6 +88,7 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk evaluate runs/nextframe.doom --data data/home-test --inverse runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --inverse runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/forcing.rooms --report places --data data/rooms-long --frames 512
+	$(BIN)/dreamwalk evaluate runs/voyager.doom --data data/rooms-test
 	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --inverse runs/inverse.doom
 	for name in autoencode inverse; do \
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --bits 8 \
@@ -95,6 +98,8 @@ weights: $(VENV)/.developed
 	  --pixels runs/forcing.rooms --out dreamwalk/pretrained/worldmem.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --alias-of worldmem.doom \
 	  --out dreamwalk/pretrained/forcing.rooms.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/voyager.doom --bits 4 --starts data/rooms-test \
+	  --out dreamwalk/pretrained/voyager.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --bits 8 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \

@@ -35,7 +35,8 @@ REFUSED = {
     "unknown weights": (
         ["play", "nowhere.at.all"],
         "no weights called 'nowhere.at.all', and no such file or folder: "
-        "to play there are doom, forcing.doom, forcing.rooms, moviegen.doom, nextframe.doom, worldmem.doom\n",
+        "to play there are doom, forcing.doom, forcing.rooms, moviegen.doom, nextframe.doom, voyager.doom, "
+        "worldmem.doom\n",
     ),
     "weights that are misspelt": (["play", "nextframe.dom"], "did you mean 'nextframe.doom'? to play"),
     "a game that is misspelt": (["play", "dooom"], "did you mean 'doom'? to play"),

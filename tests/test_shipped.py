@@ -1,5 +1,6 @@
 """The dream that ships: it obeys, and it does not dissolve."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +10,18 @@ import torch
 import dreamwalk
 from dreamwalk.clip import Clip
 from dreamwalk.commands.play import open_app
+from dreamwalk.commands.sample_path import path_cameras
 from dreamwalk.evaluation.fidelity import psnr, sharpness, to_bytes
 from dreamwalk.memory.contract import CameraState
+from dreamwalk.memory.world_cache import WorldCache
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.staircase import SCHEDULES
 from dreamwalk.serve.world_pair import WorldPair
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.open import PRETRAINED, locate, shipped
+from dreamwalk.systems.path_sampling import PathRequest, PathSampling
+from dreamwalk.systems.voyager import Voyager
 from dreamwalk.weights import files
 from dreamwalk.worlds.doom import Doom
 
@@ -51,6 +56,7 @@ def test_all_weights_that_ship_open_and_travel() -> None:
         "forcing.doom",
         "forcing.rooms",
         "moviegen.doom",
+        "voyager.doom",
         "worldmem.doom",
     } <= set(shipped())
     for name in shipped():
@@ -203,3 +209,30 @@ def test_clips_turn_where_words_say() -> None:
     clips = dreamwalk.load("moviegen.doom").sample(prompts, request=ClipRequest(frames=17, steps=8, seed=5))
     _, axes = dreamwalk.load("inverse.doom").read(clips.permute(0, 1, 4, 2, 3))
     assert (axes[..., 0].sum(1).sign() == torch.tensor([-1, 1] * 4)).float().mean() > 0.8
+
+
+def test_a_scene_keeps_what_its_picture_shows() -> None:
+    """A few steps and a turn from a start of its own: where the picture shows the way, that is there."""
+    system = dreamwalk.load("voyager.doom")
+    assert isinstance(system, Voyager) and system.world_spec is not None
+    given, size = system.world_spec, system.config.picture_size
+    depth, rgb = given.depths[0].astype(np.float32), torch.from_numpy(given.starts[0]).movedim(-1, 0)
+    moves = path_cameras(
+        system.config, "forward:0.5,pan-right:20", lens=given.intrinsics, depth=depth, frames=17
+    )
+    poses, lenses = (torch.tensor(x).float() for x in (moves.world_from_camera, moves.intrinsics))
+    picture = rgb.float() / 127.5 - 1, torch.from_numpy(depth)
+    with closing(WorldCache()) as cache, closing(WorldCache()) as first:
+        first.insert(picture[0][None], picture[1][None], poses[:1], lenses[:1], time=0)
+        shown = first.render(poses, lenses, size=size)
+        request = PathRequest(*picture, poses, lenses, ClipRequest(("",), steps=2))
+        sampling = PathSampling(system, request, cache)
+        for _ in sampling.steps():
+            pass
+        made, far = sampling.frames()
+        known = shown.mask[-1] == 1
+        error = ((made[-1] - shown.rgb[-1]) / 2).square().mean(0)
+        assert 0.3 < known.float().mean() < 0.95
+        assert -10 * error[known].mean().log10() > 20
+        assert made[-1].movedim(0, -1)[~known].std(0).min() > 0.05 and len(cache) > len(first)
+        assert far.isfinite().all()

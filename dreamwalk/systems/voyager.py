@@ -305,7 +305,7 @@ def rooms() -> VoyagerConfig:
     backbone = replace(backbone, text_dim=128, pooled_dim=128)
     text_encoder, codec = ByteEncoderConfig(width=128, pooled_dim=128), PatchCodecConfig(128, 4, widths=())
     config = VoyagerConfig(codec, backbone, text_encoder, depth="channels", coverage="share", headroom=3.0)
-    config = replace(config, predicts="clean", frames=17, steps=12, guidance=1.0)
+    config = replace(config, predicts="clean", frames=17, steps=4, guidance=1.0)
     config = replace(config, focal=(0.5, 0.8), unit=32.0, estimator=PixelFilterConfig(width=32))
     config = replace(config, pixels=PixelFilterConfig(width=32))
     return replace(config, shift=8.0, training_shift=8.0)
