@@ -136,7 +136,7 @@ def start_after(
         else:
             found = session.memory.recall(session.camera, i)
             recalled = system.memory.to_inputs(found, system.codec)
-            cache = extended(session, found.frames, system.actions, system.backbone)
+            cache = extended(session, found, system.actions, system.backbone)
             commit_frame(frame_pass, session, x, start.actions[:, i : i + 1], recalled=recalled, cache=cache)
         if keeps:
             session.shown = true_frame(start, i)[None]
