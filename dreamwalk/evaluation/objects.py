@@ -59,7 +59,7 @@ KINDS = ("before", "at once", "at return")
 MOST_VIEWS = 24
 """Of a kind, of one way."""
 LOOK = 5
-"""Frames of the look at a new state, after the first that shows the pillar clearly; and back over them."""
+"""Frames of the look at a new state after the first in which half as many pixels as ever show the pillar."""
 CHANGES = {"appeared": ("nothing", "stands"), "vanished": ("stands", "nothing")}
 """Hidden changes: the walks that have the old and the new state."""
 DREAMS = (*VARIANTS, *CHANGES)
@@ -104,7 +104,7 @@ class Way:
     turn: int
     """The middle of the longest time that the pillar is out of view."""
     seen: int
-    """The last frame of the first clear look at it after that."""
+    """The last frame of the first whole look at it after that."""
 
     def true(self, variant: str, frame: int) -> Tensor:
         """A true frame `(3, h, w)` in [-1, 1]."""
@@ -172,8 +172,8 @@ def way_of(walks: list[Clip], history: int) -> Way:
             last = t
         if found[t]:
             views.append(ObjectView(t, torch.from_numpy(masks[t]), "at return", gap))
-    look = [t for t in range(turn + 1, len(stands)) if shown[t] >= LEAST_PIXELS]
-    seen = min((look or [turn + 1])[0] + LOOK, len(stands) - 1)
+    later = shown[turn + 1 :]
+    seen = min(turn + 1 + int((2 * later >= later.max()).argmax()) + LOOK, len(stands) - 1)
     way = Way(walks, history, pressed, views, turn, seen)
     kept = [view for view in views if _told(way, view)]
     return replace(way, views=[view for kind in KINDS for view in _some(kept, kind)])
