@@ -118,7 +118,7 @@ def _dream_app(name: str, system: Interactive) -> AppConfig:
     app = replace(app, unlearnt=world_spec.unlearnt, actions=actions, game_title=title)
     levels, lacking = _levels(world_spec)
     app = replace(app, levels=levels, lacking=lacking, memory=dream_memory(system))
-    return replace(app, schedules=_schedules(system))
+    return app if system.memory.one_by_one else replace(app, schedules=_schedules(system))
 
 
 def clip_app(name: str, system: ClipGenerator) -> AppConfig:

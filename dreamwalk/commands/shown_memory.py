@@ -15,11 +15,14 @@ from dreamwalk.memory.bank_view import (
     kept_stands,
     recalled_units,
     stands_of,
+    unit_of,
 )
-from dreamwalk.memory.frame_memory import BankMemory, Banks
+from dreamwalk.memory.frame_memory import BankMemory
 from dreamwalk.memory.level_map import draw_map
 from dreamwalk.memory.points import Clouds, PointsMemory
 from dreamwalk.memory.points_and_bank import PointsAndBank
+from dreamwalk.memory.posed_bank import PosedBankMemory
+from dreamwalk.memory.session_banks import SessionBanks
 from dreamwalk.rollout.dream import Dream, decode_frame
 from dreamwalk.serve import DreamMemory, LevelMap, MemoryStrip, RecalledPicture
 from dreamwalk.systems.interactive import Interactive
@@ -31,14 +34,14 @@ PICTURES = 64
 
 def dream_memory(system: Interactive) -> DreamMemory | None:
     """How a memory of points, of frames or of both is shown and switched; None for other memories."""
-    if not isinstance(system.memory, PointsMemory | BankMemory):
+    has_bank = isinstance(system.memory, PointsAndBank | BankMemory | PosedBankMemory)
+    if not has_bank and not isinstance(system.memory, PointsMemory):
         return None
-    has_bank = isinstance(system.memory, PointsAndBank | BankMemory)
     return DreamMemory(_drawn, _switch, _strip_of(system) if has_bank else None)
 
 
-def _memory(world: World) -> Clouds | Banks:
-    assert isinstance(world, Dream) and isinstance(world.session.memory, Clouds | Banks)
+def _memory(world: World) -> Clouds | SessionBanks:
+    assert isinstance(world, Dream) and isinstance(world.session.memory, Clouds | SessionBanks)
     return world.session.memory
 
 
@@ -57,7 +60,7 @@ def _drawn(world: World) -> LevelMap | None:
     if isinstance(kept, Clouds):
         picture, place = draw_map(kept.rows[0], camera.pose[0, :3, 3], highest=kept.highest)
     else:
-        picture, place = empty_map(np.concatenate([stands, stands_of(camera.pose[:1])]))
+        picture, place = empty_map(np.concatenate([stands, stands_of(camera.pose[:1])]), unit_of(banks))
     recalled = [] if banks is None else recalled_units(kept)
     marks = [None if unit is None else _standing(stands_of(unit.pose[None])[0]) for unit in recalled]
     return LevelMap(picture, *place, places=tuple(map(_standing, stands)), recalled=tuple(marks))

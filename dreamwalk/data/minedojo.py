@@ -82,6 +82,6 @@ def cameras_of(poses: np.ndarray) -> np.ndarray:
 def poses_of(cameras: np.ndarray) -> np.ndarray:
     """The inverse of `cameras_of`, without roll: `(..., 5)` with yaw from -180 to 180 degrees."""
     columns = AXES.T @ np.asarray(cameras, np.float64)[..., :3, :]
-    pitch = -np.arcsin(np.clip(columns[..., 1, 2], -1, 1))
+    pitch = -np.arctan2(columns[..., 1, 2], np.hypot(columns[..., 0, 2], columns[..., 2, 2]))  # at 90 too
     yaw = np.arctan2(-columns[..., 2, 0], -columns[..., 0, 0])
     return np.concatenate([columns[..., 3], np.rad2deg(np.stack([pitch, yaw], -1))], axis=-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from dreamwalk.world import ActionSchema
 Branch = Literal["replay", "loop", "open"]
 OPPOSITES = (("forward", "back"), ("left", "right"))
 """Buttons that undo each other; axes undo themselves."""
+KNOWN = ("video", "actions", "world_from_camera", "intrinsics", "depth")
+"""What is known of a true frame."""
 COARSE = 8
 """Pixels down and across of which one is asked whether a frame is a return."""
 MOST = 512
@@ -91,6 +93,19 @@ def loop_path(walk: Clip, start: int, out: int, *, schema: ActionSchema) -> LedP
     return LedPath("loop", batch([replace(path, actions=actions)]), start, turn)
 
 
+def changed_path(old: Clip, new: Clip, turn: int, seen: int, *, schema: ActionSchema) -> LedPath:
+    """A replay in whose true frames something changes: unbatched walks over the same poses, `old` up to frame
+    `turn`, then `new` to frame `seen` and back to `turn`. The way from there to the end is dreamed."""
+    out, on = np.arange(turn + 1, seen + 1), np.arange(turn + 1, len(new))
+    later = new.pick(np.concatenate([out, out[-2::-1], [turn], on]))
+    undone = opposite(new.actions[seen:turn:-1], schema)
+    later = replace(later, actions=np.concatenate([new.actions[out], undone, new.actions[on]]))
+    known = {name: (getattr(old, name)[: turn + 1], getattr(later, name)) for name in KNOWN}
+    joined: dict[str, Any] = {name: np.concatenate(pair) for name, pair in known.items()}
+    truth = batch([replace(later, placed=None, **joined)])
+    return LedPath("replay", truth, len(truth) - len(on))
+
+
 def opposite(actions: np.ndarray, schema: ActionSchema) -> np.ndarray:
     """Actions `(t, a)` that lead back: the other way, and nothing else is pressed."""
     undone, names = np.zeros_like(actions), schema.buttons
@@ -121,7 +136,7 @@ def start_after(
         else:
             found = session.memory.recall(session.camera, i)
             recalled = system.memory.to_inputs(found, system.codec)
-            cache = extended(session, found.frames, system.actions, system.backbone)
+            cache = extended(session, found, system.actions, system.backbone)
             commit_frame(frame_pass, session, x, start.actions[:, i : i + 1], recalled=recalled, cache=cache)
         if keeps:
             session.shown = true_frame(start, i)[None]

@@ -8,6 +8,11 @@ poses, three times: the key is pressed and the pillar stands; it is never presse
 leaving, so that the pillar is gone. `detection` judges its frames by the true ones of the three. A way counts
 as one: what most of its frames of a kind show. Views in which too few pixels show the pillar, or in which it
 is hardly to be told from what is behind it, are left out.
+
+Hidden changes are a replay: somebody else puts the pillar down, or takes it away, while it is out of view.
+True frames show the old state, lead away and back to one look at the new state, and away again over the same
+poses, half of the longest time that the way is away; the return is dreamed. They are those of the walks that
+have the old and the new state, changed over where the pillar is out of view.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import json
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +38,13 @@ from dreamwalk.data.doom_visits import LEAST_PIXELS, VARIANTS, frames_found
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.detection import CONTRAST, Verdict, contrast, detect
+from dreamwalk.evaluation.led_paths import changed_path, dream_path
 from dreamwalk.memory.contract import CameraState
 from dreamwalk.progress import progress
 from dreamwalk.rollout.dream import to_image
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.system import System
+from dreamwalk.worlds.doom import DOOM_ACTIONS
 from dreamwalk.worlds.placing import placed_mask
 from dreamwalk.worlds.visits import WATCHED
 
@@ -51,6 +58,13 @@ KINDS = ("before", "at once", "at return")
 """Of views."""
 MOST_VIEWS = 24
 """Of a kind, of one way."""
+LOOK = 5
+"""Frames of the look at a new state after the first in which half as many pixels as ever show the pillar."""
+CHANGES = {"appeared": ("nothing", "stands"), "vanished": ("stands", "nothing")}
+"""Hidden changes: the walks that have the old and the new state."""
+DREAMS = (*VARIANTS, *CHANGES)
+TRUTHS = (*VARIANTS, *(new for _, new in CHANGES.values()))
+"""The walk that each of the dreams should show."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ class EvaluateObjects:
     """Ways in levels that were not trained on, as `dreamwalk collect visits` writes them."""
     out: Path = Path("runs/objects")
     ways: int = 20
-    """How many; each is dreamed three times."""
+    """How many; each is dreamed three times, and two returns to what has changed."""
     seed: int = 0
 
 
@@ -87,6 +101,10 @@ class Way:
     pressed: int
     """The frame that the press leads into."""
     views: list[ObjectView]
+    turn: int
+    """The middle of the longest time that the pillar is out of view."""
+    seen: int
+    """The last frame of the first whole look at it after that."""
 
     def true(self, variant: str, frame: int) -> Tensor:
         """A true frame `(3, h, w)` in [-1, 1]."""
@@ -103,7 +121,8 @@ def evaluate_objects(
     if not isinstance(system, Interactive):
         raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     ways = ways_of(Shards(asked.data), asked.ways)
-    frames = sum(len(walk) - way.history for way in ways for walk in way.walks)
+    frames = sum(len(VARIANTS) * (len(way.walks[0]) - way.history) for way in ways)
+    frames += sum(len(CHANGES) * (len(way.walks[0]) - 1 - way.turn) for way in ways)
     with progress("dreaming", frames) as advance:
         dreams = [dream_way(system, way, seed=asked.seed, advance=advance) for way in ways]
     report: dict[str, Any] = {"name": name, "data": asked.data, "ways": len(ways), "seed": asked.seed}
@@ -131,7 +150,7 @@ def ways_of(shards: Shards, most: int) -> list[Way]:
 
 def way_of(walks: list[Clip], history: int) -> Way:
     """The views of a way, from the truth of the walk on which the pillar stands."""
-    stands, nothing = walks[0], walks[1]
+    stands = walks[0]
     if stands.placed is None or stands.depth is None:
         raise UserError("these visits do not say where pillars stand: collect them again, into a new folder")
     known = np.isfinite(stands.placed[..., 0]).any(1)
@@ -141,19 +160,23 @@ def way_of(walks: list[Clip], history: int) -> Way:
     masks = [_mask(stands, t) for t in range(len(stands))]
     shown = np.array([mask.sum() for mask in masks])
     found, gap, last = frames_found(shown, after=LEFT), 0, pressed
-    settled, poses, views = pressed + 3, stands.world_from_camera, []
+    settled, poses, views, turn = pressed + 3, stands.world_from_camera, [], pressed
     for t in range(history, len(stands)):
         if t < pressed and np.array_equal(poses[t], poses[settled]) and shown[settled] >= LEAST_PIXELS:
             views.append(ObjectView(t, torch.from_numpy(masks[settled]), "before"))
         elif pressed < t < pressed + WATCHED and shown[t] >= LEAST_PIXELS:
             views.append(ObjectView(t, torch.from_numpy(masks[t]), "at once"))
         if shown[t]:
-            gap, last = max(gap, t - last if t - last > LEFT else 0), t
+            if t - last > max(gap, LEFT):
+                gap, turn = t - last, (t + last) // 2
+            last = t
         if found[t]:
             views.append(ObjectView(t, torch.from_numpy(masks[t]), "at return", gap))
-    way = Way([stands, nothing, *walks[2:]], history, pressed, views)
+    later = shown[turn + 1 :]
+    seen = min(turn + 1 + int((2 * later >= later.max()).argmax()) + LOOK, len(stands) - 1)
+    way = Way(walks, history, pressed, views, turn, seen)
     kept = [view for view in views if _told(way, view)]
-    return Way(way.walks, history, pressed, [view for kind in KINDS for view in _some(kept, kind)])
+    return replace(way, views=[view for kind in KINDS for view in _some(kept, kind)])
 
 
 def _some(views: list[ObjectView], kind: str) -> list[ObjectView]:
@@ -188,36 +211,48 @@ def _picture(frame: np.ndarray) -> Tensor:
 def dream_way(
     system: Interactive, way: Way, *, seed: int = 0, advance: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """The three dreams of a way at true poses, `(3, t, 3, h, w)` in [-1, 1], from its history on."""
+    """The views of a way in each of `DREAMS`, at true poses, `(5, views, 3, h, w)` in [-1, 1]; what is not
+    dreamed, since it is before a change, is 0."""
     start = batch(way.walks[:1]).first(way.history)  # the three begin alike
     begun = system.begin(start, seed=seed)
-    frame_pass, decode = system.engine()
-    dreams = []
-    for walk in map(batch, zip(way.walks, strict=True)):
-        session, frames = copy.deepcopy(begun), []
+    (frame_pass, decode), places = system.engine(), _places(way)
+    dreams = torch.zeros(len(DREAMS), len(way.views), *start.video.shape[2:])
+    for v, walk in enumerate(map(batch, zip(way.walks, strict=True))):
+        session = copy.deepcopy(begun)
         for step in range(way.history, len(walk)):
             camera = CameraState.of_clip(walk, step)
             action = walk.actions[:, step]
             x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
-            shown = decode(x)[:, 0] if session.shown is None else session.shown
-            frames.append(shown[0, :3].clamp(-1, 1).cpu())
+            if step in places:
+                shown = decode(x)[:, 0] if session.shown is None else session.shown
+                dreams[v, places[step]] = shown[0, :3].clamp(-1, 1).cpu()
             advance()
-        dreams.append(torch.stack(frames))
-    return torch.stack(dreams)
+    for v, (old, new) in enumerate(CHANGES.values(), len(VARIANTS)):
+        before, after = (way.walks[VARIANTS.index(name)] for name in (old, new))
+        path = changed_path(before, after, way.turn, way.seen, schema=DOOM_ACTIONS)
+        dream = dream_path(system, path, seed=seed, advance=advance)
+        for frame, k in places.items():
+            if frame > way.turn:
+                dreams[v, k] = dream.shown(path.start + frame - way.turn - 1)
+    return dreams
+
+
+def _places(way: Way) -> dict[int, int]:
+    """Which view each frame is that is looked at."""
+    return {view.frame: k for k, view in enumerate(way.views)}
 
 
 @torch.inference_mode()
 def coded_truth(system: Interactive, way: Way) -> Tensor:
-    """The true frames of a way's views through the system's codec, as `dream_way` gives them; what is not
-    looked at is 0."""
-    walks = batch(way.walks)
-    made = torch.zeros(len(way.walks), len(walks) - way.history, 3, *walks.video.shape[-2:])
+    """The true frames of a way's views through the system's codec, as `dream_way` gives them."""
+    walks = [way.walks[VARIANTS.index(name)] for name in TRUTHS]
+    made = torch.zeros(len(DREAMS), len(way.views), 3, *walks[0].video.shape[1:3])
     if system.codec.stride[0] > 1:
         return made
-    for frame in sorted({view.frame for view in way.views}):
-        one = batch([walk.window(frame, 1) for walk in way.walks])
+    for frame, k in _places(way).items():
+        one = batch([walk.window(frame, 1) for walk in walks])
         coded = system.codec.decode(system.codec.encode(codec_input(one, system.codec.image_channels)))
-        made[:, frame - way.history] = coded[:, 0, :3].clamp(-1, 1)
+        made[:, k] = coded[:, 0, :3].clamp(-1, 1)
     return made
 
 
@@ -230,10 +265,16 @@ ROWS: dict[str, tuple[str, str, str]] = {
     "taken away, gone at return": ("taken", "at return", "absent"),
     "taken away, there at return": ("taken", "at return", "present"),
     "never put down, gone at return": ("nothing", "at return", "absent"),
+    "appeared while away, there at return": ("appeared", "at return", "present"),
+    "vanished while away, gone at return": ("vanished", "at return", "absent"),
+    "vanished while away, there at return": ("vanished", "at return", "present"),
 }
 """Of the table: in which dream, in which views, what is counted."""
 BOTH = "there where it stands and gone where taken, at return"
 """Last row: who never shows anything is right in each case of `gone`, and never here."""
+HIDDEN = "hidden change, shown in the new state at return"
+"""Both kinds of it."""
+NEW_STATES = ("appeared while away, there at return", "vanished while away, gone at return")
 OVER_GAPS = ("put down, there at return", "taken away, gone at return")
 """Rows that are also told by how long the pillar was out of view."""
 
@@ -244,6 +285,7 @@ def measure_objects(ways: list[Way], dreams: list[Tensor]) -> dict[str, Any]:
     told = [(way, _verdicts(way, dream)) for way, dream in zip(ways, dreams, strict=True)]
     rows = {name: _counts([_hits(*pair, *row) for pair in told]) for name, row in ROWS.items()}
     rows[BOTH] = _counts([_both_right(*pair) for pair in told])
+    rows[HIDDEN] = _counts([_hits(*pair, *ROWS[name]) for pair in told for name in NEW_STATES])
     gaps: dict[str, dict[str, Any]] = {}
     for low, high in pairwise(GAPS):
         some = [pair for pair in told if low <= max((view.gap for view in pair[0].views), default=0) < high]
@@ -257,17 +299,18 @@ def measure_objects(ways: list[Way], dreams: list[Tensor]) -> dict[str, Any]:
 
 
 def _verdicts(way: Way, dream: Tensor) -> dict[tuple[str, int], Verdict]:
-    """On every view, of each of the dreams of a way."""
+    """On every view, of each of the dreams of a way that has it."""
     return {
-        (variant, k): detect(dream[v, view.frame - way.history], *_both(way, view), mask=view.mask)
+        (name, k): detect(dream[v, k], *_both(way, view), mask=view.mask)
         for k, view in enumerate(way.views)
-        for v, variant in enumerate(VARIANTS)
+        for v, name in enumerate(DREAMS)
+        if name in VARIANTS or view.frame > way.turn
     }
 
 
 def _hits(way: Way, told: dict[tuple[str, int], Verdict], variant: str, kind: str, what: str) -> list[bool]:
     """Of the views of a kind, which show what is asked for."""
-    return [getattr(told[variant, k], what) for k in _of_kind(way, kind)]
+    return [getattr(told[variant, k], what) for k in _of_kind(way, kind) if (variant, k) in told]
 
 
 def _both_right(way: Way, told: dict[tuple[str, int], Verdict]) -> list[bool]:
@@ -300,14 +343,18 @@ def wilson(hit: int, count: int) -> tuple[float, float]:
 
 
 def objects_sheet(ways: list[Way], dreams: list[Tensor], *, rows: int = 4, columns: int = 8) -> np.ndarray:
-    """uint8 `(h, w, 3)`: of some ways the truth above the dream, with the pillar and with the one taken."""
+    """uint8 `(h, w, 3)`: of some ways the truth above the dream, with the pillar, with the one taken, and
+    with hidden changes."""
     lines = []
     for way, dream in zip(ways[:rows], dreams, strict=False):
-        views = [view for view in way.views if view.kind != "before"] or way.views
-        picked = [views[k * len(views) // columns].frame for k in range(columns if views else 0)]
-        for v, variant in ((0, "stands"), (2, "taken")):
-            lines.append(torch.cat([way.true(variant, t) for t in picked], 2))
-            lines.append(torch.cat([dream[v, t - way.history] for t in picked], 2))
+        views = [k for k, view in enumerate(way.views) if view.kind != "before"] or list(
+            range(len(way.views))
+        )
+        picked = [views[k * len(views) // columns] for k in range(columns if views else 0)]
+        for v, variant in enumerate(TRUTHS):
+            if DREAMS[v] != "nothing":
+                lines.append(torch.cat([way.true(variant, way.views[k].frame) for k in picked], 2))
+                lines.append(torch.cat([dream[v, k] for k in picked], 2))
     return to_image(torch.cat(lines, 1))
 
 

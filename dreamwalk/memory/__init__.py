@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from dreamwalk.memory.contract import WindowConfig
 from dreamwalk.memory.frame_memory import BankConfig
-from dreamwalk.memory.latent_pose import LatentPoseConfig
 from dreamwalk.memory.neural_map import NeuralMapConfig, home_map
 from dreamwalk.memory.points import PointsConfig
 from dreamwalk.memory.points_and_bank import PointsAndBankConfig
+from dreamwalk.memory.posed_bank import PosedBankConfig
 from dreamwalk.memory.recurrent import RecurrentConfig
 
 MemoryConfig = (
@@ -19,7 +19,7 @@ MemoryConfig = (
     | BankConfig
     | PointsAndBankConfig
     | RecurrentConfig
-    | LatentPoseConfig
+    | PosedBankConfig
 )
 """Memories that weight files may name; any config with `build(sizes) -> MemoryModel` trains and plays."""
 

@@ -2,12 +2,13 @@
 
 A memory has two halves. `MemoryModel` is the learnt one, a part of the system and of its weight file;
 `Memory` is what one session has stored with it, and is saved, copied and moved with the session. A memory
-recalls in three forms:
+recalls in these forms:
 
     features     added to the tokens of the frame that is denoised                      NeuralMap
     rendering    RGB-D of what is known from the camera, coded and put beside them      PointCloud
     frames       near-zero columns of the plan, attended like history
     units        frames with camera and time, for memory blocks (WorldMem, arXiv 2504.12369)    BankMemory
+                 or for a memory part of the backbone, which may read the window anew    PosedBankMemory
 
 `WindowConfig` builds the memory of a system that has none: all that it knows is the history in its cache.
 """
@@ -113,6 +114,8 @@ class Recollection:
     """Which rows an action has just changed something in, bool `(b,)`."""
     units: tuple[RecalledUnits, Targets] | None = None
     """Frames that memory blocks attend to, and the frame for which they are recalled."""
+    window: RecalledFrames | None = None
+    """The window before it, where the backbone is to read that anew beside them."""
     kept: KeptTokens | None = None
     """Of those frames, where a session keeps some."""
 
@@ -198,6 +201,8 @@ class MemoryModel(nn.Module):
     recalls_frames = False
     """Whether recollections hold frames: the passes then read more than one ring, which ONNX graphs do
     not."""
+    one_by_one = False
+    """Whether what is recalled is seen by one frame at a time: then there is no other schedule."""
     one_level = False
     """Whether it knows the level that it was trained on and no other."""
     memory_blocks: MemoryBlocksConfig | None = None

@@ -15,8 +15,7 @@ they need no passes of their own through the trunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from dreamwalk.codecs.rgbd import codec_input, depth_of
 from dreamwalk.errors import UserError
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.memory import encodings
-from dreamwalk.memory.bank import FrameBank, Unit
+from dreamwalk.memory.bank import FrameBank
 from dreamwalk.memory.contract import (
     CameraState,
     FinishedFrame,
@@ -46,33 +45,27 @@ from dreamwalk.memory.encodings import Encoding
 from dreamwalk.memory.frustum import Cameras
 from dreamwalk.memory.kinematics import WalkedMemory
 from dreamwalk.memory.memory_tokens import MemoryTokens
-from dreamwalk.memory.retention import BankBudget
-from dreamwalk.memory.retrieval import RetrievalConfig, Retrieved, retrieve
+from dreamwalk.memory.session_banks import KeptFramesConfig, SessionBanks, saved_banks
 from dreamwalk.memory.units import KeptTokens, RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
-from dreamwalk.validation import Count, Positive, Share
+from dreamwalk.validation import Positive, Share
 
-BANK = "bank-{}.safetensors"
-"""File of a row's bank in the folder of a session."""
 LEAST = 0.02
 """Share of a clip that a past frame shows at least, when it is drawn by that."""
 
 
 @dataclass(frozen=True)
-class BankConfig:
-    """What a memory of frames keeps, how recalled frames become keys and values, and how that is trained."""
+class BankConfig(KeptFramesConfig):
+    """What a memory of frames keeps, how recalled frames become keys and values, and how that is trained.
 
-    frames: Count = 4
-    """Recalled for each frame."""
+    Candidates are found by their views alone; of them `frames` are shown that cover most, by their depth."""
+
     encoding: Encoding = "projected"
     """What tells keys where they are."""
     split: int = 2
     """Recalled tokens down and across each token of the trunk."""
     every: int = 2
     """A memory block follows every so manieth block of the trunk."""
-    budget: BankBudget = field(default_factory=BankBudget)
-    retrieval: RetrievalConfig = field(default_factory=lambda: RetrievalConfig(count=16))
-    """Of candidates, by their views alone; of them `frames` are shown that cover most, by their depth."""
     guidance: Positive = 1.0
     """Scale of guidance over what is recalled when sampling, with a pass more a step; 1 for none."""
     empty_prob: Share = 0.15
@@ -132,9 +125,7 @@ class BankMemory(WalkedMemory):
             memory.write(FinishedFrame(latents[:, 0], clip.actions[:, 0], camera, 0, rgbd, dreamed=False))
 
     def open(self, folder: Path, *, rows: int) -> Memory:
-        device, shape = next(self.parameters()).device, self.sizes.latent
-        banks = (FrameBank.open(folder / BANK.format(i), device=device, shape=shape) for i in range(rows))
-        return Banks(self, tuple(banks))
+        return Banks(self, saved_banks(self, folder, rows, next(self.parameters()).device))
 
     def to_inputs(self, found: Recollection, codec: Codec) -> Recalled:
         if found.units is None:
@@ -207,65 +198,33 @@ class BankMemory(WalkedMemory):
         return torch.cat(picks, 1), torch.cat(shares, 1)
 
 
-class Banks(Memory):
-    """What a session has stored: a bank of frames a row."""
+class Banks(SessionBanks):
+    """What a session has stored: a bank of frames with depth a row."""
 
-    recalling = True
-    """Whether it tells what it holds. It keeps what it is shown in any case."""
+    model: BankMemory
 
     def __init__(self, model: BankMemory, rows: tuple[FrameBank, ...] = ()) -> None:
-        self.model, self.rows = model, rows
-        self.found: tuple[Retrieved, ...] = ()
-        """Candidates for the last frame."""
-        self.picked: Tensor | None = None
-        """Which of them were recalled, `(b, k)`."""
-        self.shares: Tensor | None = None
-        """Of that frame, the share that each of them adds to those before it, `(b, k)`."""
-        self.recalled: RecalledUnits | None = None
-        """Those frames, which the bank may have forgotten since; None where nothing was recalled."""
+        super().__init__(model, rows)
         self.kept = KeptTokens()
 
     def write(self, frame: FinishedFrame) -> None:
-        camera, sizes = frame.camera, self.model.sizes
-        if camera is None or frame.rgbd is None:
-            return
-        depth, device = coarse_depth(frame.rgbd[:, 3].float(), self.model.tokens.grid), frame.latents.device
-        make = partial(FrameBank, self.model.config.budget, size=sizes.pixels, device=device)
-        self.rows = self.rows or tuple(make() for _ in frame.latents)
-        for i, bank in enumerate(self.rows):
-            parts = frame.latents[i], frame.action[i], camera.pose[i], camera.intrinsics[i]
-            bank.write(Unit(*parts, frame.time, frame.dreamed, depth[i]))
+        if frame.camera is not None and frame.rgbd is not None:
+            depth = coarse_depth(frame.rgbd[:, 3].float(), self.model.tokens.grid)
+            self.keep(frame, frame.camera, depth)
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         if camera is None:
             return Recollection()
-        size, before = self.model.sizes.pixels, time - self.model.sizes.window
-        target = [
-            Cameras(camera.pose[i, None], camera.intrinsics[i, None], size) for i in range(len(camera.pose))
-        ]
-        config = self.model.config.retrieval
-        banks = self.rows if self.recalling else ()
-        self.found = tuple(
-            retrieve(bank.cameras(), at, time=time, before=before, config=config)
-            for bank, at in zip(banks, target, strict=False)
-        )
-        units = [self._units(bank, found) for bank, found in zip(banks, self.found, strict=True)]
-        times = torch.full((len(target), 1), time, device=camera.pose.device)
-        wanted = Targets(Cameras(camera.pose[:, None], camera.intrinsics[:, None], size), times)
-        if not units:
+        candidates = self.candidates(camera, time)
+        cameras = Cameras(camera.pose[:, None], camera.intrinsics[:, None], self.model.sizes.pixels)
+        times = torch.full((len(camera.pose), 1), time, device=camera.pose.device)
+        wanted = Targets(cameras, times)
+        if candidates is None:
             self.recalled = None
             return Recollection(units=(self._nothing(camera), wanted))
-        candidates = RecalledUnits.cat(units)
         self.picked, self.shares = self.model.covering(candidates, wanted, self.model.config.frames)
         self.recalled = candidates.pick(self.picked)
         return Recollection(units=(self.recalled, wanted), kept=self.kept)
-
-    def _units(self, bank: FrameBank, found: Retrieved) -> RecalledUnits:
-        units = bank.units(found.indices)
-        cameras = Cameras(units.pose[None], units.intrinsics[None], bank.size)
-        assert units.depth is not None
-        parts = units.time[None], units.dreamed[None], found.valid[None]
-        return RecalledUnits(units.latent[None], units.depth[None], cameras, *parts)
 
     def _nothing(self, camera: CameraState) -> RecalledUnits:
         """Nothing, of the size that all recollections have."""
@@ -276,25 +235,6 @@ class Banks(Memory):
         depth, time = blank(b, k, *self.model.tokens.grid), blank(b, k, dtype=torch.int64)
         cameras = Cameras(pose, matrix, sizes.pixels)
         return RecalledUnits(blank(b, k, *sizes.latent), depth, cameras, time, flags, flags)
-
-    def clone(self) -> Banks:
-        return self._with(bank.clone() for bank in self.rows)
-
-    def to(self, device: torch.device | str) -> Banks:
-        return self._with(bank.to(device) for bank in self.rows)
-
-    def save(self, folder: Path) -> None:
-        for i, bank in enumerate(self.rows):
-            bank.save(folder / BANK.format(i))
-
-    def _with(self, rows: Iterable[FrameBank]) -> Banks:
-        twin = Banks(self.model, tuple(rows))
-        twin.recalling = self.recalling
-        return twin
-
-    def __deepcopy__(self, copied: dict[int, object]) -> Banks:
-        # Copies of a session share the weights.
-        return self.clone()
 
 
 def coarse_depth(channel: Tensor, grid: tuple[int, int]) -> Tensor:

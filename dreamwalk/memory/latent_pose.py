@@ -7,25 +7,20 @@ frame says what is in the way; a small network of it, the pose and the action gi
     two layers on pose and action                                    m
     two layers on both                                               blocks along x, y and z, and turns
 
-Turns are in units of 15 degrees and rounded, as a player of the published walks turns. It recalls nothing.
+Turns are in units of 15 degrees and rounded, as a player of the published walks turns.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dreamwalk.data.minedojo import BIN, cameras_of, poses_of
-from dreamwalk.errors import UserError, brief, writing
-from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, MemoryModel, NoStore, TokenSizes
 from dreamwalk.validation import Count
-
-FILE = "last_latents.npy"
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,6 @@ class LatentPoseConfig:
     """Of the picture."""
     hidden: Count = 128
     """Of pose and action."""
-
-    def build(self, sizes: TokenSizes) -> LatentPoseMemory:
-        """For latents of these sizes, with fresh weights."""
-        return LatentPoseMemory(self, sizes)
 
 
 class LatentPose(nn.Module):
@@ -80,59 +71,14 @@ class LatentPose(nn.Module):
         return torch.from_numpy(cameras_of(following)).to(camera)
 
 
-class LatentPoseMemory(MemoryModel):
-    """The pose network; sessions keep the last frame for it, and nothing else."""
-
-    def __init__(self, config: LatentPoseConfig, sizes: TokenSizes) -> None:
-        super().__init__()
-        self.pose = LatentPose(config, channels=sizes.channels, actions=sizes.actions)
-
-    def begin(self) -> LastFrame:
-        return LastFrame(self)
-
-    def open(self, folder: Path, *, rows: int) -> LastFrame:
-        memory = self.begin()
-        try:
-            latents = np.load(folder / FILE, allow_pickle=False)
-            memory.latents = torch.from_numpy(latents).to(self.pose.features.weight.device)
-        except (OSError, ValueError, EOFError, TypeError) as error:
-            raise UserError(
-                f"'{folder / FILE}' cannot be read ({brief(error)}): begin a new session"
-            ) from None
-        if memory.latents.ndim != 4 or len(memory.latents) != rows:
-            raise UserError(f"'{folder / FILE}' is of another session: begin a new one")
-        return memory
-
-    def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
-        if camera is None or not isinstance(memory, LastFrame) or memory.latents is None:
-            return None
-        pose = self.pose.next_pose(memory.latents, camera.pose, action)
-        return replace(camera, pose=pose, displacement=pose[:, :3, 3] - camera.pose[:, :3, 3], action=action)
-
-
-class LastFrame(NoStore):
-    """The latents `(b, c, h, w)` of the last frame."""
-
-    latents: Tensor | None = None
-
-    def write(self, frame: FinishedFrame) -> None:
-        self.latents = frame.latents.float()
-
-    def clone(self) -> LastFrame:
-        twin = LastFrame(self.model)
-        twin.latents = self.latents
-        return twin
-
-    def to(self, device: torch.device | str) -> LastFrame:
-        twin = self.clone()
-        twin.latents = None if self.latents is None else self.latents.to(device)
-        return twin
-
-    def save(self, folder: Path) -> None:
-        assert self.latents is not None
-        with writing(folder / FILE):
-            np.save(folder / FILE, self.latents.cpu().numpy())
-
-    def __deepcopy__(self, copied: dict[int, object]) -> LastFrame:
-        # Copies of a session share the weights.
-        return self.clone()
+def reckoned_pose(camera: Tensor, action: Tensor, *, speed: float) -> Tensor:
+    """`world_from_camera` `(b, 4, 4)` after an action `(b, 8)` of `data.minedojo`, where nothing tells what
+    is in the way: turns are exact, and a key covers `speed` blocks of flat ground."""
+    pose = poses_of(camera.cpu().numpy())
+    forward, back, left, right, _, _, yaw, pitch = action.double().cpu().numpy().T
+    pose[:, 3:] += BIN * np.stack([-pitch, yaw], -1)
+    pose[:, 3] = pose[:, 3].clip(-90, 90)
+    sin, cos = np.sin(np.deg2rad(pose[:, 4])), np.cos(np.deg2rad(pose[:, 4]))
+    ahead, aside = speed * (forward - back), speed * (right - left)
+    pose[:, [0, 2]] += np.stack([-ahead * sin - aside * cos, ahead * cos - aside * sin], -1)
+    return torch.from_numpy(cameras_of(pose)).to(camera)

@@ -7,9 +7,10 @@
     rarity         the one with the most neighbours in pose and the closest one
     version        an old version of a place, neither its first nor its newest; then firsts; then places
 
-The first frame and the newest are never forgotten. By pose and by view, frames are judged without the newest,
-which would drive its predecessor out at every step of a walk. The same input gives the same bank. A policy
-learns a frame in O(n); `uniform` and `version` sort at each write instead.
+The first frame and the newest, or as many of the newest as a budget says, are never forgotten. By pose and by
+view, frames are judged without the newest, which would drive its predecessor out at every step of a walk. The
+same input gives the same bank. A policy learns a frame in O(n); `uniform` and `version` sort at each write
+instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from dreamwalk.errors import UserError
 from dreamwalk.memory.frustum import Cameras, bounds, lifted, points_ahead
-from dreamwalk.validation import Bytes, Positive
+from dreamwalk.validation import Bytes, Count, Positive
 
 PolicyName = Literal["fifo", "uniform", "k-center", "co-visibility", "rarity", "version"]
 ANGLE = 2 * math.sin(math.radians(30) / 2)
@@ -49,12 +50,14 @@ class BankBudget:
     """Side of a place in world units, which counts as much as a turn of 30 degrees (WorldMem: 2 m)."""
     radius: Positive = 1024.0
     """World units up to which views are compared (WorldMem: 30 m)."""
+    newest: Count = 1
+    """So many of the newest are never forgotten."""
 
     def __post_init__(self) -> None:
-        if self.frames is not None and self.frames < 2:
+        if self.frames is not None and self.frames <= self.newest:
             raise UserError(
-                f"a bank of {self.frames} frames has no room for the first frame and the newest: allow it 2 "
-                "or more, or None for all"
+                f"a bank of {self.frames} frames has no room for the first frame and the newest: allow it "
+                f"{self.newest + 1} or more, or None for all"
             )
 
 
@@ -73,8 +76,9 @@ class Policy:
 
     def victim(self, cameras: Cameras, coming: Cameras) -> int:
         """The slot to be overwritten by the one frame that is coming; never 0, where the first frame is."""
-        assert cameras.time is not None
+        assert cameras.time is not None and coming.time is not None
         worth, age = self.worth(cameras, coming)[1:], -cameras.time[1:] * self.forgets
+        worth = torch.where(cameras.time[1:] > coming.time - self.budget.newest, torch.inf, worth)
         return 1 + int(torch.where(worth == worth.min(), age, torch.iinfo(age.dtype).min).argmax())
 
     def worth(self, cameras: Cameras, coming: Cameras) -> Tensor:

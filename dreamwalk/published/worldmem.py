@@ -14,6 +14,7 @@ S-Lab License 1.0, is for use that is not commercial. How their authors play the
     memory       8 frames, shown with an action of zeros
     poses        cameras are x left, y up, z ahead at theirs: rays have other signs, and so have weights here
     next pose    told by a third network from the last latents, see `memory.latent_pose`
+    recall       as `released` of `memory.retrieval`, with the window read anew, see `memory.posed_bank`
 
 Names and shapes are those of the files; names in the third are not known here, so its layers are taken in
 their order.
@@ -35,8 +36,9 @@ from dreamwalk.codecs.vit import ViTCodec, ViTCodecConfig, vit_l20
 from dreamwalk.data.minedojo import SCHEMA
 from dreamwalk.errors import UserError
 from dreamwalk.layers import vp
-from dreamwalk.memory.contract import WindowConfig
 from dreamwalk.memory.latent_pose import LatentPose, LatentPoseConfig
+from dreamwalk.memory.posed_bank import PosedBankConfig
+from dreamwalk.memory.retrieval import RetrievalMode
 from dreamwalk.published.names import Renamed, TensorPart, renamed
 from dreamwalk.published.oasis import (
     ACTIONS,
@@ -88,6 +90,12 @@ class ImportWorldMem(ImportOasis):
 
     unsafe_pickle: bool = False
     """Open files that are pickles; take them from nobody but their authors."""
+    retrieval: RetrievalMode = "released"
+    """How frames are chosen that are recalled: as the public code does, with its faults, or another way."""
+    reread: bool = True
+    """Read the window anew for each frame, as published; without, a frame takes less."""
+    budget: int | None = None
+    """Frames that a walk keeps; default: all, 36 KB each."""
 
 
 def import_worldmem(order: ImportWorldMem) -> None:
@@ -112,7 +120,11 @@ def worldmem_system(
     columns, signs = played_columns()
     first = tensors["actions.mlp.0.weight"]
     tensors["actions.mlp.0.weight"] = first[:, columns] * signs.to(first)
-    pose, memory = read_pose(order, sizes.backbone.channels)
+    pose, network = read_pose(order, sizes.backbone.channels)
+    memory = PosedBankConfig(reread=order.reread, pose=network)
+    budget = replace(memory.budget, frames=order.budget, newest=WORLDMEM_WINDOW - 1)
+    retrieval = replace(memory.retrieval, mode=order.retrieval)
+    memory = replace(memory, budget=budget, retrieval=retrieval)
     config = ForcingConfig(sizes.codec, sizes.backbone, SCHEMA.size, action_layers=1, precision=precision)
     config = replace(config, steps=WORLDMEM_STEPS, spacing="ddim", history_sigma=0.0, memory=memory)
     config = replace(config, window=WORLDMEM_WINDOW - 1)
@@ -191,14 +203,12 @@ def _check_schedule(given: Mapping[str, Tensor], *, source: str) -> None:
         raise UserError(f"{source} has another noise schedule than WorldMem was published with")
 
 
-def read_pose(
-    order: ImportWorldMem, channels: int
-) -> tuple[dict[str, Tensor], LatentPoseConfig | WindowConfig]:
-    """Tensors of the pose network under the names of a system, and its sizes; nothing where there is no such
+def read_pose(order: ImportWorldMem, channels: int) -> tuple[dict[str, Tensor], LatentPoseConfig | None]:
+    """Tensors of the pose network under the names of a system, and its sizes; None where there is no such
     file. UserError for one of another make."""
     path, given = _read_part(order, POSE_PART)
     if path is None:
-        return {}, WindowConfig()
+        return {}, None
     weights = [name for name, tensor in given.items() if tensor.ndim > 1]
     convolutions = [given[name] for name in weights if given[name].ndim == 4]
     layers = [given[name] for name in weights if given[name].ndim == 2]

@@ -22,7 +22,7 @@ from dreamwalk.backbones.frame_backbone import NOTHING, FrameBackbone, FrameInpu
 from dreamwalk.backbones.memory_stdit import MemorySTDiT, MemoryView
 from dreamwalk.layers.attention import KeyValues
 from dreamwalk.layers.cache import Cache, ExtendedCache, RingCache
-from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, RecalledFrames
+from dreamwalk.memory.contract import CameraState, Memory, MemoryModel, Recollection
 from dreamwalk.rollout.execute import ModelInput, Update, euler, execute
 from dreamwalk.schedules.flow import renoise
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -105,15 +105,13 @@ class Session:
 
 
 @torch.inference_mode()
-def extended(
-    session: Session, frames: RecalledFrames | None, conditions: nn.Module, backbone: FrameBackbone
-) -> Cache:
+def extended(session: Session, found: Recollection, conditions: nn.Module, backbone: FrameBackbone) -> Cache:
     """The session's cache with recalled frames in it, which see one another: one pass a frame, not one a
     step. A backbone with a memory part of its own reads them there; to others those of the window are no
     news."""
     if isinstance(backbone, MemorySTDiT):
-        return _with_view(session, frames, conditions, backbone)
-    frames = frames and frames.before(session.cache.frames - session.cache.window)
+        return _with_view(session, found, conditions, backbone)
+    frames = found.frames and found.frames.before(session.cache.frames - session.cache.window)
     if not frames:
         return session.cache
     x, device = frames.latents, frames.latents.device
@@ -127,24 +125,24 @@ def extended(
     return ExtendedCache(session.cache, recalled)
 
 
-def _with_view(
-    session: Session, frames: RecalledFrames | None, conditions: nn.Module, backbone: MemorySTDiT
-) -> Cache:
-    """The session's cache with recalled frames as the next frame sees them from its camera; shown with an
-    action of zeros, as published."""
-    camera = session.camera
-    if frames is None or frames.poses is None or camera is None:
+def _with_view(session: Session, found: Recollection, conditions: nn.Module, backbone: MemorySTDiT) -> Cache:
+    """The session's cache, or its window read anew, with recalled frames as the next frame sees them from its
+    camera; these are shown with an action of zeros, as published."""
+    if found.units is None or session.camera is None:
         return session.cache
-    shape, device = frames.actions.shape[:2], frames.latents.device
-    view = MemoryView.of(
-        frames.latents,
-        conditions(torch.zeros_like(frames.actions)),
-        cameras=frames.poses,
-        times=torch.tensor(frames.times, device=device).expand(shape),
-        poses=camera.pose[:, None],
-        now=torch.full((shape[0], 1), session.cache.frames, device=device),
-    )
-    return backbone.recall_cache(session.cache, view)
+    (units, target), window = found.units, found.window
+    poses, now = target.cameras.pose, target.time
+    if window is not None:
+        assert window.poses is not None
+        times = torch.tensor(window.times, device=now.device)
+        poses = torch.cat([window.poses, poses], 1)
+        now = torch.cat([times.expand(len(now), -1), now], 1)
+    still = torch.zeros_like(session.camera.action)[:, None].expand(-1, units.time.shape[1], -1)
+    seen = {"cameras": units.cameras.pose, "times": units.time, "poses": poses, "now": now}
+    view = MemoryView.of(units.latents, conditions(still), **seen)
+    if window is None:
+        return backbone.recall_cache(session.cache, view)
+    return backbone.window_cache(window.latents, conditions(window.actions), view, times=times)
 
 
 @lru_cache(maxsize=64)

@@ -126,7 +126,7 @@ class RecalledPicture:
     age: int
     """Frames since it was shown."""
     covers: float
-    """Share of the newest frame that it shows, of what those before it do not."""
+    """Share of the newest frame that it shows; by a bank with depth, of what those before it do not."""
     dreamed: bool
     """Whether it was made by the dream, and not given."""
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones import FrameBackboneConfig
 from dreamwalk.backbones.frame_backbone import FrameInputs, Recalled
-from dreamwalk.backbones.memory_stdit import MemorySTDiT
 from dreamwalk.clip import Clip, FittingData
 from dreamwalk.codecs import CodecConfig, ViTCodecConfig
 from dreamwalk.codecs.rgbd import codec_input
@@ -253,7 +252,7 @@ class Interactive(System):
         session.move(camera or self.memory.next_camera(session.camera, action, session.memory))
         found = self._recall(session)
         recalled, cache = self._to_inputs(session, found)
-        if any(part is not None for part in recalled) and timings is not None:
+        if timings is not None and (cache is not session.cache or any(x is not None for x in recalled)):
             timings["memory"] = 1000 * (perf_counter() - began)
         x = denoise_frame(
             frame_pass or self.frame_pass(),
@@ -283,7 +282,7 @@ class Interactive(System):
     def _to_inputs(self, session: Session, found: Recollection) -> tuple[Recalled, Cache]:
         """What the backbone is given of it, and the cache, with the frames in it that are recalled."""
         inputs = self.memory.to_inputs(found, self.codec)
-        return inputs, extended(session, found.frames, self.actions, self.backbone)
+        return inputs, extended(session, found, self.actions, self.backbone)
 
     def _remember(self, session: Session, latents: Tensor, action: Tensor, *, dreamed: bool = True) -> None:
         time = session.cache.frames - 1
@@ -307,7 +306,7 @@ class Interactive(System):
         does not grow. `streaming.finished_frames` gives the finished frames of it. UserError for frames that
         are recalled by a part of the backbone.
         """
-        if self.memory.recalls_frames and isinstance(self.backbone, MemorySTDiT):
+        if self.memory.one_by_one:
             raise UserError("what this backbone recalls it sees frame by frame: walk in it, with `play`")
         latents, clip = self.encode(start), self.latent_clip(start)
         conditions = StreamConditions(self.actions, self.memory, self.codec, clip, actions)
@@ -387,13 +386,12 @@ class Interactive(System):
     def preview(self, clip: Clip) -> Tensor:
         """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
         first, count = clip.first(1), self.codec.latent_frames(len(clip))
-        if self.memory.keeps_pixels:
+        if self.memory.keeps_pixels or self.memory.one_by_one:
             session = self.begin(first)
             video = [codec_input(first, self.codec.image_channels)]
             for i in range(1, len(clip)):
-                self.advance(session, clip.actions[:, i], camera=CameraState.of_clip(clip, i))
-                assert session.shown is not None
-                video.append(session.shown[:, None])
+                x = self.advance(session, clip.actions[:, i], camera=CameraState.of_clip(clip, i))
+                video.append(self.codec.decode(x) if session.shown is None else session.shown[:, None])
             return torch.cat(video, 1)[:, :, :3].clamp(-1, 1)
         steps = self.stream(first, clip.actions[:, 1:], schedule=self.schedule("next-frame"))
         latents = [self.encode(first), *finished_frames(steps, count - 1)]

@@ -19,6 +19,7 @@ from dreamwalk.data.writing import write_clips
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation import objects
 from dreamwalk.evaluation.detection import detect
+from dreamwalk.evaluation.led_paths import changed_path
 from dreamwalk.evaluation.objects import (
     EvaluateObjects,
     Way,
@@ -28,6 +29,8 @@ from dreamwalk.evaluation.objects import (
     wilson,
 )
 from dreamwalk.systems import forcing
+from dreamwalk.worlds.doom import DOOM_ACTIONS
+from dreamwalk.worlds.placing import PLACE
 
 CODES = forcing.tiny()
 
@@ -45,8 +48,8 @@ def ways(folder: Path) -> list[Way]:
 
 
 def truth(way: Way) -> Tensor:
-    frames = range(way.history, len(way.walks[0]))
-    return torch.stack([torch.stack([way.true(name, t) for t in frames]) for name in objects.VARIANTS])
+    frames = [view.frame for view in way.views]
+    return torch.stack([torch.stack([way.true(name, t) for t in frames]) for name in objects.TRUTHS])
 
 
 def share(report: dict, row: str) -> float:
@@ -66,14 +69,40 @@ def test_the_three_walks_of_a_way_differ_in_what_stands_alone(ways: list[Way]) -
             assert np.array_equal(clip.world_from_camera, way.walks[0].world_from_camera)
 
 
+def test_a_hidden_change_is_led_along_true_frames_that_agree(ways: list[Way]) -> None:
+    """The old state is seen, then out of view; the new one once; and the way back is dreamed."""
+    (way,) = ways
+    for old, new in objects.CHANGES.values():
+        before, after = (way.walks[objects.VARIANTS.index(name)] for name in (old, new))
+        path = changed_path(before, after, way.turn, way.seen, schema=DOOM_ACTIONS)
+        true, on = path.truth, slice(path.start, None)
+        assert path.start == 2 * way.seen - way.turn + 1
+        assert np.array_equal(true.world_from_camera[0, on], after.world_from_camera[way.turn + 1 :])
+        assert np.array_equal(true.actions[0, on], after.actions[way.turn + 1 :])
+        steps, own = (
+            np.diff(x[:, :3, 3], axis=0) for x in (true.world_from_camera[0], before.world_from_camera)
+        )
+        assert np.abs(steps).max() <= np.abs(own).max(), "nowhere a jump"
+        pressed = true.actions[0, :, PLACE].nonzero().flatten().tolist()
+        assert pressed == ([way.pressed] if old == "stands" else [])
+        one, other = (walk.video[way.turn].astype(float) for walk in (before, after))
+        assert np.abs(one - other).mean() < 2, "out of view: alike but for the coding of the films"
+        for walk, t in ((before, way.pressed + 3), (after, way.seen)):
+            assert np.array_equal(true.video[0, t].permute(1, 2, 0).numpy(), walk.video[t])
+        assert any(view.frame > way.turn for view in way.views) and way.turn < way.seen
+
+
 def test_who_copies_the_truth_finds_all_and_who_shows_none_finds_nothing(ways: list[Way]) -> None:
     perfect = measure_objects(ways, [truth(way) for way in ways])
-    blind = measure_objects(ways, [truth(way)[1:2].expand(3, -1, -1, -1, -1) for way in ways])
-    stubborn = measure_objects(ways, [truth(way)[:1].expand(3, -1, -1, -1, -1) for way in ways])
+    blind = measure_objects(ways, [truth(way)[1:2].expand(5, -1, -1, -1, -1) for way in ways])
+    stubborn = measure_objects(ways, [truth(way)[:1].expand(5, -1, -1, -1, -1) for way in ways])
     for row, (_, _, what) in objects.ROWS.items():
-        wanted = 1.0 if row.startswith("put down") or what == "absent" else 0.0
-        assert share(perfect, row) == wanted, row
-        assert share(blind, row) == (0.0 if row.startswith("put down") else wanted), row
+        shows = row.startswith(("put down", "appeared"))
+        assert share(perfect, row) == (1.0 if shows or what == "absent" else 0.0), row
+        assert share(blind, row) == (1.0 if what == "absent" else 0.0), row
+    assert share(perfect, objects.HIDDEN) == 1 and share(blind, objects.HIDDEN) == 0.5
+    stale = measure_objects(ways, [truth(way)[[0, 1, 2, 4, 3]] for way in ways])
+    assert share(stale, objects.HIDDEN) == 0 and share(stale, "vanished while away, there at return") == 1
     assert [share(report, objects.BOTH) for report in (perfect, blind, stubborn)] == [1, 0, 0]
     assert share(stubborn, "taken away, gone at return") == 0
     assert share(stubborn, "never put down, there at return") == 1
@@ -124,6 +153,7 @@ def test_the_examination_dreams_and_writes_its_report(
     report = evaluate_objects(system, asked, name="tiny")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"] == report["rows"]
     assert report["rows"]["put down, there at return"]["ways"] == 1
+    assert report["rows"][objects.HIDDEN]["ways"] == 2
     assert (tmp_path / "out" / "sheet.png").is_file()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dreamwalk.errors import UserError
 from dreamwalk.memory.bank import FrameBank, Unit
 from dreamwalk.memory.retention import POLICIES, BankBudget, CoVisibility, PolicyName, Rarity
 
@@ -22,13 +23,13 @@ def written(bank: FrameBank, time: int, *, x: float, y: float = 0.0, heading: fl
     bank.write(Unit(torch.full((1, 1, 1), float(time)), torch.zeros(1), pose, INTRINSICS, time))
 
 
-def bank_of(policy: PolicyName, frames: int) -> FrameBank:
-    return FrameBank(BankBudget(frames, policy, place=2.0, radius=30.0), size=SIZE)
+def bank_of(policy: PolicyName, frames: int, newest: int = 1) -> FrameBank:
+    return FrameBank(BankBudget(frames, policy, place=2.0, radius=30.0, newest=newest), size=SIZE)
 
 
-def wandered(policy: PolicyName, frames: int, *, steps: int = 120) -> FrameBank:
+def wandered(policy: PolicyName, frames: int, *, steps: int = 120, newest: int = 1) -> FrameBank:
     """A random walk."""
-    chance, bank = np.random.default_rng(0), bank_of(policy, frames)
+    chance, bank = np.random.default_rng(0), bank_of(policy, frames, newest)
     x = y = heading = 0.0
     for time in range(steps):
         heading += math.radians(15) * chance.integers(-1, 2)
@@ -37,6 +38,7 @@ def wandered(policy: PolicyName, frames: int, *, steps: int = 120) -> FrameBank:
         assert len(bank) == min(time + 1, frames)
         kept = times(bank)
         assert kept[0] == 0 and kept[-1] == time and len(set(kept)) == len(kept)
+        assert kept[-newest:] == list(range(time + 1))[-newest:]
     return bank
 
 
@@ -54,6 +56,16 @@ def test_the_budget_holds_and_first_and_newest_stay(policy: PolicyName, frames: 
     held = bank.cameras().time
     assert held is not None and torch.equal(bank.units(torch.arange(frames)).latent.flatten(), held.float())
     assert torch.equal(held, wandered(policy, frames).cameras().time)
+
+
+@pytest.mark.parametrize("policy", NAMES)
+def test_so_many_of_the_newest_stay(policy: PolicyName) -> None:
+    for frames in (8, 12):
+        wandered(policy, frames, steps=60, newest=7)
+    with pytest.raises(
+        UserError, match=r"has no room for the first frame and the newest: allow it 8 or more"
+    ):
+        bank_of(policy, 7, newest=7)
 
 
 def test_fifo_keeps_the_newest() -> None:

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from dreamwalk.backbones.memory_stdit import MemorySTDiT, MemorySTDiTConfig, MemoryView
 from dreamwalk.cli import main
-from dreamwalk.clip import Clip
 from dreamwalk.codecs.vit import vit_tiny
 from dreamwalk.data.minedojo import SCHEMA, cameras_of, poses_of
 from dreamwalk.errors import UserError
 from dreamwalk.layers import vp
-from dreamwalk.memory.contract import WindowConfig
-from dreamwalk.memory.latent_pose import LatentPoseMemory
+from dreamwalk.memory.posed_bank import PosedBankMemory
 from dreamwalk.published import worldmem
 from dreamwalk.published.oasis import ACTIONS
 from dreamwalk.published.worldmem import ImportWorldMem, WorldMemSizes, public_actions, public_parts_of
@@ -30,7 +28,6 @@ from dreamwalk.rollout.realtime import EagerPass, Session, denoise_frame
 from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.open import load
-from dreamwalk.systems.saved_sessions import open_session, save_session
 from dreamwalk.weights import files
 
 SIZES = WorldMemSizes(
@@ -181,9 +178,12 @@ def test_the_imported_system_is_walked_in(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(worldmem, "WorldMemSizes", lambda: SIZES)
     monkeypatch.setattr("dreamwalk.systems.interactive.fits", lambda part: False)  # plain PyTorch
     out = folder / "ours.safetensors"
-    main(["import", "worldmem", str(folder), "--out", str(out), "--unsafe-pickle"])
+    flags = ["--retrieval", "per-part", "--no-reread", "--budget", "40"]
+    main(["import", "worldmem", str(folder), "--out", str(out), "--unsafe-pickle", *flags])
     system = opened(out)
-    assert isinstance(system.memory, LatentPoseMemory) and system.config.steps == 20
+    assert isinstance(system.memory, PosedBankMemory) and system.config.steps == 20
+    asked = system.memory.config
+    assert (asked.retrieval.mode, asked.reread, asked.budget.frames) == ("per-part", False, 40)
     world = system.world(seed=3)
     assert world.actions == SCHEMA and world.fps == 10
     frame, _, _, _, info = world.step(world.actions.action(["forward"], yaw=15))
@@ -199,7 +199,7 @@ def test_the_pose_network(folder: Path) -> None:
     tensors, metadata = worldmem.worldmem_system(order(folder), SIZES)
     files.save(folder / "ours.safetensors", tensors, metadata=metadata)
     memory, state = opened(folder / "ours.safetensors").memory, checkpoints()["pose_prediction_model_only"]
-    assert isinstance(memory, LatentPoseMemory)
+    assert isinstance(memory, PosedBankMemory) and memory.pose is not None
     latents, vector = torch.randn(1, 4, 4, 6), torch.tensor([[1.0, 0, 0, 0, 1, 0, 1, -1]])
     start = np.array([[1.0, 2.0, 3.0, -15.0, 30.0]])
     cell = nn.functional
@@ -218,28 +218,6 @@ def test_the_pose_network(folder: Path) -> None:
     np.testing.assert_allclose(found[:3], start[0, :3] + step[:3].detach().numpy(), atol=1e-5)
     turns = 15 * step[3:].round() * torch.tensor([1, -1])
     np.testing.assert_allclose(found[3:], start[0, 3:] + turns.numpy(), atol=1e-3)
-
-
-@torch.inference_mode()
-def test_a_saved_session_knows_its_last_frame(folder: Path) -> None:
-    tensors, metadata = worldmem.worldmem_system(order(folder), SIZES)
-    files.save(folder / "ours.safetensors", tensors, metadata=metadata)
-    system, vector = opened(folder / "ours.safetensors"), torch.tensor([[1.0, 0, 0, 0, 0, 0, 1, 0]])
-    pose, intrinsics = torch.from_numpy(cameras_of(np.zeros((1, 1, 5)))).float(), torch.eye(3)[None, None]
-    video = torch.zeros(1, 1, 3, 16, 24, dtype=torch.uint8)
-    session = system.begin(Clip(video, torch.zeros(1, 1, 8), pose, intrinsics))
-    system.advance(session, vector)
-    save_session(session, folder / "session")
-    again = open_session(system, folder / "session")
-    for _ in range(2):
-        assert torch.equal(*(system.advance(each, vector) for each in (session, again)))
-        assert session.camera is not None and again.camera is not None
-        assert torch.equal(session.camera.pose, again.camera.pose)
-    turned = poses_of(session.camera.pose.numpy())[0, 3:] / 15
-    np.testing.assert_allclose(turned, turned.round(), atol=1e-4)
-    (folder / "session" / "last_latents.npy").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"last_latents\.npy' cannot be read .*: begin a new session"):
-        open_session(system, folder / "session")
 
 
 def test_actions_become_their_25() -> None:
@@ -303,7 +281,7 @@ def test_what_does_not_fit_is_named(
 
 def test_damaged_and_missing_files(folder: Path) -> None:
     (folder / "pose_prediction_model_only.ckpt").unlink()
-    assert worldmem.read_pose(order(folder), 4) == ({}, WindowConfig())
+    assert worldmem.read_pose(order(folder), 4) == ({}, None)
     whole = (folder / "vae_only.ckpt").read_bytes()
     (folder / "vae_only.ckpt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="is damaged"):
