@@ -11,7 +11,7 @@ from rooms import ACTIONS, Imagined, Room
 from tabs import Tab
 from test_clip_requests import Maker, config_of
 from test_layout import OUTSIDE
-from test_scenes import Drawn, drawn_scenes
+from test_scene_page import Drawn, drawn_scenes
 
 from dreamwalk.serve import AppConfig, GalleryStart
 from dreamwalk.serve.app import PAGE
