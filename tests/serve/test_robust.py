@@ -239,7 +239,7 @@ def test_wrong_addresses_are_refused(make_config: Make, visit: Visit, query: str
 
 
 def test_stages_without_anything_are_refused(make_config: Make) -> None:
-    with pytest.raises(ValueError, match="a page needs a dream, a game or clips"):
+    with pytest.raises(ValueError, match="a page needs a dream, a game, clips or scenes"):
         AppConfig(title="nothing")
     with pytest.raises(ValueError, match="max_sessions must be at least 1"):
         build_app(make_config(), max_sessions=0)
