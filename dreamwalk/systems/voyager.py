@@ -151,10 +151,8 @@ class Voyager(ClipGenerator):
             self.codec.fit(self.packed(clip, depth_range))
 
     def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights with less beside their latents, without context blocks, or without a filter of frames."""
+        """Weights with less beside their latents, and of a network without context blocks."""
         backbone, tensors = self.config.backbone, super().adapt_weights(tensors)
-        filters = {name: x for name, x in self.state_dict().items() if name.startswith("pixels.")}
-        tensors = filters | dict(tensors)
         if not isinstance(backbone, ContextMMDiTConfig):
             return tensors
         return with_context(tensors, backbone, prefix="backbone.")
