@@ -14,13 +14,20 @@ import torch
 
 from dreamwalk.camera_moves import CameraMove, parse_path
 from dreamwalk.camera_paths import CameraPath, from_first
-from dreamwalk.commands.sample_path import cached_scene, path_cameras, picture_lens, pictures_of
+from dreamwalk.commands.sample_path import (
+    cached_points,
+    cached_scene,
+    path_cameras,
+    picture_lens,
+    pictures_of,
+)
 from dreamwalk.data.scene_files import write_scene
 from dreamwalk.errors import UserError
 from dreamwalk.images import fit_image
 from dreamwalk.memory.frame_points import FAR
 from dreamwalk.memory.point_tiles import TileBudget
 from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig
+from dreamwalk.rollout.dream import from_image
 from dreamwalk.serve import (
     AppConfig,
     GalleryStart,
@@ -74,7 +81,7 @@ class PathScene:
         self.paths: list[dict[str, object]] = []
         self.cache = WorldCache(WorldCacheConfig(budget=TileBudget(points=POINTS)))
         poses, lenses = (torch.tensor(part).float() for part in (np.eye(4)[None], lens[None]))
-        self.cache.insert(self._tensor(picture)[None], torch.tensor(depth)[None], poses, lenses, time=0)
+        self.cache.insert(from_image(picture)[None], torch.tensor(depth)[None], poses, lenses, time=0)
         self.cache.commit()
         self.points = self._points()
 
@@ -105,7 +112,7 @@ class PathScene:
         path = self.plan(request.path)
         clip = ClipRequest((request.prompt,), seed=request.seed, steps=request.steps)
         poses, lenses = (torch.tensor(part).float() for part in (path.world_from_camera, path.intrinsics))
-        shown = self._tensor(self.frames[-1]), torch.tensor(self.depth[-1])
+        shown = from_image(self.frames[-1]), torch.tensor(self.depth[-1])
         asked = PathRequest(*shown, poses, lenses, clip, time=len(self.cameras) - 1)
         sampling, finished = PathSampling(self.system, asked, self.cache), 0
         try:
@@ -143,26 +150,16 @@ class PathScene:
         """See `GrowingScene`."""
         self.cache.close()
 
-    def _tensor(self, picture: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1
-
     def _estimated(self, picture: np.ndarray) -> np.ndarray:
-        found = self.system.estimated_depth(self._tensor(picture)[None].to(self.system.device))
+        found = self.system.estimated_depth(from_image(picture)[None].to(self.system.device))
         if found is None:
             raise UserError("this system tells no depth of a picture: begin with one of the page's own")
         return found[0].cpu().numpy()
 
     def _points(self) -> ScenePoints:
         """What the cache has now, but for the sky."""
-        parts = list(self.cache.tiles.all_points())
-        place, colours = (
-            np.concatenate([getattr(part, row).numpy() for part in parts], 1).T for row in ("position", "rgb")
-        )
-        sizes, frames = (
-            np.concatenate([getattr(part, row).numpy() for part in parts]) for row in ("footprint", "time")
-        )
-        seen = np.linalg.norm(place, axis=1) < FAR / 2
-        return ScenePoints(place[seen], colours[seen], sizes[seen], frames[seen])
+        rows = "position", "rgb", "footprint", "time"
+        return ScenePoints(*cached_points(self.cache, rows, around=np.zeros(3)))
 
 
 def paced(moves: Sequence[CameraMove], *, frames: int, stride: int) -> list[CameraMove]:

@@ -28,7 +28,7 @@ from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.memory.frame_points import FAR
 from dreamwalk.memory.world_cache import WorldCache, WorldCacheConfig
 from dreamwalk.progress import followed
-from dreamwalk.rollout.dream import to_image
+from dreamwalk.rollout.dream import from_image, to_image
 from dreamwalk.systems import open as systems
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.path_sampling import ClipJoint, PathRequest, PathSampling
@@ -102,15 +102,13 @@ def sample_path(name: str, argv: list[str]) -> None:
     assert isinstance(system, Voyager)
     system.to(pick_device(asked.device))
     size = system.config.picture_size
-    picture = torch.from_numpy(fit_image(read_picture(asked.image), size, asked.fit).copy())
+    picture = from_image(fit_image(read_picture(asked.image), size, asked.fit))
     with closing(WorldCache(asked.cache, folder=asked.keep_cache)) as cache:
         _dream(asked, name, system, picture, cache)
 
 
-def _dream(asked: SamplePath, name: str, system: Voyager, picture: Tensor, cache: WorldCache) -> None:
-    """Dream along the path and write the scene, or only draw it."""
-    size = picture.shape[0], picture.shape[1]
-    rgb = picture.permute(2, 0, 1).float() / 127.5 - 1
+def _dream(asked: SamplePath, name: str, system: Voyager, rgb: Tensor, cache: WorldCache) -> None:
+    """Dream along the path from a picture `(3, h, w)` and write the scene, or only draw it."""
     depth = _depth(asked, system, rgb)
     cameras = _cameras(asked, system.config, depth)
     clip = ClipRequest((asked.prompt,), seed=asked.seed, steps=asked.steps, guidance=asked.guidance)
@@ -118,10 +116,8 @@ def _dream(asked: SamplePath, name: str, system: Voyager, picture: Tensor, cache
     request = PathRequest(rgb, depth, poses, lenses, clip, asked.joint)
     if asked.preview is not None:
         cache.insert(rgb[None], depth[None], poses[:1], lenses[:1], time=0)
-        shown = cache.render(poses, lenses, size=size).rgb
-        print(
-            f"{write_film(asked.preview, pictures_of(shown), fps=system.config.fps)} frames: {asked.preview}"
-        )
+        shown = pictures_of(cache.render(poses, lenses, size=system.config.picture_size).rgb)
+        print(f"{write_film(asked.preview, shown, fps=system.config.fps)} frames: {asked.preview}")
         return
     sampling = PathSampling(system, request, cache)
     for _ in followed(sampling.steps(), "dreaming", total=len(sampling.plan.rows)):
@@ -146,16 +142,22 @@ def cached_scene(
 ) -> Scene:
     """Frames uint8 `(t, h, w, 3)` and depth `(t, h, w)` along a path, with all points of a cache but the sky;
     `told` is the scene's metadata."""
-    points = list(cache.tiles.all_points())
-    place, colours, normals = (
-        np.concatenate([getattr(part, row).numpy() for part in points], 1).T
-        for row in ("position", "rgb", "normal")
-    )
-    sizes = np.concatenate([part.footprint.numpy() for part in points])
-    seen = np.linalg.norm(place - cameras.world_from_camera[0, :3, 3], axis=1) < FAR / 2
+    rows = "position", "rgb", "normal", "footprint"
+    place, colours, normals, sizes = cached_points(cache, rows, around=cameras.world_from_camera[0, :3, 3])
     facing = normals.astype(np.float32) / 127.5 - 1
-    parts = (place[seen], colours[seen], facing[seen])
-    return Scene(frames, depth, cameras, *parts, told, sizes[seen], fps)
+    return Scene(frames, depth, cameras, place, colours, facing, told, sizes, fps)
+
+
+def cached_points(cache: WorldCache, rows: Sequence[str], *, around: np.ndarray) -> list[np.ndarray]:
+    """Those rows of `Surfels` of all points of a cache but the sky, which is far from the place `around`
+    `(3,)`: `(n, 3)` or `(n,)`."""
+    parts = list(cache.tiles.all_points())
+    columns = {
+        row: np.concatenate([getattr(part, row).numpy() for part in parts], -1).T
+        for row in {"position", *rows}
+    }
+    seen = np.linalg.norm(columns["position"] - around, axis=1) < FAR / 2
+    return [columns[row][seen] for row in rows]
 
 
 def pictures_of(frames: Tensor) -> np.ndarray:

@@ -41,7 +41,7 @@ from dreamwalk.evaluation.detection import CONTRAST, Verdict, contrast, detect
 from dreamwalk.evaluation.led_paths import changed_path, dream_path
 from dreamwalk.memory.contract import CameraState
 from dreamwalk.progress import progress
-from dreamwalk.rollout.dream import to_image
+from dreamwalk.rollout.dream import from_image, to_image
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.system import System
 from dreamwalk.worlds.doom import DOOM_ACTIONS
@@ -108,7 +108,7 @@ class Way:
 
     def true(self, variant: str, frame: int) -> Tensor:
         """A true frame `(3, h, w)` in [-1, 1]."""
-        return _picture(self.walks[VARIANTS.index(variant)].video[frame])
+        return from_image(self.walks[VARIANTS.index(variant)].video[frame])
 
 
 def evaluate_objects(
@@ -201,10 +201,6 @@ def _mask(clip: Clip, frame: int) -> np.ndarray:
     info = {name: getattr(clip, name)[frame] for name in ("depth", "intrinsics", "world_from_camera")}
     places = clip.placed[frame][np.isfinite(clip.placed[frame][:, 0])]
     return np.any([np.zeros(info["depth"].shape, bool), *(placed_mask(p, info) for p in places)], axis=0)
-
-
-def _picture(frame: np.ndarray) -> Tensor:
-    return torch.from_numpy(frame).permute(2, 0, 1).float() / 127.5 - 1
 
 
 @torch.inference_mode()

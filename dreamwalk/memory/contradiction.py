@@ -11,6 +11,7 @@ dream takes some frames to let go of a thing, and its rims and foot would stay.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -132,11 +133,11 @@ class Changes:
     def put(self, position: Tensor, *, time: int) -> Tensor:
         """Which points at `(3, n)`, that a frame shows before what is known, are of what was put down: bool
         `(n,)`. Those in the box of the first frame that showed it, for later ones would add shells around."""
-        new = [one for one in self.placed if time - one.time < CHANGES]
+        new = _lately(self.placed, time)
         if not new and (one := Placed.of(position, time=time)):
             self.placed.append(one)
-            return one.holds(position)
-        return torch.stack([one.holds(position) for one in new]).any(0) if new else position[0] > torch.inf
+            new = [one]
+        return within(new, position)
 
     def take(self, sight: Sight, position: Tensor, known: Tensor, *, time: int) -> list[Placed]:
         """What a frame takes away of what is there for a while: much of what the cloud shows of it, at
@@ -150,12 +151,23 @@ class Changes:
                 self.taken.append(replace(one, time=time))
         return gone
 
-    def admits(self, position: Tensor, *, time: int) -> Tensor:
-        """Which points at `(3, n)` a frame may add: none where something was just taken away, for it is
-        dreamed away in some frames, not in one. bool `(n,)`."""
-        self.taken = [one for one in self.taken if time - one.time < CHANGES]
-        held = [one.holds(position) for one in self.taken]
-        return ~torch.stack(held).any(0) if held else torch.ones_like(position[0], dtype=torch.bool)
+    def just_taken(self, *, time: int) -> list[Placed]:
+        """Where a frame may add nothing: what was taken away is dreamed away in some frames, not in one."""
+        self.taken = _lately(self.taken, time)
+        return self.taken
+
+
+def within(boxes: Sequence[Placed], position: Tensor) -> Tensor:
+    """Which points at `(3, n)` lie in any of the boxes: bool `(n,)`."""
+    held = torch.zeros_like(position[0], dtype=torch.bool)
+    for box in boxes:
+        held |= box.holds(position)
+    return held
+
+
+def _lately(boxes: Sequence[Placed], time: int) -> list[Placed]:
+    """Those of the change that is under way."""
+    return [box for box in boxes if time - box.time < CHANGES]
 
 
 def newly_shown(depth: Tensor, shown: Rendering, *, reach: float) -> Tensor:

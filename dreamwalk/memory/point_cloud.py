@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.errors import UserError, atomic, brief, writing
-from dreamwalk.memory.contradiction import KNOWN, Changes, Placed, Sight, newly_shown
+from dreamwalk.memory.contradiction import KNOWN, Changes, Placed, Sight, newly_shown, within
 from dreamwalk.memory.depth_alignment import align_depth
 from dreamwalk.memory.frame_points import EDGES, FAR, points_of_frame
 from dreamwalk.memory.frustum import NEAR, boxes_in_view
@@ -151,11 +151,10 @@ class PointCloud:
             if sight is not None:
                 buckets = self._visible(sight.matrix, size)[0]
                 self._erase(buckets, sight.denies)
-                place = unprojected(known, *matrices)
-                for taken in (
-                    self._changes.take(sight, place, (mask > KNOWN).flatten(), time=time) if reach else []
-                ):
-                    self._erase(buckets, lambda position, *_, box=taken: box.holds(position))
+                if reach:
+                    place, drawn = unprojected(known, *matrices), (mask > KNOWN).flatten()
+                    if taken := self._changes.take(sight, place, drawn, time=time):
+                        self._erase(buckets, lambda position, *_: within(taken, position))
                 wanted = None if wanted is None else wanted | sight.through
         self._rows["seen"][self._visible(projection(*matrices), size)[0]] = time
         frame = (rgb, depth, *matrices)
@@ -163,13 +162,16 @@ class PointCloud:
             # Twice as fine: what is behind is finely known, and would shine through between the points.
             finer = _doubled(rgb, depth, *matrices), changed.repeat_interleave(2, 0).repeat_interleave(2, 1)
             fresh = points_of_frame(*finer[0], time=time, dreamed=False, edges=edges, wanted=finer[1])
-            fresh = _chosen(fresh, self._changes.admits(fresh.position, time=time))
+            fresh = self._admitted(fresh, time)
             fresh = _chosen(fresh, self._changes.put(fresh.position, time=time))
             self._merge(fresh, time=time, dreamed=False)
         fresh = points_of_frame(*frame, time=time, dreamed=dreamed, edges=edges, wanted=wanted)
-        if dreamed:
-            fresh = _chosen(fresh, self._changes.admits(fresh.position, time=time))
-        self._merge(fresh, time=time, dreamed=dreamed)
+        self._merge(self._admitted(fresh, time) if dreamed else fresh, time=time, dreamed=dreamed)
+
+    def _admitted(self, fresh: Points, time: int) -> Points:
+        """Without those where something was just taken away."""
+        taken = self._changes.just_taken(time=time)
+        return _chosen(fresh, ~within(taken, fresh.position)) if taken else fresh
 
     def _erase(self, buckets: Tensor, gone: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         """The points of those buckets of which `gone` says so, by position, footprint and layer."""

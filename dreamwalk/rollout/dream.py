@@ -55,6 +55,11 @@ def to_image(frame: Tensor) -> np.ndarray:
     return np.rint((pixels.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
 
 
+def from_image(picture: np.ndarray) -> Tensor:
+    """The inverse: a frame `(3, h, w)` in [-1, 1] of uint8 `(h, w, 3)`."""
+    return torch.tensor(picture).permute(2, 0, 1).float() / 127.5 - 1
+
+
 def decode_frame(latents: Tensor, decode: Decode) -> np.ndarray:
     """uint8 `(h, w, 3)` of the latents `(1, 1, c, h, w)` of one frame."""
     with torch.inference_mode():

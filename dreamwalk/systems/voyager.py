@@ -206,30 +206,32 @@ class Voyager(ClipGenerator):
             level = sigma.view(-1, 1, 1, 1, 1)
             with torch.no_grad(), float32_arithmetic():
                 decoded = self.codec.decode((noisy - level * v).float(), len(clip))
-            wrong = (self._filtered(decoded, path) - codec_input(clip, 4)).abs()
+            wrong = (self._filtered(self._parted(decoded, path), path) - codec_input(clip, 4)).abs()
             wrong = ((1 - level) * wrong).mean()  # the noisier the latents, the less is decoded of them
             terms |= {"loss": terms["loss"] + wrong, "pixels": wrong.detach()}
         return terms
 
-    def _filtered(self, video: Tensor, path: AlongPath) -> Tensor:
-        """Decoded clips of a ranged path as frames of RGB-D, with what is known of them."""
-        assert self.pixels is not None and path.depth_range is not None
-        rgb, code = self.config.packing.part(video)
-        assert code is not None
-        rgbd = torch.cat([rgb, depth_channel(path.depth_range.to(code.device).depth(code))[:, :, None]], 2)
-        known = path.rendering(len(video), self.config.discard_frames, device=video.device)
+    def _parted(self, video: Tensor, path: AlongPath) -> Frames:
+        """Decoded clips `(b, t, c, h', w')` of a ranged path as frames with depth."""
+        assert path.depth_range is not None
+        (rgb, code), depth_range = self.config.packing.part(video), path.depth_range.to(video.device)
+        return Frames(rgb, None if code is None else depth_range.depth(code), depth_range)
+
+    def _filtered(self, made: Frames, path: AlongPath) -> Tensor:
+        """Frames of a ranged path as RGB-D `(b, t, 4, h, w)`, with what is known of them."""
+        assert self.pixels is not None and made.depth is not None
+        rgbd = torch.cat([made.rgb, depth_channel(made.depth)[:, :, None]], 2)
+        known = path.rendering(len(rgbd), self.config.discard_frames, device=rgbd.device)
         return self.pixels(rgbd.flatten(0, 1), known).unflatten(0, rgbd.shape[:2])
 
     @torch.inference_mode()
     def finished(self, video: Tensor, path: AlongPath) -> Frames:
-        """Decoded clips `(b, t, c, h', w')` of a ranged path as frames with depth."""
-        assert path.depth_range is not None
-        depth_range = path.depth_range.to(video.device)
-        if self.pixels is not None:
-            rgbd = self._filtered(video, path)
-            return Frames(rgbd[:, :, :3].clamp(-1, 1), depth_of(rgbd[:, :, 3]), depth_range)
-        rgb, code = self.config.packing.part(video)
-        return Frames(rgb, None if code is None else depth_range.depth(code), depth_range)
+        """The frames of decoded clips `(b, t, c, h', w')` of a ranged path, as they are shown."""
+        made = self._parted(video, path)
+        if self.pixels is None:
+            return made
+        rgbd = self._filtered(made, path)
+        return replace(made, rgb=rgbd[:, :, :3].clamp(-1, 1), depth=depth_of(rgbd[:, :, 3]))
 
     @torch.no_grad()
     def estimated_depth(self, picture: Tensor) -> Tensor | None:

@@ -88,18 +88,19 @@ def unpack(tensors: Mapping[str, Tensor], *, source: str = "the file") -> dict[s
         if name.endswith(SCALE):
             continue
         scale = tensors.get(name + SCALE)
-        if scale is not None:
-            grouped = scale.ndim == 2 and tensor.dtype == torch.uint8
-            sizes = [GROUP * scale.shape[-1] * bits // 8 for bits in (4, 6)] if grouped else []
-            if (
-                tensor.ndim < 2
-                or len(scale) != len(tensor)
-                or not (tensor.shape[1] in sizes or scale.ndim == 1)
-            ):
-                raise UserError(f"{source} has no scale for each row of '{name}': fetch it again")
-            if grouped:
-                tensor = _from_groups(tensor, scale)
-            else:
-                tensor = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
-        whole[name] = tensor
+        if scale is None:
+            whole[name] = tensor
+        elif tensor.ndim >= 2 and scale.shape == tensor.shape[:1]:
+            whole[name] = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
+        elif _is_grouped(tensor, scale):
+            whole[name] = _from_groups(tensor, scale)
+        else:
+            raise UserError(f"{source} has no scale for each row of '{name}': fetch it again")
     return whole
+
+
+def _is_grouped(packed: Tensor, scale: Tensor) -> bool:
+    """Whether these are bytes and scales as `_in_groups` gives them."""
+    if packed.dtype != torch.uint8 or not packed.ndim == scale.ndim == 2 or len(packed) != len(scale):
+        return False
+    return packed.shape[1] in [GROUP * scale.shape[1] * bits // 8 for bits in (4, 6)]

@@ -1,6 +1,7 @@
 """`dreamwalk play` of a dream with a bank of frames: its strip, the places on the map, and the switch."""
 
 import pytest
+from switched_memory import assert_on_the_map, assert_switched
 from tiny_rooms import SIZE, tiny_rooms
 
 from dreamwalk.commands.play import _dream_app
@@ -34,19 +35,8 @@ def test_a_bank_is_shown_beside_a_level_and_switched(memory: MemoryConfig) -> No
     assert [one is None for one in drawn.recalled] == [one is None for one in strip.recalled]
     assert drawn.picture.any() == isinstance(memory, PointsAndBankConfig)
     assert 2 <= len(drawn.places) <= 12
-    for x, y, _ in (*drawn.places, pair.place):
-        side = drawn.picture.shape[0] * drawn.scale
-        assert drawn.left <= x <= drawn.left + side and drawn.top - side <= y <= drawn.top
-    pair.recall(False)
-    strip = pair.strip()
-    assert strip and strip.recalled == (None,) * 4
-    pair.advance(turn)
-    strip = pair.strip()
-    assert strip and strip.recalled == (None,) * 4 and strip.kept == 12
-    pair.recall(True)
-    pair.advance(turn)
-    strip = pair.strip()
-    assert strip and any(strip.recalled)
+    assert_on_the_map(drawn, (*drawn.places, pair.place))
+    assert_switched(pair, turn, slots=4, kept=12)
     pair.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from switched_memory import assert_on_the_map, assert_switched
 from tiny_worldmem import write_checkpoints
 from torch import Tensor
 
@@ -221,15 +222,6 @@ def test_the_page_shows_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told and all(one.picture.shape == (16, 24, 3) and one.age >= WINDOW for one in told)
     assert [one is None for one in drawn.recalled] == [one is None for one in strip.recalled]
     assert 2 <= len(drawn.places) <= 12 and drawn.scale < 1, "blocks, not hundredths of one"
-    for x, y, _ in drawn.places:
-        side = drawn.picture.shape[0] * drawn.scale
-        assert drawn.left <= x <= drawn.left + side and drawn.top - side <= y <= drawn.top
-    pair.recall(False)
-    pair.advance(step)
-    strip = pair.strip()
-    assert strip and strip.recalled == (None,) * 8 and strip.kept == 12
-    pair.recall(True)
-    pair.advance(step)
-    strip = pair.strip()
-    assert strip and any(strip.recalled)
+    assert_on_the_map(drawn, drawn.places)
+    assert_switched(pair, step, slots=8, kept=12)
     pair.close()
