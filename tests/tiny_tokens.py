@@ -7,7 +7,6 @@ from dreamwalk.backbones.token_heads import DiscreteHeadConfig, FlowHeadConfig, 
 from dreamwalk.backbones.tokenformer import TokenFormer, TokenFormerConfig
 from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import (
-    delta,
     diagonal,
     in_groups,
     next_block,
@@ -30,7 +29,6 @@ ORDERS = [
     pyramid((1, 2, 2), SCALES),
     pyramid((1, 2, 2), SCALES, sparse=False),
     pyramid((2, 2), [(2, 2), (2, 2)]),
-    delta(3, 2, first=(2, 2)),
     diagonal((2, 3, 3)),
     windowed(next_token((4, 1, 3)), 1),
     windowed(next_block((5, 2, 2), (1, 1, 2)), 2),

@@ -8,6 +8,9 @@ Actions modulate by adaLN-zero (DiT, arXiv 2212.09748, 3.2), once per frame, as 
     h_i = trunk(u_i + place_i + scale_i), u_i = sum_j w_ij embed(y_j) or a learned filler
     p(y_i | y_before) = head(h_i)
 
+A codec that codes frames after others (`codecs/delta.py`) also tells what was seen at each place in the frame
+before; that joins the inputs of the slots that lie there.
+
 Slots of a group often have the same input (fillers, cells of one coarse cell), and keys that differ by their
 rotation alone carry the same values. So row and column also join the input, as in VAR (arXiv 2404.02905);
 time does not, and a stream may go on for ever.
@@ -53,6 +56,8 @@ class TokenFormerConfig:
     """Learned vectors of scales: `Order.scales`."""
     text_dim: Count = 0
     """Width of a text's vectors; 0 for a model that takes none."""
+    seen: Count = 0
+    """Features of each place in the frame before; 0 for a model that is told none."""
     theta: Positive = 10_000.0
     feedforward_multiple: int = 256
 
@@ -123,6 +128,9 @@ class TokenFormer(nn.Module):
         self.fillers = nn.Parameter(torch.randn(config.fillers, width))
         self.scale = nn.Embedding(config.scales, width)
         self.row, self.column = SigmaEmbedding(width), SigmaEmbedding(width)
+        self.seen = (
+            nn.Sequential(nn.LayerNorm(config.seen), nn.Linear(config.seen, width)) if config.seen else None
+        )
         self.text = nn.Linear(config.text_dim, width) if config.text_dim else None
         self.blocks = nn.ModuleList(TokenBlock(config) for _ in range(config.depth))
         self.norm = RMSNorm(width)
@@ -133,19 +141,21 @@ class TokenFormer(nn.Module):
         slots: Slots,
         *,
         conditions: Tensor | None = None,
+        seen: Tensor | None = None,
         text: TextEmbedding | None = None,
     ) -> Tensor:
         """Hidden vectors `(b, m, d)` of the tokens that the slots predict, in their order, teacher-forced.
 
         `symbols` are all tokens of a clip, as the head takes them; `conditions` `(b, frames, d)` of the
-        frames of the slots. UserError for another order, length or vocabulary than the weights were made for.
+        frames of the slots, and `seen` `(b, frames, h, w, f)`. UserError for another order, length or
+        vocabulary than the weights were made for.
         """
         self.head.check(symbols)
         if symbols.shape[1] != slots.length:
             raise UserError(
                 f"the order has {slots.length} tokens and the clip {symbols.shape[1]}: make it for this grid"
             )
-        return self.predict(symbols, slots, conditions, text, None)[0]
+        return self.predict(symbols, slots, conditions, text, None, seen=seen)[0]
 
     def loss(
         self,
@@ -153,11 +163,12 @@ class TokenFormer(nn.Module):
         slots: Slots,
         *,
         conditions: Tensor | None = None,
+        seen: Tensor | None = None,
         text: TextEmbedding | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """The head's loss `(b, m)` of `slots.tokens`; `noise` is normal, `(b, m, *head.loss_noise)`."""
-        hidden = self(symbols, slots, conditions=conditions, text=text)
+        hidden = self(symbols, slots, conditions=conditions, seen=seen, text=text)
         return self.head.loss(hidden, symbols[:, slots.tokens], noise)
 
     def predict(
@@ -167,9 +178,11 @@ class TokenFormer(nn.Module):
         conditions: Tensor | None,
         text: TextEmbedding | None,
         past: Past | None,
+        *,
+        seen: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:
         """The function behind `forward`, behind kept slots: also gives fresh keys and values of the slots."""
-        x = self.inputs(symbols, slots)
+        x = self.inputs(symbols, slots) + self._seen(seen, slots)
         condition = self._condition(x, slots, conditions)
         axes = split_axes(self.config.width // self.config.heads)
         rope = place_tables(slots.places, axes=axes, theta=self.config.theta)
@@ -213,6 +226,17 @@ class TokenFormer(nn.Module):
                 f"{tuple(conditions.shape)}: give every frame its action"
             )
         return conditions.to(x.dtype)
+
+    def _seen(self, seen: Tensor | None, slots: Slots) -> Tensor | float:
+        """What is told of the place of each slot, `(b, s, d)`."""
+        if (seen is None) != (self.seen is None):
+            raise UserError(
+                "what is seen of the frame before is for weights of a delta codec, and for all of those"
+            )
+        if seen is None or self.seen is None:
+            return 0.0
+        _, row, column = slots.places.unbind(1)
+        return self.seen(seen.to(self.fillers.dtype))[:, slots.frame, row.long(), column.long()]
 
     def _words(self, text: TextEmbedding | None) -> Text | None:
         if text is None:

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from dreamwalk.clip import Clip
 from dreamwalk.codecs.penalties import outlier_penalty
 from dreamwalk.distributed import mean_over_processes
 from dreamwalk.errors import UserError
@@ -52,6 +53,17 @@ class Bottleneck(NamedTuple):
     """As the decoder is to see them."""
     losses: dict[str, Tensor]
     """Terms of the loss that are of the latents."""
+    measured: dict[str, Tensor]
+    """Numbers to log."""
+
+
+class Rebuilt(NamedTuple):
+    """Video as a codec makes it anew while it trains."""
+
+    video: Tensor
+    """`(b, t, c, h, w)`."""
+    losses: dict[str, Tensor]
+    """Terms of the loss beside its error, as of `Bottleneck`."""
     measured: dict[str, Tensor]
     """Numbers to log."""
 
@@ -110,6 +122,17 @@ class Codec(nn.Module):
         std `noise`; UserErrors of `check_size`."""
         latents = self.encode(video)
         return Bottleneck(latents + noise * chance.normal(*latents.shape[1:]), {}, {})
+
+    def rebuilt(self, video: Tensor, clip: Clip, chance: Normals, *, noise: float) -> Rebuilt:
+        """Video through `bottleneck`, for a step of training; the clip that it is of is for codecs that are
+        told more."""
+        latents, losses, measured = self.bottleneck(video, chance, noise=noise)
+        return Rebuilt(self.decode(latents, video.shape[1]), losses, measured)
+
+    @torch.no_grad()
+    def restored(self, video: Tensor, actions: Tensor) -> Tensor:
+        """Video encoded and decoded; the actions `(b, t, a)` are for codecs that are told them."""
+        return self.decode(self.encode(video), video.shape[1])
 
     @property
     def dtype(self) -> torch.dtype:

@@ -27,6 +27,8 @@ from dreamwalk.validation import Positive
 
 MOST_BITS = 62
 """Of one index, which is an int64."""
+RECENT = 2**14
+"""Tokens over which the use of a vocabulary is counted; a batch has too few to tell that a code died."""
 OVERSHOOT = 1e-3
 """How far the bound of FSQ lies beyond its last level, so that this can be reached."""
 
@@ -60,6 +62,8 @@ class Quantizer(nn.Module):
     def __init__(self, config: QuantizerSizes) -> None:
         super().__init__()
         self.config, self.channels, self.vocabulary = config, config.channels, config.vocabulary
+        self.recent = torch.empty(0, dtype=torch.long, device="cpu")
+        """The last tokens of training in this process; not saved, so a resumed run counts anew."""
 
     @property
     def bits_per_token(self) -> float:
@@ -121,6 +125,12 @@ class Quantizer(nn.Module):
         used = counts.new_tensor(len(counts), dtype=torch.float64)
         entropy = -(share * share.log()).sum() - log(self.codebooks)
         return {"usage": used / codes, "dead": codes - used, "perplexity": entropy.exp()}
+
+    def recent_usage(self, indices: Tensor) -> dict[str, Tensor]:
+        """`usage` of late, with the tokens of a training step."""
+        tokens = torch.cat([self.recent.to(indices.device), indices.flatten()])
+        self.recent = tokens[-RECENT * self.codebooks :]
+        return self.usage(self.recent)
 
     def project(self, z: Tensor) -> Tensor:
         """Vectors in the space of the codes, with gradients."""

@@ -30,8 +30,6 @@ from dreamwalk.errors import UserError
 
 InnerConfig = CausalVAEConfig | ShuffleVAEConfig
 QuantizerConfig = StageConfig | ResidualConfig | MultiScaleConfig | UnquantizedConfig
-RECENT = 2**14
-"""Tokens over which the use of a vocabulary is counted; a batch has too few to tell that a code died."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,6 @@ class TokenCodec(Codec):
         self.vocabulary = config.vocabulary
         self.inner = config.codec.build()
         self.quantizer = config.quantizer.build()
-        self.recent = torch.empty(0, dtype=torch.long, device="cpu")
-        """The last tokens of training in this process; not saved, so a resumed run counts anew."""
 
     def encode(self, video: Tensor) -> Tensor:
         return _channels_third(self.quantized(self.inner.encode(video)).values)
@@ -123,9 +119,7 @@ class TokenCodec(Codec):
         z = _channels_last(self.inner.scale(mean))
         self.quantizer.measure(z.detach())
         values, indices, losses = self.quantizer(z)
-        most = RECENT * self.quantizer.codebooks
-        self.recent = torch.cat([self.recent.to(indices.device), indices.flatten()])[-most:]
-        return Bottleneck(_channels_third(values), losses, self.quantizer.usage(self.recent))
+        return Bottleneck(_channels_third(values), losses, self.quantizer.recent_usage(indices))
 
     def stream_encode(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Latents `(b, 1, c, h', w')` one by one, as soon as their frames are there, those of `encode`; no
@@ -165,19 +159,32 @@ def tokenized(codec: InnerConfig, quantizer: QuantizerConfig) -> TokenCodecConfi
 
 
 def matched(codec: InnerConfig) -> dict[str, InnerConfig | TokenCodecConfig]:
-    """One codec by what is between encoder and decoder: nothing, a KL term, and tokens of about 16 bits."""
+    """One codec by what is between encoder and decoder: nothing, a KL term, tokens of about 16 bits, and of 8
+    and 24."""
     return {
         "none": tokenized(codec, UnquantizedConfig(codec.channels)),
         "kl": codec,
         "fsq": tokenized(codec, FSQConfig()),
-        "bsq": tokenized(codec, BSQConfig(16)),
         "vq": tokenized(codec, VQConfig(codes=2**16)),
+        "bsq8": tokenized(codec, BSQConfig(8)),
+        "bsq16": tokenized(codec, BSQConfig(16)),
+        "bsq24": tokenized(codec, BSQConfig(24)),
     }
 
 
 def small_tokens() -> TokenCodecConfig:
     """4x16x16 pixels to one of 64,000 codes, small enough to train on a processor: 6.0 million parameters."""
-    return tokenized(ShuffleVAEConfig(6, (48, 48, 96), 1, ((2, 2, 2), (2, 2, 2)), None, 4), FSQConfig())
+    return tokenized(small_layers(), FSQConfig())
+
+
+def small_layers() -> ShuffleVAEConfig:
+    """The layers of `small_tokens`."""
+    return ShuffleVAEConfig(6, (48, 48, 96), 1, ((2, 2, 2), (2, 2, 2)), None, 4)
+
+
+def small_scales() -> TokenCodecConfig:
+    """The same with tokens from coarse to fine, for frames of 96x128: 17 coarse ones a frame, then the 48."""
+    return tokenized(small_layers(), MultiScaleConfig(FSQConfig()))
 
 
 def tokens_tiny() -> TokenCodecConfig:

@@ -13,7 +13,7 @@ from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.commands.flags import parse_flags, split_name, suggest
 from dreamwalk.errors import UserError
 from dreamwalk.memory import MEMORIES
-from dreamwalk.systems.interactive import InteractiveConfig
+from dreamwalk.systems.interactive_config import InteractiveConfig
 from dreamwalk.training.run import RUNS, Run
 
 

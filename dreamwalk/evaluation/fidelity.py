@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.progress import followed, progress
-from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.walkable import Walkable
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,23 @@ class Rollout:
 
 
 @torch.inference_mode()
-def roll_out(
-    system: Interactive, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8
-) -> Rollout:
+def roll_out(system: Walkable, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8) -> Rollout:
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
     groups = [clips[first : first + size] for first in range(0, len(clips), size)]
-    with progress("dreaming", sum(max(map(len, group)) - history for group in groups)) as advance:
+    with progress("dreaming", len(groups)) as advance:
         parts = [_roll_out(system, group, history, seed, advance) for group in groups]
     fields = ("truth", "dream", "ceiling", "floor", "last", "actions")
     return Rollout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
 
 
 def _roll_out(
-    system: Interactive, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
+    system: Walkable, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
 ) -> Rollout:
-    clip, codec = batch(clips), system.codec
-    session, frames = system.begin(clip.first(history), seed=seed), []
-    for step in range(history, len(clip)):
-        latents = system.advance(session, clip.actions[:, step])
-        frames.append(codec.decode(latents) if session.shown is None else session.shown[:, None])
-        advance()
-    dream = to_bytes(torch.cat(frames, 1)[:, :, :3])
+    clip = batch(clips)
+    dream = to_bytes(system.continued(clip, history=history, seed=seed)[:, :, :3])
+    advance()
     truth, last = clip.video[:, history:], clip.video[:, history - 1 : history]
-    ceiling = to_bytes(codec.decode(system.encode(clip))[:, history:, :3])
+    ceiling = to_bytes(system.restored(clip)[:, history:, :3])
     return Rollout(truth, dream, ceiling, last.expand_as(truth), last, clip.actions[:, history:])
 
 

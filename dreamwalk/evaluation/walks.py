@@ -14,16 +14,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dreamwalk.clip import Clip
+from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation import plots as pictures
 from dreamwalk.evaluation.control import Columns, measure_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
 from dreamwalk.evaluation.speed import time_dream
-from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.system import System
+from dreamwalk.systems.walkable import Walkable
 from dreamwalk.world import ActionSchema
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
@@ -57,33 +57,34 @@ def evaluate_walks(
 
     UserError for a system that cannot go on frame after frame.
     """
-    if not isinstance(system, Interactive):
+    if not isinstance(system, Walkable):
         raise UserError(f"'{name}' cannot go on frame after frame, so there is no dream to examine")
     if asked.clips < 1 or asked.history < 1 or (asked.frames is not None and asked.frames < 1):
         raise UserError("`--clips`, `--frames` and `--history` are at least 1")
     shards, out, seed, history = Shards(asked.data), asked.out, asked.seed, asked.history
-    if shards.schema.size != system.config.actions:
+    if shards.schema.size != system.action_size:
         raise UserError(
-            f"'{asked.data}' has {shards.schema.size} actions and '{name}' knows {system.config.actions}: "
+            f"'{asked.data}' has {shards.schema.size} actions and '{name}' knows {system.action_size}: "
             "give `--data` clips of its own game"
         )
-    walks = _walks(shards, asked, history, depth=system.codec.image_channels == 4)
+    walks = _walks(shards, asked, history, depth=system.config.needs_depth)
     out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
     report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(walks)}
     report |= {fact: shards.manifest.get(fact, "") for fact in ("world", "level", "split")}
-    report |= {"history": history, "seed": seed, "steps": system.config.steps}
+    report |= {"history": history, "seed": seed, "passes": system.passes}
     report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     report["psnr"] = {key: _at(values) for key, values in curves["PSNR (dB)"].items()}
     report["ssim"] = {key: _at(values) for key, values in curves["SSIM"].items()}
     sharp = {"dream": rollout.dream, "real": rollout.truth}
+    report["measured"] = measured_of(system, walks)
     report["sharpness"] = {key: _at(sharpness(video).mean(0)) for key, video in sharp.items()}
     if inverse is not None:
         report["control"] = _control(inverse, rollout, shards.schema)
     if system.world_spec is not None:
         world = system.world(seed=seed)
-        report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in (1, 2, 4)]
+        report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in system.timed_steps]
     pictures.contact_sheet(rollout, out / "sheet.png")
     pictures.horizon_plot(curves, out / "horizon.png", title=f"{name} on {len(walks)} held-out walks")
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -100,6 +101,12 @@ def _walks(shards: Shards, asked: EvaluateWalks, history: int, *, depth: bool) -
         mend = "use a smaller `--frames`" if asked.frames else "use a smaller `--history`"
         raise UserError(f"the longest walk has {max(lengths)} frames and {frames} are needed: {mend}")
     return [shards.window(index, 0, frames, depth=depth) for index in long]
+
+
+def measured_of(system: Walkable, walks: list[Clip]) -> dict[str, float]:
+    """What only systems of a kind have, on average over walks."""
+    rows = [system.measured(batch([walk])) for walk in walks]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def _curves(rollout: Rollout) -> dict[str, dict[str, np.ndarray]]:
@@ -132,7 +139,7 @@ def _print(report: dict[str, Any]) -> None:
     """Print a report as tables."""
     print(
         f"{report['name']} on {report['walks']} walks of '{report['level']}' ({report['split']}), "
-        f"{report['history']} frames of history, {report['steps']} denoising passes, "
+        f"{report['history']} frames of history, {report['passes']:g} passes a frame, "
         f"seed {report['seed']}"
     )
     for measure in ("psnr", "ssim", "sharpness"):
@@ -141,6 +148,8 @@ def _print(report: dict[str, Any]) -> None:
             print(f"  {measure:9} {row:18}{columns}")
     if report.get("control") == {}:
         print("  control   not measured: these data have neither yaw nor forward to read back")
+    if report["measured"]:
+        print("  a frame   " + ", ".join(f"{name} {value:.1f}" for name, value in report["measured"].items()))
     for who, control in report.get("control", {}).items():
         print(f"  control   {who:16} {_control_line(control)}")
     for speed in report.get("speed", []):

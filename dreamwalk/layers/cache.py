@@ -136,6 +136,11 @@ class SlotCache:
                 room[index, :, :, start : start + len(stay)] = new[:, :, stay]
         self.sizes |= {group: size for group, size in sizes.items() if keep(group)}
 
+    def shift(self, groups: int) -> None:
+        """The first so many groups leave, and the others are counted from there."""
+        self._retain(lambda group: group >= groups)
+        self.sizes = {group - groups: size for group, size in self.sizes.items()}
+
     def _retain(self, keep: Callable[[int], bool]) -> None:
         """Move what stays to the front, over what leaves."""
         if all(map(keep, self.sizes)):

@@ -15,26 +15,26 @@ from torch import Tensor
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import MemoryModel
-from dreamwalk.rollout.realtime import FramePass, Session
+from dreamwalk.rollout.realtime import FramePass, WalkState
 from dreamwalk.validation import Rate, Steps, assembled, conform
 from dreamwalk.world import Action, ActionSchema, World
 from dreamwalk.worlds.games import wander
 
 
-class InteractiveSystem(Protocol):
-    """A system that dreams one frame after another (`systems.interactive`)."""
+class WalkableSystem(Protocol):
+    """A system that dreams one frame after another (`systems.walkable`)."""
 
     memory: MemoryModel
 
-    def engine(self) -> tuple[FramePass, Decode]: ...
+    def engine(self) -> tuple[FramePass | None, Decode | None]: ...
 
     def encode(self, clip: Clip) -> Tensor: ...
 
-    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> Session: ...
+    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> WalkState: ...
 
     def advance(
         self,
-        session: Session,
+        session: Any,
         action: Tensor,
         *,
         frame_pass: FramePass | None = None,
@@ -141,7 +141,7 @@ class WorldSpec:
 class DreamState:
     """A snapshot of a dream: its session, what it shows, and where it stands."""
 
-    session: Session
+    session: WalkState
     frame: np.ndarray
     pose: np.ndarray
 
@@ -156,7 +156,7 @@ class Dream(World):
 
     def __init__(
         self,
-        system: InteractiveSystem,
+        system: WalkableSystem,
         world_spec: WorldSpec,
         *,
         device: torch.device | str = "cpu",
@@ -181,7 +181,7 @@ class Dream(World):
         self._steps = steps
 
     @property
-    def session(self) -> Session:
+    def session(self) -> WalkState:
         """The session under way; UserError before the first reset."""
         return self._awake().session
 
@@ -252,6 +252,7 @@ class Dream(World):
         engine: dict[str, Any] = {"frame_pass": self.frame_pass, "decode": self.decode_latents}
         latents = self.system.advance(session, held, timings=timings, **engine)
         if session.shown is None:
+            assert self.decode_latents is not None
             began = perf_counter()
             frame = decode_frame(latents, self.decode_latents)
             timings["decode"] = 1000 * (perf_counter() - began)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,20 +60,31 @@ class EagerPass:
         return self.predict(x, sigmas, FrameInputs(self.conditions(action), recalled), rope, bias, cache)
 
 
-@dataclass
-class Session:
-    """All mutable state of one dream. Modules hold none, so one set of weights serves many sessions."""
+@dataclass(kw_only=True)
+class WalkState:
+    """What a world asks of the mutable state of one dream; a system adds its own. Modules hold none, so one
+    set of weights serves many sessions."""
 
-    cache: RingCache
     seed: int
-    steps: int
-    history_sigma: float
-    shape: tuple[int, int, int]
-    """Latents of a frame, `(c, h, w)`."""
+    steps: int = 1
     memory: Memory = field(default_factory=MemoryModel().begin)
     camera: CameraState | None = None
     shown: Tensor | None = None
-    """The last frame as RGB-D `(b, 4, h, w)`, where the memory keeps pixels."""
+    """The last frame in [-1, 1], RGB `(b, 3, h, w)` or RGB-D, where it is not made of its latents alone."""
+
+    def clone(self) -> Self:
+        """A snapshot that later passes leave alone."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class Session(WalkState):
+    """The state of a dream on a ring cache."""
+
+    cache: RingCache
+    history_sigma: float
+    shape: tuple[int, int, int]
+    """Latents of a frame, `(c, h, w)`."""
     still_frames: tuple[int, ...] = ()
     """Frames for which each row has not moved."""
 
@@ -87,8 +98,7 @@ class Session:
             self.still_frames = tuple(count + 1 if stays else 0 for count, stays in pairs)
         self.camera = camera
 
-    def clone(self) -> Session:
-        """A snapshot that later passes leave alone."""
+    def clone(self) -> Self:
         return replace(self, cache=self.cache.clone(), memory=self.memory.clone())
 
     def to(self, device: torch.device | str) -> Session:

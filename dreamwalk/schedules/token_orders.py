@@ -1,4 +1,4 @@
-"""Orders of published methods: next token, next block, next scale, few tokens a frame, diagonals, windows.
+"""Orders of published methods: next token, next block, next scale, diagonals, windows.
 
 Passes and tokens of 17 frames of 128x128 behind a 4x8x8 codec, a grid of 5x16x16:
 
@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, product
+from typing import Literal
 
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.orders import START, Group, Order, Slot
@@ -24,6 +25,7 @@ from dreamwalk.schedules.plans import check_range
 
 Grid = tuple[int, int, int]
 """Frames, rows and columns of tokens."""
+OrderName = Literal["token", "row", "frame", "scale", "diagonal"]
 Place = tuple[int, int, int]
 """Frame, row and column of a token."""
 
@@ -81,20 +83,6 @@ def next_block(grid: Grid, block: Grid = (1, 1, 1), *, hybrid: bool = False) -> 
 def next_token(grid: Grid) -> Order:
     """Token after token in raster order (VideoGPT, arXiv 2104.10157)."""
     return next_block(grid)
-
-
-def delta(frames: int, tokens: int, *, first: tuple[int, int]) -> Order:
-    """A first frame of `(h, w)` tokens, then few `tokens` a frame, one by one: what each adds to the frame
-    before, given the action (delta-IRIS, arXiv 2406.19320; iVideoGPT, arXiv 2405.15223).
-
-    What was decoded so far is told by the conditions of a frame, beside its action. The first frame may be
-    given: `TokenStream.give`.
-    """
-    check_range("the number of tokens that a frame adds", tokens, 1)
-    whole, later = raster((1, *first)), raster((frames, 1, tokens))[tokens:]
-    places, scales = whole + later, [0] * len(whole) + [1] * len(later)
-    name = f"{tokens} tokens a frame after one of {_size(first)}"
-    return in_groups(name, places, [[token] for token in range(len(places))], scales=scales)
 
 
 def next_scale(frames: int, scales: Sequence[tuple[int, int]]) -> Order:
@@ -202,6 +190,16 @@ def diagonal(grid: Grid) -> Order:
             slots.append(raster_slots[(frame * h + step - w + 1) * w]._replace(token=None))
         groups.append(Group(tuple(slots), (range(len(groups) + 1),)))
     return Order(f"diagonals of frames of {h}x{w}", tuple(groups), trained_as=base.name)
+
+
+def named_order(name: OrderName, grid: Grid, *, scales: Sequence[tuple[int, int]] = ()) -> Order:
+    """The order that a model of frames is trained or drawn in; `scales` are those of a frame, for `scale`."""
+    if name == "scale":
+        return next_scale(grid[0], scales)
+    if name == "diagonal":
+        return diagonal(grid)
+    block = {"token": (1, 1, 1), "row": (1, 1, grid[2]), "frame": (1, *grid[1:])}[name]
+    return next_block(grid, block)
 
 
 def windowed(order: Order, frames: int) -> Order:

@@ -18,8 +18,9 @@ adversarial term and the outlier penalty of these papers can be added to the err
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,22 +30,24 @@ from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
+from dreamwalk.codecs.delta import DeltaCodecConfig
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tae import TAEConfig
-from dreamwalk.codecs.tokens import small_tokens, tokens_tiny
+from dreamwalk.codecs.tokens import matched, small_layers, small_scales, small_tokens, tokens_tiny
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.weights.vgg import read_perceptual
+from dreamwalk.world import ActionSchema
 
 
 @dataclass(frozen=True)
 class AutoencodeConfig(SystemConfig):
     """A codec and the weights of its loss."""
 
-    codec: CodecConfig = field(default_factory=PatchCodecConfig)
+    codec: CodecConfig | DeltaCodecConfig = field(default_factory=PatchCodecConfig)
     noise: float = 0.05
     """Std of noise on the latents while the decoder trains, in stds of theirs: generated latents are not
     exact."""
@@ -63,6 +66,16 @@ class AutoencodeConfig(SystemConfig):
     """A discriminator, trained along by the same optimizer, for the adversarial term."""
     adversarial: float = 0.05
     """Weight of the adversarial term."""
+
+    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
+        if not isinstance(self.codec, DeltaCodecConfig):
+            return self
+        return replace(self, codec=replace(self.codec, actions=schema.size))
+
+    @property
+    def needs_depth(self) -> bool:
+        delta = isinstance(self.codec, DeltaCodecConfig) and self.codec.motion > 0
+        return delta or self.codec.image_channels == 4 if isinstance(self.codec, PatchCodecConfig) else delta
 
     def build(self) -> Autoencode:
         return Autoencode(self)
@@ -93,8 +106,8 @@ class Autoencode(System):
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Reconstruction of `clip.video`; `loss` is what is minimised, the other terms are logged."""
         video = codec_input(clip, self.codec.image_channels)
-        latents, losses, measured = self.codec.bottleneck(video, generator, noise=self.config.noise)
-        restored = self.codec.decode(latents)[:, : video.shape[1]]
+        rebuilt = self.codec.rebuilt(video, clip, generator, noise=self.config.noise)
+        restored, losses, measured = rebuilt
         error, terms = restored - video, losses | measured
         squared, absolute = error.square().mean(), error.abs().mean()
         loss = self.config.l1 * absolute + (1 - self.config.l1) * squared
@@ -113,7 +126,7 @@ class Autoencode(System):
     def preview(self, clip: Clip) -> Tensor:
         """Reconstruction in [-1, 1] `(b, t, 3, h, w)`, for a look during training."""
         video = codec_input(clip, self.codec.image_channels)
-        return self.codec.decode(self.codec.encode(video))[:, : len(clip), :3].clamp(-1, 1)
+        return self.codec.restored(video, clip.actions)[:, :, :3].clamp(-1, 1)
 
 
 def doom() -> AutoencodeConfig:
@@ -152,6 +165,21 @@ def tae() -> AutoencodeConfig:
 def tokens() -> AutoencodeConfig:
     """Video as tokens, one of 64,000 for 4x16x16 pixels."""
     return AutoencodeConfig(codec=small_tokens())
+
+
+def scales() -> AutoencodeConfig:
+    """The same from coarse to fine, for models of the next scale."""
+    return AutoencodeConfig(codec=small_scales())
+
+
+def tokens_of(quantizer: str) -> AutoencodeConfig:
+    """The codec of `tokens` with something else in the middle: one of a matched family."""
+    return AutoencodeConfig(codec=matched(small_layers())[quantizer])
+
+
+def delta() -> AutoencodeConfig:
+    """What a frame of Doom adds to the one before: twelve tokens of 64,000."""
+    return AutoencodeConfig(codec=DeltaCodecConfig(actions=7))
 
 
 def tiny() -> AutoencodeConfig:

@@ -41,7 +41,8 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.plans import MaskName, check_mask, check_range
 from dreamwalk.schedules.staircase import HistorySigma, Schedule, attention_group
 from dreamwalk.schedules.training import Density, FusedSNR, draw_sigmas, weighted_loss
-from dreamwalk.systems.interactive import Interactive, InteractiveConfig
+from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.interactive_config import InteractiveConfig
 from dreamwalk.validation import Positive, Share
 from dreamwalk.worlds.placing import PLACE
 

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dreamwalk.backbones import FrameBackboneConfig
 from dreamwalk.backbones.frame_backbone import FrameInputs, Recalled
 from dreamwalk.clip import Clip, FittingData
-from dreamwalk.codecs import CodecConfig, ViTCodecConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
 from dreamwalk.layers.cache import Cache
-from dreamwalk.memory import MemoryConfig
-from dreamwalk.memory.contract import CameraState, FinishedFrame, Recollection, TokenSizes, WindowConfig
-from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
+from dreamwalk.memory.contract import CameraState, FinishedFrame, Recollection, TokenSizes
+from dreamwalk.rollout.dream import Decode, WorldSpec
 from dreamwalk.rollout.execute import KeyedNoise, Predictor, Update, euler
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
 from dreamwalk.rollout.onnx import OnnxDecoder, OnnxPass, fits
-from dreamwalk.rollout.realtime import EagerPass, FramePass, Session, commit_frame, denoise_frame, extended
+from dreamwalk.rollout.realtime import (
+    EagerPass,
+    FramePass,
+    Session,
+    WalkState,
+    commit_frame,
+    denoise_frame,
+    extended,
+)
 from dreamwalk.rollout.streaming import StreamConditions, StreamStep, finished_frames, stream
 from dreamwalk.schedules.flow import add_noise, denoised
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -39,71 +44,18 @@ from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import rising_sigmas
 from dreamwalk.schedules.staircase import HistorySigma, Schedule, named_schedule
-from dreamwalk.systems.system import System, SystemConfig
-from dreamwalk.validation import Count, Positive, Share, Steps
+from dreamwalk.systems.interactive_config import InteractiveConfig
+from dreamwalk.systems.walkable import Walkable
 from dreamwalk.weights import files
-from dreamwalk.world import ActionSchema
 
 # A forked process lacks its parent's threads, and would wait for them without an end.
 os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
-@dataclass(frozen=True)
-class InteractiveConfig(SystemConfig):
-    """The parts of an interactive system, and how it is sampled."""
-
-    codec: CodecConfig
-    backbone: FrameBackboneConfig
-    actions: Count
-    """Length of the action vector."""
-    memory: MemoryConfig = field(default_factory=WindowConfig)
-    """What is recalled from outside the window."""
-    memory_only: bool = False
-    """Train the memory alone, which is quick and comes first."""
-    action_layers: int = 2
-    """Linear layers of the action embedding."""
-    steps: Steps = 4
-    """Denoising steps a frame."""
-    shift: Positive = 3.0
-    """Shift of the sigmas of sampling and training towards noise."""
-    spacing: Literal["shifted", "ddim"] = "shifted"
-    """Sigmas of sampling: evenly spaced and shifted, or those of DDIM, for which VP diffusions are made."""
-    history_sigma: Share = 0.02
-    """Noise level at which history is shown when sampling."""
-    window: int = 16
-    """Frames that the cache holds."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights of backbone and action embedding; the codec's are float32."""
-
-    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
-        """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
-        _, h, w = self.codec.stride
-        h, w = h * self.backbone.patch, w * self.backbone.patch
-        grid = size[0] // h, size[1] // w
-        if size != (grid[0] * h, grid[1] * w) or 0 in grid:
-            near = [max(1, round(side / part)) * part for side, part in zip(size, (h, w), strict=True)]
-            raise UserError(
-                f"frames of {size[0]}x{size[1]} do not divide into squares of {h}x{w}: collect them again, "
-                f"with `--size {near[0]} {near[1]}`"
-            )
-        grid = grid[0] * self.backbone.patch, grid[1] * self.backbone.patch
-        return replace(self, actions=schema.size, backbone=replace(self.backbone, grid=grid))
-
-    def __post_init__(self) -> None:
-        codec, backbone = self.codec, self.backbone
-        alike: list[tuple[str, Any, Any]] = [("channels", codec.channels, backbone.channels)]
-        if isinstance(codec, ViTCodecConfig):
-            alike.append(("grid", codec.grid, backbone.grid))
-        for what, ours, theirs in alike:
-            if ours != theirs:
-                raise UserError(f"the codec and the backbone have another {what}, {ours} and {theirs}")
-
-
-class Interactive(System):
+class Interactive(Walkable):
     """A frozen codec, an action embedding, a backbone over latent frames, and a memory."""
 
     config: InteractiveConfig
-    generates = "frames"
 
     def __init__(self, config: InteractiveConfig) -> None:
         super().__init__()
@@ -127,6 +79,18 @@ class Interactive(System):
         return self.backbone.blocks
 
     @property
+    def action_size(self) -> int:
+        return self.config.actions
+
+    @property
+    def passes(self) -> float:
+        return self.config.steps
+
+    @property
+    def timed_steps(self) -> tuple[int, ...]:
+        return 1, 2, 4
+
+    @property
     def working_bytes(self) -> int:
         return self.backbone.cache_bytes(self.config.window)
 
@@ -147,6 +111,12 @@ class Interactive(System):
         with torch.no_grad():
             latents = self.codec.encode(video.to(self.codec.dtype))
         return latents.to(torch.promote_types(self.codec.dtype, torch.float32))
+
+    def restored(self, clip: Clip) -> Tensor:
+        return self.codec.decode(self.encode(clip), len(clip))
+
+    def _shown(self, predicted: Tensor, session: WalkState) -> Tensor:
+        return self.codec.decode(predicted)[:, 0] if session.shown is None else session.shown
 
     def check_world(self, spec: WorldSpec, source: str) -> None:
         config, (_, down, across) = self.config, self.codec.stride
@@ -215,7 +185,14 @@ class Interactive(System):
         shown = codec_input(start, self.codec.image_channels) if self.memory.keeps_pixels else None
         cache = self.backbone.cache(config.window, batch=latents.shape[0])
         memory, shape = self.memory.begin(), (latents.shape[2], latents.shape[3], latents.shape[4])
-        session = Session(cache, seed, config.steps, config.history_sigma, shape, memory)
+        session = Session(
+            seed=seed,
+            steps=config.steps,
+            memory=memory,
+            cache=cache,
+            history_sigma=config.history_sigma,
+            shape=shape,
+        )
         start, stride = self.latent_clip(start), self.codec.stride[0]
         first = (len(start.actions[0]) - 1) % stride + 1
         for i in range(latents.shape[1]):
@@ -343,20 +320,6 @@ class Interactive(System):
     def sigmas(self, steps: int) -> tuple[float, ...]:
         """Rising noise levels, from clean to noise, of `steps` denoising steps."""
         return rising_sigmas(self.config.spacing, steps, shift_by=self.config.shift)
-
-    def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
-        """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
-
-        UserError without starts.
-        """
-        if self.world_spec is None:
-            raise UserError(
-                "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
-            )
-        device = next(self.parameters()).device
-        world = Dream(self, self.world_spec, device=device, render_mode=render_mode)
-        world.reset(seed=seed)
-        return world
 
     def engine(self) -> tuple[FramePass, Decode]:
         """The pass and the decoder, made once in a process and shared by all worlds of this system."""

@@ -38,7 +38,8 @@ from dreamwalk.memory.neural_map import home_map
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.training import draw_sigmas, snr_weight, weighted_loss
-from dreamwalk.systems.interactive import Interactive, InteractiveConfig
+from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.interactive_config import InteractiveConfig
 from dreamwalk.validation import Count, Positive, Share
 
 

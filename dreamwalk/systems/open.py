@@ -15,16 +15,19 @@ from dreamwalk.codecs.tae import TAECodec, inflate
 from dreamwalk.device.budget import GIB, free_bytes
 from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import Dream, WorldSpec
+from dreamwalk.systems.artokens import ArTokens
 from dreamwalk.systems.autoencode import Autoencode
 from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.system import System, SystemConfig
+from dreamwalk.systems.walkable import Walkable
 from dreamwalk.validation import conform, mending
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
 
 SYSTEMS = {
+    "artokens": "ArTokens",
     "autoencode": "Autoencode",
     "forcing": "Forcing",
     "inverse": "Inverse",
@@ -111,7 +114,7 @@ def dream(
 ) -> Dream:
     """A dream for `gymnasium.make("dreamwalk/Dream-v0", system=...)`: of a name, or of what `load` gave."""
     made = load(system) if isinstance(system, str | Path) else system
-    if not isinstance(made, Interactive):
+    if not isinstance(made, Walkable):
         raise UserError(f"'{system!s:.60}' cannot be walked in: it does not go on frame after frame")
     return made.world(seed=seed, render_mode=render_mode)
 
@@ -219,15 +222,14 @@ def load_inverse(name: str) -> Inverse | None:
 
 def load_codec(system: System, name: str | Path) -> None:
     """Give `system` the trained codec of another file, which must be of the same config."""
-    if not isinstance(system, Interactive | ClipGenerator):
+    if not isinstance(system, Interactive | ArTokens | ClipGenerator):
         raise UserError(f"the system {system.name} trains its own codec: leave out `--codec`")
     other = load(name)
-    if not isinstance(other, Autoencode | Interactive | ClipGenerator):
+    if not isinstance(other, Autoencode | Interactive | ArTokens | ClipGenerator):
         raise UserError(f"'{name}' is of the system {other.name}, which has no codec to take")
-    if other.config.codec != system.config.codec:
-        raise UserError(
-            f"the codec of '{name}' is {other.config.codec}, but this run is for {system.config.codec}"
-        )
+    theirs, ours = other.codec.config, system.codec.config
+    if theirs != ours:
+        raise UserError(f"the codec of '{name}' is {theirs}, but this run is for {ours}")
     system.codec.load_state_dict(other.codec.state_dict())
 
 

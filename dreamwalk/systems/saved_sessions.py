@@ -55,7 +55,12 @@ def open_session(system: Interactive, folder: Path | str) -> Session:
     still = tuple(int(count) for count in about["still_frames"])
     memory = system.memory.open(folder, rows=keys.shape[1])
     made = Session(
-        cache, int(about["seed"]), int(about["steps"]), float(about["history_sigma"]), shape, memory
+        seed=int(about["seed"]),
+        steps=int(about["steps"]),
+        memory=memory,
+        cache=cache,
+        history_sigma=float(about["history_sigma"]),
+        shape=shape,
     )
     made.camera, made.still_frames = CameraState(**parts) if parts else None, still
     made.shown = tensors["shown"].to(device) if "shown" in tensors else None

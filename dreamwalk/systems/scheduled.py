@@ -10,7 +10,7 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.walks import Walk
-from dreamwalk.rollout.dream import Dream, decode_frame, to_image
+from dreamwalk.rollout.dream import Decode, Dream, decode_frame, to_image
 from dreamwalk.rollout.execute import Update
 from dreamwalk.rollout.streaming import finished_frames
 from dreamwalk.schedules.guidance import Guide, guided
@@ -29,6 +29,7 @@ def scheduled_frames(
     start = world.opening(walk.start, seed=walk.seed)
     yield from start.video[0].permute(0, 2, 3, 1).cpu().numpy()
     actions = _actions(world, walk.actions, start)
+    decode: Decode = world.decode_latents or system.codec.decode
     steps = system.stream(start, actions, schedule=schedule, seed=walk.seed, update=update, guide=guide)
     if system.actions.stride > 1:  # one latent frame is several frames: decoded together
         count = system.codec.latent_frames(len(walk) + 1) - system.codec.latent_frames(1)
@@ -38,7 +39,7 @@ def scheduled_frames(
         return
     for latents in finished_frames(steps, len(walk)):
         for frame in latents[0].unbind(0):  # frame by frame: one picture in memory
-            yield decode_frame(frame[None, None], world.decode_latents)
+            yield decode_frame(frame[None, None], decode)
 
 
 def schedule_preview(
@@ -51,9 +52,10 @@ def schedule_preview(
     clip = world.opening({"start": start}, seed=seed)
     actions = _actions(world, world.world_spec.stroll(start, 10_000, seed=seed), clip)
     tiles = {0: _tile(world.world_spec.starts[start], 0.0)}
+    decode: Decode = world.decode_latents or system.codec.decode
     for step in system.stream(clip, actions, schedule=schedule, seed=seed):
         for frame, level, x in zip(step.frames, step.levels, step.x[0], strict=True):
-            image = decode_frame(x[None, None], world.decode_latents)
+            image = decode_frame(x[None, None], decode)
             tiles[frame] = _tile(image, level / schedule.steps)
         last = max(tiles)
         tiles = {frame: tile for frame, tile in tiles.items() if frame > last - shown}

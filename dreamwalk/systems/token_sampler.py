@@ -11,7 +11,9 @@ keys and values later groups see: cached and teacher-forced passes are the same 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -43,11 +45,17 @@ class TokenStream:
     sampling: TokenSampling = field(default_factory=TokenSampling)
     conditions: SlotConditions | None = None
     text: TextEmbedding | None = None
+    seen: SlotConditions | None = None
+    """What is seen of the frames before, `(b, k, h, w, f)`, for models that are told."""
+    endless: bool = False
+    """Whether it may `slide`: then frames stay in the cache until they do."""
     symbols: Tensor = field(init=False)
     """All tokens `(b, n)`, or vectors `(b, n, c)`; blank where they are not known yet."""
     group: int = field(init=False, default=0)
     """The group that comes next."""
     cache: SlotCache = field(init=False)
+    left: int = field(init=False, default=0)
+    """Frames that were forgotten: the first of the list is this one."""
 
     def __post_init__(self) -> None:
         rows, order = len(self.seeds), self.order
@@ -58,7 +66,7 @@ class TokenStream:
         if self.text is not None and len(self.text.tokens) != rows:
             raise UserError(f"{rows} seeds need as many texts, got {len(self.text.tokens)}")
         self.symbols = self.model.head.blank(rows, order.tokens)
-        self.cache = self.model.cache(order.live_slots, batch=rows * self._branches)
+        self.cache = self.model.cache(self._room if self.endless else order.live_slots, batch=rows * self._branches)
         if self._guided and self.text is not None:
             self.text = beside(self.text, TextEmbedding(self.text.tokens[:, :0]))
 
@@ -85,7 +93,8 @@ class TokenStream:
         assert not self.done
         index, head = self.group, self.model.head
         hidden, tokens = self._pass(range(index, index + 1))
-        noise = KeyedGenerator([(seed, index) for seed in self.seeds], device=hidden.device)
+        turn = index + self.left * (self.order.passes // self.frames)
+        noise = KeyedGenerator([(seed, turn) for seed in self.seeds], device=hidden.device)
         normal = noise.normal(len(tokens), head.draws)
         hidden = hidden.unflatten(0, (self._branches, len(self.seeds)))
         self.symbols[:, tokens] = head.sample(hidden, self.sampling, normal)
@@ -96,6 +105,39 @@ class TokenStream:
         while not self.done and (frame is None or self.order.frames[self.group].start <= frame):
             self.advance()
         return self.symbols
+
+    def slide(self) -> None:
+        """Forget the first frame, so that the list has room for another and a stream need not end.
+
+        For orders whose frames are alike. What the cache holds of later frames stays as it was computed."""
+        order, groups = self.order, self.order.passes // self.frames
+        tokens = order.tokens // self.frames
+        assert self.endless and self.group >= groups, "only what is drawn can be forgotten"
+        self.symbols = torch.cat(
+            [self.symbols[:, tokens:], self.model.head.blank(len(self.seeds), tokens)], 1
+        )
+        self.cache.shift(groups)
+        self.group, self.left = self.group - groups, self.left + 1
+
+    def clone(self) -> TokenStream:
+        """A snapshot that later draws leave alone."""
+        twin = copy(self)
+        twin.symbols, twin.cache = self.symbols.clone(), self.cache.clone()
+        return twin
+
+    @property
+    def frames(self) -> int:
+        """Frames of the list."""
+        return self.order.frames[-1].stop
+
+    @property
+    def _room(self) -> int:
+        """Slots of the cache of a stream that slides: any frame may come to be the first, and have more slots
+        than that one ever had, such as what commits."""
+        sizes, counts = [len(group.slots) for group in self.order.groups], Counter[int]()
+        for span, size in zip(self.order.frames, sizes, strict=True):
+            counts[span.stop] += size
+        return max(self.order.live_slots, max(counts.values()) * self.frames)
 
     @property
     def _guided(self) -> bool:
@@ -109,13 +151,20 @@ class TokenStream:
     def _pass(self, groups: range) -> tuple[Tensor, Tensor]:
         """Hidden vectors `(branches * b, m, d)` of the tokens `(m,)` of groups, which join the cache."""
         slots = self.order.slots(groups, kept=list(self.cache.sizes), device=self.symbols.device)
-        conditions = None if self.conditions is None else self.conditions(slots.frames)
+        frames = [self.left + frame for frame in slots.frames]
+        slots = slots._replace(places=slots.places + slots.places.new_tensor([self.left, 0, 0]))
+        conditions = None if self.conditions is None else self.conditions(frames)
         if self._guided and conditions is not None:
             conditions = torch.cat([conditions, torch.zeros_like(conditions)])
+        seen = None if self.seen is None else self.seen(frames)
+        if self._guided and seen is not None:  # what is seen is no condition that guidance leads towards
+            seen = torch.cat([seen, seen])
         symbols = self.symbols.repeat(self._branches, *[1] * (self.symbols.ndim - 1))
         past = self.cache if self.cache.sizes else None
-        hidden, fresh = self.model.predict(symbols, slots, conditions, self.text, past)
+        hidden, fresh = self.model.predict(symbols, slots, conditions, self.text, past, seen=seen)
         sizes = {index: len(self.order.groups[index].slots) for index in groups}
-        self.cache.write(sizes, fresh, lambda index: self.order.last_seen[index] >= groups.stop)
+        self.cache.write(
+            sizes, fresh, lambda index: self.endless or self.order.last_seen[index] >= groups.stop
+        )
         self.group = groups.stop
         return hidden, slots.tokens

@@ -37,7 +37,8 @@ from dreamwalk.memory.points_and_bank import PointsAndBankConfig
 from dreamwalk.schedules import flow
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.training import FusedSNR, draw_sigmas, weighted_loss
-from dreamwalk.systems.interactive import Interactive, InteractiveConfig
+from dreamwalk.systems.interactive import Interactive
+from dreamwalk.systems.interactive_config import InteractiveConfig
 from dreamwalk.validation import Share
 from dreamwalk.worlds.placing import PLACE
 

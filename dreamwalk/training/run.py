@@ -6,11 +6,13 @@ dreamwalk train nextframe.doom --steps 4000 --optim.lr 3e-4
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from dreamwalk.errors import UserError
-from dreamwalk.systems import autoencode, forcing, inverse, moviegen, nextframe, voyager, worldmem
+from dreamwalk.systems import artokens, autoencode, forcing, inverse, moviegen, nextframe, voyager, worldmem
 from dreamwalk.systems.system import SystemConfig
 from dreamwalk.validation import Count, Share
 
@@ -127,6 +129,48 @@ def autoencode_causal() -> Run:
 def autoencode_tokens() -> Run:
     """Video as tokens, one of 64,000 for 4x16x16 pixels."""
     return replace(autoencode_hunyuan(), name="autoencode.tokens", system=autoencode.tokens())
+
+
+def autoencode_scales() -> Run:
+    """The same from coarse to fine."""
+    return replace(autoencode_tokens(), name="autoencode.scales", system=autoencode.scales())
+
+
+def autoencode_matched(quantizer: str) -> Run:
+    """One of a family that differs by what is in the middle (`codecs.tokens.matched`): what that costs."""
+    name = f"autoencode.tokens-{quantizer}"
+    return replace(autoencode_tokens(), name=name, system=autoencode.tokens_of(quantizer))
+
+
+def autoencode_delta() -> Run:
+    """What frames of Doom add to those before, as tokens: an hour on two CPU cores."""
+    optim = OptimConfig(lr=1e-3, weight_decay=0.0, warmup=50, decay=0.5)
+    run = Run("autoencode.delta", autoencode.delta(), "data/rooms", frames=6, batch=8, steps=3000)
+    return replace(run, optim=optim, ema=0.99, save_every=100, preview_every=500)
+
+
+def artokens_doom() -> Run:
+    """The shipped dream in tokens, on those of `autoencode.delta`: an hour on two CPU cores."""
+    run = Run("artokens.doom", artokens.doom(), "data/rooms", codec="runs/autoencode.delta", frames=10)
+    return replace(run, batch=8, steps=3000, optim=MUON, ema=0.995, save_every=100, preview_every=500)
+
+
+def artokens_video() -> Run:
+    """Tokens of video by rows; to compare orders, `--system.order` and `--system.played`."""
+    run = replace(artokens_doom(), name="artokens.video", system=artokens.video(), frames=17)
+    return replace(run, codec="runs/autoencode.tokens", batch=4, steps=1000)
+
+
+def artokens_scale() -> Run:
+    """The same from coarse to fine."""
+    run = replace(artokens_video(), name="artokens.scale", system=artokens.video("scale"))
+    return replace(run, codec="runs/autoencode.scales")
+
+
+def artokens_continuous() -> Run:
+    """The same without a codebook."""
+    run = replace(artokens_video(), name="artokens.continuous", system=artokens.continuous())
+    return replace(run, codec="runs/autoencode.tokens-none")
 
 
 def autoencode_image() -> Run:
@@ -262,9 +306,15 @@ def inverse_doom() -> Run:
 
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
-    autoencode_tae, autoencode_tokens, inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
+    autoencode_tae, autoencode_tokens, autoencode_scales, autoencode_delta, artokens_doom, artokens_video,
+    artokens_scale, artokens_continuous,
+    inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
     forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_layout, worldmem_doom,
     moviegen_moment, moviegen_short, moviegen_doom, moviegen_larger, voyager_short, voyager_doom,
     voyager_context, voyager_rgb,
 )  # fmt: skip
-RUNS = {run.__name__.replace("_", "."): run for run in _NAMED}
+RUNS: dict[str, Callable[[], Run]] = {run.__name__.replace("_", "."): run for run in _NAMED}
+RUNS |= {
+    f"autoencode.tokens-{name}": partial(autoencode_matched, name)
+    for name in ("none", "kl", "fsq", "vq", "bsq8", "bsq16", "bsq24")
+}

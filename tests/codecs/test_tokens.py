@@ -132,25 +132,25 @@ def test_all_parameters_learn(kind: str) -> None:
 
 def test_use_is_counted_over_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not over more tokens than are kept."""
-    monkeypatch.setattr("dreamwalk.codecs.tokens.RECENT", 500)
+    monkeypatch.setattr("dreamwalk.codecs.quantizers.RECENT", 500)
     codec, found = tokens_tiny().build(), []
     for step in range(4):
         keys = [(0, step, row) for row in range(2)]
         found.append(codec.bottleneck(film(5 + step).float(), KeyedGenerator(keys), noise=0.0).measured)
-        assert len(codec.recent) == min(500, sum(48 * codec.latent_frames(5 + s) for s in range(step + 1)))
+        assert len(codec.quantizer.recent) == min(500, sum(48 * codec.latent_frames(5 + s) for s in range(step + 1)))
     assert found[1]["dead"] <= found[0]["dead"]
 
 
 def test_one_family_by_config_alone() -> None:
-    """Unquantized, with a KL term, and three kinds of tokens: the same layers inside."""
+    """Unquantized, with a KL term, and kinds of tokens: the same layers inside."""
     family = matched(INNER)
-    assert list(family) == ["none", "kl", "fsq", "bsq", "vq"] and family["kl"] == INNER
+    assert list(family) == ["none", "kl", "fsq", "vq", "bsq8", "bsq16", "bsq24"] and family["kl"] == INNER
     for name, config in family.items():
         assert from_json(CodecConfig, to_json(config)) == config
         inner = config.codec if isinstance(config, TokenCodecConfig) else config
         assert replace(inner, channels=8) == INNER and config.stride == (2, 4, 4)
         codec = config.build()
-        if name not in ("none", "kl"):
+        if name in ("fsq", "vq", "bsq16"):
             assert isinstance(codec, TokenCodec) and 15.9 < codec.quantizer.bits_per_token <= 16
 
 

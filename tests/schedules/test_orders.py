@@ -7,7 +7,6 @@ import pytest
 from dreamwalk.errors import UserError
 from dreamwalk.schedules.orders import Group, Order, Slot
 from dreamwalk.schedules.token_orders import (
-    delta,
     diagonal,
     in_groups,
     next_block,
@@ -29,7 +28,6 @@ COUNTS = [
     (next_scale(5, SCALES), 50, 3400, 3400 + 4 * 256),
     (pyramid((1, 4), SCALES), 20, 3400, 3400 + 256),
     (diagonal(GRID), 5 * 31, 1280, 1280 + 5 * 15),
-    (delta(5, 4, first=(16, 16)), 256 + 4 * 4, 256 + 4 * 4, 256 + 4 * 4),
 ]
 BROKEN = [
     ("slot", lambda g: replace(g, slots=()), "needs groups, and every group a slot"),
@@ -93,7 +91,6 @@ def test_degenerate_orders_are_the_same() -> None:
     assert windowed(next_token(grid), 3).groups == next_token(grid).groups
     places = raster(grid)
     assert in_groups("mine", places, [[i] for i in range(24)]).groups == next_token(grid).groups
-    assert delta(3, 4, first=(1, 4)).passes == next_token((3, 1, 4)).passes
 
 
 def test_equal_scales_are_residual_depths() -> None:
@@ -164,7 +161,6 @@ def test_a_prefix_is_whole_groups() -> None:
         (lambda: pyramid((), [(1, 1)]), "at least one clip"),
         (lambda: next_scale(2, []), "at least one scale"),
         (lambda: windowed(next_token((2, 2, 2)), 0), "the window must be a whole number from 1 up"),
-        (lambda: delta(2, 0, first=(2, 2)), "tokens that a frame adds must be"),
     ],
 )
 def test_impossible_sizes_are_refused(make, sentence: str) -> None:  # type: ignore[no-untyped-def]

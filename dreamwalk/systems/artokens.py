@@ -1,0 +1,408 @@
+"""Artokens: video as tokens, predicted group after group in an order; or as vectors, with the same order.
+
+A codec gives a clip as a list of symbols y, an order (`schedules/orders.py`) parts it into groups, and one
+transformer learns all conditionals at once, given the actions a:
+
+    p(y | a) = prod_g prod_{i in g} p(y_i | y_before g, a)        minimise -log p(y | a)
+
+    paper's word                                             our word
+    next token (VideoGPT, arXiv 2104.10157)                  order `token`
+    next block (NBP, arXiv 2502.07737): row, frame           orders `row`, `frame`
+    next scale (VAR, arXiv 2404.02905), in frames            order `scale`, of a multi-scale codec
+    diagonal decoding (DiagD, arXiv 2503.14070)              order `diagonal`, with the weights of `token`
+    delta tokens (delta-IRIS, arXiv 2406.19320)              any order, of a `DeltaCodec`
+    diffusion loss (MAR, arXiv 2406.11838)                   any order, of a codec without a codebook
+
+With a `DeltaCodec` tokens tell what a frame adds to the one before. The transformer is told what the decoder
+sees of that frame at each place, as delta-IRIS embeds it, and this is the form that is walked in: a frame
+a step. A codec whose latents stand for several frames goes on by as many: `continued`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import NamedTuple, Self
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from dreamwalk.backbones.token_heads import (
+    DiscreteHeadConfig,
+    FlowHeadConfig,
+    TokenSampling,
+    bitwise,
+    softmax,
+)
+from dreamwalk.backbones.tokenformer import TokenFormerConfig
+from dreamwalk.clip import Clip
+from dreamwalk.codecs.codec import Codec
+from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, delta_tiny
+from dreamwalk.codecs.quantizers import FSQConfig, LFQConfig, UnquantizedConfig
+from dreamwalk.codecs.residual_quantizers import MultiScaleConfig
+from dreamwalk.codecs.rgbd import codec_input
+from dreamwalk.codecs.shuffle import ShuffleVAEConfig
+from dreamwalk.codecs.tokens import (
+    TokenCodec,
+    TokenCodecConfig,
+    matched,
+    small_layers,
+    small_scales,
+    small_tokens,
+)
+from dreamwalk.codecs.vector_quantizer import VQConfig
+from dreamwalk.conditions.actions import ActionEmbedding
+from dreamwalk.errors import UserError
+from dreamwalk.memory.contract import MemoryModel
+from dreamwalk.rollout.dream import Decode, WorldSpec
+from dreamwalk.rollout.realtime import FramePass, WalkState
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.schedules.orders import Order
+from dreamwalk.schedules.token_orders import OrderName, named_order
+from dreamwalk.systems.system import SystemConfig
+from dreamwalk.systems.token_sampler import TokenStream
+from dreamwalk.systems.walkable import Walkable
+from dreamwalk.validation import Count, Share
+from dreamwalk.weights import files
+from dreamwalk.world import ActionSchema
+
+
+@dataclass(frozen=True)
+class ArTokensConfig(SystemConfig):
+    """The codec, the order, the sizes of the transformer, and how it is sampled and trained."""
+
+    codec: TokenCodecConfig | ShuffleVAEConfig | DeltaCodecConfig
+    actions: Count
+    """Length of the action vector."""
+    grid: tuple[int, int]
+    """Rows and columns of tokens of a frame."""
+    order: OrderName = "token"
+    """In which tokens are predicted."""
+    played: OrderName = "token"
+    """In which they are drawn; `token` and `diagonal` run on one another's weights."""
+    diagonal_prob: Share = 0.0
+    """Probability of a training step in the order `diagonal`, which small models need to run it well."""
+    frames: int = 8
+    """Frames of tokens that are predicted together in training, and that a dream looks back on."""
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    cond_dropout: Share = 0.1
+    """Probability of training a clip without its actions, for classifier-free guidance."""
+    sampling: TokenSampling = field(default_factory=TokenSampling)
+    """How tokens are drawn."""
+
+    def __post_init__(self) -> None:
+        scales = isinstance(self.codec, TokenCodecConfig) and isinstance(
+            self.codec.quantizer, MultiScaleConfig
+        )
+        if scales != (self.order == "scale"):
+            raise UserError("the order `scale` is for a multi-scale codec, and the others are for the rest")
+
+    def build(self) -> ArTokens:
+        return ArTokens(self)
+
+    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
+        """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
+        _, h, w = self.codec.stride
+        if size[0] % h or size[1] % w:
+            near = [max(1, round(side / part)) * part for side, part in zip(size, (h, w), strict=True)]
+            raise UserError(
+                f"frames of {size[0]}x{size[1]} do not divide into squares of {h}x{w}: collect them again, "
+                f"with `--size {near[0]} {near[1]}`"
+            )
+        codec, grid = self.codec, (size[0] // h, size[1] // w)
+        if isinstance(codec, DeltaCodecConfig):
+            codec = replace(codec, actions=schema.size)
+        return replace(self, actions=schema.size, codec=codec, grid=grid)
+
+    def make_order(self, name: OrderName) -> Order:
+        """An order of `frames` frames of this codec."""
+        quantizer = None if isinstance(self.codec, ShuffleVAEConfig) else self.codec.quantizer
+        scales = quantizer.scales if isinstance(quantizer, MultiScaleConfig) else ()
+        return named_order(name, (self.frames, *self.grid), scales=scales)
+
+    @property
+    def head(self) -> DiscreteHeadConfig | FlowHeadConfig:
+        """Of a token of the codec; UserError for a codec whose tokens have several indices."""
+        codec = self.codec
+        quantizer = (
+            UnquantizedConfig(codec.channels) if isinstance(codec, ShuffleVAEConfig) else codec.quantizer
+        )
+        stage = quantizer.stage if isinstance(quantizer, MultiScaleConfig) else quantizer
+        match stage:
+            case UnquantizedConfig():
+                return FlowHeadConfig(stage.channels, width=2 * self.width)
+            case FSQConfig():  # whose first channel is the lowest digit
+                return DiscreteHeadConfig(stage.levels[::-1], chained=True)
+            case LFQConfig():
+                return bitwise(stage.channels)
+            case VQConfig():
+                return softmax(stage.codes)
+        raise UserError("tokens of a residual quantizer have several indices: take one, or a multi-scale one")
+
+
+class Symbols(NamedTuple):
+    """A clip as a model of tokens takes it."""
+
+    values: Tensor
+    """Indices `(b, n)`, or vectors `(b, n, c)`, in the order of the list."""
+    seen: Tensor | None
+    """What a delta codec sees of the frame before each, `(b, t', h', w', f)`."""
+
+
+@dataclass(kw_only=True)
+class TokenWalk(WalkState):
+    """The state of a walk in tokens: those of the last frames, with their keys and values."""
+
+    stream: TokenStream
+
+    def clone(self) -> Self:
+        return replace(self, stream=self.stream.clone(), memory=self.memory.clone())
+
+
+class ArTokens(Walkable):
+    """A frozen codec, an action embedding, and a transformer of tokens."""
+
+    name = "artokens"
+    config: ArTokensConfig
+
+    def __init__(self, config: ArTokensConfig) -> None:
+        super().__init__()
+        self.config, self.memory = config, MemoryModel()
+        self.codec = config.codec.build().requires_grad_(False)
+        self._orders: dict[OrderName, Order] = {}
+        self.order = self.make_order()
+        self.actions = ActionEmbedding(config.actions, config.width, stride=self.codec.stride[0])
+        sizes = {"width": config.width, "depth": config.depth, "heads": config.heads}
+        told = {"fillers": self.order.fillers, "scales": self.order.scales}
+        seen = self.codec.seen_features if isinstance(self.codec, DeltaCodec) else 0
+        name = self.order.trained_as
+        self.backbone = TokenFormerConfig(name, config.head, **sizes, **told, seen=seen).build()
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.backbone.blocks
+
+    @property
+    def action_size(self) -> int:
+        return self.config.actions
+
+    @property
+    def passes(self) -> float:
+        order = self.make_order(self.config.played)
+        return order.passes / (self.config.frames * self.codec.stride[0])
+
+    def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
+        """Negative log-likelihood of a token in nats, or the flow loss of a vector."""
+        order, chance = self.order, self.config.diagonal_prob
+        if chance and float(generator.uniform(1)[0]) < chance:
+            order = self.make_order("diagonal")
+        symbols, conditions = self.symbols(clip), self._conditions(clip)
+        keep = generator.uniform(1) >= self.config.cond_dropout
+        noise = (
+            generator.normal(order.tokens, *head.loss_noise)
+            if (head := self.backbone.head).loss_noise
+            else None
+        )
+        losses = self.backbone.loss(
+            symbols.values,
+            order.slots(device=symbols.values.device),
+            conditions=conditions * keep[..., None],
+            seen=symbols.seen,
+            noise=noise,
+        )
+        loss = losses.mean()
+        return (
+            {"loss": loss}
+            if noise is not None
+            else {"loss": loss, "bits_a_token": loss.detach() / math.log(2)}
+        )
+
+    @torch.no_grad()
+    def symbols(self, clip: Clip) -> Symbols:
+        """Of a batched clip of as many frames as the order has, or fewer; UserErrors of the codec."""
+        video = codec_input(clip, 3)
+        if isinstance(self.codec, DeltaCodec):
+            coded = self.codec.code(video, clip.actions)
+            seen = coded.seen.unflatten(2, self.config.grid)
+            return Symbols(coded.tokens.flatten(1), seen)
+        if isinstance(self.codec, TokenCodec) and self.codec.vocabulary:
+            return Symbols(self.codec.tokens(video).flatten(1), None)
+        return Symbols(rearrange(self.codec.encode(video), "b t c h w -> b (t h w) c"), None)
+
+    def make_order(self, name: OrderName | None = None) -> Order:
+        """An order of this config, made once."""
+        name = name or self.config.order
+        if name not in self._orders:
+            self._orders[name] = self.config.make_order(name)
+        return self._orders[name]
+
+    @property
+    def delta(self) -> bool:
+        """Whether tokens tell what a frame adds to the one before."""
+        return isinstance(self.codec, DeltaCodec)
+
+    @torch.inference_mode()
+    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> TokenWalk:
+        """A walk whose history is the batched clip `start` (one frame is enough); UserError for a codec whose
+        latents stand for several frames, or that does not know the frame before."""
+        if not self.delta:
+            raise UserError(
+                "these tokens stand for several frames at once: walk in a dream of a delta codec, or make a "
+                "film with `dreamwalk sample`"
+            )
+        stream = self.stream([seed] * len(start.video))
+        if len(start) > 1:
+            symbols, conditions = self.symbols(start), self._conditions(start)
+            self._give(stream, symbols.values, conditions, symbols.seen)
+        return TokenWalk(seed=seed, stream=stream, shown=codec_input(start, 3)[:, -1])
+
+    @torch.inference_mode()
+    def advance(
+        self,
+        session: TokenWalk,
+        action: Tensor,
+        *,
+        frame_pass: FramePass | None = None,
+        decode: Decode | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Tensor:
+        """Tokens `(b, h', w')` of the next frame, which `action` `(b, a)` leads into; `session.shown` is then
+        the frame."""
+        assert isinstance(self.codec, DeltaCodec) and session.shown is not None
+        began = perf_counter()
+        levels, features = self.codec.look(session.shown)
+        seen = features[:, None].unflatten(2, self.config.grid)
+        symbols = self._next_frame(session.stream, self.actions(action[:, None]), seen)
+        tokens = symbols.unflatten(1, self.config.grid)
+        middle = perf_counter()
+        values = self.codec.quantizer.values(tokens)
+        session.shown = self.codec.draw(session.shown, levels, values, action).frame.clamp(-1, 1)
+        if timings is not None:
+            timings |= {"tokens": 1000 * (middle - began), "decode": 1000 * (perf_counter() - middle)}
+        return tokens
+
+    def stream(self, seeds: Sequence[int], order: OrderName | None = None) -> TokenStream:
+        """A list of tokens to be drawn, a row for each seed."""
+        order = order or self.config.played
+        return TokenStream(self.backbone, self.make_order(order), seeds, self.config.sampling, endless=True)
+
+    @torch.inference_mode()
+    def continued(self, clip: Clip, *, history: int, seed: int = 0) -> Tensor:
+        """As of any system; UserError for a history that is no whole number of latents."""
+        if self.delta:
+            return super().continued(clip, history=history, seed=seed)
+        codec, frames = self.codec, len(clip)
+        assert isinstance(codec, Codec)
+        given, latents = codec.latent_frames(history), codec.latent_frames(frames)
+        if codec.decoded_frames(given) != history:
+            near = codec.decoded_frames(given)
+            raise UserError(f"{history} frames are no whole latents of this codec: give a history of {near}")
+        missing = codec.decoded_frames(latents) - frames
+        whole = replace(clip, actions=nn.functional.pad(clip.actions, (0, 0, 0, missing)))
+        conditions, known = self._conditions(whole), self.symbols(clip.first(history)).values
+        stream = self.stream([seed] * len(clip.video))
+        self._give(stream, known, conditions[:, :given], None)
+        drawn = [known, *(self._next_frame(stream, conditions[:, [i]], None) for i in range(given, latents))]
+        return codec.decode(self._latents(torch.cat(drawn, 1)), frames)[:, history:]
+
+    def restored(self, clip: Clip) -> Tensor:
+        return self.codec.restored(codec_input(clip, 3), clip.actions)
+
+    def measured(self, clip: Clip) -> dict[str, float]:
+        """Tokens of a frame of video, and its bits by the negative log-likelihood, where tokens have one: on
+        as many first frames as the order has."""
+        order = self.make_order()
+        rows = {"tokens": order.tokens / (self.config.frames * self.codec.stride[0])}
+        clip = clip.first(self._training_frames)
+        if self.backbone.head.loss_noise or len(clip) < self._training_frames:
+            return rows
+        symbols = self.symbols(clip)
+        slots, conditions = order.slots(device=symbols.values.device), self._conditions(clip)
+        with torch.inference_mode():
+            loss = self.backbone.loss(symbols.values, slots, conditions=conditions, seen=symbols.seen)
+        return rows | {"bits": float(loss.mean()) / math.log(2) * rows["tokens"]}
+
+    @torch.inference_mode()
+    def preview(self, clip: Clip) -> Tensor:
+        """The dream of `clip` from its first frame under its actions, in [-1, 1] `(b, t, 3, h, w)`."""
+        return torch.cat([codec_input(clip.first(1), 3), self.continued(clip, history=1)], 1).clamp(-1, 1)
+
+    def check_world(self, spec: WorldSpec, source: str) -> None:
+        config, (_, down, across) = self.config, self.codec.stride
+        wanted = config.actions, (config.grid[0] * down, config.grid[1] * across)
+        if (spec.actions.size, spec.starts.shape[1:3]) != wanted:
+            raise UserError(
+                f"{source} has {spec.actions.size} actions and starts of {spec.starts.shape[1:3]}, and its "
+                f"network takes {wanted[0]} and {wanted[1]}: {files.MEND}"
+            )
+
+    @property
+    def _training_frames(self) -> int:
+        """Frames of video behind the tokens of the order."""
+        return self.config.frames + 1 if self.delta else 1 + (self.config.frames - 1) * self.codec.stride[0]
+
+    def _conditions(self, clip: Clip) -> Tensor:
+        """Of the frames of the list, `(b, t', d)`: a delta codec has no tokens of the first frame."""
+        return self.actions(clip.actions[:, 1:] if self.delta else clip.actions)
+
+    def _give(self, stream: TokenStream, symbols: Tensor, conditions: Tensor, seen: Tensor | None) -> None:
+        """The last known frames, as many as leave room for another."""
+        frames = conditions.shape[1]
+        stream.left = max(0, frames - self.config.frames + 1)
+        stream.conditions = lambda asked: conditions[:, list(asked)]
+        stream.seen = None if seen is None else lambda asked: seen[:, list(asked)]
+        stream.give(symbols[:, stream.left * (symbols.shape[1] // frames) :])
+        stream.conditions = stream.seen = None  # a walk that is saved or sent holds no function
+
+    def _next_frame(self, stream: TokenStream, condition: Tensor, seen: Tensor | None) -> Tensor:
+        """Draw the symbols `(b, n)` or `(b, n, c)` of another frame."""
+        if stream.done:
+            stream.slide()
+        stream.conditions = lambda asked: condition
+        stream.seen = None if seen is None else lambda asked: seen
+        frame = stream.order.frames[stream.group].start
+        tokens = stream.order.tokens // self.config.frames
+        symbols = stream.finish(frame=frame)[:, frame * tokens : (frame + 1) * tokens]
+        stream.conditions = stream.seen = None
+        return symbols
+
+    def _latents(self, symbols: Tensor) -> Tensor:
+        """Of a codec of video."""
+        if isinstance(self.codec, TokenCodec) and self.codec.vocabulary:
+            shape = (-1,) if self.config.order == "scale" else self.config.grid
+            per_frame = self.order.tokens // self.config.frames
+            return self.codec.from_tokens(symbols.unflatten(1, (-1, per_frame)).unflatten(2, shape))
+        h, w = self.config.grid
+        return rearrange(symbols, "b (t h w) c -> b t c h w", h=h, w=w)
+
+    def _shown(self, predicted: Tensor, session: WalkState) -> Tensor:
+        assert session.shown is not None
+        return session.shown
+
+
+def tiny() -> ArTokensConfig:
+    """For tests: 32x32 frames, four tokens a frame."""
+    return ArTokensConfig(delta_tiny(), actions=7, grid=(2, 2), frames=4, width=64, depth=2, heads=2)
+
+
+def doom() -> ArTokensConfig:
+    """The shipped dream of levels never seen: twelve tokens a frame, which tell what it adds."""
+    return ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(3, 4), frames=9)
+
+
+def video(order: OrderName = "row") -> ArTokensConfig:
+    """Tokens of 4x16x16 pixels, to compare orders: 17 frames are 240 tokens, or 325 in four scales."""
+    codec = small_scales() if order == "scale" else small_tokens()
+    return ArTokensConfig(codec, actions=7, grid=(6, 8), order=order, played=order, frames=5)
+
+
+def continuous() -> ArTokensConfig:
+    """The same without a codebook."""
+    codec = matched(small_layers())["none"]
+    assert isinstance(codec, TokenCodecConfig)
+    return replace(video(), codec=codec)

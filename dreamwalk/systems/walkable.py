@@ -1,0 +1,101 @@
+"""Walkable systems: what worlds and the examination ask of those that dream frame after frame.
+
+`Interactive` systems denoise latent frames; `artokens` predicts tokens. A `Dream` (`rollout/dream.py`) walks
+in either, and both are asked the same questions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamwalk.clip import Clip
+from dreamwalk.errors import UserError
+from dreamwalk.memory.contract import MemoryModel
+from dreamwalk.rollout.dream import Decode, Dream
+from dreamwalk.rollout.realtime import FramePass, WalkState
+from dreamwalk.systems.system import System
+
+
+class Walkable(System):
+    """A system that goes on frame after frame, and is walked in."""
+
+    generates = "frames"
+    memory: MemoryModel
+
+    @property
+    def action_size(self) -> int:
+        """Length of the action vector."""
+        raise NotImplementedError
+
+    @property
+    def passes(self) -> float:
+        """Passes of the network for a frame."""
+        raise NotImplementedError
+
+    @property
+    def timed_steps(self) -> tuple[int, ...]:
+        """Numbers of denoising steps at which its speed is measured."""
+        return (1,)
+
+    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> WalkState:
+        """The state of a dream whose history is the batched clip `start`."""
+        raise NotImplementedError
+
+    def advance(
+        self,
+        session: Any,
+        action: Tensor,
+        *,
+        frame_pass: FramePass | None = None,
+        decode: Decode | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Tensor:
+        """What is predicted of the next frame, into which `action` `(b, a)` leads: its latents, or its tokens
+        where `session.shown` is the frame; `timings` takes the milliseconds of the stages."""
+        raise NotImplementedError
+
+    def engine(self) -> tuple[FramePass | None, Decode | None]:
+        """The fastest pass and decoder that there are, where `advance` takes any."""
+        return None, None
+
+    def encode(self, clip: Clip) -> Tensor:
+        """Latents `(b, t', c, h, w)` of a batched clip, where it has any."""
+        raise NotImplementedError
+
+    def restored(self, clip: Clip) -> Tensor:
+        """A batched clip encoded and decoded, `(b, t, c, h, w)` in [-1, 1]: the best that can be dreamed."""
+        raise NotImplementedError
+
+    def measured(self, clip: Clip) -> dict[str, float]:
+        """Numbers of a batched held-out clip that only systems of this kind have, for the examination."""
+        return {}
+
+    def world(self, *, seed: int | None = None, render_mode: str | None = None) -> Dream:
+        """A dream to walk in, a `gymnasium.Env`; on a CPU through ONNX Runtime where that can hold it.
+
+        UserError without starts.
+        """
+        if self.world_spec is None:
+            raise UserError(
+                "this system has random weights: open some with `dreamwalk.load` to walk in its dream"
+            )
+        device = next(self.parameters()).device
+        world = Dream(self, self.world_spec, device=device, render_mode=render_mode)
+        world.reset(seed=seed)
+        return world
+
+    @torch.inference_mode()
+    def continued(self, clip: Clip, *, history: int, seed: int = 0) -> Tensor:
+        """The dream of a batched clip from its first `history` frames on, under its actions: video in [-1, 1]
+        `(b, t - history, c, h, w)`."""
+        session, frames = self.begin(clip.first(history), seed=seed), []
+        for step in range(history, len(clip)):
+            frames.append(self._shown(self.advance(session, clip.actions[:, step]), session))
+        return torch.stack(frames, 1)
+
+    def _shown(self, predicted: Tensor, session: WalkState) -> Tensor:
+        """The frame `(b, c, h, w)` of what `advance` gave."""
+        raise NotImplementedError
