@@ -168,3 +168,107 @@ def tokens(state: State, picture: Tensor) -> list[Tensor]:
 def values(state: State, indices: list[Tensor]) -> Tensor:
     """The sum of the scales that there are."""
     return sum((added(state, own, scale) for scale, own in enumerate(indices)), torch.zeros(()))
+
+
+def transformer_shapes(
+    width: int, depth: int, heads: int, *, channels: int, codes: int, classes: int
+) -> dict[str, tuple[int, ...]]:
+    """All tensors of a file of the transformer, by name."""
+    linear = {
+        "word_embed": (width, channels),
+        "head_nm.ada_lin.1": (2 * width, width),
+        "head": (codes, width),
+    }
+    found: dict[str, tuple[int, ...]] = {
+        "class_emb.weight": (classes + 1, width),
+        "lvl_embed.weight": (10, width),
+        "pos_start": (1, 1, width),
+        "pos_1LC": (1, 680, width),
+        "lvl_1L": (1, 680),
+        "attn_bias_for_masking": (1, 1, 680, 680),
+    }
+    for i in range(depth):
+        block = f"blocks.{i}"
+        found[f"{block}.attn.mat_qkv.weight"] = (3 * width, width)
+        found[f"{block}.attn.scale_mul_1H11"] = (1, heads, 1, 1)
+        found |= {f"{block}.attn.{name}": (width,) for name in ("q_bias", "zero_k_bias", "v_bias")}
+        linear[f"{block}.attn.proj"] = (width, width)
+        linear[f"{block}.ffn.fc1"] = (4 * width, width)
+        linear[f"{block}.ffn.fc2"] = (width, 4 * width)
+        linear[f"{block}.ada_lin.1"] = (6 * width, width)
+    found |= {f"{name}.weight": shape for name, shape in linear.items()}
+    return found | {f"{name}.bias": shape[:1] for name, shape in linear.items()}
+
+
+def transformer_weights(width: int = 24, depth: int = 2, heads: int = 3) -> State:
+    """Random ones for the codes of `weights`, for pictures of five classes."""
+    draw, state = torch.Generator().manual_seed(1), State()
+    for name, shape in transformer_shapes(width, depth, heads, channels=6, codes=40, classes=5).items():
+        std = 0.05 if len(shape) == 1 else shape[-1] ** -0.5 if len(shape) == 2 else 1.0
+        state[name] = std * torch.randn(shape, generator=draw)
+        if name.endswith("zero_k_bias"):
+            state[name].zero_()
+        if name.endswith("1H11"):
+            state[name] = torch.tensor([0.5, 1.5, 5.0]).view(shape)  # the last is more than may be
+    return state
+
+
+def _linear(state: State, name: str, x: Tensor) -> Tensor:
+    return x @ state[f"{name}.weight"].mT + state[f"{name}.bias"]
+
+
+def _layer_norm(x: Tensor) -> Tensor:
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return x / 2 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())
+
+
+def _cosine_attention(state: State, name: str, x: Tensor, scale: Tensor) -> Tensor:
+    sharp = state[f"{name}.scale_mul_1H11"].flatten()
+    biases = torch.cat([state[f"{name}.{part}"] for part in ("q_bias", "zero_k_bias", "v_bias")])
+    qkv = (x @ state[f"{name}.mat_qkv.weight"].mT + biases).unflatten(2, (3, len(sharp), -1))
+    q, k, v = qkv.unbind(2)
+    q, k = (part / part.norm(dim=-1, keepdim=True) for part in (q, k))
+    score = torch.einsum("bihe,bjhe->bhij", q, k) * sharp.exp().clamp(max=100)[:, None, None]
+    chance = score.masked_fill(scale[:, None] < scale, -torch.inf).softmax(-1)
+    return _linear(state, f"{name}.proj", torch.einsum("bhij,bjhe->bihe", chance, v).flatten(2))
+
+
+def logits(state: State, told: Tensor, labels: Tensor) -> Tensor:
+    """Of the first scales, as many as `told` `(b, n, c)` is for, without the first one's own token: all at
+    once."""
+    label, count = state["class_emb.weight"][labels][:, None], told.shape[1] + 1
+    scale = torch.tensor([k for k, side in enumerate(SIDES) for _ in range(side**2)])[:count]
+    x = torch.cat([label + state["pos_start"], _linear(state, "word_embed", told)], 1)
+    x = x + state["pos_1LC"][:, :count] + state["lvl_embed.weight"][scale]
+    condition = label * label.sigmoid()
+    for i in range(sum(name.endswith("mat_qkv.weight") for name in state)):
+        parts = _linear(state, f"blocks.{i}.ada_lin.1", condition).chunk(6, -1)
+        gate1, gate2, scale1, scale2, shift1, shift2 = parts
+        y = _layer_norm(x) * (1 + scale1) + shift1
+        x = x + gate1 * _cosine_attention(state, f"blocks.{i}.attn", y, scale)
+        y = _layer_norm(x) * (1 + scale2) + shift2
+        x = x + gate2 * _linear(state, f"blocks.{i}.ffn.fc2", _gelu(_linear(state, f"blocks.{i}.ffn.fc1", y)))
+    larger, shift = _linear(state, "head_nm.ada_lin.1", condition).chunk(2, -1)
+    return _linear(state, "head", _layer_norm(x) * (1 + larger) + shift)
+
+
+def told(state: State, indices: list[Tensor]) -> Tensor:
+    """What each scale but the first is shown, of the indices of those before it."""
+    channels = state["quantize.embedding.weight"].shape[1]
+    shown = [areas(values(state, indices[:k]), SIDES[k]) for k in range(1, len(indices) + 1)]
+    empty = torch.zeros(len(indices[0]) if indices else 1, 0, channels, dtype=torch.float64)
+    return torch.cat([empty, *(part.flatten(2).mT for part in shown)], 1)
+
+
+def greedy(tokenizer: State, transformer: State, label: int, cfg: float) -> list[Tensor]:
+    """The most likely codes `(1, side * side)` of each scale, with guidance that grows from 0 to `cfg`."""
+    found, labels = list[Tensor](), torch.tensor([label, 5])
+    for k, side in enumerate(SIDES):
+        both = logits(transformer, told(tokenizer, found).expand(2, -1, -1), labels)[:, -(side**2) :]
+        t = cfg * k / 9
+        found.append(((1 + t) * both[:1] - t * both[1:]).argmax(-1))
+    return found

@@ -240,6 +240,14 @@ class MultiScaleQuantizer(ResidualQuantizer):
         """By which the convolutions learn what is smooth, for the sums `values` after each stage."""
         return {"smoothing": self.config.smoothing * (values - points.detach()).square().mean()}
 
+    def told(self, indices: Tensor) -> Tensor:
+        """What the first scales tell the next one: the mean of their sum in each of its cells, `(.., n)` to
+        `(.., m, c)`. UserErrors as of `values`; and for all scales, behind which there is none."""
+        count = len(self.parted(indices))
+        if count == self.stages:
+            raise UserError(f"behind the {count} scales that there are comes none")
+        return self.coarse(self.values(indices), count).flatten(-3, -2)
+
     def parted(self, indices: Tensor) -> list[Tensor]:
         ends = list(accumulate(self.sizes))
         if indices.ndim == 0 or indices.shape[-1] not in ends:

@@ -1,8 +1,8 @@
-"""The published tokenizer of VAR (arXiv 2404.02905) as a weight file of ours: `dreamwalk import var`.
+"""The published VAR (arXiv 2404.02905) as a weight file of ours: `dreamwalk import var`.
 
-huggingface.co/FoundationVision/var has it as `vae_ch160v4096z32.pth`, a pickled dict of tensors under the
-MIT licence, which is opened only with `--unsafe-pickle`; the same tensors as .safetensors are taken without.
-It is one network for all models of VAR, and becomes a codec of tokens, `codecs/tokens.py`:
+huggingface.co/FoundationVision/var has it under the MIT licence, as pickled dicts of tensors, which are
+opened only with `--unsafe-pickle`; the same tensors as .safetensors are taken without. The tokenizer,
+`vae_ch160v4096z32.pth`, is one for all sizes, and becomes a codec of tokens, `codecs/tokens.py`:
 
     encoder, decoder, quant_conv, post_quant_conv    VQGAN, `codecs/vqgan.py`
     quantize.embedding                               one codebook for all scales, Euclidean
@@ -11,12 +11,15 @@ It is one network for all models of VAR, and becomes a codec of tokens, `codecs/
 
 The gains of our stages, which theirs have not, are one. What training goes on from and the file does not say,
 is as after many steps with equal use of all codes, or else the first step would begin codes anew.
+
+With a transformer, `var_d16.pth` to `var_d30.pth`, it becomes the system `nextscale`. Their keys have no bias
+but for zeros in the file, and numbers of scales and their mask lie there too, which we compute.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,20 +27,23 @@ import torch
 import tyro
 from torch import Tensor
 
+from dreamwalk.backbones.scaleformer import ScaleFormerConfig
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig
 from dreamwalk.codecs.tokens import TokenCodec, TokenCodecConfig
 from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.codecs.vqgan import VQGANCodec, VQGANConfig
 from dreamwalk.errors import UserError
-from dreamwalk.published.names import Parts, Place, Renamed, shapes_of, translation
+from dreamwalk.published.names import Parts, Renamed, TensorPart, renamed, shapes_of, translation
 from dreamwalk.published.pickles import places_of, safe_or_pickled
 from dreamwalk.systems.autoencode import AutoencodeConfig
+from dreamwalk.systems.nextscale import NextScaleConfig
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
 VAR = "FoundationVision/var"
 TOKENIZER = "vae_ch160v4096z32.pth"
-LAYOUT = "the tokenizer of VAR"
+LAYOUT, TRANSFORMER = "the tokenizer of VAR", "a transformer of VAR"
+VARSize = Literal[256, 512]
 VAR_SCALES = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}
 """Tokens a side of each scale, by the side of pictures."""
 VAR_NAMES = {
@@ -47,9 +53,30 @@ VAR_NAMES = {
     ".out.": ".proj_out.",
 }
 """Parts of our names and of theirs, behind those of layers: `encoder_names` and `decoder_names`."""
+ROOT_NAMES = {
+    "embed.": "word_embed.",
+    "classes.": "class_emb.",
+    "start": "pos_start",
+    "place": "pos_1LC",
+    "scale.": "lvl_embed.",
+    "modulation.project": "head_nm.ada_lin.1",
+}
+BLOCK_NAMES = {
+    ".attention.qkv": ".attn.mat_qkv",
+    ".attention.out": ".attn.proj",
+    ".attention.sharpness": ".attn.scale_mul_1H11",
+    ".feedforward.0": ".ffn.fc1",
+    ".feedforward.2": ".ffn.fc2",
+    ".modulation.project": ".ada_lin.1",
+}
+"""The same for the transformer."""
 HITS = "quantize.ema_vocab_hit_SV"
 SIZED = {"encoder.conv_in.weight": 4, "quantize.embedding.weight": 2}
 """Tensors that tell the sizes, and the axes that they have."""
+TRANSFORMER_SIZED = {"word_embed.weight": 2, "class_emb.weight": 2, "head.weight": 2}
+TRANSFORMER_SIZED |= {"blocks.0.attn.scale_mul_1H11": 4}
+COMPUTED = "lvl_1L", "attn_bias_for_masking"
+SHARED = "shared_ada_lin.1.weight"
 MEASURED = {"power", "overlap", "energy", "steps", "share", "total"}
 """What is ours alone."""
 SETTLED = 1000
@@ -58,20 +85,22 @@ SETTLED = 1000
 
 @dataclass(frozen=True)
 class ImportVAR:
-    """Make one weight file of dreamwalk from the published tokenizer of VAR."""
+    """Make one weight file of dreamwalk from the published tokenizer of VAR, and a transformer of it."""
 
     folder: tyro.conf.Positional[Path]
-    """Where the downloaded file lies, or the file."""
+    """Where the downloaded files lie, or the tokenizer."""
     out: Path
     """Weight file to write, a .safetensors file."""
-    size: Literal[256, 512] = 256
+    transformer: Path | None = None
+    """Its name there, such as var_d16.pth; without, the tokenizer alone is imported."""
+    size: VARSize = 256
     """Side of the pictures, for which VAR has other scales."""
     unsafe_pickle: bool = False
     """Open files that are pickles; take them from nobody but their authors."""
 
 
 def import_var(order: ImportVAR) -> None:
-    """Read the published file and write one of ours; UserError with a sentence for what is wrong."""
+    """Read the published files and write one of ours; UserError with a sentence for what is wrong."""
     files.check_name(order.out)
     tensors, metadata = var_system(order)
     files.save(order.out, tensors, metadata=metadata)
@@ -79,18 +108,32 @@ def import_var(order: ImportVAR) -> None:
 
 
 def var_system(order: ImportVAR) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a weight file of the system `autoencode`; UserErrors as of `read_tokenizer`."""
-    path = order.folder if order.folder.is_file() else safe_or_pickled(order.folder / TOKENIZER)
-    if path is None:
-        raise UserError(f"'{order.folder}' lacks {TOKENIZER}: download it there from huggingface.co/{VAR}")
-    tensors, codec = read_tokenizer(path, trusted=order.unsafe_pickle, size=order.size)
+    """Tensors and metadata of a weight file of the system `nextscale`, or for the tokenizer alone
+    `autoencode`; UserErrors as of `read_tokenizer` and `read_transformer`."""
+    trusted, folder = order.unsafe_pickle, order.folder
+    path = folder if folder.is_file() else _found(folder / TOKENIZER)
+    codec_tensors, codec = read_tokenizer(path, trusted=trusted, size=order.size)
+    named = {f"codec.{name}": tensor for name, tensor in codec_tensors.items()}
     notes = {"trained": f"by its authors: {VAR}", "licence": "MIT"}
-    metadata = {"system": "autoencode", "config": to_json(AutoencodeConfig(codec)), "notes": notes}
-    return {f"codec.{name}": tensor for name, tensor in tensors.items()}, metadata
+    if order.transformer is None:
+        return named, {"system": "autoencode", "config": to_json(AutoencodeConfig(codec)), "notes": notes}
+    path = _found((folder.parent if folder.is_file() else folder) / order.transformer)
+    tensors, backbone = read_transformer(path, trusted=trusted, size=order.size)
+    named |= {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+    config = to_json(NextScaleConfig(codec, backbone))
+    return named, {"system": "nextscale", "config": config, "notes": notes | {"data": "ImageNet"}}
+
+
+def _found(path: Path) -> Path:
+    """A file of theirs, or the same as .safetensors; UserError where there is neither."""
+    found = safe_or_pickled(path)
+    if found is None:
+        raise UserError(f"'{path.parent}' lacks {path.name}: download it there from huggingface.co/{VAR}")
+    return found
 
 
 def read_tokenizer(
-    path: Path, *, trusted: bool, size: Literal[256, 512] = 256
+    path: Path, *, trusted: bool, size: VARSize = 256
 ) -> tuple[dict[str, Tensor], TokenCodecConfig]:
     """Tensors of a `TokenCodec` in float32, and its config, for square pictures of `size`; widths are those
     of the file.
@@ -100,7 +143,9 @@ def read_tokenizer(
     """
     places, source = dict(places_of(path, trusted=trusted)), f"'{path}'"
     places.pop(HITS, None)
-    config = _config(places, size, source=source)
+    (width, *_), (codes, channels) = _sizes(shapes_of(places), SIZED, source=source, layout=LAYOUT)
+    quantizer = MultiScaleConfig(VQConfig(channels, codes), _scales(size))
+    config = TokenCodecConfig(VQGANConfig(channels, width), quantizer)
     outline = files.on_meta(config.build, shapes_of(places), source=source)
     wanted = {name: t for name, t in outline.state_dict().items() if name.rpartition(".")[2] not in MEASURED}
     given = Renamed(wanted, places, var_parts(outline), source=source, layout=LAYOUT)
@@ -129,16 +174,49 @@ def _settled(codebook: Tensor, *, stages: int) -> dict[str, Tensor]:
     return own | {"quantizer.steps": steps, "quantizer.codes.0.steps": steps.clone()}
 
 
-def _config(places: Mapping[str, Place], size: int, *, source: str) -> TokenCodecConfig:
-    """By the shapes of two tensors; UserError where one is missing, empty or of another kind."""
-    shapes = shapes_of(places)
-    for name, axes in SIZED.items():
+def _sizes(
+    shapes: files.Shapes, known: Mapping[str, int], *, source: str, layout: str
+) -> list[tuple[int, ...]]:
+    """The shapes of tensors with so many axes; UserError where one is missing, empty or of another kind."""
+    for name, axes in known.items():
         if len(shape := shapes.get(name, ())) != axes or 0 in shape:
-            raise UserError(f"{source} has no '{name}' of {axes} axes: it is not {LAYOUT}")
-    (width, *_), (codes, channels) = (shapes[name] for name in SIZED)
-    scales = tuple((side, side) for side in VAR_SCALES[size])
-    quantizer = MultiScaleConfig(VQConfig(channels, codes), scales)
-    return TokenCodecConfig(VQGANConfig(channels, width), quantizer)
+            raise UserError(f"{source} has no '{name}' of {axes} axes: it is not {layout}")
+    return [shapes[name] for name in known]
+
+
+def _scales(size: VARSize) -> tuple[tuple[int, int], ...]:
+    return tuple((side, side) for side in VAR_SCALES[size])
+
+
+def read_transformer(
+    path: Path, *, trusted: bool, size: VARSize = 256
+) -> tuple[dict[str, Tensor], ScaleFormerConfig]:
+    """Tensors of a `ScaleFormer` in float32, and its config, by the shapes of the file; UserErrors as of
+    `read_tokenizer`, and for blocks that share their modulation (var_d36)."""
+    places, source = dict(places_of(path, trusted=trusted)), f"'{path}'"
+    for name in COMPUTED:
+        places.pop(name, None)
+    if SHARED in places:
+        raise UserError(
+            f"{source} has blocks that share their modulation, which cannot be read: take var_d30"
+        )
+    shapes = shapes_of(places)
+    embed, labels, head, sharpness = _sizes(shapes, TRANSFORMER_SIZED, source=source, layout=TRANSFORMER)
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    sizes = ScaleFormerConfig(_scales(size), embed[0], depth, sharpness[1], embed[1])
+    config = replace(sizes, vocabulary=head[0], classes=labels[0] - 1)
+    outline = files.on_meta(config.build, shapes, source=source)
+    wanted = outline.state_dict()
+    given = Renamed(wanted, places, transformer_parts, source=source, layout=TRANSFORMER)
+    return {name: tensor.float() for name, tensor in given.items()}, config
+
+
+def transformer_parts(name: str) -> list[TensorPart]:
+    """Their tensors of one of ours: the three biases are each a tensor."""
+    block, qkv, _ = name.partition(".attention.qkv.bias")
+    if qkv:
+        return [TensorPart(f"{block}.attn.{part}") for part in ("q_bias", "zero_k_bias", "v_bias")]
+    return [TensorPart(renamed(name, BLOCK_NAMES if name.startswith("blocks.") else ROOT_NAMES))]
 
 
 def encoder_names(config: VQGANConfig) -> Iterator[str]:
