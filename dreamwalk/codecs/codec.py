@@ -117,6 +117,11 @@ class Codec(nn.Module):
         """Latents of video, whose last frame is repeated up to a whole latent; UserErrors of `check_size`."""
         raise NotImplementedError
 
+    def encode_measured(self, video: Tensor) -> Tensor:
+        """Latents of a step of training, which is taken into what is measured rather than learnt: nothing
+        here; UserErrors of `check_size`."""
+        return self.encode(video)
+
     def bottleneck(self, video: Tensor, chance: Normals, *, noise: float) -> Bottleneck:
         """Latents for a step of training, with what is measured in it: here those of `encode` with noise of
         std `noise`; UserErrors of `check_size`."""
@@ -180,6 +185,11 @@ class KLAutoencoder(Codec):
 
     def encode(self, video: Tensor) -> Tensor:
         return self.scale(self.posterior(video)[0])
+
+    def encode_measured(self, video: Tensor) -> Tensor:
+        mean, _ = self.posterior(video)
+        self.scale.measure(mean)
+        return self.scale(mean)
 
     def bottleneck(self, video: Tensor, chance: Normals, *, noise: float) -> Bottleneck:
         """A sample of the posterior, whose own noise is all that there is; its divergence from the standard

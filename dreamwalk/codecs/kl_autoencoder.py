@@ -17,8 +17,8 @@ from dreamwalk.validation import Positive
 
 
 @dataclass(frozen=True)
-class KLCodecConfig:
-    """Sizes of a KL frame autoencoder."""
+class ImageSizes:
+    """Sizes that the convolutional codecs of frames share (`codecs/vqgan.py` is another)."""
 
     channels: int = 16
     """Latent channels."""
@@ -28,14 +28,20 @@ class KLCodecConfig:
     """Width multiple of each level; every level but the last halves the resolution."""
     blocks: int = 2
     """Residual blocks a level (one more when decoding)."""
-    scale: Positive | None = 0.2325
-    """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
 
     @property
     def stride(self) -> Stride:
         """Frames, rows and columns of pixels per latent."""
         factor = 2 ** (len(self.multiples) - 1)
         return 1, factor, factor
+
+
+@dataclass(frozen=True)
+class KLCodecConfig(ImageSizes):
+    """Sizes of a KL frame autoencoder."""
+
+    scale: Positive | None = 0.2325
+    """Latents are multiplied by this, so that their variance is about one; None: as training measures it."""
 
     def build(self) -> KLCodec:
         """The codec, with random weights."""
@@ -105,9 +111,23 @@ def _middle(width: int) -> list[nn.Module]:
 
 
 def image_encoder(config: KLCodecConfig) -> nn.Sequential:
-    """Frames `(n, 3, h, w)` to moments `(n, 2 c, h/f, w/f)`.
+    """Frames `(n, 3, h, w)` to moments `(n, 2 c, h/f, w/f)`."""
+    layers, moments = encoder_layers(config), 2 * config.channels
+    width = config.multiples[-1] * config.width
+    return nn.Sequential(*layers, nn.Conv2d(width, moments, 3, padding=1), nn.Conv2d(moments, moments, 1))
 
-    Attention follows every block of the deepest level, as in KL-16 (its decoder: the middle).
+
+def image_decoder(config: KLCodecConfig) -> nn.Sequential:
+    """`(n, c, h, w)` of unscaled latents to frames."""
+    width = config.multiples[-1] * config.width
+    first = [nn.Conv2d(config.channels, config.channels, 1), nn.Conv2d(config.channels, width, 3, padding=1)]
+    return nn.Sequential(*first, *decoder_layers(config))
+
+
+def encoder_layers(config: ImageSizes) -> list[nn.Module]:
+    """Frames `(n, 3, h, w)` to features of the deepest width, normalised and activated.
+
+    Attention follows every block of the deepest level, as in KL-16 and VQGAN.
     """
     layers: list[nn.Module] = [nn.Conv2d(3, config.width, 3, padding=1)]
     width = config.width
@@ -118,23 +138,24 @@ def image_encoder(config: KLCodecConfig) -> nn.Sequential:
             width = multiple * config.width
             layers += [PixelAttention(width)] if last else []
         layers += [] if last else [Downsample(width)]
-    moments = 2 * config.channels
-    head = [_norm(width), nn.SiLU(), nn.Conv2d(width, moments, 3, padding=1), nn.Conv2d(moments, moments, 1)]
-    return nn.Sequential(*layers, *_middle(width), *head)
+    return [*layers, *_middle(width), _norm(width), nn.SiLU()]
 
 
-def image_decoder(config: KLCodecConfig) -> nn.Sequential:
-    """`(n, c, h, w)` of unscaled latents to frames; one block a level more than the encoder has."""
+def decoder_layers(config: ImageSizes, *, attended: tuple[int, ...] = ()) -> list[nn.Module]:
+    """Features of the deepest width to frames; one block a level more than the encoder has.
+
+    Attention is in the middle, as in KL-16, and follows every block of the levels `attended`.
+    """
     width = config.multiples[-1] * config.width
-    first = [nn.Conv2d(config.channels, config.channels, 1), nn.Conv2d(config.channels, width, 3, padding=1)]
-    layers: list[nn.Module] = [*first, *_middle(width)]
+    layers = _middle(width)
     for level, multiple in reversed(list(enumerate(config.multiples))):
         for _ in range(config.blocks + 1):
             layers.append(ResidualBlock(width, multiple * config.width))
             width = multiple * config.width
+            layers += [PixelAttention(width)] if level in attended else []
         if level:
             layers += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(width, width, 3, padding=1)]
-    return nn.Sequential(*layers, _norm(width), nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1))
+    return [*layers, _norm(width), nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1)]
 
 
 def kl16() -> KLCodecConfig:

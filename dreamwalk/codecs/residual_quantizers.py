@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Annotated, NamedTuple, Protocol
 
@@ -239,6 +240,14 @@ class MultiScaleQuantizer(ResidualQuantizer):
         """By which the convolutions learn what is smooth, for the sums `values` after each stage."""
         return {"smoothing": self.config.smoothing * (values - points.detach()).square().mean()}
 
+    def told(self, indices: Tensor) -> Tensor:
+        """What the first scales tell the next one: the mean of their sum in each of its cells, `(.., n)` to
+        `(.., m, c)`. UserErrors as of `values`; and for all scales, behind which there is none."""
+        count = len(self.parted(indices))
+        if count == self.stages:
+            raise UserError(f"behind the {count} scales that there are comes none")
+        return self.coarse(self.values(indices), count).flatten(-3, -2)
+
     def parted(self, indices: Tensor) -> list[Tensor]:
         ends = list(accumulate(self.sizes))
         if indices.ndim == 0 or indices.shape[-1] not in ends:
@@ -261,16 +270,24 @@ class MultiScaleQuantizer(ResidualQuantizer):
         return _over_frames(values, lambda x: self._smoothed(x, stage))
 
     def _smoothed(self, x: Tensor, stage: int) -> Tensor:
-        """Frames `(n, c, h, w)` of a scale on the full grid, half of each through the convolution whose tick
-        is nearest to the scale, both in equal steps from coarse to fine."""
+        """Frames `(n, c, h, w)` of a scale on the full grid, half of each through a convolution."""
         if x.shape[-2:] != self.config.scales[-1]:
             x = nn.functional.interpolate(x, size=self.config.scales[-1], mode="bicubic")
-        if not (count := len(self.filters)):
+        if not self.filters:
             return x
-        ticks = torch.linspace(1 / (3 * count), 1 - 1 / (3 * count), count)
-        nearest = int((ticks - stage / max(1, self.stages - 1)).abs().argmin())
-        weight, bias = (precise(p).to(x) for p in self.filters[nearest].parameters())
+        filter_ = self.filters[nearest_filter(stage, self.stages, len(self.filters))]
+        weight, bias = (precise(p).to(x) for p in filter_.parameters())
         return 0.5 * (x + nn.functional.conv2d(x, weight, bias, padding=1))
+
+
+def nearest_filter(stage: int, stages: int, filters: int) -> int:
+    """Which of the convolutions a stage takes: the one whose tick is nearest, both in equal steps from coarse
+    to fine; of two that are as near the finer."""
+    first = Fraction(1, 3 * filters)
+    step = (1 - 2 * first) / max(1, filters - 1)
+    at = Fraction(stage, max(1, stages - 1))
+    # exact: of VAR's ten scales the third and the eighth lie half way, where a float goes either way
+    return max(range(filters), key=lambda tick: (-abs(first + tick * step - at), tick))
 
 
 def _over_frames(x: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,11 +1,11 @@
 """Token codec: a causal video codec with a quantizer between encoder and decoder, so that video is tokens.
 
 The layers are those of `codecs/causal.py`, or of `codecs/shuffle.py`, whose shortcuts between pixels and
-latents make it learn far sooner. A first frame is latents of its own, norms are of each position and
-attention looks back at most: no token sees a later frame, as a tokenizer of video needs it (MAGVIT-v2, arXiv
-2310.05737, section 3.2). The encoder's means are scaled to a mean square of one, as measured in training,
-before they are quantized: no quantizer has to know how loud they are, and one number for all positions and
-times tells nothing of the future.
+latents make it learn far sooner; or, frame by frame, those of `codecs/vqgan.py`. A first frame is latents of
+its own, norms are of each position and attention looks back at most: no token sees a later frame, as a
+tokenizer of video needs it (MAGVIT-v2, arXiv 2310.05737, section 3.2). The means of a causal codec are scaled
+to a mean square of one, as measured in training, before they are quantized: no quantizer has to know how loud
+they are, and one number for all positions and times tells nothing of the future.
 
 A matched family differs by config alone: `quantizer` FSQ, LFQ, BSQ, VQ, residual or multi-scale, or none of
 them (`UnquantizedConfig`), and the inner codec by itself with its KL term.
@@ -26,15 +26,16 @@ from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, Quantized, Unquant
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig, StageConfig
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.codecs.vector_quantizer import VQConfig
+from dreamwalk.codecs.vqgan import VQGANConfig
 from dreamwalk.errors import UserError
 
-InnerConfig = CausalVAEConfig | ShuffleVAEConfig
+InnerConfig = CausalVAEConfig | ShuffleVAEConfig | VQGANConfig
 QuantizerConfig = StageConfig | ResidualConfig | MultiScaleConfig | UnquantizedConfig
 
 
 @dataclass(frozen=True)
 class TokenCodecConfig:
-    """A causal codec with a KL bottleneck, and the quantizer that takes the place of that."""
+    """A causal codec with a KL bottleneck, and the quantizer that takes the place of that; or a VQGAN."""
 
     codec: InnerConfig
     quantizer: QuantizerConfig = field(default_factory=FSQConfig)
@@ -114,9 +115,7 @@ class TokenCodec(Codec):
     def bottleneck(self, video: Tensor, chance: Normals, *, noise: float) -> Bottleneck:
         """Codes as they are, for generated tokens are codes too; the terms of the quantizer; and how its
         vocabulary was used of late."""
-        mean, _ = self.inner.posterior(video)
-        self.inner.scale.measure(mean)
-        z = _channels_last(self.inner.scale(mean))
+        z = _channels_last(self.inner.encode_measured(video))
         self.quantizer.measure(z.detach())
         values, indices, losses = self.quantizer(z)
         return Bottleneck(_channels_third(values), losses, self.quantizer.recent_usage(indices))

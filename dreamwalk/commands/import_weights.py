@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dreamwalk.commands.flags import parse_flags, split_name, suggest
 from dreamwalk.errors import UserError
-from dreamwalk.published import hunyuan, oasis, voyager, worldmem
+from dreamwalk.published import hunyuan, oasis, var, voyager, worldmem
 
 OASIS, HUNYUAN = (oasis.ImportOasis, oasis.import_oasis), (hunyuan.ImportHunyuan, hunyuan.import_hunyuan)
 WORLDMEM = worldmem.ImportWorldMem, worldmem.import_worldmem
 VOYAGER = voyager.ImportVoyager, voyager.import_voyager
-KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN, "worldmem": WORLDMEM, "voyager": VOYAGER}
+VAR = var.ImportVAR, var.import_var
+KINDS = {"oasis": OASIS, "hunyuanvideo": HUNYUAN, "worldmem": WORLDMEM, "voyager": VOYAGER, "var": VAR}
 
 
 def import_weights(argv: list[str]) -> None:

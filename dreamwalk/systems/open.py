@@ -33,6 +33,7 @@ SYSTEMS = {
     "inverse": "Inverse",
     "moviegen": "Moviegen",
     "nextframe": "NextFrame",
+    "nextscale": "NextScale",
     "voyager": "Voyager",
     "worldmem": "WorldMem",
 }
