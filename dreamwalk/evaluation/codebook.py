@@ -39,9 +39,9 @@ from dreamwalk.evaluation.vocabulary_cost import (
     ENOUGH,
     Drift,
     SignalToNoise,
-    drift,
+    drift_of,
     nats_a_pixel,
-    rate,
+    rate_of,
     stage_use,
 )
 from dreamwalk.progress import progress
@@ -105,7 +105,7 @@ def evaluate_codebook(
     codecs = examined_codecs(system, name, asked.matched)
     distance = read_perceptual(asked.perceptual) if asked.perceptual else None
     shards = Shards(asked.data)
-    video = windows(shards, asked)
+    video = drawn_windows(shards, asked)
     for each in codecs:
         require_fitting(each, video)
     found, drifting = {}, min(asked.drifting, len(video))
@@ -118,14 +118,14 @@ def evaluate_codebook(
     report |= {"frames": asked.frames, "size": list(shards.size), "seed": asked.seed, "trips": asked.trips}
     report |= {"drifting": drifting, "perceptual": asked.perceptual}
     report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    report["codecs"] = measured(codecs, found, video, asked=asked, distance=distance)
-    report["notes"] = notes(report)
-    write(report, video, {label: torch.cat(each.restored) for label, each in found.items()}, asked.out)
+    report["codecs"] = _measured(codecs, found, video, asked=asked, distance=distance)
+    report["notes"] = _notes(report)
+    _write(report, video, {label: torch.cat(each.restored) for label, each in found.items()}, asked.out)
     print_codebook(report)
     return report
 
 
-def write(report: dict[str, Any], video: Tensor, restored: dict[str, Tensor], out: Path) -> None:
+def _write(report: dict[str, Any], video: Tensor, restored: dict[str, Tensor], out: Path) -> None:
     """Numbers, page and contact sheet into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     strips = picture_strips({"truth": video} | restored)
@@ -134,7 +134,7 @@ def write(report: dict[str, Any], video: Tensor, restored: dict[str, Tensor], ou
     Image.fromarray(codebook_sheet(strips)).save(out / "sheet.png")
 
 
-def windows(shards: Shards, asked: EvaluateCodebook) -> Tensor:
+def drawn_windows(shards: Shards, asked: EvaluateCodebook) -> Tensor:
     """uint8 `(b, t, 3, h, w)` of as many different levels as there are; UserError for fewer than two."""
     chance, found = np.random.default_rng(asked.seed), []
     for index in long_walks(shards, asked.clips, asked.frames):
@@ -175,11 +175,11 @@ def pass_through(
             made.nats.append(coded.nats)
         advance()
         if first < asked.drifting:
-            made.drift.append(drift(coding, x[: asked.drifting - first], asked.trips, advance=advance))
+            made.drift.append(drift_of(coding, x[: asked.drifting - first], asked.trips, advance=advance))
     return made
 
 
-def measured(
+def _measured(
     codecs: Sequence[ExaminedCodec],
     found: dict[str, PassedThrough],
     video: Tensor,
@@ -196,15 +196,15 @@ def measured(
         row: dict[str, Any] = {"source": each.source, "steps": each.steps, "parameters": each.parameters}
         row |= {"channels": each.coding.codec.channels, "stride": list(each.coding.codec.stride)}
         row["differs"] = differences(codecs[0], each)
-        row |= {name: averaged(values, asked.seed) for name, values in own.items()}
+        row |= {name: with_interval(values, asked.seed) for name, values in own.items()}
         if reference and each is not reference:
             theirs = scores[reference.label]
             row["gap to"] = reference.label
-            row["gap"] = {name: averaged(own[name] - theirs[name], asked.seed) for name in own}
+            row["gap"] = {name: with_interval(own[name] - theirs[name], asked.seed) for name in own}
         if made.bypassed:
             past = scored(torch.cat(made.bypassed), video, distance)
-            row["bypass"] = {name: averaged(values, asked.seed) for name, values in past.items()}
-            row["bypass gap"] = {name: averaged(past[name] - own[name], asked.seed) for name in own}
+            row["bypass"] = {name: with_interval(values, asked.seed) for name, values in past.items()}
+            row["bypass gap"] = {name: with_interval(past[name] - own[name], asked.seed) for name in own}
         row |= _rates(each, made, pixels=video[0, :, 0].numel()) | {"drift": _drift(made.drift, asked.seed)}
         told[each.label] = row
     return told
@@ -220,7 +220,7 @@ def scored(restored: Tensor, video: Tensor, distance: Perceptual | None) -> dict
     return told
 
 
-def averaged(values: np.ndarray, seed: int) -> list[float]:
+def with_interval(values: np.ndarray, seed: int) -> list[float]:
     """Mean over windows, and the ends of its 95 % bootstrap interval."""
     return [round(float(value), 4) for value in (values.mean(), *interval(values, seed))]
 
@@ -233,7 +233,7 @@ def _rates(each: ExaminedCodec, made: PassedThrough, *, pixels: int) -> dict[str
     stages = each.coding.stages
     parts = [torch.cat(part) for part in zip(*made.parts, strict=True)]
     uses = {name: stage_use(part, stages[name]) for name, part in zip(stages, parts, strict=True)}
-    bits = rate(stages, parts, uses=uses, dimensions=made.dimensions, pixels=pixels)
+    bits = rate_of(stages, parts, uses=uses, dimensions=made.dimensions, pixels=pixels)
     bound = {"bound": DECIBELS_A_BIT * bits.bits_a_dimension}
     return {
         "rate": asdict(bits) | {"dimensions": made.dimensions},
@@ -245,14 +245,14 @@ def _rates(each: ExaminedCodec, made: PassedThrough, *, pixels: int) -> dict[str
 def _drift(parts: list[Drift], seed: int) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for trip in parts[0].psnr:
-        told[str(trip)] = {"psnr": averaged(np.concatenate([part.psnr[trip] for part in parts]), seed)}
+        told[str(trip)] = {"psnr": with_interval(np.concatenate([part.psnr[trip] for part in parts]), seed)}
         if parts[0].same:
             same = np.concatenate([part.same[trip] for part in parts])
-            told[str(trip)]["same"] = averaged(same, seed)
+            told[str(trip)]["same"] = with_interval(same, seed)
     return told
 
 
-def notes(report: dict[str, Any]) -> list[str]:
+def _notes(report: dict[str, Any]) -> list[str]:
     """What one has to know to read the numbers."""
     found = [
         "The decoder was trained on codes, not on what is quantized: the bypass gap does not tell what the "

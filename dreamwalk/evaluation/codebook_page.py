@@ -29,7 +29,7 @@ Strips = list[dict[str, np.ndarray]]
 FAMILIES = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """Rows of text under a head."""
 
     title: str
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def tables(report: dict[str, Any]) -> list[Table]:
+def report_tables(report: dict[str, Any]) -> list[ReportTable]:
     """All numbers of a report but those of curves by rank."""
     rows = report["codecs"]
     made = [_quality(rows), _gaps(rows, "gap", "Gap of matched pairs"), _bypass(rows), _rates(rows)]
@@ -47,7 +47,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return [table for table in made if table.rows]
 
 
-def protocol(report: dict[str, Any]) -> str:
+def _protocol(report: dict[str, Any]) -> str:
     """On what was measured, in a sentence."""
     level = " ".join(part for part in (report["world"], report["level"], report["split"]) if part)
     size = "x".join(map(str, report["size"]))
@@ -62,8 +62,8 @@ def protocol(report: dict[str, Any]) -> str:
 
 def print_codebook(report: dict[str, Any]) -> None:
     """A report in a terminal."""
-    print(protocol(report))
-    for title, head, rows in tables(report):
+    print(_protocol(report))
+    for title, head, rows in report_tables(report):
         widths = [max(len(line[k]) for line in (head, *rows)) for k in range(len(head))]
         print(f"  {title}")
         for line in (head, *rows):
@@ -76,9 +76,9 @@ def print_codebook(report: dict[str, Any]) -> None:
 def codebook_page(report: dict[str, Any], strips: Strips) -> str:
     """HTML with all tables, plots and pictures inside."""
     title = f"What the vocabulary costs: {report['name']}"
-    parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(protocol(report))}</p>", "<ul>"]
+    parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(_protocol(report))}</p>", "<ul>"]
     parts += [f"<li>{escape(note)}</li>" for note in report["notes"]] + ["</ul>"]
-    parts += [_html(table) for table in tables(report)]
+    parts += [_html(table) for table in report_tables(report)]
     parts.append('<h2>Plots</h2><div class="plots">')
     for caption, uri in codebook_plots(report).items():
         alt = f'alt="{escape(caption)}"'
@@ -112,14 +112,14 @@ def codebook_sheet(strips: Strips) -> np.ndarray:
     return np.concatenate(lines)
 
 
-def _html(table: Table) -> str:
+def _html(table: ReportTable) -> str:
     line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
     body = "".join(line(row, "td") for row in table.rows)
     inside = f"<thead>{line(table.head, 'th')}</thead><tbody>{body}</tbody>"
     return f'<h2>{escape(table.title)}</h2><div class="scroll"><table>{inside}</table></div>'
 
 
-def _quality(rows: dict[str, Any]) -> Table:
+def _quality(rows: dict[str, Any]) -> ReportTable:
     known = [name for name in FAMILIES if any(name in row for row in rows.values())]
     head = ["codec", "bits/pixel", *(FAMILIES[name][0] for name in known)]
     lines = []
@@ -127,20 +127,20 @@ def _quality(rows: dict[str, Any]) -> Table:
         told, kl = row["rate"].get("bits_a_pixel"), row["rate"].get("kl_a_pixel")
         bits = _number(told, 4) if kl is None else f"{kl:.3f} (KL)"
         lines.append([label, bits, *(_interval(row[name], FAMILIES[name][1]) for name in known)])
-    return Table("Reconstruction", head, lines)
+    return ReportTable("Reconstruction", head, lines)
 
 
-def _gaps(rows: dict[str, Any], part: str, title: str) -> Table:
+def _gaps(rows: dict[str, Any], part: str, title: str) -> ReportTable:
     found = {label: row for label, row in rows.items() if part in row}
     known = [name for name in FAMILIES if any(name in row[part] for row in found.values())]
     lines = [
         [label, row["gap to"], *(_interval(row[part][name], FAMILIES[name][1], sign=True) for name in known)]
         for label, row in found.items()
     ]
-    return Table(title, ["codec", "against", *(FAMILIES[name][0] for name in known)], lines)
+    return ReportTable(title, ["codec", "against", *(FAMILIES[name][0] for name in known)], lines)
 
 
-def _bypass(rows: dict[str, Any]) -> Table:
+def _bypass(rows: dict[str, Any]) -> ReportTable:
     found = {label: row for label, row in rows.items() if "bypass" in row}
     known = [name for name in FAMILIES if any(name in row["bypass"] for row in found.values())]
     head = ["codec", *(f"{FAMILIES[name][0]}{what}" for name in known for what in (" without", ", gap"))]
@@ -152,10 +152,10 @@ def _bypass(rows: dict[str, Any]) -> Table:
             cells += [_interval(row["bypass"][name], digits)]
             cells += [_interval(row["bypass gap"][name], digits, sign=True)]
         lines.append(cells)
-    return Table("Quantizer left out: decode(z), and less decode(Q(z))", head, lines)
+    return ReportTable("Quantizer left out: decode(z), and less decode(Q(z))", head, lines)
 
 
-def _rates(rows: dict[str, Any]) -> Table:
+def _rates(rows: dict[str, Any]) -> ReportTable:
     head = ["codec", "tokens/clip", "bits/clip", "bits/dimension", "bits/pixel", "entropy, bits/pixel"]
     lines = []
     for label, row in rows.items():
@@ -165,18 +165,18 @@ def _rates(rows: dict[str, Any]) -> Table:
             lines.append([label, *cells, f"{told['bits_a_pixel']:.4f}", f"{told['entropy_a_pixel']:.4f}"])
         elif told["kl_a_pixel"] is not None:
             lines.append([label, "-", "-", "-", "-", f"{told['kl_a_pixel']:.3f} (KL)"])
-    return Table("Rate", head, lines)
+    return ReportTable("Rate", head, lines)
 
 
-def _latents(rows: dict[str, Any]) -> Table:
+def _latents(rows: dict[str, Any]) -> ReportTable:
     head = ["codec", "signal to noise (dB)", "with the best gain", "bound, Gaussian"]
     names = ("snr", "gain", "bound")
     found = {label: row["latents"] for label, row in rows.items() if "latents" in row}
     lines = [[label, *(f"{told[name]:.2f}" for name in names)] for label, told in found.items()]
-    return Table("Latents against their codes", head, lines)
+    return ReportTable("Latents against their codes", head, lines)
 
 
-def _uses(rows: dict[str, Any]) -> Table:
+def _uses(rows: dict[str, Any]) -> ReportTable:
     head = ["codec", "stage", "tokens", "codes", "used", "dead", "perplexity", "entropy (bits)", "at most"]
     lines = []
     for label, row in rows.items():
@@ -184,20 +184,20 @@ def _uses(rows: dict[str, Any]) -> Table:
             cells = [f"{use['tokens']:,}", _codes(use["vocabulary"]), f"{use['usage']:.2%}"]
             cells += [_codes(use["dead"]), f"{use['perplexity']:,.1f}"]
             lines.append([label, stage, *cells, f"{use['entropy']:.2f}", f"{use['at_most']:.2f}"])
-    return Table("Use of the vocabulary", head, lines)
+    return ReportTable("Use of the vocabulary", head, lines)
 
 
-def _drifts(rows: dict[str, Any], what: str) -> Table:
+def _drifts(rows: dict[str, Any], what: str) -> ReportTable:
     trips = list(next(iter(rows.values()))["drift"])
     digits, title = {"psnr": (2, "PSNR (dB)"), "same": (3, "Share of tokens that stay the same")}[what]
     found = {label: row["drift"] for label, row in rows.items() if what in row["drift"][trips[0]]}
     lines = [
         [label, *(_interval(told[trip][what], digits) for trip in trips)] for label, told in found.items()
     ]
-    return Table(f"{title} after round trips", ["codec", *trips], lines)
+    return ReportTable(f"{title} after round trips", ["codec", *trips], lines)
 
 
-def _trained(rows: dict[str, Any]) -> Table:
+def _trained(rows: dict[str, Any]) -> ReportTable:
     head = ["codec", "weights", "steps", "parameters", "channels", "stride", "differs in"]
     lines: list[list[str]] = []
     for label, row in rows.items():
@@ -205,17 +205,19 @@ def _trained(rows: dict[str, Any]) -> Table:
         differs = ", ".join(row["differs"]) or "the middle alone"
         cells = [row["source"], _count(row["steps"]), f"{row['parameters']:,}", str(row["channels"]), stride]
         lines.append([label, *cells, differs if lines else "-"])
-    return Table("Codecs", head, lines)
+    return ReportTable("Codecs", head, lines)
 
 
-def _generation(told: dict[str, Sequence[float]]) -> Table:
+def _generation(told: dict[str, Sequence[float]]) -> ReportTable:
     lines = [
         [str(frame), *(f"{value:.2f}" for value in values)]
         for frame, values in enumerate(
             zip(told["reconstructed"], told["generated"], told["modelling"], strict=True), 1
         )
     ]
-    return Table("Vocabulary and model, PSNR (dB)", ["frame", "reconstructed", "generated", "gap"], lines)
+    return ReportTable(
+        "Vocabulary and model, PSNR (dB)", ["frame", "reconstructed", "generated", "gap"], lines
+    )
 
 
 def _interval(told: Sequence[float], digits: int, *, sign: bool = False) -> str:

@@ -106,7 +106,7 @@ class Rate:
     """The same with the counted entropy of the indices of each stage."""
 
 
-def rate(
+def rate_of(
     stages: Mapping[str, Quantizer],
     parts: Sequence[Tensor],
     *,
@@ -136,7 +136,7 @@ class Drift:
     """Share of the tokens that are those of the original; empty for continuous latents."""
 
 
-def drift(
+def drift_of(
     coding: Coding, video: Tensor, trips: Sequence[int], *, advance: Callable[[], None] = lambda: None
 ) -> Drift:
     """Encode and decode video in [-1, 1] `(b, t, 3, h, w)` again and again; `advance` after each trip."""

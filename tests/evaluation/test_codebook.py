@@ -23,13 +23,13 @@ from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfi
 from dreamwalk.codecs.tokens import QuantizerConfig, TokenCodec, tokenized, tokens_tiny
 from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.data.shards import Shards
-from dreamwalk.evaluation.codebook import EvaluateCodebook, evaluate_codebook, scored, windows
-from dreamwalk.evaluation.codebook_page import codebook_page, tables
+from dreamwalk.evaluation.codebook import EvaluateCodebook, drawn_windows, evaluate_codebook, scored
+from dreamwalk.evaluation.codebook_page import codebook_page, report_tables
 from dreamwalk.evaluation.codings import Coded, Coding, KLCoding, TokenCoding, coding_of
 from dreamwalk.evaluation.fidelity import to_bytes
 from dreamwalk.evaluation.generation_gap import generation_gap
 from dreamwalk.evaluation.matched_codecs import ExaminedCodec, differences, examined
-from dreamwalk.evaluation.vocabulary_cost import SignalToNoise, drift, nats_a_pixel, rate, stage_use
+from dreamwalk.evaluation.vocabulary_cost import SignalToNoise, drift_of, nats_a_pixel, rate_of, stage_use
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 from dreamwalk.systems.open import load
 from dreamwalk.training.run import OptimConfig, Run
@@ -79,13 +79,13 @@ def test_bits_per_pixel_are_those_of_the_literature() -> None:
     """64,000 codes for 4x8x8 pixels of 17x128x128: 0.073. Stages count each by its own entropy."""
     quantizer, tokens = FSQConfig().build(), torch.zeros(2, 5, 16, 16, dtype=torch.long)
     uses = {"all": stage_use(tokens, quantizer)}
-    told = rate({"all": quantizer}, [tokens], uses=uses, dimensions=1280 * 6, pixels=17 * 128 * 128)
+    told = rate_of({"all": quantizer}, [tokens], uses=uses, dimensions=1280 * 6, pixels=17 * 128 * 128)
     assert told.tokens == 1280 and told.bits_a_pixel == pytest.approx(0.0734, abs=5e-5)
     assert told.bits_a_dimension == pytest.approx(math.log2(64000) / 6) and told.entropy_a_pixel == 0
     coarse, fine = torch.tensor([[0, 1]]), torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])[:1]
     stages = {"one": LFQConfig(2).build(), "two": LFQConfig(2).build()}
     uses = {"one": stage_use(coarse, stages["one"]), "two": stage_use(fine, stages["two"])}
-    told = rate(stages, [coarse, fine], uses=uses, dimensions=8, pixels=100)
+    told = rate_of(stages, [coarse, fine], uses=uses, dimensions=8, pixels=100)
     assert (told.tokens, told.bits, told.bits_a_dimension, told.bits_a_pixel) == (6, 12, 1.5, 0.12)
     assert told.entropy_a_pixel == pytest.approx((2 * 1 + 4 * 2) / 100)
 
@@ -123,7 +123,7 @@ class Darkening(Coding):
 def test_drift_is_told_after_each_number_of_trips() -> None:
     calls: list[int] = []
     video = torch.zeros(2, 3, 3, 12, 12)
-    told = drift(Darkening(Codec(tokens_tiny())), video, (1, 4), advance=lambda: calls.append(1))
+    told = drift_of(Darkening(Codec(tokens_tiny())), video, (1, 4), advance=lambda: calls.append(1))
     assert list(told.psnr) == [1, 4] and len(calls) == 4
     for trips in (1, 4):
         assert told.psnr[trips] == pytest.approx([20 * math.log10(255 / (2 * trips))] * 2, abs=1e-4)
@@ -236,7 +236,7 @@ def test_the_command_writes_a_page_of_its_own(
     assert "trained on codes" in told and "seed 0" in printed and "steps of training: FSQ 256 30" in printed
     page = (tmp_path / "codebook.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
-    for title, head, lines in tables(report):
+    for title, head, lines in report_tables(report):
         assert title in printed and title in page and all(len(line) == len(head) for line in lines)
     assert page.count("data:image/svg") == 5 and page.count("data:image/png") == 4 * 5
     assert (tmp_path / "sheet.png").is_file()
@@ -248,7 +248,7 @@ def test_reconstruction_is_measured_against_the_windows(family: Path, toy_data: 
     assert isinstance(system, Autoencode)
     asked = EvaluateCodebook(data=str(toy_data), out=tmp_path, clips=3, frames=5, trips=(1,), seed=4)
     report = evaluate_codebook(system, asked, name="x")
-    video = windows(Shards(toy_data), asked)
+    video = drawn_windows(Shards(toy_data), asked)
     assert video.shape == (3, 5, 3, 32, 32) and video.dtype == torch.uint8
     with torch.no_grad():
         again = to_bytes(system.codec.decode(system.codec.encode(video.float() / 127.5 - 1)))
@@ -262,7 +262,7 @@ def test_reconstruction_is_measured_against_the_windows(family: Path, toy_data: 
     gap = generation_gap(video, again, video.flip(0))
     shown = report | {"generation": gap.told()}
     assert "Vocabulary and model" in codebook_page(shown, []) and "Vocabulary and model" not in first
-    other = windows(Shards(toy_data), replace(asked, seed=5))
+    other = drawn_windows(Shards(toy_data), replace(asked, seed=5))
     assert not np.array_equal(video.numpy(), other.numpy())
 
 
