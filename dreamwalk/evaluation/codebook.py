@@ -26,10 +26,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.codebook_page import codebook_page, codebook_sheet, picture_strips, print_codebook
+from dreamwalk.evaluation.codings import Coding
 from dreamwalk.evaluation.fidelity import psnr, ssim, to_bytes
 from dreamwalk.evaluation.matched_codecs import ExaminedCodec, differences, examined_codecs
 from dreamwalk.evaluation.places import long_walks
@@ -77,10 +79,9 @@ class EvaluateCodebook:
 
 @dataclass
 class PassedThrough:
-    """What a codec made of the windows."""
+    """What a codec made of the windows; videos are uint8 `(b, t, 3, h, w)`."""
 
     restored: list[Tensor] = field(default_factory=list)
-    """uint8 `(b, t, 3, h, w)`, as all videos here."""
     bypassed: list[Tensor] = field(default_factory=list)
     """With the quantizer left out."""
     parts: list[tuple[Tensor, ...]] = field(default_factory=list)
@@ -105,20 +106,21 @@ def evaluate_codebook(
     codecs = examined_codecs(system, name, asked.matched)
     distance = read_perceptual(asked.perceptual) if asked.perceptual else None
     shards = Shards(asked.data)
-    video = drawn_windows(shards, asked)
+    clips = drawn_windows(shards, asked)
+    video, skipped = batch(clips).video, max(each.coding.given for each in codecs)
     for each in codecs:
-        require_fitting(each, video)
+        each.coding.check_frames(video, each.source)
     found, drifting = {}, min(asked.drifting, len(video))
     passes = -(-len(video) // asked.at_once) + -(-drifting // asked.at_once) * max(asked.trips)
     with progress("coding", len(codecs) * passes) as advance:
         for each in codecs:
-            found[each.label] = pass_through(each, video, asked, advance=advance)
+            found[each.label] = pass_through(each.coding, clips, asked, advance=advance)
     report: dict[str, Any] = {"name": name, "data": asked.data, "clips": len(video)}
     report |= {fact: shards.manifest.get(fact, "") for fact in ("world", "level", "split")}
     report |= {"frames": asked.frames, "size": list(shards.size), "seed": asked.seed, "trips": asked.trips}
-    report |= {"drifting": drifting, "perceptual": asked.perceptual}
+    report |= {"drifting": drifting, "skipped": skipped, "perceptual": asked.perceptual}
     report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    report["codecs"] = _measured(codecs, found, video, asked=asked, distance=distance)
+    report["codecs"] = _measured(codecs, found, video[:, skipped:], asked=asked, distance=distance)
     report["notes"] = _notes(report)
     _write(report, video, {label: torch.cat(each.restored) for label, each in found.items()}, asked.out)
     print_codebook(report)
@@ -134,48 +136,39 @@ def _write(report: dict[str, Any], video: Tensor, restored: dict[str, Tensor], o
     Image.fromarray(codebook_sheet(strips)).save(out / "sheet.png")
 
 
-def drawn_windows(shards: Shards, asked: EvaluateCodebook) -> Tensor:
-    """uint8 `(b, t, 3, h, w)` of as many different levels as there are; UserError for fewer than two."""
+def drawn_windows(shards: Shards, asked: EvaluateCodebook) -> list[Clip]:
+    """One of each walk, of as many different levels as there are; UserError for fewer than two."""
     chance, found = np.random.default_rng(asked.seed), []
     for index in long_walks(shards, asked.clips, asked.frames):
         start = int(chance.integers(shards.frames_of(index) - asked.frames + 1))
-        found.append(torch.from_numpy(np.array(shards.window(index, start, asked.frames).video)))
+        found.append(shards.window(index, start, asked.frames))
     if len(found) < 2:
         raise UserError(
             f"'{asked.data}' has only one walk of {asked.frames} frames: collect more, or use a smaller "
             "`--frames`"
         )
-    return torch.stack(found).movedim(-1, 2)
-
-
-def require_fitting(each: ExaminedCodec, video: Tensor) -> None:
-    """UserError where frames are not whole latents: repeated ones would count as well coded."""
-    codec, frames = each.coding.codec, video.shape[1]
-    codec.check_size(video[:1])
-    if (whole := codec.decoded_frames(codec.latent_frames(frames))) != frames:
-        raise UserError(
-            f"{frames} frames do not divide into latents of '{each.source}': the next number is {whole}"
-        )
+    return found
 
 
 def pass_through(
-    each: ExaminedCodec, video: Tensor, asked: EvaluateCodebook, *, advance: Callable[[], None]
+    coding: Coding, clips: Sequence[Clip], asked: EvaluateCodebook, *, advance: Callable[[], None]
 ) -> PassedThrough:
     """All windows through one codec, and the first of them again and again."""
-    made, coding = PassedThrough(), each.coding
-    for first in range(0, len(video), asked.at_once):
-        x = video[first : first + asked.at_once].float() / 127.5 - 1
-        coded = coding.code(x)
-        made.restored.append(to_bytes(coding.decode(coded.values, x.shape[1])))
+    made = PassedThrough()
+    for first in range(0, len(clips), asked.at_once):
+        clip = batch(clips[first : first + asked.at_once])
+        x, actions = clip.video.float() / 127.5 - 1, clip.actions
+        coded, bypassed = coding.code(x, actions), coding.bypassed(x, actions)
+        made.restored.append(to_bytes(coded.restored))
         made.dimensions, made.parts = coded.values[0].numel(), [*made.parts, coded.parts]
         if coded.points is not None:
             made.noise.add(coded.points, coded.values)
-            made.bypassed.append(to_bytes(coding.decode(coded.points, x.shape[1])))
-        if coded.nats is not None:
-            made.nats.append(coded.nats)
+        made.bypassed += [] if bypassed is None else [to_bytes(bypassed)]
+        made.nats += [] if coded.nats is None else [coded.nats]
         advance()
-        if first < asked.drifting:
-            made.drift.append(drift_of(coding, x[: asked.drifting - first], asked.trips, advance=advance))
+        if (some := asked.drifting - first) > 0:
+            trips = drift_of(coding, x[:some], actions[:some], trips=asked.trips, advance=advance)
+            made.drift.append(trips)
     return made
 
 
@@ -187,14 +180,17 @@ def _measured(
     asked: EvaluateCodebook,
     distance: Perceptual | None,
 ) -> dict[str, Any]:
-    """The part of a report for each codec, by its label: means over windows with their intervals."""
-    scores = {each.label: scored(torch.cat(found[each.label].restored), video, distance) for each in codecs}
+    """The part of a report for each codec, by its label: means over windows with their intervals, of the
+    last frames, as many as `video` has."""
+    last, scores = slice(-video.shape[1], None), {}
+    for each in codecs:
+        scores[each.label] = scored(torch.cat(found[each.label].restored)[:, last], video, distance)
     reference = next((each for each in codecs if each.continuous), None)
     told = {}
     for each in codecs:
         made, own = found[each.label], scores[each.label]
         row: dict[str, Any] = {"source": each.source, "steps": each.steps, "parameters": each.parameters}
-        row |= {"channels": each.coding.codec.channels, "stride": list(each.coding.codec.stride)}
+        row |= {"channels": each.coding.channels, "stride": list(each.coding.stride)}
         row["differs"] = differences(codecs[0], each)
         row |= {name: with_interval(values, asked.seed) for name, values in own.items()}
         if reference and each is not reference:
@@ -202,10 +198,11 @@ def _measured(
             row["gap to"] = reference.label
             row["gap"] = {name: with_interval(own[name] - theirs[name], asked.seed) for name in own}
         if made.bypassed:
-            past = scored(torch.cat(made.bypassed), video, distance)
+            past = scored(torch.cat(made.bypassed)[:, last], video, distance)
             row["bypass"] = {name: with_interval(values, asked.seed) for name, values in past.items()}
             row["bypass gap"] = {name: with_interval(past[name] - own[name], asked.seed) for name in own}
-        row |= _rates(each, made, pixels=video[0, :, 0].numel()) | {"drift": _drift(made.drift, asked.seed)}
+        pixels = (asked.frames - each.coding.given) * video[0, 0, 0].numel()
+        row |= _rates(each, made, pixels=pixels) | {"drift": _drift(made.drift, asked.seed)}
         told[each.label] = row
     return told
 
@@ -260,6 +257,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
         f"{DECIBELS_A_BIT:.2f} dB for each bit a dimension bounds white Gaussian latents; latents that "
         "gather around codes can be above it.",
     ]
+    if report["skipped"]:
+        found.append(f"The first {report['skipped']} of the frames are given to a codec and do not count.")
     rows = report["codecs"]
     if not any("gap" in row for row in rows.values()):
         found.append("No codec of continuous latents is beside it, so there is no gap of matched pairs.")

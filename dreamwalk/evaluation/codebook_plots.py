@@ -64,10 +64,8 @@ def _rates(axis: Axes, rows: dict[str, Any], colors: dict[str, str]) -> None:
         if at is None:  # continuous numbers have no rate
             axis.axhline(height, color=colors[label], linestyle="--", label=label)
             continue
-        error = [[height - low], [high - height]]
-        axis.errorbar(
-            at, height, yerr=error, color=colors[label], fmt="s" if bits is None else "o", label=label
-        )
+        error, marker = [[height - low], [high - height]], "s" if bits is None else "o"
+        axis.errorbar(at, height, yerr=error, color=colors[label], fmt=marker, label=label, elinewidth=0.6)
         if entropy:
             axis.plot(entropy, height, "o", color=colors[label], fillstyle="none")
             axis.plot([entropy, at], [height, height], color=colors[label], linewidth=0.8)
@@ -100,9 +98,8 @@ def _drift(axis: Axes, rows: dict[str, Any], colors: dict[str, str], what: str) 
         told = {int(trip): values[what] for trip, values in row["drift"].items() if what in values}
         if told:
             style = "-" if "use" in row else "--"
-            means, lows, highs = zip(*told.values(), strict=True)
+            means = [mean for mean, _, _ in told.values()]  # intervals are of all codecs alike: of the clips
             axis.plot(list(told), means, style, marker=".", color=colors[label], label=label)
-            axis.fill_between(list(told), lows, highs, color=colors[label], alpha=0.12)
     axis.set(xlabel="round trips", ylabel={"psnr": "PSNR (dB)", "same": "share"}[what])
     if what == "same":
         axis.set_ylim(0, 1.02)

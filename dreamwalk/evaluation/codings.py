@@ -1,4 +1,4 @@
-"""What the report on codebooks asks of a codec, in one place: video to values and indices, and back.
+"""What the report on codebooks asks of a codec, in one place: video to indices and back to video.
 
 A codec of another kind joins by a class derived from `Coding` and a line in `coding_of`.
 """
@@ -6,22 +6,25 @@ A codec of another kind joins by a class derived from `Coding` and a line in `co
 from __future__ import annotations
 
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from dreamwalk.codecs.causal_layers import precise
-from dreamwalk.codecs.codec import Codec, KLAutoencoder
+from dreamwalk.codecs.codec import Codec, KLAutoencoder, Stride
 from dreamwalk.codecs.quantizers import LFQ, Quantizer, full_precision
 from dreamwalk.codecs.residual_quantizers import MultiScaleQuantizer, ResidualQuantizer
 from dreamwalk.codecs.tokens import TokenCodec
+from dreamwalk.errors import UserError
 
 
-class Coded(NamedTuple):
+class CodedVideo(NamedTuple):
     """What a codec makes of video."""
 
+    restored: Tensor
+    """Video in [-1, 1] `(b, t, 3, h, w)`."""
     values: Tensor
     """`(b, t', c, h', w')`, as the decoder takes them."""
     points: Tensor | None = None
@@ -33,76 +36,124 @@ class Coded(NamedTuple):
 
 
 class Coding:
-    """A codec of continuous latents, as it is: the base of the others."""
+    """A codec as the report sees it."""
 
-    stages: dict[str, Quantizer]
-    """The vocabulary of each of `Coded.parts`, by its name; empty for continuous latents."""
+    kind: str
+    """What lies between encoder and decoder, in a word or two."""
+    sizes: Any
+    """Config of the codec but for its quantizer."""
+    channels: int
+    stride: Stride
+    given: int = 0
+    """First frames that are not coded, and do not count."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Quantizer] = {}
+        """The vocabulary of each of `CodedVideo.parts`, by its name; empty for continuous latents."""
+
+    def check_frames(self, video: Tensor, source: str) -> None:
+        """UserError for frames of the codec called `source` that are not whole latents."""
+
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
+        """Of video in [-1, 1] `(b, t, 3, h, w)`; actions `(b, t, a)` are for codecs that are told them."""
+        raise NotImplementedError
+
+    def bypassed(self, video: Tensor, actions: Tensor) -> Tensor | None:
+        """`CodedVideo.restored` with the quantizer left out; None where there is none."""
+        return None
+
+
+class LatentCoding(Coding):
+    """A codec of continuous latents, as it is: the base of those that encode a clip as a whole."""
+
+    kind = "none"
 
     def __init__(self, codec: Codec) -> None:
-        self.codec, self.stages = codec, {}
+        super().__init__()
+        self.codec, self.sizes, self.channels, self.stride = codec, codec.config, codec.channels, codec.stride
 
-    @property
-    def kind(self) -> str:
-        """What lies between encoder and decoder, in a word or two."""
-        return "none"
+    def check_frames(self, video: Tensor, source: str) -> None:
+        """The last frame, repeated up to a whole latent, would count as well coded."""
+        frames, codec = video.shape[1], self.codec
+        codec.check_size(video[:1])
+        if (whole := codec.decoded_frames(codec.latent_frames(frames))) != frames:
+            raise UserError(
+                f"{frames} frames do not divide into latents of '{source}': the next number is {whole}"
+            )
 
     @torch.inference_mode()
-    def code(self, video: Tensor) -> Coded:
-        """Of video in [-1, 1] `(b, t, 3, h, w)`; UserErrors of `check_size`."""
-        return Coded(self.codec.encode(video))
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
+        values = self.codec.encode(video)
+        return CodedVideo(self.decode(values, video.shape[1]), values)
 
-    @torch.inference_mode()
     def decode(self, values: Tensor, frames: int) -> Tensor:
         """Video in [-1, 1] `(b, frames, 3, h, w)`."""
         return self.codec.decode(values, frames).clamp(-1, 1)
 
 
-class KLCoding(Coding):
+class KLCoding(LatentCoding):
     """The means of a Gaussian posterior, and its divergence, which is the rate."""
 
+    kind = "KL"
     codec: KLAutoencoder
 
-    @property
-    def kind(self) -> str:
-        return "KL"
-
     @torch.inference_mode()
-    def code(self, video: Tensor) -> Coded:
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
         mean, log_variance = self.codec.posterior(video)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-        return Coded(self.codec.scale(mean), nats=divergence.double().flatten(1).sum(1))
+        values, nats = self.codec.scale(mean), divergence.double().flatten(1).sum(1)
+        return CodedVideo(self.decode(values, video.shape[1]), values, nats=nats)
 
 
-class TokenCoding(Coding):
+class TokenCoding(LatentCoding):
     """A codec with a quantizer."""
 
     codec: TokenCodec
 
     def __init__(self, codec: TokenCodec) -> None:
         super().__init__(codec)
-        self.stages = stages_of(codec.quantizer)
-
-    @property
-    def kind(self) -> str:
-        return kind_of_quantizer(self.codec.quantizer)
+        self.sizes = codec.inner.config
+        if codec.quantizer.codebooks:
+            self.kind, self.stages = kind_of_quantizer(codec.quantizer), stages_of(codec.quantizer)
 
     @torch.inference_mode()
-    def code(self, video: Tensor) -> Coded:
-        latents, quantizer = self.codec.inner.encode(video), self.codec.quantizer
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
+        latents = self.codec.inner.encode(video)
         values, indices, _ = self.codec.quantized(latents)
-        with full_precision(latents):
-            points = quantizer.project(precise(rearrange(latents, "b t c h w -> b t h w c")))
-        staged = isinstance(quantizer, ResidualQuantizer)
-        parts = quantizer.parted(indices) if staged else [indices]
-        values, points = (rearrange(x, "b t h w c -> b t c h w") for x in (values, points))
-        return Coded(values, points, tuple(parts))
+        values = rearrange(values, "b t h w c -> b t c h w").contiguous()
+        restored = self.decode(values, video.shape[1])
+        if not self.stages:
+            return CodedVideo(restored, values)
+        parts = parted_stages(self.codec.quantizer, indices)
+        return CodedVideo(restored, values, projected(self.codec.quantizer, latents), parts)
+
+    @torch.inference_mode()
+    def bypassed(self, video: Tensor, actions: Tensor) -> Tensor | None:
+        if not self.stages:
+            return None
+        points = projected(self.codec.quantizer, self.codec.inner.encode(video))
+        return self.decode(points, video.shape[1])
 
 
-def coding_of(codec: Codec) -> Coding:
-    """The coding of a codec; one of tokens whose quantizer passes all is that of continuous latents."""
-    if isinstance(codec, TokenCodec) and codec.quantizer.codebooks:
+def coding_of(codec: object) -> Coding | None:
+    """The coding of a codec; None for what is no codec of RGB."""
+    if not isinstance(codec, Codec) or codec.image_channels != 3:
+        return None
+    if isinstance(codec, TokenCodec):
         return TokenCoding(codec)
-    return KLCoding(codec) if isinstance(codec, KLAutoencoder) else Coding(codec)
+    return KLCoding(codec) if isinstance(codec, KLAutoencoder) else LatentCoding(codec)
+
+
+def projected(quantizer: Quantizer, latents: Tensor) -> Tensor:
+    """Latents `(b, t, c, h, w)` in the space of the codes: bounded for FSQ, on the unit sphere for BSQ."""
+    with full_precision(latents):
+        points = quantizer.project(precise(rearrange(latents, "b t c h w -> b t h w c")))
+    return rearrange(points, "b t h w c -> b t c h w").contiguous()
+
+
+def parted_stages(quantizer: Quantizer, indices: Tensor) -> tuple[Tensor, ...]:
+    """Indices of each of `stages_of`."""
+    return tuple(quantizer.parted(indices)) if isinstance(quantizer, ResidualQuantizer) else (indices,)
 
 
 def stages_of(quantizer: Quantizer) -> dict[str, Quantizer]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dreamwalk.codecs.codec import Codec
-from dreamwalk.codecs.tokens import TokenCodec
+from torch import nn
+
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.codings import Coding, coding_of
 from dreamwalk.systems.autoencode import Autoencode
@@ -68,12 +68,10 @@ def examined_codecs(system: System, name: str, matched: Sequence[str]) -> list[E
 def examined(system: System, source: str) -> ExaminedCodec:
     """The codec of a system; UserError where there is none of RGB."""
     codec = getattr(system, "codec", None)
-    if not isinstance(codec, Codec):
-        raise UserError(f"'{source}' is of the system {system.name}, which has no codec to compare")
-    if codec.image_channels != 3:
-        raise UserError(f"the codec of '{source}' codes depth too: this report compares codecs of RGB")
-    coding, parameters = coding_of(codec), sum(p.numel() for p in codec.parameters())
-    return ExaminedCodec(coding.kind, source, coding, parameters, _facts(system, codec))
+    if not isinstance(codec, nn.Module) or (coding := coding_of(codec)) is None:
+        raise UserError(f"'{source}' is of the system {system.name}, which has no codec of RGB to compare")
+    parameters = sum(p.numel() for p in codec.parameters())
+    return ExaminedCodec(coding.kind, source, coding, parameters, _facts(system, coding))
 
 
 def differences(one: ExaminedCodec, other: ExaminedCodec) -> dict[str, tuple[Any, Any]]:
@@ -89,10 +87,9 @@ def _with_source(each: ExaminedCodec) -> ExaminedCodec:
     return replace(each, label=f"{each.label} ({path.parent.name + '/' if path.suffix else ''}{path.name})")
 
 
-def _facts(system: System, codec: Codec) -> dict[str, Any]:
+def _facts(system: System, coding: Coding) -> dict[str, Any]:
     """Only a run of `autoencode` says how its codec was trained."""
-    inner = codec.inner.config if isinstance(codec, TokenCodec) else codec.config
-    facts = {"codec": to_json(inner)}
+    facts = {"codec": to_json(coding.sizes)}
     if isinstance(system, Autoencode):
         about = system.about or {}
         loss = {key: value for key, value in to_json(system.config).items() if key not in ("kind", "codec")}

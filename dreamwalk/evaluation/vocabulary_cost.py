@@ -85,7 +85,7 @@ def stage_use(indices: Tensor, quantizer: Quantizer) -> StageUse:
         dead=int(told["dead"]),
         perplexity=told["perplexity"],
         entropy=math.log2(told["perplexity"]),
-        at_most=float(-torch.special.xlogy(split, split).sum() / math.log(2)),
+        at_most=float(torch.special.entr(split).sum()) / math.log(2),
         ranks=tuple((int(rank), float(counts[rank - 1]) / len(flat)) for rank in some),
     )
 
@@ -137,17 +137,22 @@ class Drift:
 
 
 def drift_of(
-    coding: Coding, video: Tensor, trips: Sequence[int], *, advance: Callable[[], None] = lambda: None
+    coding: Coding,
+    video: Tensor,
+    actions: Tensor,
+    *,
+    trips: Sequence[int],
+    advance: Callable[[], None] = lambda: None,
 ) -> Drift:
     """Encode and decode video in [-1, 1] `(b, t, 3, h, w)` again and again; `advance` after each trip."""
-    truth, count, told = to_bytes(video), video.shape[1], Drift({}, {})
-    coded = coding.code(video)
+    truth, told = to_bytes(video)[:, coding.given :], Drift({}, {})
+    coded = coding.code(video, actions)
     first = coded.parts
     for trip in range(1, max(trips) + 1):
-        again = coding.decode(coded.values, count)
-        coded = coding.code(again)
+        again = coded.restored
+        coded = coding.code(again, actions)
         if trip in trips:
-            told.psnr[trip] = psnr(to_bytes(again), truth).mean(1)
+            told.psnr[trip] = psnr(to_bytes(again)[:, coding.given :], truth).mean(1)
         if trip in trips and first:
             equal = [(now == then).flatten(1) for now, then in zip(coded.parts, first, strict=True)]
             told.same[trip] = torch.cat(equal, 1).double().mean(1).numpy()

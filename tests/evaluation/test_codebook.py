@@ -8,14 +8,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dreamwalk.cli import main
+from dreamwalk.clip import batch
 from dreamwalk.codecs import CodecConfig
-from dreamwalk.codecs.codec import Codec, KLAutoencoder
+from dreamwalk.codecs.codec import KLAutoencoder
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
 from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, LFQConfig, UnquantizedConfig
@@ -25,7 +25,7 @@ from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.data.shards import Shards
 from dreamwalk.evaluation.codebook import EvaluateCodebook, drawn_windows, evaluate_codebook, scored
 from dreamwalk.evaluation.codebook_page import codebook_page, report_tables
-from dreamwalk.evaluation.codings import Coded, Coding, KLCoding, TokenCoding, coding_of
+from dreamwalk.evaluation.codings import CodedVideo, Coding, KLCoding, TokenCoding, coding_of
 from dreamwalk.evaluation.fidelity import to_bytes
 from dreamwalk.evaluation.generation_gap import generation_gap
 from dreamwalk.evaluation.matched_codecs import ExaminedCodec, differences, examined
@@ -97,14 +97,18 @@ class Shifted(KLAutoencoder):
         b, t, _, h, w = video.shape
         return torch.cat([torch.full((b, t, 3, h, w), 2.0), torch.zeros(b, t, 3, h, w)], 2)
 
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        return latents
+
 
 def test_the_rate_of_a_posterior_is_its_divergence() -> None:
     """Half of 2^2: 2 nats for each latent number."""
     codec = Shifted(KLCodecConfig(channels=3))
     codec.stride = (1, 1, 1)
+    codec.register_parameter("weight", torch.nn.Parameter(torch.ones(1)))
     coding = coding_of(codec)
     assert isinstance(coding, KLCoding) and coding.kind == "KL" and not coding.stages
-    nats = coding.code(torch.zeros(2, 1, 3, 4, 5)).nats
+    nats = coding.code(torch.zeros(2, 1, 3, 4, 5), torch.zeros(2, 1, 0)).nats
     assert nats is not None and nats.tolist() == [2 * 60, 2 * 60]
     assert nats_a_pixel(nats, 20) == pytest.approx(120 / math.log(2) / 20)
 
@@ -112,18 +116,15 @@ def test_the_rate_of_a_posterior_is_its_divergence() -> None:
 class Darkening(Coding):
     """Every decoding is two grey levels darker; a stage tells them, another one is always 7."""
 
-    def code(self, video: Tensor) -> Coded:
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
         level = ((video[:, :, 0, 0, 0] + 1) * 127.5).round().long()
-        return Coded(video, parts=(level, torch.full_like(level, 7)))
-
-    def decode(self, values: Tensor, frames: int) -> Tensor:
-        return values[:, :frames] - 2 / 127.5
+        return CodedVideo(video - 2 / 127.5, video, parts=(level, torch.full_like(level, 7)))
 
 
 def test_drift_is_told_after_each_number_of_trips() -> None:
     calls: list[int] = []
     video = torch.zeros(2, 3, 3, 12, 12)
-    told = drift_of(Darkening(Codec(tokens_tiny())), video, (1, 4), advance=lambda: calls.append(1))
+    told = drift_of(Darkening(), video, torch.zeros(2, 3, 0), trips=(1, 4), advance=lambda: calls.append(1))
     assert list(told.psnr) == [1, 4] and len(calls) == 4
     for trips in (1, 4):
         assert told.psnr[trips] == pytest.approx([20 * math.log10(255 / (2 * trips))] * 2, abs=1e-4)
@@ -147,12 +148,15 @@ def test_a_coding_is_what_the_codec_does(kind: str) -> None:
     inner = replace(INNER, widths=(20, 40)) if "10" in kind else INNER
     codec = tokenized(inner, QUANTIZERS[kind]).build().eval()
     assert isinstance(codec, TokenCodec)
-    coding, video = coding_of(codec), torch.rand(2, 5, 3, 8, 12) * 2 - 1
-    coded = coding.code(video)
-    assert isinstance(coding, TokenCoding) and coding.kind == kind and len(coding.stages) == len(coded.parts)
+    coding, video, actions = coding_of(codec), torch.rand(2, 5, 3, 8, 12) * 2 - 1, torch.zeros(2, 5, 0)
+    assert isinstance(coding, TokenCoding)
+    coded, bypassed = coding.code(video, actions), coding.bypassed(video, actions)
+    assert coding.kind == kind and len(coding.stages) == len(coded.parts)
     assert torch.equal(coded.values, codec.encode(video)) and coded.points is not None
     assert torch.equal(codec.from_tokens(joined(codec, coded.parts)), coded.values)
-    assert coded.points.shape == coded.values.shape
+    assert coded.points.shape == coded.values.shape and bypassed is not None
+    for film, latents in ((coded.restored, coded.values), (bypassed, coded.points)):
+        assert torch.allclose(film, codec.decode(latents, 5).clamp(-1, 1), atol=1e-5)
     assert torch.equal(codec.quantizer.index(coded.points.movedim(2, -1)), codec.tokens(video))
 
 
@@ -162,13 +166,11 @@ def joined(codec: TokenCodec, parts: tuple[Tensor, ...]) -> Tensor:
 
 
 def test_a_codec_without_a_quantizer_has_no_vocabulary() -> None:
-    codec = tokenized(INNER, UnquantizedConfig(4)).build()
-    coding = coding_of(codec)
-    assert (
-        type(coding) is Coding
-        and coding.kind == "none"
-        and coding.code(torch.zeros(1, 1, 3, 8, 8)).parts == ()
-    )
+    coding = coding_of(tokenized(INNER, UnquantizedConfig(4)).build())
+    assert coding is not None and coding.kind == "none" and coding.sizes == INNER and not coding.stages
+    video, actions = torch.zeros(1, 1, 3, 8, 8), torch.zeros(1, 1, 0)
+    coded = coding.code(video, actions)
+    assert coded.parts == () and coded.points is None and coding.bypassed(video, actions) is None
 
 
 def saved(path: Path, codec: CodecConfig, *, steps: int = 30, lr: float = 1e-3) -> Path:
@@ -248,7 +250,7 @@ def test_reconstruction_is_measured_against_the_windows(family: Path, toy_data: 
     assert isinstance(system, Autoencode)
     asked = EvaluateCodebook(data=str(toy_data), out=tmp_path, clips=3, frames=5, trips=(1,), seed=4)
     report = evaluate_codebook(system, asked, name="x")
-    video = drawn_windows(Shards(toy_data), asked)
+    video = batch(drawn_windows(Shards(toy_data), asked)).video
     assert video.shape == (3, 5, 3, 32, 32) and video.dtype == torch.uint8
     with torch.no_grad():
         again = to_bytes(system.codec.decode(system.codec.encode(video.float() / 127.5 - 1)))
@@ -262,8 +264,8 @@ def test_reconstruction_is_measured_against_the_windows(family: Path, toy_data: 
     gap = generation_gap(video, again, video.flip(0))
     shown = report | {"generation": gap.told()}
     assert "Vocabulary and model" in codebook_page(shown, []) and "Vocabulary and model" not in first
-    other = drawn_windows(Shards(toy_data), replace(asked, seed=5))
-    assert not np.array_equal(video.numpy(), other.numpy())
+    other = batch(drawn_windows(Shards(toy_data), replace(asked, seed=5))).video
+    assert not torch.equal(video, other)
 
 
 def test_a_perceptual_distance_is_told_where_there_is_one() -> None:
