@@ -114,7 +114,7 @@ def evaluate_codebook(
     passes = -(-len(video) // asked.at_once) + -(-drifting // asked.at_once) * max(asked.trips)
     with progress("coding", len(codecs) * passes) as advance:
         for each in codecs:
-            found[each.label] = pass_through(each.coding, clips, asked, advance=advance)
+            found[each.label] = pass_through(each.coding, clips, asked, skipped=skipped, advance=advance)
     report: dict[str, Any] = {"name": name, "data": asked.data, "clips": len(video)}
     report |= {fact: shards.manifest.get(fact, "") for fact in ("world", "level", "split")}
     report |= {"frames": asked.frames, "size": list(shards.size), "seed": asked.seed, "trips": asked.trips}
@@ -151,9 +151,15 @@ def drawn_windows(shards: Shards, asked: EvaluateCodebook) -> list[Clip]:
 
 
 def pass_through(
-    coding: Coding, clips: Sequence[Clip], asked: EvaluateCodebook, *, advance: Callable[[], None]
+    coding: Coding,
+    clips: Sequence[Clip],
+    asked: EvaluateCodebook,
+    *,
+    skipped: int,
+    advance: Callable[[], None],
 ) -> PassedThrough:
-    """All windows through one codec, and the first of them again and again."""
+    """All windows through one codec, and the first of them again and again, where frames are compared after
+    the first `skipped`."""
     made = PassedThrough()
     for first in range(0, len(clips), asked.at_once):
         clip = batch(clips[first : first + asked.at_once])
@@ -167,8 +173,8 @@ def pass_through(
         made.nats += [] if coded.nats is None else [coded.nats]
         advance()
         if (some := asked.drifting - first) > 0:
-            trips = drift_of(coding, x[:some], actions[:some], trips=asked.trips, advance=advance)
-            made.drift.append(trips)
+            again = x[:some], actions[:some]
+            made.drift.append(drift_of(coding, *again, trips=asked.trips, skipped=skipped, advance=advance))
     return made
 
 
@@ -231,12 +237,10 @@ def _rates(each: ExaminedCodec, made: PassedThrough, *, pixels: int) -> dict[str
     parts = [torch.cat(part) for part in zip(*made.parts, strict=True)]
     uses = {name: stage_use(part, stages[name]) for name, part in zip(stages, parts, strict=True)}
     bits = rate_of(stages, parts, uses=uses, dimensions=made.dimensions, pixels=pixels)
-    bound = {"bound": DECIBELS_A_BIT * bits.bits_a_dimension}
-    return {
-        "rate": asdict(bits) | {"dimensions": made.dimensions},
-        "latents": made.noise.decibels() | bound,
-        "use": {name: asdict(use) for name, use in uses.items()},
-    }
+    told: dict[str, Any] = {"rate": asdict(bits) | {"dimensions": made.dimensions}}
+    if made.noise.count:
+        told["latents"] = made.noise.decibels() | {"bound": DECIBELS_A_BIT * bits.bits_a_dimension}
+    return told | {"use": {name: asdict(use) for name, use in uses.items()}}
 
 
 def _drift(parts: list[Drift], seed: int) -> dict[str, Any]:
@@ -258,7 +262,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "gather around codes can be above it.",
     ]
     if report["skipped"]:
-        found.append(f"The first {report['skipped']} of the frames are given to a codec and do not count.")
+        found.append(f"Frames that are given to a codec do not count: {report['skipped']} of each clip.")
     rows = report["codecs"]
     if not any("gap" in row for row in rows.values()):
         found.append("No codec of continuous latents is beside it, so there is no gap of matched pairs.")

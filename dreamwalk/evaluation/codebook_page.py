@@ -26,6 +26,8 @@ figcaption { font-weight: 600 }
 """
 Strips = list[dict[str, np.ndarray]]
 """Of each clip shown, a row of frames for the truth and for each codec, uint8 `(h, w, 3)`."""
+MOST = 4
+"""Names of differences in a table; the notes have all."""
 FAMILIES = {"psnr": ("PSNR (dB)", 2), "ssim": ("SSIM", 3), "lpips": ("LPIPS", 3)}
 
 
@@ -202,7 +204,9 @@ def _trained(rows: dict[str, Any]) -> ReportTable:
     lines: list[list[str]] = []
     for label, row in rows.items():
         stride = "x".join(map(str, row["stride"]))
-        differs = ", ".join(row["differs"]) or "the middle alone"
+        names = list(row["differs"])
+        differs = ", ".join(names[:MOST]) or "the middle alone"
+        differs += f" and {len(names) - MOST} more" if len(names) > MOST else ""
         cells = [row["source"], _count(row["steps"]), f"{row['parameters']:,}", str(row["channels"]), stride]
         lines.append([label, *cells, differs if lines else "-"])
     return ReportTable("Codecs", head, lines)

@@ -74,7 +74,7 @@ def _rates(axis: Axes, rows: dict[str, Any], colors: dict[str, str]) -> None:
 
 def _latents(axis: Axes, rows: dict[str, Any], colors: dict[str, str]) -> None:
     found = {label: row for label, row in rows.items() if "latents" in row}
-    most = max(4.0, *(row["rate"]["bits_a_dimension"] for row in found.values()))
+    most = max([4.0, *(row["rate"]["bits_a_dimension"] for row in found.values())])
     axis.plot([0, most], [0, DECIBELS_A_BIT * most], color="black", linewidth=1, label="bound, Gaussian")
     axis.plot(list(SCALAR), list(SCALAR.values()), ":", color="black", label="best scalar, Gaussian")
     for label, row in found.items():

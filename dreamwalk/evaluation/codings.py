@@ -41,7 +41,7 @@ class Coding:
     kind: str
     """What lies between encoder and decoder, in a word or two."""
     sizes: Any
-    """Config of the codec but for its quantizer."""
+    """Config of its layers."""
     channels: int
     stride: Stride
     given: int = 0

@@ -17,8 +17,8 @@ from dreamwalk.systems.open import load
 from dreamwalk.systems.system import System
 from dreamwalk.weights.config import to_json
 
-MEANT = {"codec.channels"}
-"""What a bottleneck changes of the codec around it, since each takes a number of channels of its own."""
+MEANT = "codec.channels", "codec.quantizer"
+"""What is meant to differ: what lies in the middle, and how many channels it takes."""
 PLUMBING = {"kind", "name", "system", "codec", "resident", "checkpoint_blocks", "compile_blocks"}
 PLUMBING |= {"save_every", "preview_every", "log_every", "keep", "steps"}
 """What a run says that does not change what it learns; its system, which the file tells by itself; and the
@@ -77,9 +77,12 @@ def examined(system: System, source: str) -> ExaminedCodec:
 def differences(one: ExaminedCodec, other: ExaminedCodec) -> dict[str, tuple[Any, Any]]:
     """What differs between two beside what lies in the middle; None stands for what is not there or not
     told."""
-    names = sorted((set(one.facts) | set(other.facts)) - MEANT)
+    names = sorted(name for name in {**one.facts, **other.facts} if not name.startswith(MEANT))
     pairs = {name: (one.facts.get(name), other.facts.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    found = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if "codec.kind" in found:  # all sizes of another codec are others
+        found = {k: v for k, v in found.items() if k == "codec.kind" or not k.startswith("codec.")}
+    return found
 
 
 def _with_source(each: ExaminedCodec) -> ExaminedCodec:

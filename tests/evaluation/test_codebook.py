@@ -23,6 +23,7 @@ from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfi
 from dreamwalk.codecs.tokens import QuantizerConfig, TokenCodec, tokenized, tokens_tiny
 from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.data.shards import Shards
+from dreamwalk.evaluation import matched_codecs
 from dreamwalk.evaluation.codebook import EvaluateCodebook, drawn_windows, evaluate_codebook, scored
 from dreamwalk.evaluation.codebook_page import codebook_page, report_tables
 from dreamwalk.evaluation.codings import CodedVideo, Coding, KLCoding, TokenCoding, coding_of
@@ -209,6 +210,8 @@ def test_codecs_are_matched_but_for_their_middle(family: Path) -> None:
         assert differences(one, facts(family / f"{twin}.safetensors")) == {}
     longer = facts(family / "long.safetensors")
     assert differences(one, longer) == {"run.optim.lr": (1e-3, 3e-4), "steps": (30, 60)}
+    other = replace(one, facts=one.facts | {"codec.kind": "TAEConfig", "codec.patch": 9})
+    assert differences(one, other) == {"codec.kind": ("ShuffleVAEConfig", "TAEConfig")}
     wide = replace(one, facts=one.facts | {"codec.widths": [32, 32]})
     assert differences(one, wide) == {"codec.widths": ([16, 32], [32, 32])}
 
@@ -266,6 +269,33 @@ def test_reconstruction_is_measured_against_the_windows(family: Path, toy_data: 
     assert "Vocabulary and model" in codebook_page(shown, []) and "Vocabulary and model" not in first
     other = batch(drawn_windows(Shards(toy_data), replace(asked, seed=5))).video
     assert not torch.equal(video, other)
+
+
+class FirstGiven(TokenCoding):
+    """The first frame comes back as it is, and its latent is not coded."""
+
+    given = 1
+
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
+        coded = super().code(video, actions)
+        restored = torch.cat([video[:, :1], coded.restored[:, 1:]], 1)
+        return CodedVideo(restored, coded.values[:, 1:], parts=tuple(part[:, 1:] for part in coded.parts))
+
+
+def test_frames_that_are_given_do_not_count(
+    family: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = load(family / "fsq")
+    assert isinstance(system, Autoencode) and isinstance(system.codec, TokenCodec)
+    asked = EvaluateCodebook(data=str(toy_data), out=tmp_path, clips=2, frames=5, trips=(1,))
+    plain = evaluate_codebook(system, asked, name="x")["codecs"]["FSQ 256"]
+    monkeypatch.setattr(matched_codecs, "coding_of", lambda codec: FirstGiven(codec))
+    report = evaluate_codebook(system, asked, name="x")
+    row = report["codecs"]["FSQ 256"]
+    assert report["skipped"] == 1 and any("1 of each clip" in note for note in report["notes"])
+    assert row["rate"]["tokens"] == 2 * 64 and row["rate"]["bits_a_pixel"] == 2 * 64 * 8 / (4 * 32 * 32)
+    assert abs(row["psnr"][0] - plain["psnr"][0]) < 1 and row["psnr"] != plain["psnr"]  # no frame of 60 dB
+    assert row["drift"]["1"]["psnr"] == row["psnr"] and "latents" not in row
 
 
 def test_a_perceptual_distance_is_told_where_there_is_one() -> None:
