@@ -115,11 +115,11 @@ def test_the_rate_of_a_posterior_is_its_divergence() -> None:
 
 
 class Darkening(Coding):
-    """Every decoding is two grey levels darker; a stage tells them, another one is always 7."""
+    """Each decoding is two grey levels darker; one stage tells them, one is always 7, one goes to and fro."""
 
     def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
         level = ((video[:, :, 0, 0, 0] + 1) * 127.5).round().long()
-        return CodedVideo(video - 2 / 127.5, video, parts=(level, torch.full_like(level, 7)))
+        return CodedVideo(video - 2 / 127.5, video, parts=(level, torch.full_like(level, 7), level // 2 % 2))
 
 
 def test_drift_is_told_after_each_number_of_trips() -> None:
@@ -129,7 +129,7 @@ def test_drift_is_told_after_each_number_of_trips() -> None:
     assert list(told.psnr) == [1, 4] and len(calls) == 4
     for trips in (1, 4):
         assert told.psnr[trips] == pytest.approx([20 * math.log10(255 / (2 * trips))] * 2, abs=1e-4)
-        assert told.same[trips].tolist() == [0.5, 0.5]
+    assert {trips: same.tolist() for trips, same in told.same.items()} == {1: [1 / 3] * 2, 4: [2 / 3] * 2}
 
 
 def test_generation_is_parted_into_vocabulary_and_model() -> None:
