@@ -1,4 +1,4 @@
-"""`dreamwalk evaluate NAME --data DIR`: walks, or clips, by what the name holds."""
+"""`dreamwalk evaluate NAME --data DIR`: walks, or clips, by what the name holds; or the codec alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ def evaluate(argv: list[str]) -> None:
     """Run the verb."""
     name, rest = split_name(argv, "evaluate", ["nextframe.doom", "moviegen.doom"])
     asks = lambda report: f"--report={report}" in rest or ("--report", report) in pairwise(rest)
-    made = require_generative(name, "evaluate").generates if name else ""
-    if made == "scenes":
-        from dreamwalk.evaluation.scenes import EvaluateScenes as Flags
-        from dreamwalk.evaluation.scenes import evaluate_scenes as run
+    codec = asks("codebook")  # of any system that has one, which need not generate
+    made = require_generative(name, "evaluate").generates if name and not codec else ""
+    if codec:
+        from dreamwalk.evaluation.codebook import EvaluateCodebook as Flags
+        from dreamwalk.evaluation.codebook import evaluate_codebook as run
+    elif made == "scenes":
+        from dreamwalk.evaluation.scenes import EvaluateScenes as Flags  # type: ignore[assignment]
+        from dreamwalk.evaluation.scenes import evaluate_scenes as run  # type: ignore[assignment]
     elif made == "clips":
         from dreamwalk.evaluation.clips import EvaluateClips as Flags  # type: ignore[assignment]
         from dreamwalk.evaluation.clips import evaluate_clips as run  # type: ignore[assignment]

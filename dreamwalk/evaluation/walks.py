@@ -44,9 +44,9 @@ class EvaluateWalks:
     """Real frames that a dream begins from."""
     inverse: str = "inverse.doom"
     """Inverse-dynamics model that reads the actions back; empty for none."""
-    report: Literal["walks", "places", "objects", "revisits"] = "walks"
-    """What is asked: how walks go on, or what stays of places, of things or until one comes back, which have
-    flags of their own."""
+    report: Literal["walks", "places", "objects", "revisits", "codebook"] = "walks"
+    """What is asked: how walks go on; what stays of places, of things or until one comes back; or what the
+    vocabulary of a codec costs. Others than the first have flags of their own."""
     seed: int = 0
 
 
