@@ -4,9 +4,11 @@ Delta-IRIS (arXiv 2406.19320, section 3.1) codes (x_t-1, a_t, x_t) and decodes (
 frame is in the frame before and is never quantized. Here the decoder moves the pixels of the frame before
 along a flow and paints over them what is new, as codecs of video do (DVC, arXiv 1812.00101):
 
-    z_t = Q(E(x'_t-1, x_t, a_t))
-    flow, gate, paint = D(x'_t-1, a_t, z_t)
-    x'_t = warp(x'_t-1, flow) + gate paint
+    g = G(a_t)                                  a homography: what the turning of a camera does
+    y = warp(x'_t-1, g)
+    z_t = Q(E(y, x_t, a_t))
+    flow, gate, paint = D(y, a_t, z_t)
+    x'_t = warp(x'_t-1, g after flow) + gate paint
 
 x' are decoded frames, in training as well, so that the tokens of a frame also mend the errors of those before
 it and nothing drifts while there are true frames to code. The first frame is given.
@@ -14,15 +16,14 @@ it and nothing drifts while there are true frames to code. The first frame is gi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample, interpolate, pixel_shuffle, smooth_l1_loss
+from torch.nn.functional import grid_sample, interpolate, pixel_shuffle, smooth_l1_loss
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Normals, Rebuilt, Stride, require_whole_latents
@@ -30,6 +31,7 @@ from dreamwalk.codecs.motion import true_motion
 from dreamwalk.codecs.patch import FilterBlock
 from dreamwalk.codecs.quantizers import FSQConfig, Quantized
 from dreamwalk.codecs.residual_quantizers import ResidualConfig, StageConfig
+from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import zero_init
 from dreamwalk.validation import Count
@@ -46,10 +48,10 @@ class DeltaCodecConfig:
 
     actions: Count = 0
     """Length of the action vector; 0 for video without actions."""
-    quantizer: StageConfig | ResidualConfig = field(default_factory=FSQConfig)
+    quantizer: StageConfig | ResidualConfig = field(default_factory=lambda: VQConfig(channels=16, codes=1024))
     widths: tuple[int, ...] = (48, 96, 128, 128)
     """Channels at 1/4, 1/8, ... of the resolution; a token is a place at the last."""
-    motion: float = 0.2
+    motion: float = 0.1
     """Weight of the error of the flow where the true one is known, in data with depth and poses. Otherwise
     the flow learns from pixels alone, which large motion misleads; 0 is for data without."""
 
@@ -85,16 +87,53 @@ class Pyramid(nn.Module):
         super().__init__()
         widths = config.widths
         self.unshuffle = nn.PixelUnshuffle(PATCH)
-        self.enter = nn.Conv2d(channels * PATCH**2, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(channels * PATCH**2 + 2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(FilterBlock(width) for width in widths)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The finest first."""
-        levels = [self.blocks[0](self.enter(self.unshuffle(images)))]
+        patches = self.unshuffle(images)
+        # Where a patch lies tells how it moves when the camera goes on or turns.
+        row, column = (torch.linspace(-1, 1, side, device=images.device) for side in patches.shape[-2:])
+        places = torch.stack(torch.meshgrid(row, column, indexing="ij")).to(images.dtype)
+        levels = [self.blocks[0](self.enter(torch.cat([patches, places.expand(len(images), -1, -1, -1)], 1)))]
         for down, block in zip(self.down, list(self.blocks)[1:], strict=True):
             levels.append(block(down(levels[-1])))
         return levels
+
+
+class Turning(nn.Module):
+    """Actions to homographies, by which codecs of video tell the motion of a whole frame at once (MPEG-4's
+    global motion compensation): a turn moves all pixels far, wherever the walls are."""
+
+    def __init__(self, actions: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(actions, 64), nn.SiLU(), zero_init(nn.Linear(64, 8)))
+
+    def forward(self, action: Tensor) -> Tensor:
+        """`(b, 3, 3)` for actions `(b, a)`, in coordinates of [-1, 1]; at first the identity."""
+        change = nn.functional.pad(self.mlp(action), (0, 1)).unflatten(1, (3, 3))
+        return torch.eye(3, dtype=change.dtype, device=change.device) + change
+
+
+class Seen(NamedTuple):
+    """What the decoder sees of the frames before."""
+
+    before: Tensor
+    """As they were, `(b, 3, h, w)`."""
+    turning: Tensor
+    """`(b, 3, 3)`, as of `Turning`."""
+    turned: Tensor
+    """By it, with a fourth channel: 1 where something was in view."""
+    levels: list[Tensor]
+    """Features of those, the finest first."""
+
+    @property
+    def features(self) -> Tensor:
+        """Of each place, `(b, h' w', f)`, for a model of tokens: those of the last two levels."""
+        fine = rearrange(self.levels[-2], "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
+        return torch.cat([fine, rearrange(self.levels[-1], "b c h w -> b (h w) c")], -1)
 
 
 class Drawn(NamedTuple):
@@ -104,6 +143,8 @@ class Drawn(NamedTuple):
     """`(b, 3, h, w)`."""
     flow: Tensor
     """To where its pixels were, x and y in pixels, at a quarter of the resolution, `(b, 2, h / 4, w / 4)`."""
+    turned: Tensor
+    """The part of it that the whole frame shares."""
 
 
 class Coded(NamedTuple):
@@ -116,7 +157,7 @@ class Coded(NamedTuple):
     seen: Tensor
     """Features of the frame before each, `(b, t - 1, h' w', f)`."""
     flow: Tensor
-    """As of `Drawn`, `(b, t - 1, 2, h / 4, w / 4)`."""
+    """As of `Drawn`, and behind it the part that whole frames share, `(2, b, t - 1, 2, h / 4, w / 4)`."""
     losses: dict[str, Tensor]
     """Of the quantizer, as of `Bottleneck`."""
 
@@ -132,8 +173,11 @@ class DeltaCodec(nn.Module):
         self.config, self.stride, self.vocabulary = config, config.stride, config.vocabulary
         widths = config.widths
         self.quantizer = config.quantizer.build()
-        self.before, self.both = Pyramid(3, config), Pyramid(6, config)
+        self.turning = Turning(config.actions)
+        self.before, self.both = Pyramid(4, config), Pyramid(7, config)
         self.to_code = nn.Conv2d(widths[-1], config.channels, 1)
+        # Without it most codes die: what all latents share grows, and what tells them apart is rounded away.
+        self.spread = nn.BatchNorm2d(config.channels, affine=False)
         self.from_code = nn.Conv2d(config.channels, widths[-1], 1)
         self.action = nn.ModuleList(nn.Linear(config.actions, width) for width in widths)
         self.told = nn.Linear(config.actions, widths[-1])
@@ -143,7 +187,7 @@ class DeltaCodec(nn.Module):
 
     @property
     def seen_features(self) -> int:
-        """Numbers that `look` tells of a place."""
+        """Of a place: `Seen.features`."""
         *_, fine, coarse = self.config.widths
         return 4 * fine + coarse
 
@@ -151,38 +195,50 @@ class DeltaCodec(nn.Module):
         """UserError with the nearest size for frames that cannot be coded."""
         require_whole_latents(video, self.stride)
 
-    def encode(self, before: Tensor, frame: Tensor, action: Tensor) -> Quantized:
-        """Tokens of frames `(b, 3, h, w)` in [-1, 1] after others, with the actions `(b, a)` that lead into
-        them; UserErrors of `check_size`."""
-        self.check_size(frame)
-        features = self.both(torch.cat([before, frame], 1))[-1] + self.told(action)[:, :, None, None]
-        return self.quantizer(rearrange(self.to_code(features), "b c h w -> b h w c"))
+    def look(self, before: Tensor, action: Tensor) -> Seen:
+        """Frames `(b, 3, h, w)` in [-1, 1] as they are seen after actions `(b, a)`; UserErrors of
+        `check_size`."""
+        self.check_size(before)
+        turning, (h, w) = self.turning(action), before.shape[-2:]
+        ones = torch.ones_like(before[:, :1])
+        turned = sampled(torch.cat([before, ones], 1), placed(turning, cells(before, h, w)), "zeros")
+        return Seen(before, turning, turned, self.before(turned))
 
-    def decode(self, before: Tensor, tokens: Tensor, action: Tensor) -> Tensor:
+    def encode(self, seen: Seen, frame: Tensor, action: Tensor) -> Quantized:
+        """Tokens of frames `(b, 3, h, w)` in [-1, 1] after others."""
+        features = self.both(torch.cat([seen.turned, frame], 1))[-1] + self.told(action)[:, :, None, None]
+        latents = rearrange(self.spread(self.to_code(features)), "b c h w -> b h w c")
+        if self.training and torch.is_grad_enabled():
+            self.quantizer.measure(latents.detach())
+        return self.quantizer(latents)
+
+    def decode(self, seen: Seen, tokens: Tensor, action: Tensor) -> Tensor:
         """Frames `(b, 3, h, w)` of tokens `(b, h', w')`; UserError for what is no token of this codec."""
-        return self.draw(before, self.before(before), self.quantizer.values(tokens), action).frame
+        return self.draw(seen, self.quantizer.values(tokens), action).frame.clamp(-1, 1)
 
-    def look(self, before: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the decoder sees of frames `(b, 3, h, w)`, and of it the features `(b, h' w', f)` that a model
-        of tokens is told of each place: those of its last two levels."""
-        levels = self.before(before)
-        fine = rearrange(levels[-2], "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
-        return levels, torch.cat([fine, rearrange(levels[-1], "b c h w -> b (h w) c")], -1)
-
-    def draw(self, before: Tensor, levels: Sequence[Tensor], values: Tensor, action: Tensor) -> Drawn:
-        """`decode` with what `look` saw, and the values of the tokens `(b, h', w', c)`."""
+    def draw(self, seen: Seen, values: Tensor, action: Tensor) -> Drawn:
+        """`decode`, of the values of the tokens `(b, h', w', c)`."""
+        before, levels = seen.before, seen.levels
         code = self.from_code(rearrange(values, "b h w c -> b c h w").to(before.dtype))
         told = [linear(action)[:, :, None, None] for linear in self.action]
         x = self.blocks[-1](levels[-1] + code + told[-1])
         for level in range(len(levels) - 2, -1, -1):
             x = self.up[level](interpolate(x, scale_factor=2.0, mode="nearest"))
             x = self.blocks[level](x + levels[level] + told[level])
-        flow, gate, paint = self.out(nn.functional.silu(x)).split((2, 1, 3 * PATCH**2), 1)
-        flow = REACH * flow
-        moved = warp(before, interpolate(flow, scale_factor=float(PATCH), mode="bilinear"))
+        local, gate, paint = self.out(nn.functional.silu(x)).split((2, 1, 3 * PATCH**2), 1)
+        (h, w), pixels = before.shape[-2:], before.new_tensor([before.shape[-1] / 2, before.shape[-2] / 2])
+        local = rearrange(REACH * local, "b c h w -> b h w c") / pixels
+        coarse = cells(before, h // PATCH, w // PATCH)
+        both, turned = (placed(seen.turning, coarse + part) - coarse for part in (local, 0 * local))
+        flows = [rearrange(flow * pixels, "b h w c -> b c h w") for flow in (both, turned)]
+        taken = local.detach() if self.config.motion else local  # pixels mislead a flow that is yet wrong
+        fine = interpolate(rearrange(taken, "b h w c -> b c h w"), scale_factor=float(PATCH), mode="bilinear")
+        turning = seen.turning.detach() if self.config.motion else seen.turning
+        place = placed(turning, cells(before, h, w) + rearrange(fine, "b c h w -> b h w c"))
         # At first little is painted, and not so little that nothing is learnt.
         share = torch.sigmoid(interpolate(gate, scale_factor=float(PATCH), mode="bilinear") - 2)
-        return Drawn(moved + share * pixel_shuffle(paint, PATCH), flow)
+        frame = sampled(before, place, "border") + share * pixel_shuffle(paint, PATCH)
+        return Drawn(frame, flows[0], flows[1])
 
     def code(self, video: Tensor, actions: Tensor) -> Coded:
         """Video `(b, t, 3, h, w)` in [-1, 1] in a closed loop, with no gradients from frame to frame; actions
@@ -191,14 +247,15 @@ class DeltaCodec(nn.Module):
         frames, coded, drawn, seen = [video[:, 0]], list[Quantized](), list[Drawn](), list[Tensor]()
         for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
             before = frames[-1].detach().clamp(-1, 1)
-            coded.append(self.encode(before, frame, action))
-            levels, features = self.look(before)
-            drawn.append(self.draw(before, levels, coded[-1].values, action))
+            sight = self.look(before, action)
+            coded.append(self.encode(sight, frame, action))
+            drawn.append(self.draw(sight, coded[-1].values, action))
             frames.append(drawn[-1].frame)
-            seen.append(features)
+            seen.append(sight.features)
         losses = {name: torch.stack([each.losses[name] for each in coded]).mean() for name in coded[0].losses}
-        tokens, flows = torch.stack([each.indices for each in coded], 1), [each.flow for each in drawn]
-        return Coded(torch.stack(frames, 1), tokens, torch.stack(seen, 1), torch.stack(flows, 1), losses)
+        tokens = torch.stack([each.indices for each in coded], 1)
+        flow = torch.stack([torch.stack([each.flow, each.turned]) for each in drawn], 2)
+        return Coded(torch.stack(frames, 1), tokens, torch.stack(seen, 1), flow, losses)
 
     def rebuilt(self, video: Tensor, clip: Clip, chance: Normals, *, noise: float) -> Rebuilt:
         """`code` from a first frame with noise of std `noise`, as that of a dream is not exact; `motion` is
@@ -208,8 +265,11 @@ class DeltaCodec(nn.Module):
         losses, measured = dict(coded.losses), self.quantizer.recent_usage(coded.tokens)
         if self.config.motion and (true := true_motion(clip, PATCH)):
             # In patches, and linear where it is far off: what is near moves by tens of pixels.
-            error = smooth_l1_loss(coded.flow / PATCH, true[0] / PATCH, reduction="none").mean(2)
-            losses["motion"] = self.config.motion * (error * true[1]).sum() / true[1].sum().clamp(min=1)
+            error = smooth_l1_loss(
+                coded.flow / PATCH, true[0].expand_as(coded.flow) / PATCH, reduction="none"
+            )
+            known = (error.mean((0, 3)) * true[1]).sum() / true[1].sum().clamp(min=1)
+            losses["motion"] = self.config.motion * known
         return Rebuilt(coded.video, losses, measured)
 
     @torch.no_grad()
@@ -227,14 +287,23 @@ class DeltaCodec(nn.Module):
             raise UserError("tokens tell what a frame adds to the one before: give two frames or more")
 
 
-def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """Frames `(n, c, h, w)`, each pixel taken from where `flow` `(n, 2, h, w)`, in pixels, points."""
-    n, _, h, w = frames.shape
-    still = torch.eye(2, 3, dtype=frames.dtype, device=frames.device).expand(n, 2, 3)
-    grid = affine_grid(still, [n, 1, h, w], align_corners=False)
-    sides = flow.new_tensor([2 / w, 2 / h])
-    grid = grid + rearrange(flow, "n c h w -> n h w c") * sides
-    return grid_sample(frames, grid, mode="bicubic", padding_mode="border", align_corners=False)
+def cells(like: Tensor, height: int, width: int) -> Tensor:
+    """Centres of cells `(1, h, w, 2)`, across and down, in [-1, 1]."""
+    down, across = ((torch.arange(n, device=like.device) + 0.5) * 2 / n - 1 for n in (height, width))
+    return torch.stack(torch.meshgrid(across, down, indexing="xy"), -1)[None].to(like.dtype)
+
+
+def placed(homography: Tensor, points: Tensor) -> Tensor:
+    """Points `(b, h, w, 2)` by homographies `(b, 3, 3)`."""
+    points = nn.functional.pad(points, (0, 1), value=1.0).expand(len(homography), -1, -1, -1)
+    full = torch.einsum("bij,bhwj->bhwi", homography, points)
+    return full[..., :2] / full[..., 2:].clamp(min=0.1)  # nothing is behind the camera
+
+
+def sampled(frames: Tensor, places: Tensor, beyond: Literal["zeros", "border"]) -> Tensor:
+    """Frames `(b, c, h, w)`, each pixel taken from a place `(b, h, w, 2)`; bicubic, which does not blur what
+    is moved again and again as much."""
+    return grid_sample(frames, places, mode="bicubic", padding_mode=beyond, align_corners=False)
 
 
 def delta_tiny() -> DeltaCodecConfig:

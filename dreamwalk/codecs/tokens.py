@@ -157,7 +157,7 @@ def tokenized(codec: InnerConfig, quantizer: QuantizerConfig) -> TokenCodecConfi
     return TokenCodecConfig(replace(codec, channels=quantizer.channels), quantizer)
 
 
-def matched(codec: InnerConfig) -> dict[str, InnerConfig | TokenCodecConfig]:
+def matched(codec: ShuffleVAEConfig) -> dict[str, ShuffleVAEConfig | TokenCodecConfig]:
     """One codec by what is between encoder and decoder: nothing, a KL term, tokens of about 16 bits, and of 8
     and 24."""
     return {

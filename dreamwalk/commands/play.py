@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dreamwalk.rollout.dream import WorldSpec
     from dreamwalk.systems.clip_generator import ClipGenerator
     from dreamwalk.systems.interactive import Interactive
+    from dreamwalk.systems.walkable import Walkable
 
 PREVIEWS = 6
 """How often a clip under way is shown."""
@@ -81,9 +82,9 @@ def open_app(name: str, device: str | None = None) -> AppConfig:
     """What the weights called `name` can show; UserError when they are of a system that shows nothing."""
     from dreamwalk.distributed import pick_device
     from dreamwalk.systems.clip_generator import ClipGenerator
-    from dreamwalk.systems.interactive import Interactive
     from dreamwalk.systems.open import load, require_generative
     from dreamwalk.systems.voyager import Voyager
+    from dreamwalk.systems.walkable import Walkable
 
     require_generative(name, "play", "doom")
     system = load(name).to(pick_device(device))
@@ -93,13 +94,14 @@ def open_app(name: str, device: str | None = None) -> AppConfig:
         return scene_app(name, system, None if system.world_spec is None else _levels(system.world_spec)[0])
     if isinstance(system, ClipGenerator):
         return clip_app(name, system)
-    assert isinstance(system, Interactive)
+    assert isinstance(system, Walkable)
     return _dream_app(name, system)
 
 
-def _dream_app(name: str, system: Interactive) -> AppConfig:
+def _dream_app(name: str, system: Walkable) -> AppConfig:
     """A dream, with the game that it dreams of as its shadow where there is one."""
     from dreamwalk.commands.shown_memory import dream_memory
+    from dreamwalk.systems.interactive import Interactive
 
     print("preparing the dream ...", flush=True)
     system.world(seed=0)  # compiles before anyone waits for it
@@ -117,7 +119,10 @@ def _dream_app(name: str, system: Interactive) -> AppConfig:
     actions, title = world_spec.actions, game_title(world_spec.level)
     app = replace(app, unlearnt=world_spec.unlearnt, actions=actions, game_title=title)
     levels, lacking = _levels(world_spec)
-    app = replace(app, levels=levels, lacking=lacking, memory=dream_memory(system))
+    app = replace(app, levels=levels, lacking=lacking)
+    if not isinstance(system, Interactive):  # which has neither a memory to show nor a schedule
+        return app
+    app = replace(app, memory=dream_memory(system))
     return app if system.memory.one_by_one else replace(app, schedules=_schedules(system))
 
 

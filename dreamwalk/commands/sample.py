@@ -14,7 +14,9 @@ import torch
 import tyro
 from torch import Tensor
 
+from dreamwalk.clip import Clip
 from dreamwalk.codecs import Codec
+from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tiles import Tiling
 from dreamwalk.commands.flags import check_seed, parse_flags, split_name
 from dreamwalk.data.decoding import probe, read_frames
@@ -25,13 +27,14 @@ from dreamwalk.distributed import pick_device
 from dreamwalk.errors import UserError
 from dreamwalk.images import Fit, fit_image, read_picture
 from dreamwalk.progress import followed
-from dreamwalk.rollout.dream import WorldSpec
+from dreamwalk.rollout.dream import Dream, WorldSpec, to_image
 from dreamwalk.rollout.execute import UPDATES, Solver
 from dreamwalk.schedules import guidance
 from dreamwalk.schedules.guidance import Guide, unguided
 from dreamwalk.schedules.staircase import Schedule
 from dreamwalk.systems import conditionings
 from dreamwalk.systems import open as systems
+from dreamwalk.systems.artokens import ArTokens
 from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.interactive import Interactive
@@ -153,6 +156,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def sample_walk(name: str, asked: SampleWalk) -> int:
     """Dream a walk and write it; gives the number of frames."""
     system = systems.load(name)
+    if isinstance(system, ArTokens):
+        return _sample_tokens(system, asked)
     assert isinstance(system, Interactive)
     world = system.world()
     walk = asked.walk(world.world_spec)
@@ -168,6 +173,30 @@ def sample_walk(name: str, asked: SampleWalk) -> int:
             plan_picture(plan, asked.plan, title=f"{name}: {asked.schedule or 'next-frame'}")
         frames = scheduled_frames(system, world, walk, schedule, update=UPDATES[asked.solver], guide=guide)
     return write_film(asked.out, followed(frames, "dreaming", total=len(walk) + 1), fps=world.fps)
+
+
+def _sample_tokens(system: ArTokens, asked: SampleWalk) -> int:
+    """The same with tokens, which are neither scheduled nor denoised; UserError where that is asked."""
+    if asked.scheduled or asked.steps is not None:
+        raise UserError(
+            "tokens come in the order that they were trained in: leave out schedule, guidance and steps"
+        )
+    if system.world_spec is None:
+        raise UserError("these weights have no pictures to begin from: train them on a folder of clips")
+    world = Dream(system, system.world_spec)
+    walk = asked.walk(world.world_spec)
+    frames = replay(world, walk) if system.delta else _token_film(system, world, walk)
+    return write_film(asked.out, followed(frames, "dreaming", total=len(walk) + 1), fps=world.fps)
+
+
+def _token_film(system: ArTokens, world: Dream, walk: Walk) -> Iterator[np.ndarray]:
+    """Frames uint8 `(h, w, 3)` of tokens that stand for several: made all together."""
+    first = world.opening(walk.start, seed=walk.seed)
+    actions = torch.from_numpy(world.world_spec.learnt(walk.actions))[None]
+    video = first.video.expand(-1, len(walk) + 1, -1, -1, -1)
+    clip = Clip(video=video, actions=torch.cat([first.actions, actions], 1))
+    for frame in (codec_input(first, 3)[0, 0], *system.continued(clip, history=1, seed=walk.seed)[0]):
+        yield to_image(frame)
 
 
 @dataclass(frozen=True)

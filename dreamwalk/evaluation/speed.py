@@ -22,8 +22,9 @@ class Speed:
 
 def time_dream(world: Dream, *, steps: int, frames: int = 40) -> Speed:
     """Walk forward for `frames` frames after ten to warm up."""
-    world.steps = steps
     world.reset(seed=0)
+    if world.steps is not None:
+        world.steps = steps
     action = world.actions.action(world.actions.buttons[:1])
     rows = []
     for _ in range(frames + 10):

@@ -171,13 +171,15 @@ class Dream(World):
         self._now: DreamState | None = None
 
     @property
-    def steps(self) -> int:
-        """Denoising passes a frame; may be set at any time, 1 to `MOST_STEPS`."""
-        return self._steps or (self._now.session.steps if self._now else 1)
+    def steps(self) -> int | None:
+        """Denoising passes a frame; may be set at any time, 1 to `MOST_STEPS`; None where none is."""
+        return self._steps or (self._now.session.steps if self._now else 1) or None
 
     @steps.setter
     def steps(self, steps: int) -> None:
         conform(Steps, steps, "steps")
+        if self.steps is None:
+            raise UserError("this dream has no denoising steps to set: it predicts tokens")
         self._steps = steps
 
     @property
@@ -247,7 +249,7 @@ class Dream(World):
         """Dream the next frame; `timings` then tells the milliseconds of each stage."""
         now, timings = self._awake(), self.timings
         vector = self.world_spec.learnt(self.actions.pack(action))
-        session = replace(now.session, steps=self.steps)
+        session = replace(now.session, steps=self.steps or 0)
         held = torch.from_numpy(vector)[None].to(self.device)
         engine: dict[str, Any] = {"frame_pass": self.frame_pass, "decode": self.decode_latents}
         latents = self.system.advance(session, held, timings=timings, **engine)

@@ -66,7 +66,8 @@ class WalkState:
     set of weights serves many sessions."""
 
     seed: int
-    steps: int = 1
+    steps: int = 0
+    """Denoising passes of a frame; 0 where nothing is denoised."""
     memory: Memory = field(default_factory=MemoryModel().begin)
     camera: CameraState | None = None
     shown: Tensor | None = None

@@ -59,7 +59,7 @@ class _TrackedWorld:
         self.live = False
         frame, self.info = self.world.reset(seed=seed, options=dict(start))
         self.frame = np.array(frame, np.uint8)
-        self.start, self.steps, self.whole = start, getattr(self.world, "steps", 0), True
+        self.start, self.steps, self.whole = start, getattr(self.world, "steps", 0) or 0, True
         self._log, self.stages, self.live = array("f"), {}, True
 
     def step(self, vector: np.ndarray) -> bool:

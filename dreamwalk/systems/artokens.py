@@ -183,6 +183,12 @@ class ArTokens(Walkable):
         name = self.order.trained_as
         self.backbone = TokenFormerConfig(name, config.head, **sizes, **told, seen=seen).build()
 
+    def train(self, mode: bool = True) -> Self:
+        """The codec is frozen, what it measures in training as well."""
+        super().train(mode)
+        self.codec.eval()
+        return self
+
     @property
     def blocks(self) -> nn.ModuleList:
         return self.backbone.blocks
@@ -275,13 +281,12 @@ class ArTokens(Walkable):
         the frame."""
         assert isinstance(self.codec, DeltaCodec) and session.shown is not None
         began = perf_counter()
-        levels, features = self.codec.look(session.shown)
-        seen = features[:, None].unflatten(2, self.config.grid)
+        sight = self.codec.look(session.shown, action)
+        seen = sight.features[:, None].unflatten(2, self.config.grid)
         symbols = self._next_frame(session.stream, self.actions(action[:, None]), seen)
         tokens = symbols.unflatten(1, self.config.grid)
         middle = perf_counter()
-        values = self.codec.quantizer.values(tokens)
-        session.shown = self.codec.draw(session.shown, levels, values, action).frame.clamp(-1, 1)
+        session.shown = self.codec.decode(sight, tokens, action)
         if timings is not None:
             timings |= {"tokens": 1000 * (middle - began), "decode": 1000 * (perf_counter() - middle)}
         return tokens

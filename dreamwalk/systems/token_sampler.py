@@ -66,7 +66,9 @@ class TokenStream:
         if self.text is not None and len(self.text.tokens) != rows:
             raise UserError(f"{rows} seeds need as many texts, got {len(self.text.tokens)}")
         self.symbols = self.model.head.blank(rows, order.tokens)
-        self.cache = self.model.cache(self._room if self.endless else order.live_slots, batch=rows * self._branches)
+        self.cache = self.model.cache(
+            self._room if self.endless else order.live_slots, batch=rows * self._branches
+        )
         if self._guided and self.text is not None:
             self.text = beside(self.text, TextEmbedding(self.text.tokens[:, :0]))
 

@@ -144,8 +144,8 @@ def autoencode_matched(quantizer: str) -> Run:
 
 def autoencode_delta() -> Run:
     """What frames of Doom add to those before, as tokens: an hour on two CPU cores."""
-    optim = OptimConfig(lr=1e-3, weight_decay=0.0, warmup=50, decay=0.5)
-    run = Run("autoencode.delta", autoencode.delta(), "data/rooms", frames=6, batch=8, steps=3000)
+    optim = OptimConfig(lr=1.5e-3, weight_decay=0.0, decay=0.5)
+    run = Run("autoencode.delta", autoencode.delta(), "data/rooms", frames=6, batch=8, steps=1700)
     return replace(run, optim=optim, ema=0.99, save_every=100, preview_every=500)
 
 

@@ -137,7 +137,9 @@ def test_use_is_counted_over_many_steps(monkeypatch: pytest.MonkeyPatch) -> None
     for step in range(4):
         keys = [(0, step, row) for row in range(2)]
         found.append(codec.bottleneck(film(5 + step).float(), KeyedGenerator(keys), noise=0.0).measured)
-        assert len(codec.quantizer.recent) == min(500, sum(48 * codec.latent_frames(5 + s) for s in range(step + 1)))
+        assert len(codec.quantizer.recent) == min(
+            500, sum(48 * codec.latent_frames(5 + s) for s in range(step + 1))
+        )
     assert found[1]["dead"] <= found[0]["dead"]
 
 
