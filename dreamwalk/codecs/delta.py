@@ -204,10 +204,14 @@ class DeltaCodec(nn.Module):
         turned = sampled(torch.cat([before, ones], 1), placed(turning, cells(before, h, w)), "zeros")
         return Seen(before, turning, turned, self.before(turned))
 
+    def latents(self, seen: Seen, frame: Tensor, action: Tensor) -> Tensor:
+        """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
+        features = self.both(torch.cat([seen.turned, frame], 1))[-1] + self.told(action)[:, :, None, None]
+        return rearrange(self.spread(self.to_code(features)), "b c h w -> b h w c")
+
     def encode(self, seen: Seen, frame: Tensor, action: Tensor) -> Quantized:
         """Tokens of frames `(b, 3, h, w)` in [-1, 1] after others."""
-        features = self.both(torch.cat([seen.turned, frame], 1))[-1] + self.told(action)[:, :, None, None]
-        latents = rearrange(self.spread(self.to_code(features)), "b c h w -> b h w c")
+        latents = self.latents(seen, frame, action)
         if self.training and torch.is_grad_enabled():
             self.quantizer.measure(latents.detach())
         return self.quantizer(latents)

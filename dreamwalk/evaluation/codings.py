@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamwalk.codecs.causal_layers import precise
 from dreamwalk.codecs.codec import Codec, KLAutoencoder, Stride
+from dreamwalk.codecs.delta import DeltaCodec
 from dreamwalk.codecs.quantizers import LFQ, Quantizer, full_precision
 from dreamwalk.codecs.residual_quantizers import MultiScaleQuantizer, ResidualQuantizer
 from dreamwalk.codecs.tokens import TokenCodec
@@ -135,8 +136,41 @@ class TokenCoding(LatentCoding):
         return self.decode(points, video.shape[1])
 
 
+class DeltaCoding(Coding):
+    """Frames coded given the decoded one before; the first is given."""
+
+    given = 1
+
+    def __init__(self, codec: DeltaCodec) -> None:
+        super().__init__()
+        self.codec, self.sizes, self.channels = codec, codec.config, codec.config.channels
+        self.stride, self.stages = codec.stride, stages_of(codec.quantizer)
+        self.kind = f"delta, {kind_of_quantizer(codec.quantizer)}"
+
+    def check_frames(self, video: Tensor, source: str) -> None:
+        self.codec.check_size(video)
+
+    @torch.inference_mode()
+    def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
+        coded = self.codec.code(video, actions)
+        values = rearrange(self.codec.quantizer.values(coded.tokens), "b t h w c -> b t c h w")
+        parts = parted_stages(self.codec.quantizer, coded.tokens)
+        return CodedVideo(coded.video.clamp(-1, 1), values, parts=parts)
+
+    @torch.inference_mode()
+    def bypassed(self, video: Tensor, actions: Tensor) -> Tensor:
+        frames = [video[:, 0]]
+        for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
+            sight = self.codec.look(frames[-1], action)
+            latents = self.codec.quantizer.project(self.codec.latents(sight, frame, action))
+            frames.append(self.codec.draw(sight, latents, action).frame.clamp(-1, 1))
+        return torch.stack(frames, 1)
+
+
 def coding_of(codec: object) -> Coding | None:
     """The coding of a codec; None for what is no codec of RGB."""
+    if isinstance(codec, DeltaCodec):
+        return DeltaCoding(codec)
     if not isinstance(codec, Codec) or codec.image_channels != 3:
         return None
     if isinstance(codec, TokenCodec):

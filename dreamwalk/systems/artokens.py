@@ -63,7 +63,7 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import OrderName, named_order
 from dreamwalk.systems.system import SystemConfig
-from dreamwalk.systems.token_sampler import TokenStream
+from dreamwalk.systems.token_sampler import SlotConditions, TokenStream
 from dreamwalk.systems.walkable import Walkable
 from dreamwalk.validation import Count, Share
 from dreamwalk.weights import files
@@ -283,7 +283,8 @@ class ArTokens(Walkable):
         began = perf_counter()
         sight = self.codec.look(session.shown, action)
         seen = sight.features[:, None].unflatten(2, self.config.grid)
-        symbols = self._next_frame(session.stream, self.actions(action[:, None]), seen)
+        condition = self.actions(action[:, None])
+        symbols = self._next_frame(session.stream, lambda asked: condition, seen)
         tokens = symbols.unflatten(1, self.config.grid)
         middle = perf_counter()
         session.shown = self.codec.decode(sight, tokens, action)
@@ -310,9 +311,10 @@ class ArTokens(Walkable):
         missing = codec.decoded_frames(latents) - frames
         whole = replace(clip, actions=nn.functional.pad(clip.actions, (0, 0, 0, missing)))
         conditions, known = self._conditions(whole), self.symbols(clip.first(history)).values
+        told = lambda asked: conditions[:, list(asked)]
         stream = self.stream([seed] * len(clip.video))
         self._give(stream, known, conditions[:, :given], None)
-        drawn = [known, *(self._next_frame(stream, conditions[:, [i]], None) for i in range(given, latents))]
+        drawn = [known, *(self._next_frame(stream, told, None) for _ in range(given, latents))]
         return codec.decode(self._latents(torch.cat(drawn, 1)), frames)[:, history:]
 
     def restored(self, clip: Clip) -> Tensor:
@@ -364,11 +366,11 @@ class ArTokens(Walkable):
         stream.give(symbols[:, stream.left * (symbols.shape[1] // frames) :])
         stream.conditions = stream.seen = None  # a walk that is saved or sent holds no function
 
-    def _next_frame(self, stream: TokenStream, condition: Tensor, seen: Tensor | None) -> Tensor:
+    def _next_frame(self, stream: TokenStream, conditions: SlotConditions, seen: Tensor | None) -> Tensor:
         """Draw the symbols `(b, n)` or `(b, n, c)` of another frame."""
         if stream.done:
             stream.slide()
-        stream.conditions = lambda asked: condition
+        stream.conditions = conditions
         stream.seen = None if seen is None else lambda asked: seen
         frame = stream.order.frames[stream.group].start
         tokens = stream.order.tokens // self.config.frames

@@ -127,6 +127,9 @@ class TokenStream:
         twin.symbols, twin.cache = self.symbols.clone(), self.cache.clone()
         return twin
 
+    def __deepcopy__(self, copied: dict[int, object]) -> TokenStream:
+        return self.clone()  # copies share the weights
+
     @property
     def frames(self) -> int:
         """Frames of the list."""

@@ -1,0 +1,143 @@
+"""The delta codec: true motion, the closed loop, learning, and refusals."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from toy import Toy
+
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.delta import DeltaCodecConfig, cells, delta_tiny, placed, sampled
+from dreamwalk.codecs.motion import true_motion
+from dreamwalk.evaluation.fidelity import psnr, to_bytes
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """Turns in a panorama that is infinitely far."""
+    clip = batch(list(Toy(clip_frames=6).clips(range(2))))
+    return replace(clip, depth=torch.zeros(2, 6, 32, 32))
+
+
+def still(shift: tuple[float, float, float], *, depth: float) -> Clip:
+    """Two frames of 16x24 of a wall, the second from aside."""
+    poses = torch.eye(4).repeat(1, 2, 1, 1)
+    poses[0, 1, :3, 3] = torch.tensor(shift)
+    lens = torch.tensor([[20.0, 0, 12], [0, 20, 8], [0, 0, 1]]).repeat(1, 2, 1, 1)
+    walls = torch.full((1, 2, 16, 24), depth)
+    video = torch.zeros(1, 2, 3, 16, 24, dtype=torch.uint8)
+    return Clip(
+        video=video, actions=torch.zeros(1, 2, 7), world_from_camera=poses, intrinsics=lens, depth=walls
+    )
+
+
+def test_motion_of_a_wall_by_hand() -> None:
+    """A step of 3 to the right before a wall at 10 moves it by 20 * 3 / 10 pixels; the sky stays."""
+    found = true_motion(still((3.0, 0, 0), depth=10.0), 4)
+    assert found is not None
+    flow, known = found
+    assert flow.shape == (1, 1, 2, 4, 6) and known.all()
+    torch.testing.assert_close(flow[:, :, 0], torch.full((1, 1, 4, 6), 6.0))
+    torch.testing.assert_close(flow[:, :, 1], torch.zeros(1, 1, 4, 6), atol=1e-5, rtol=0)
+    sky = true_motion(still((3.0, 0, 0), depth=0.0), 4)
+    assert sky is not None and sky[0].abs().max() < 1e-5
+    far = true_motion(still((40.0, 0, 0), depth=10.0), 4)
+    assert far is not None and not far[1][0, 0, :, 3:].any()
+
+
+def test_motion_of_a_turn_is_where_the_pixels_were() -> None:
+    """The sky, moved along its true flow, is the next frame, but where that shows something new."""
+    side, angle = 64, 0.15
+    lens = torch.tensor([[32.0, 0, 32], [0, 32, 32], [0, 0, 1]])
+    turn = torch.eye(4)
+    turn[0, 0] = turn[2, 2] = math.cos(angle)
+    turn[0, 2], turn[2, 0] = math.sin(angle), -math.sin(angle)
+    v, u = torch.meshgrid(*2 * (torch.arange(side) + 0.5,), indexing="ij")
+    rays = torch.linalg.inv(lens) @ torch.stack([u, v, torch.ones_like(u)]).flatten(1)
+    waves = torch.tensor([[3.0, 1, 0], [0, 4, 2], [2, 0, 3]])  # what is seen depends on the direction alone
+    poses = torch.stack([torch.eye(4), turn])
+    seen = [(waves @ torch.nn.functional.normalize(pose[:3, :3] @ rays, dim=0)).sin() for pose in poses]
+    before, now = (colours.unflatten(1, (side, side))[None] for colours in seen)
+    video, blank = torch.zeros(1, 2, 3, side, side, dtype=torch.uint8), torch.zeros(1, 2, side, side)
+    still = Clip(video, torch.zeros(1, 2, 7), poses[None], lens.expand(1, 2, 3, 3), blank)
+    found = true_motion(still, 1)
+    assert found is not None and found[0].abs().amax() > 4
+    place = cells(now, side, side) + (found[0][0] * 2 / side).permute(0, 2, 3, 1)
+    error = ((sampled(before, place, "border") - now).abs() * (place.abs() < 0.95).all(-1)).amax()
+    assert error < 0.02 < 0.1 < (before - now).abs().amax()
+
+
+def test_without_depth_or_poses_nothing_is_known(clip: Clip) -> None:
+    assert true_motion(replace(clip, depth=None), 4) is None
+    assert true_motion(replace(clip, world_from_camera=None), 4) is None
+
+
+def test_homographies_move_points() -> None:
+    points = cells(torch.zeros(1), 2, 3)
+    assert points[0, 0, 0].tolist() == pytest.approx([-2 / 3, -1 / 2])
+    shift = torch.tensor([[[1.0, 0, 0.5], [0, 1, -0.25], [0, 0, 1]]])
+    torch.testing.assert_close(placed(shift, points), points + torch.tensor([0.5, -0.25]))
+    scaled = torch.eye(3)[None].clone()
+    scaled[0, 2, 2] = 2.0
+    torch.testing.assert_close(placed(scaled, points), points / 2)
+
+
+@torch.no_grad()
+def test_at_first_each_frame_is_the_one_before(clip: Clip) -> None:
+    codec = delta_tiny().build().eval()
+    x = clip.video.float() / 127.5 - 1
+    coded = codec.code(x, clip.actions)
+    torch.testing.assert_close(coded.video, x[:, :1].expand_as(x), atol=1e-5, rtol=0)
+    assert coded.tokens.shape == (2, 5, 2, 2) and coded.seen.shape == (2, 5, 4, codec.seen_features)
+
+
+def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:
+    torch.manual_seed(0)
+    config = AutoencodeConfig(
+        DeltaCodecConfig(7, delta_tiny().quantizer, (16, 16, 32), motion=0.3), noise=0.0
+    )
+    assert config.needs_depth and not AutoencodeConfig(replace(delta_tiny(), motion=0.0)).needs_depth
+    system = Autoencode(config)
+    optimizer, rows = torch.optim.AdamW(system.parameters(), lr=3e-3), []
+    for step in range(80):
+        terms = system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        rows.append({name: float(term.detach()) for name, term in terms.items()})
+    assert rows[-1]["motion"] < rows[0]["motion"] / 2 and rows[-1]["perplexity"] > 3
+    system.eval()
+    restored = to_bytes(system.preview(clip))
+    copied = psnr(clip.video[:, :1].expand_as(clip.video), clip.video)[:, 1:].mean()
+    assert psnr(restored, clip.video)[:, 1:].mean() > copied + 3
+    codec, x = system.codec, clip.video.float() / 127.5 - 1
+    with torch.no_grad():
+        coded, frame = codec.code(x, clip.actions), x[:, 0]
+        for t in range(5):
+            action = clip.actions[:, t + 1]
+            frame = codec.decode(codec.look(frame, action), coded.tokens[:, t], action)
+            torch.testing.assert_close(frame, coded.video[:, t + 1].clamp(-1, 1), atol=1e-5, rtol=0)
+        # tokens of other clips in the batch change nothing
+        alone = codec.code(x[:1], clip.actions[:1])
+        assert torch.equal(alone.tokens, coded.tokens[:1])
+
+
+@pytest.mark.parametrize(
+    ("video", "actions", "message"),
+    [
+        ((1, 2, 3, 32, 32), (1, 2, 5), "have actions of length 5 and the codec takes 7"),
+        ((1, 1, 3, 32, 32), (1, 1, 7), "give two frames or more"),
+        ((1, 2, 3, 30, 32), (1, 2, 7), "the nearest size is 32x32"),
+    ],
+)
+def test_what_cannot_be_coded(video: tuple[int, ...], actions: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        delta_tiny().build().code(torch.zeros(video), torch.zeros(actions))
+
+
+def test_one_level_is_too_few() -> None:
+    with pytest.raises(ValueError, match="two levels or more"):
+        DeltaCodecConfig(widths=(16,))

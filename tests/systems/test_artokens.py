@@ -1,0 +1,174 @@
+"""Artokens: clips learnt by heart, walks without an end, every order and head, refusals."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy import Toy
+
+from dreamwalk.backbones.token_heads import TokenSampling
+from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, UnquantizedConfig
+from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig
+from dreamwalk.codecs.shuffle import ShuffleVAEConfig
+from dreamwalk.codecs.tokens import tokenized
+from dreamwalk.codecs.vector_quantizer import VQConfig
+from dreamwalk.rollout.dream import Dream
+from dreamwalk.schedules.generator import KeyedGenerator
+from dreamwalk.systems import artokens
+from dreamwalk.systems.artokens import ArTokens, ArTokensConfig
+from dreamwalk.systems.open import load
+from dreamwalk.training.world_spec import world_spec
+from dreamwalk.weights import files
+from dreamwalk.weights.config import to_json
+
+LAYERS = ShuffleVAEConfig(4, (16, 32), 1, ((2, 2, 2),), None, 4)
+"""Two frames of 8x8 pixels to a latent: a grid of 4x4 in frames of 32x32."""
+SIZES = {"actions": 7, "grid": (4, 4), "frames": 3, "width": 32, "depth": 2, "heads": 2}
+VIDEO: dict[str, ArTokensConfig] = {
+    "token": ArTokensConfig(tokenized(LAYERS, FSQConfig((4, 4, 4, 4))), **SIZES),
+    "row": ArTokensConfig(tokenized(LAYERS, BSQConfig(4)), **SIZES, order="row", played="row"),
+    "frame": ArTokensConfig(tokenized(LAYERS, VQConfig(4, 16)), **SIZES, order="frame", played="frame"),
+    "scale": ArTokensConfig(
+        tokenized(LAYERS, MultiScaleConfig(FSQConfig((4, 4, 4, 4)), ((1, 1), (2, 2), (4, 4)), 2)),
+        **SIZES,
+        order="scale",
+        played="scale",
+    ),
+    "continuous": ArTokensConfig(tokenized(LAYERS, UnquantizedConfig(4)), **SIZES),
+    "kl": ArTokensConfig(LAYERS, **SIZES, order="row", played="row"),
+}
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return batch(list(Toy(clip_frames=12).clips(range(2))))
+
+
+@pytest.fixture(scope="module")
+def walker() -> ArTokens:
+    torch.manual_seed(0)
+    system = ArTokens(artokens.tiny()).eval()
+    for p in system.parameters():  # so that nothing that begins at zero hides a fault
+        torch.nn.init.normal_(p, std=0.05) if p.ndim > 1 else None
+    return system
+
+
+def rows(steps: int = 0, count: int = 2) -> KeyedGenerator:
+    return KeyedGenerator([(0, steps, row) for row in range(count)])
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_every_order_and_head_goes_on(name: str, clip: Clip) -> None:
+    """A finite loss with gradients everywhere in the network, and videos of any length."""
+    torch.manual_seed(0)
+    system = ArTokens(VIDEO[name])
+    assert all(not p.requires_grad for p in system.codec.parameters())
+    first = clip.first(5)
+    terms = system.loss(first, rows())
+    terms["loss"].backward()
+    assert terms["loss"].isfinite() and ("bits_a_token" in terms) == (name not in ("continuous", "kl"))
+    system.eval()
+    for history in (1, 5, 9):
+        video = system.continued(clip, history=history)
+        assert video.shape == (2, 12 - history, 3, 32, 32) and video.isfinite().all()
+    with pytest.raises(ValueError, match=r"2 frames are no whole latents.*give a history of 3"):
+        system.continued(clip, history=2)
+    measured = system.measured(clip)
+    assert measured["tokens"] == system.order.tokens / 6
+    with pytest.raises(ValueError, match="tokens stand for several frames at once"):
+        system.begin(clip.first(1))
+
+
+def test_a_clip_is_learnt_by_heart(clip: Clip) -> None:
+    """And drawn without chance it is the true one, token by token."""
+    torch.manual_seed(0)
+    config = replace(artokens.tiny(), cond_dropout=0.0, sampling=TokenSampling(temperature=0))
+    system, clip = ArTokens(config), clip.first(5)
+    optimizer, losses = torch.optim.AdamW(system.backbone.parameters(), lr=3e-3), []
+    for step in range(60):
+        terms = system.loss(clip, rows(step))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        losses.append(float(terms["loss"].detach()))
+    assert losses[-1] < 0.2 * losses[0]
+    system.eval()
+    dreamed, coded = system.continued(clip, history=1), system.restored(clip)[:, 1:].clamp(-1, 1)
+    torch.testing.assert_close(dreamed, coded, atol=1e-4, rtol=0)
+
+
+def test_a_walk_goes_on_without_an_end(walker: ArTokens, clip: Clip) -> None:
+    """Past the length of the list; a snapshot is left alone, and rows do not depend on one another."""
+    session = walker.begin(clip.first(1), seed=3)
+    for t in range(1, 9):
+        walker.advance(session, clip.actions[:, t])
+    assert session.stream.left == 4 and session.stream.conditions is None
+    twin = session.clone()
+    shown = [walker.advance(session, clip.actions[:, t]) for t in (9, 10)]
+    again = [walker.advance(twin, clip.actions[:, t]) for t in (9, 10)]
+    assert all(map(torch.equal, shown, again)) and torch.equal(session.shown, twin.shown)
+    one = Clip(video=clip.video[1:], actions=clip.actions[1:])
+    video = walker.continued(clip, history=1, seed=3)
+    torch.testing.assert_close(walker.continued(one, history=1, seed=3), video[1:], atol=1e-5, rtol=0)
+
+
+def test_history_is_what_was_dreamed(walker: ArTokens, clip: Clip) -> None:
+    """Tokens that are given lead on as those that were drawn do."""
+    session, frames = walker.begin(clip.first(1), seed=1), [clip.video[:, 0].float() / 127.5 - 1]
+    for t in range(1, 4):
+        walker.advance(session, clip.actions[:, t])
+        frames.append(session.shown)
+    whole = session.stream
+    symbols = walker.symbols(clip.first(4))
+    given = walker.stream([1, 1])
+    walker._give(given, whole.symbols[:, :12], walker._conditions(clip.first(4)), symbols.seen)
+    assert given.group == whole.group and given.cache.held == whole.cache.held
+    assert walker.begin(clip, seed=1).stream.left == 8  # of eleven frames three are kept
+
+
+def test_other_orders(walker: ArTokens) -> None:
+    assert walker.stream([0], "diagonal").order.passes == 3 * 4
+    with pytest.raises(ValueError, match=r"were trained in the order 'blocks of 1x1x1.*sample in that one"):
+        walker.stream([0], "row").advance()
+    with pytest.raises(ValueError, match="the order `scale` is for a multi-scale codec"):
+        replace(artokens.tiny(), order="scale")
+    with pytest.raises(ValueError, match="have several indices"):
+        ArTokens(ArTokensConfig(tokenized(LAYERS, ResidualConfig(FSQConfig((4, 4, 4, 4)), 2)), **SIZES))
+
+
+def test_diagonal_steps_are_trained_on_their_own_mask(clip: Clip) -> None:
+    torch.manual_seed(0)
+    system = ArTokens(replace(artokens.tiny(), diagonal_prob=1.0, played="diagonal")).eval()
+    torch.nn.init.normal_(system.backbone.head.out.weight)
+    for block in system.blocks:
+        torch.nn.init.normal_(block.modulation.project.weight, std=0.2)
+    plain = ArTokens(artokens.tiny()).eval()
+    plain.load_state_dict(system.state_dict())
+    losses = [each.loss(clip.first(5), rows())["loss"] for each in (system, plain)]
+    assert losses[0].isfinite() and not torch.equal(*losses)
+    assert system.passes == 3 and plain.passes == 4
+
+
+def test_weights_open_themselves_and_are_walked_in(tmp_path: Path, toy_data: Path) -> None:
+    from dreamwalk.data.shards import Shards
+
+    torch.manual_seed(0)
+    system, path = ArTokens(artokens.tiny()), tmp_path / "weights.safetensors"
+    tensors, about = world_spec(Shards(str(toy_data))).pack()
+    metadata = {"system": "artokens", "config": to_json(system.config), "world_spec": about}
+    files.save(path, system.state_dict() | tensors, metadata=metadata)
+    world = load(path).world(seed=5)
+    assert isinstance(world, Dream) and world.steps is None
+    forward = world.actions.action(["forward"])
+    world.step(forward)
+    state, twin = world.state(), deepcopy(world)
+    assert twin.session.stream.model is world.system.backbone
+    frames = [world.step(forward)[0] for _ in range(6)]
+    world.restore(state)
+    assert all((a == world.step(forward)[0]).all() for a in frames)
+    assert all((a == twin.step(forward)[0]).all() for a in frames)
+    with pytest.raises(ValueError, match="no denoising steps"):
+        world.steps = 2
