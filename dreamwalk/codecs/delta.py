@@ -7,8 +7,8 @@ along a flow and paints over them what is new, as codecs of video do (DVC, arXiv
     g = G(a_t)                                  a homography: what the turning of a camera does
     y = warp(x'_t-1, g)
     z_t = Q(E(y, x_t, a_t))
-    flow, gate, paint = D(y, a_t, z_t)
-    x'_t = warp(x'_t-1, g after flow) + gate paint
+    flow, paint = D(y, a_t, z_t)
+    x'_t = warp(x'_t-1, g after flow) + paint
 
 x' are decoded frames, in training as well, so that the tokens of a frame also mend the errors of those before
 it and nothing drifts while there are true frames to code. The first frame is given.
@@ -26,12 +26,10 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate, pixel_shuffle, smooth_l1_loss
 
 from dreamwalk.clip import Clip
-from dreamwalk.codecs.codec import Normals, Rebuilt, Stride, require_whole_latents
+from dreamwalk.codecs.codec import Normals, Rebuilt, Spread, Stride, require_whole_latents
 from dreamwalk.codecs.motion import true_motion
-from dreamwalk.codecs.patch import FilterBlock
 from dreamwalk.codecs.quantizers import FSQConfig, Quantized
 from dreamwalk.codecs.residual_quantizers import ResidualConfig, StageConfig
-from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import zero_init
 from dreamwalk.validation import Count
@@ -48,7 +46,7 @@ class DeltaCodecConfig:
 
     actions: Count = 0
     """Length of the action vector; 0 for video without actions."""
-    quantizer: StageConfig | ResidualConfig = field(default_factory=lambda: VQConfig(channels=16, codes=1024))
+    quantizer: StageConfig | ResidualConfig = field(default_factory=FSQConfig)
     widths: tuple[int, ...] = (48, 96, 128, 128)
     """Channels at 1/4, 1/8, ... of the resolution; a token is a place at the last."""
     motion: float = 0.1
@@ -80,6 +78,21 @@ class DeltaCodecConfig:
         return DeltaCodec(self)
 
 
+class NormedBlock(nn.Module):
+    """Two convolutions beside a shortcut, each behind a norm of its frame; the identity at first. Without
+    norms the features of the coarse levels grow until nothing is learnt any more."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in range(2))
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = zero_init(nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(nn.functional.silu(self.norms[0](x)))
+        return x + self.second(nn.functional.silu(self.norms[1](y)))
+
+
 class Pyramid(nn.Module):
     """Images `(n, c, h, w)` to features at 1/4, 1/8, ..., with an action told at every level."""
 
@@ -88,8 +101,11 @@ class Pyramid(nn.Module):
         widths = config.widths
         self.unshuffle = nn.PixelUnshuffle(PATCH)
         self.enter = nn.Conv2d(channels * PATCH**2 + 2, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
-        self.blocks = nn.ModuleList(FilterBlock(width) for width in widths)
+        self.down = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(8, a), nn.Conv2d(a, b, 3, stride=2, padding=1))
+            for a, b in pairwise(widths)
+        )
+        self.blocks = nn.ModuleList(NormedBlock(width) for width in widths)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The finest first."""
@@ -174,16 +190,19 @@ class DeltaCodec(nn.Module):
         widths = config.widths
         self.quantizer = config.quantizer.build()
         self.turning = Turning(config.actions)
-        self.before, self.both = Pyramid(4, config), Pyramid(7, config)
-        self.to_code = nn.Conv2d(widths[-1], config.channels, 1)
-        # Without it most codes die: what all latents share grows, and what tells them apart is rounded away.
-        self.spread = nn.BatchNorm2d(config.channels, affine=False)
+        self.before, self.both = Pyramid(4, config), Pyramid(10, config)
+        self.to_code = nn.Sequential(
+            nn.GroupNorm(1, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], config.channels, 1)
+        )
+        self.spread = Spread(config.channels)
         self.from_code = nn.Conv2d(config.channels, widths[-1], 1)
         self.action = nn.ModuleList(nn.Linear(config.actions, width) for width in widths)
-        self.told = nn.Linear(config.actions, widths[-1])
-        self.blocks = nn.ModuleList(FilterBlock(width) for width in widths)
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in pairwise(widths))
-        self.out = zero_init(nn.Conv2d(widths[0], 3 + 3 * PATCH**2, 3, padding=1))
+        self.blocks = nn.ModuleList(NormedBlock(width) for width in widths)
+        self.up = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(8, b), nn.Conv2d(b, a, 3, padding=1)) for a, b in pairwise(widths)
+        )
+        self.norm = nn.GroupNorm(8, widths[0])
+        self.out = zero_init(nn.Conv2d(widths[0], 2 + 3 * PATCH**2, 3, padding=1))
 
     @property
     def seen_features(self) -> int:
@@ -201,17 +220,21 @@ class DeltaCodec(nn.Module):
         self.check_size(before)
         turning, (h, w) = self.turning(action), before.shape[-2:]
         ones = torch.ones_like(before[:, :1])
-        turned = sampled(torch.cat([before, ones], 1), placed(turning, cells(before, h, w)), "zeros")
+        turned = sampled(torch.cat([before, ones], 1), transformed(turning, cells(before, h, w)), "zeros")
         return Seen(before, turning, turned, self.before(turned))
 
-    def latents(self, seen: Seen, frame: Tensor, action: Tensor) -> Tensor:
+    def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
-        features = self.both(torch.cat([seen.turned, frame], 1))[-1] + self.told(action)[:, :, None, None]
-        return rearrange(self.spread(self.to_code(features)), "b c h w -> b h w c")
+        change = frame - seen.turned[:, :3]
+        features = self.both(torch.cat([seen.turned, frame, change], 1))[-1]
+        latents = rearrange(self.to_code(features), "b c h w -> b h w c")
+        if self.training and torch.is_grad_enabled():
+            self.spread.measure(latents)
+        return self.spread(latents)
 
-    def encode(self, seen: Seen, frame: Tensor, action: Tensor) -> Quantized:
+    def encode(self, seen: Seen, frame: Tensor) -> Quantized:
         """Tokens of frames `(b, 3, h, w)` in [-1, 1] after others."""
-        latents = self.latents(seen, frame, action)
+        latents = self.latents(seen, frame)
         if self.training and torch.is_grad_enabled():
             self.quantizer.measure(latents.detach())
         return self.quantizer(latents)
@@ -229,20 +252,17 @@ class DeltaCodec(nn.Module):
         for level in range(len(levels) - 2, -1, -1):
             x = self.up[level](interpolate(x, scale_factor=2.0, mode="nearest"))
             x = self.blocks[level](x + levels[level] + told[level])
-        local, gate, paint = self.out(nn.functional.silu(x)).split((2, 1, 3 * PATCH**2), 1)
+        local, paint = self.out(nn.functional.silu(self.norm(x))).split((2, 3 * PATCH**2), 1)
         (h, w), pixels = before.shape[-2:], before.new_tensor([before.shape[-1] / 2, before.shape[-2] / 2])
         local = rearrange(REACH * local, "b c h w -> b h w c") / pixels
         coarse = cells(before, h // PATCH, w // PATCH)
-        both, turned = (placed(seen.turning, coarse + part) - coarse for part in (local, 0 * local))
+        both, turned = (transformed(seen.turning, coarse + part) - coarse for part in (local, 0 * local))
         flows = [rearrange(flow * pixels, "b h w c -> b c h w") for flow in (both, turned)]
         taken = local.detach() if self.config.motion else local  # pixels mislead a flow that is yet wrong
         fine = interpolate(rearrange(taken, "b h w c -> b c h w"), scale_factor=float(PATCH), mode="bilinear")
         turning = seen.turning.detach() if self.config.motion else seen.turning
-        place = placed(turning, cells(before, h, w) + rearrange(fine, "b c h w -> b h w c"))
-        # At first little is painted, and not so little that nothing is learnt.
-        share = torch.sigmoid(interpolate(gate, scale_factor=float(PATCH), mode="bilinear") - 2)
-        frame = sampled(before, place, "border") + share * pixel_shuffle(paint, PATCH)
-        return Drawn(frame, flows[0], flows[1])
+        place = transformed(turning, cells(before, h, w) + rearrange(fine, "b c h w -> b h w c"))
+        return Drawn(sampled(before, place, "border") + pixel_shuffle(paint, PATCH), *flows)
 
     def code(self, video: Tensor, actions: Tensor) -> Coded:
         """Video `(b, t, 3, h, w)` in [-1, 1] in a closed loop, with no gradients from frame to frame; actions
@@ -252,7 +272,7 @@ class DeltaCodec(nn.Module):
         for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
             before = frames[-1].detach().clamp(-1, 1)
             sight = self.look(before, action)
-            coded.append(self.encode(sight, frame, action))
+            coded.append(self.encode(sight, frame))
             drawn.append(self.draw(sight, coded[-1].values, action))
             frames.append(drawn[-1].frame)
             seen.append(sight.features)
@@ -297,7 +317,7 @@ def cells(like: Tensor, height: int, width: int) -> Tensor:
     return torch.stack(torch.meshgrid(across, down, indexing="xy"), -1)[None].to(like.dtype)
 
 
-def placed(homography: Tensor, points: Tensor) -> Tensor:
+def transformed(homography: Tensor, points: Tensor) -> Tensor:
     """Points `(b, h, w, 2)` by homographies `(b, 3, 3)`."""
     points = nn.functional.pad(points, (0, 1), value=1.0).expand(len(homography), -1, -1, -1)
     full = torch.einsum("bij,bhwj->bhwi", homography, points)

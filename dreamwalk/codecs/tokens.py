@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dreamwalk.codecs.causal import CausalVAEConfig
-from dreamwalk.codecs.codec import Bottleneck, Codec, Normals, Stride
+from dreamwalk.codecs.codec import Bottleneck, Codec, Normals, Spread, Stride
 from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, Quantized, UnquantizedConfig
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig, StageConfig
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
@@ -84,6 +84,8 @@ class TokenCodec(Codec):
         self.vocabulary = config.vocabulary
         self.inner = config.codec.build()
         self.quantizer = config.quantizer.build()
+        # Published codes are for latents as they are.
+        self.spread = None if isinstance(config.codec, VQGANConfig) else Spread(config.channels)
 
     def encode(self, video: Tensor) -> Tensor:
         return _channels_third(self.quantized(self.inner.encode(video)).values)
@@ -94,7 +96,8 @@ class TokenCodec(Codec):
 
     def quantized(self, latents: Tensor) -> Quantized:
         """Latents of the codec inside, `(b, t', c, h', w')`, through the quantizer."""
-        return self.quantizer(_channels_last(latents))
+        z = _channels_last(latents)
+        return self.quantizer(z if self.spread is None else self.spread(z))
 
     def from_tokens(self, tokens: Tensor) -> Tensor:
         """The latents that tokens stand for, those of `encode` to the last bit; UserError for what is no
@@ -116,6 +119,9 @@ class TokenCodec(Codec):
         """Codes as they are, for generated tokens are codes too; the terms of the quantizer; and how its
         vocabulary was used of late."""
         z = _channels_last(self.inner.encode_measured(video))
+        if self.spread is not None:
+            self.spread.measure(z)
+            z = self.spread(z)
         self.quantizer.measure(z.detach())
         values, indices, losses = self.quantizer(z)
         return Bottleneck(_channels_third(values), losses, self.quantizer.recent_usage(indices))

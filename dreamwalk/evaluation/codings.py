@@ -162,7 +162,7 @@ class DeltaCoding(Coding):
         frames = [video[:, 0]]
         for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
             sight = self.codec.look(frames[-1], action)
-            latents = self.codec.quantizer.project(self.codec.latents(sight, frame, action))
+            latents = self.codec.quantizer.project(self.codec.latents(sight, frame))
             frames.append(self.codec.draw(sight, latents, action).frame.clamp(-1, 1))
         return torch.stack(frames, 1)
 

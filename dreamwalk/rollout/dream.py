@@ -34,7 +34,7 @@ class WalkableSystem(Protocol):
 
     def advance(
         self,
-        session: Any,
+        session: WalkState,
         action: Tensor,
         *,
         frame_pass: FramePass | None = None,

@@ -62,11 +62,10 @@ from dreamwalk.rollout.realtime import FramePass, WalkState
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import OrderName, named_order
-from dreamwalk.systems.system import SystemConfig
+from dreamwalk.systems.system import SystemConfig, grid_of
 from dreamwalk.systems.token_sampler import SlotConditions, TokenStream
-from dreamwalk.systems.walkable import Walkable
+from dreamwalk.systems.walkable import Walkable, check_starts
 from dreamwalk.validation import Count, Share
-from dreamwalk.weights import files
 from dreamwalk.world import ActionSchema
 
 
@@ -108,13 +107,7 @@ class ArTokensConfig(SystemConfig):
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
         _, h, w = self.codec.stride
-        if size[0] % h or size[1] % w:
-            near = [max(1, round(side / part)) * part for side, part in zip(size, (h, w), strict=True)]
-            raise UserError(
-                f"frames of {size[0]}x{size[1]} do not divide into squares of {h}x{w}: collect them again, "
-                f"with `--size {near[0]} {near[1]}`"
-            )
-        codec, grid = self.codec, (size[0] // h, size[1] // w)
+        codec, grid = self.codec, grid_of(size, (h, w))
         if isinstance(codec, DeltaCodecConfig):
             codec = replace(codec, actions=schema.size)
         return replace(self, actions=schema.size, codec=codec, grid=grid)
@@ -270,7 +263,7 @@ class ArTokens(Walkable):
     @torch.inference_mode()
     def advance(
         self,
-        session: TokenWalk,
+        session: WalkState,
         action: Tensor,
         *,
         frame_pass: FramePass | None = None,
@@ -279,7 +272,8 @@ class ArTokens(Walkable):
     ) -> Tensor:
         """Tokens `(b, h', w')` of the next frame, which `action` `(b, a)` leads into; `session.shown` is then
         the frame."""
-        assert isinstance(self.codec, DeltaCodec) and session.shown is not None
+        assert isinstance(self.codec, DeltaCodec) and isinstance(session, TokenWalk)
+        assert session.shown is not None
         began = perf_counter()
         sight = self.codec.look(session.shown, action)
         seen = sight.features[:, None].unflatten(2, self.config.grid)
@@ -340,13 +334,8 @@ class ArTokens(Walkable):
         return torch.cat([codec_input(clip.first(1), 3), self.continued(clip, history=1)], 1).clamp(-1, 1)
 
     def check_world(self, spec: WorldSpec, source: str) -> None:
-        config, (_, down, across) = self.config, self.codec.stride
-        wanted = config.actions, (config.grid[0] * down, config.grid[1] * across)
-        if (spec.actions.size, spec.starts.shape[1:3]) != wanted:
-            raise UserError(
-                f"{source} has {spec.actions.size} actions and starts of {spec.starts.shape[1:3]}, and its "
-                f"network takes {wanted[0]} and {wanted[1]}: {files.MEND}"
-            )
+        (rows, columns), (_, down, across) = self.config.grid, self.codec.stride
+        check_starts(spec, source, actions=self.config.actions, size=(rows * down, columns * across))
 
     @property
     def _training_frames(self) -> int:
@@ -386,10 +375,6 @@ class ArTokens(Walkable):
             return self.codec.from_tokens(symbols.unflatten(1, (-1, per_frame)).unflatten(2, shape))
         h, w = self.config.grid
         return rearrange(symbols, "b (t h w) c -> b t c h w", h=h, w=w)
-
-    def _shown(self, predicted: Tensor, session: WalkState) -> Tensor:
-        assert session.shown is not None
-        return session.shown
 
 
 def tiny() -> ArTokensConfig:

@@ -45,8 +45,7 @@ from dreamwalk.schedules.plans import MaskName
 from dreamwalk.schedules.sigmas import rising_sigmas
 from dreamwalk.schedules.staircase import HistorySigma, Schedule, named_schedule
 from dreamwalk.systems.interactive_config import InteractiveConfig
-from dreamwalk.systems.walkable import Walkable
-from dreamwalk.weights import files
+from dreamwalk.systems.walkable import Walkable, check_starts
 
 # A forked process lacks its parent's threads, and would wait for them without an end.
 os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
@@ -119,14 +118,8 @@ class Interactive(Walkable):
         return self.codec.decode(predicted)[:, 0] if session.shown is None else session.shown
 
     def check_world(self, spec: WorldSpec, source: str) -> None:
-        config, (_, down, across) = self.config, self.codec.stride
-        wanted = config.actions, (config.backbone.grid[0] * down, config.backbone.grid[1] * across)
-        if (spec.actions.size, spec.starts.shape[1:3]) != wanted:
-            sizes = [f"{rows}x{columns}" for rows, columns in (spec.starts.shape[1:3], wanted[1])]
-            raise UserError(
-                f"{source} has {spec.actions.size} actions and starts of {sizes[0]}, and its network takes "
-                f"{wanted[0]} and {sizes[1]}: {files.MEND}"
-            )
+        (rows, columns), (_, down, across) = self.config.backbone.grid, self.codec.stride
+        check_starts(spec, source, actions=self.config.actions, size=(rows * down, columns * across))
 
     def latent_clip(self, clip: Clip) -> Clip:
         """A clip as the latent frames see it: with the cameras of the last frame of each.
@@ -208,7 +201,7 @@ class Interactive(Walkable):
     @torch.inference_mode()
     def advance(
         self,
-        session: Session,
+        session: WalkState,
         action: Tensor,
         *,
         camera: CameraState | None = None,
@@ -225,6 +218,7 @@ class Interactive(Walkable):
                 f"this codec makes one latent of {self.actions.stride} frames: dream on a schedule, "
                 "with `dreamwalk sample NAME --schedule chunks`"
             )
+        assert isinstance(session, Session)
         began = perf_counter()
         session.move(camera or self.memory.next_camera(session.camera, action, session.memory))
         found = self._recall(session)

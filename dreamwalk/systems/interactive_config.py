@@ -10,7 +10,7 @@ from dreamwalk.codecs import CodecConfig, ViTCodecConfig
 from dreamwalk.errors import UserError
 from dreamwalk.memory import MemoryConfig
 from dreamwalk.memory.contract import WindowConfig
-from dreamwalk.systems.system import SystemConfig
+from dreamwalk.systems.system import SystemConfig, grid_of
 from dreamwalk.validation import Count, Positive, Share, Steps
 from dreamwalk.world import ActionSchema
 
@@ -46,13 +46,7 @@ class InteractiveConfig(SystemConfig):
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
         _, h, w = self.codec.stride
         h, w = h * self.backbone.patch, w * self.backbone.patch
-        grid = size[0] // h, size[1] // w
-        if size != (grid[0] * h, grid[1] * w) or 0 in grid:
-            near = [max(1, round(side / part)) * part for side, part in zip(size, (h, w), strict=True)]
-            raise UserError(
-                f"frames of {size[0]}x{size[1]} do not divide into squares of {h}x{w}: collect them again, "
-                f"with `--size {near[0]} {near[1]}`"
-            )
+        grid = grid_of(size, (h, w))
         grid = grid[0] * self.backbone.patch, grid[1] * self.backbone.patch
         return replace(self, actions=schema.size, backbone=replace(self.backbone, grid=grid))
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from torch import Tensor, nn
 
 from dreamwalk.clip import Clip, FittingData
+from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.world import ActionSchema
@@ -30,6 +31,19 @@ class SystemConfig:
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
         return self
+
+
+def grid_of(size: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of cells in frames of `size` (h, w); UserError with the nearest size that has whole
+    ones."""
+    (height, width), (down, across) = size, cell
+    if height % down or width % across or not height or not width:
+        near = [max(1, round(side / part)) * part for side, part in zip(size, cell, strict=True)]
+        raise UserError(
+            f"frames of {height}x{width} do not divide into squares of {down}x{across}: collect them again, "
+            f"with `--size {near[0]} {near[1]}`"
+        )
+    return height // down, width // across
 
 
 class System(nn.Module):

@@ -6,17 +6,16 @@ in either, and both are asked the same questions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
 from dreamwalk.memory.contract import MemoryModel
-from dreamwalk.rollout.dream import Decode, Dream
+from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
 from dreamwalk.rollout.realtime import FramePass, WalkState
 from dreamwalk.systems.system import System
+from dreamwalk.weights import files
 
 
 class Walkable(System):
@@ -46,7 +45,7 @@ class Walkable(System):
 
     def advance(
         self,
-        session: Any,
+        session: WalkState,
         action: Tensor,
         *,
         frame_pass: FramePass | None = None,
@@ -98,4 +97,15 @@ class Walkable(System):
 
     def _shown(self, predicted: Tensor, session: WalkState) -> Tensor:
         """The frame `(b, c, h, w)` of what `advance` gave."""
-        raise NotImplementedError
+        assert session.shown is not None
+        return session.shown
+
+
+def check_starts(spec: WorldSpec, source: str, *, actions: int, size: tuple[int, int]) -> None:
+    """UserError unless starts and actions of a weight file are what its network takes."""
+    if (spec.actions.size, spec.starts.shape[1:3]) != (actions, size):
+        sizes = [f"{rows}x{columns}" for rows, columns in (spec.starts.shape[1:3], size)]
+        raise UserError(
+            f"{source} has {spec.actions.size} actions and starts of {sizes[0]}, and its network takes "
+            f"{actions} and {sizes[1]}: {files.MEND}"
+        )

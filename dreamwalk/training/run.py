@@ -128,7 +128,9 @@ def autoencode_causal() -> Run:
 
 def autoencode_tokens() -> Run:
     """Video as tokens, one of 64,000 for 4x16x16 pixels."""
-    return replace(autoencode_hunyuan(), name="autoencode.tokens", system=autoencode.tokens())
+    optim = OptimConfig(lr=4e-4, weight_decay=0.0, warmup=20)  # at 1e-3 most codes die
+    run = replace(autoencode_hunyuan(), name="autoencode.tokens", system=autoencode.tokens())
+    return replace(run, optim=optim)
 
 
 def autoencode_scales() -> Run:
@@ -144,8 +146,8 @@ def autoencode_matched(quantizer: str) -> Run:
 
 def autoencode_delta() -> Run:
     """What frames of Doom add to those before, as tokens: an hour on two CPU cores."""
-    optim = OptimConfig(lr=1.5e-3, weight_decay=0.0, decay=0.5)
-    run = Run("autoencode.delta", autoencode.delta(), "data/rooms", frames=6, batch=8, steps=1700)
+    optim = OptimConfig(lr=5e-4, weight_decay=0.0, decay=0.5)
+    run = Run("autoencode.delta", autoencode.delta(), "data/rooms", frames=6, batch=8, steps=1200)
     return replace(run, optim=optim, ema=0.99, save_every=100, preview_every=500)
 
 

@@ -8,7 +8,7 @@ import torch
 from toy import Toy
 
 from dreamwalk.clip import Clip, batch
-from dreamwalk.codecs.delta import DeltaCodecConfig, cells, delta_tiny, placed, sampled
+from dreamwalk.codecs.delta import DeltaCodecConfig, cells, delta_tiny, sampled, transformed
 from dreamwalk.codecs.motion import true_motion
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -79,10 +79,10 @@ def test_homographies_move_points() -> None:
     points = cells(torch.zeros(1), 2, 3)
     assert points[0, 0, 0].tolist() == pytest.approx([-2 / 3, -1 / 2])
     shift = torch.tensor([[[1.0, 0, 0.5], [0, 1, -0.25], [0, 0, 1]]])
-    torch.testing.assert_close(placed(shift, points), points + torch.tensor([0.5, -0.25]))
+    torch.testing.assert_close(transformed(shift, points), points + torch.tensor([0.5, -0.25]))
     scaled = torch.eye(3)[None].clone()
     scaled[0, 2, 2] = 2.0
-    torch.testing.assert_close(placed(scaled, points), points / 2)
+    torch.testing.assert_close(transformed(scaled, points), points / 2)
 
 
 @torch.no_grad()
