@@ -18,6 +18,7 @@ time does not, and a stream may go on for ever.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,8 @@ from dreamwalk.layers.slots import Slots
 from dreamwalk.layers.text import TextEmbedding, attendable
 from dreamwalk.validation import Count, Positive
 
+FrameModulation = tuple[Tensor, ...]
+"""Shifts, scales and gates of a block `(b, frames, 1, d)`."""
 Text = tuple[Tensor, Tensor | None]
 """Tokens `(b, m, d)` to attend to, and a mask."""
 
@@ -101,14 +104,14 @@ class TokenBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        condition: Tensor,
+        modulation: FrameModulation,
         slots: Slots,
         rope: tuple[Tensor, Tensor],
         text: Text | None,
         past: KeyValues | None,
     ) -> tuple[Tensor, KeyValues]:
-        """`x` `(b, s, d)`, `condition` `(b, frames, d)`, and the fresh keys and values of these slots."""
-        parts = (part[:, slots.frame, 0] for part in self.modulation(condition))
+        """`x` `(b, s, d)`, and the fresh keys and values of these slots."""
+        parts = (part[:, slots.frame, 0] for part in modulation)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts
         y = modulate(self.norm_attention(x), shift_a, scale_a)
         y, fresh = self.attention(y, rope, mask=slots.mask, past=past)
@@ -155,7 +158,8 @@ class TokenFormer(nn.Module):
             raise UserError(
                 f"the order has {slots.length} tokens and the clip {symbols.shape[1]}: make it for this grid"
             )
-        return self.predict(symbols, slots, conditions, text, None, seen=seen)[0]
+        told = self.modulations(conditions, batch=len(symbols), frames=len(slots.frames))
+        return self.predict(symbols, slots, told, text, None, seen=seen)[0]
 
     def loss(
         self,
@@ -175,7 +179,7 @@ class TokenFormer(nn.Module):
         self,
         symbols: Tensor,
         slots: Slots,
-        conditions: Tensor | None,
+        modulations: Sequence[FrameModulation],
         text: TextEmbedding | None,
         past: Past | None,
         *,
@@ -183,15 +187,28 @@ class TokenFormer(nn.Module):
     ) -> tuple[Tensor, list[KeyValues]]:
         """The function behind `forward`, behind kept slots: also gives fresh keys and values of the slots."""
         x = self.inputs(symbols, slots) + self._seen(seen, slots)
-        condition = self._condition(x, slots, conditions)
         axes = split_axes(self.config.width // self.config.heads)
         rope = place_tables(slots.places, axes=axes, theta=self.config.theta)
         words, fresh = self._words(text), []
-        for index, block in enumerate(self.blocks):
+        for index, (block, modulation) in enumerate(zip(self.blocks, modulations, strict=True)):
             kept = past.layer(index) if past is not None else None
-            x, key_values = block(x, condition, slots, rope, words, kept)
+            x, key_values = block(x, modulation, slots, rope, words, kept)
             fresh.append(key_values)
         return self.norm(x[:, slots.targets]), fresh
+
+    def modulations(self, conditions: Tensor | None, *, batch: int, frames: int) -> list[FrameModulation]:
+        """Of each block, by the conditions `(b, frames, d)`; they hold for all groups of these frames, and
+        are a third of the weights. UserError for another number of frames."""
+        shape = batch, frames, self.config.width
+        conditions = (
+            self.fillers.new_zeros(shape) if conditions is None else conditions.to(self.fillers.dtype)
+        )
+        if conditions.shape != shape:
+            raise UserError(
+                f"the tokens need conditions (batch, frames, width) of {shape}, got "
+                f"{tuple(conditions.shape)}: give every frame its action"
+            )
+        return [block.modulation(conditions) for block in self.blocks]
 
     def inputs(self, symbols: Tensor, slots: Slots) -> Tensor:
         """The first block's input `(b, s, d)`: what the input map makes of tokens, and where they lie."""
@@ -215,17 +232,6 @@ class TokenFormer(nn.Module):
         config = self.config
         shape = config.depth, batch, config.heads, slots, config.width // config.heads
         return SlotCache.empty(shape, like=self.fillers)
-
-    def _condition(self, x: Tensor, slots: Slots, conditions: Tensor | None) -> Tensor:
-        frames = len(slots.frames)
-        if conditions is None:
-            return x.new_zeros(len(x), frames, x.shape[-1])
-        if conditions.shape != (len(x), frames, x.shape[-1]):
-            raise UserError(
-                f"the tokens need conditions (batch, frames, width) of {(len(x), frames, x.shape[-1])}, got "
-                f"{tuple(conditions.shape)}: give every frame its action"
-            )
-        return conditions.to(x.dtype)
 
     def _seen(self, seen: Tensor | None, slots: Slots) -> Tensor | float:
         """What is told of the place of each slot, `(b, s, d)`."""

@@ -239,8 +239,8 @@ class Spread(nn.Module):
     measured in training.
 
     Before a quantizer it keeps codes alive: otherwise what all vectors share grows, and what tells them apart
-    is rounded away. MAGVIT-v2's tokenizer needs a norm there for the same reason; one with numbers that do not
-    depend on the clip tells nothing of the future.
+    is rounded away. MAGVIT-v2's tokenizer needs a norm there for the same reason; this one does not depend on
+    the clip, and so tells nothing of the future.
     """
 
     mean: Tensor

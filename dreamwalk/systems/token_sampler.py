@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dreamwalk.backbones.token_heads import TokenSampling
-from dreamwalk.backbones.tokenformer import TokenFormer
+from dreamwalk.backbones.tokenformer import FrameModulation, TokenFormer
 from dreamwalk.errors import UserError
 from dreamwalk.layers.cache import SlotCache
 from dreamwalk.layers.text import TextEmbedding, beside
@@ -56,6 +56,8 @@ class TokenStream:
     cache: SlotCache = field(init=False)
     left: int = field(init=False, default=0)
     """Frames that were forgotten: the first of the list is this one."""
+
+    _told: tuple[Tensor | None, list[FrameModulation]] = field(init=False, default=(None, []), repr=False)
 
     def __post_init__(self) -> None:
         rows, order = len(self.seeds), self.order
@@ -158,18 +160,29 @@ class TokenStream:
         slots = self.order.slots(groups, kept=list(self.cache.sizes), device=self.symbols.device)
         frames = [self.left + frame for frame in slots.frames]
         slots = slots._replace(places=slots.places + slots.places.new_tensor([self.left, 0, 0]))
-        conditions = None if self.conditions is None else self.conditions(frames)
-        if self._guided and conditions is not None:
-            conditions = torch.cat([conditions, torch.zeros_like(conditions)])
+        modulations = self._modulations(frames)
         seen = None if self.seen is None else self.seen(frames)
         if self._guided and seen is not None:  # what is seen is no condition that guidance leads towards
             seen = torch.cat([seen, seen])
         symbols = self.symbols.repeat(self._branches, *[1] * (self.symbols.ndim - 1))
         past = self.cache if self.cache.sizes else None
-        hidden, fresh = self.model.predict(symbols, slots, conditions, self.text, past, seen=seen)
+        hidden, fresh = self.model.predict(symbols, slots, modulations, self.text, past, seen=seen)
         sizes = {index: len(self.order.groups[index].slots) for index in groups}
         self.cache.write(
             sizes, fresh, lambda index: self.endless or self.order.last_seen[index] >= groups.stop
         )
         self.group = groups.stop
         return hidden, slots.tokens
+
+    def _modulations(self, frames: Sequence[int]) -> list[FrameModulation]:
+        """By the conditions of frames; made once where these are the same tensor again, as in the groups of
+        one frame."""
+        conditions = None if self.conditions is None else self.conditions(frames)
+        if conditions is not None and conditions is self._told[0]:
+            return self._told[1]
+        both = conditions
+        if self._guided and conditions is not None:
+            both = torch.cat([conditions, torch.zeros_like(conditions)])
+        batch = len(self.seeds) * self._branches
+        self._told = conditions, self.model.modulations(both, batch=batch, frames=len(frames))
+        return self._told[1]
