@@ -29,7 +29,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Normals, Rebuilt, Spread, Stride, require_whole_latents
 from dreamwalk.codecs.motion import true_motion
 from dreamwalk.codecs.quantizers import FSQConfig, Quantized
-from dreamwalk.codecs.residual_quantizers import ResidualConfig, StageConfig
+from dreamwalk.codecs.tokens import QuantizerConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import zero_init
 from dreamwalk.validation import Count
@@ -46,7 +46,7 @@ class DeltaCodecConfig:
 
     actions: Count = 0
     """Length of the action vector; 0 for video without actions."""
-    quantizer: StageConfig | ResidualConfig = field(default_factory=FSQConfig)
+    quantizer: QuantizerConfig = field(default_factory=FSQConfig)
     widths: tuple[int, ...] = (48, 96, 128, 128)
     """Channels at 1/4, 1/8, ... of the resolution; a token is a place at the last."""
     motion: float = 0.1
@@ -169,7 +169,9 @@ class Coded(NamedTuple):
     video: Tensor
     """Decoded, the first as given, `(b, t, 3, h, w)`."""
     tokens: Tensor
-    """Of the frames after the first, `(b, t - 1, h', w')`, and `(.., stages)` of a residual quantizer."""
+    """Of the frames after the first, `(b, t - 1, h', w')`, with more axes as of a `TokenCodec`."""
+    values: Tensor
+    """Those of the tokens, `(b, t - 1, h', w', c)`."""
     seen: Tensor
     """Features of the frame before each, `(b, t - 1, h' w', f)`."""
     flow: Tensor
@@ -239,12 +241,12 @@ class DeltaCodec(nn.Module):
             self.quantizer.measure(latents.detach())
         return self.quantizer(latents)
 
-    def decode(self, seen: Seen, tokens: Tensor, action: Tensor) -> Tensor:
-        """Frames `(b, 3, h, w)` of tokens `(b, h', w')`; UserError for what is no token of this codec."""
-        return self.draw(seen, self.quantizer.values(tokens), action).frame.clamp(-1, 1)
+    def decode(self, seen: Seen, values: Tensor, action: Tensor) -> Tensor:
+        """Frames `(b, 3, h, w)` in [-1, 1] of the values of tokens `(b, h', w', c)`."""
+        return self.draw(seen, values, action).frame.clamp(-1, 1)
 
     def draw(self, seen: Seen, values: Tensor, action: Tensor) -> Drawn:
-        """`decode`, of the values of the tokens `(b, h', w', c)`."""
+        """The same with the flow, for training."""
         before, levels = seen.before, seen.levels
         code = self.from_code(rearrange(values, "b h w c -> b c h w").to(before.dtype))
         told = [linear(action)[:, :, None, None] for linear in self.action]
@@ -279,7 +281,8 @@ class DeltaCodec(nn.Module):
         losses = {name: torch.stack([each.losses[name] for each in coded]).mean() for name in coded[0].losses}
         tokens = torch.stack([each.indices for each in coded], 1)
         flow = torch.stack([torch.stack([each.flow, each.turned]) for each in drawn], 2)
-        return Coded(torch.stack(frames, 1), tokens, torch.stack(seen, 1), flow, losses)
+        values = torch.stack([each.values for each in coded], 1)
+        return Coded(torch.stack(frames, 1), tokens, values, torch.stack(seen, 1), flow, losses)
 
     def rebuilt(self, video: Tensor, clip: Clip, chance: Normals, *, noise: float) -> Rebuilt:
         """`code` from a first frame with noise of std `noise`, as that of a dream is not exact; `motion` is

@@ -144,8 +144,10 @@ class DeltaCoding(Coding):
     def __init__(self, codec: DeltaCodec) -> None:
         super().__init__()
         self.codec, self.sizes, self.channels = codec, codec.config, codec.config.channels
-        self.stride, self.stages = codec.stride, stages_of(codec.quantizer)
-        self.kind = f"delta, {kind_of_quantizer(codec.quantizer)}"
+        self.stride, self.kind = codec.stride, "delta"
+        if codec.quantizer.codebooks:
+            self.stages = stages_of(codec.quantizer)
+            self.kind = f"delta, {kind_of_quantizer(codec.quantizer)}"
 
     def check_frames(self, video: Tensor, source: str) -> None:
         self.codec.check_size(video)
@@ -153,17 +155,19 @@ class DeltaCoding(Coding):
     @torch.inference_mode()
     def code(self, video: Tensor, actions: Tensor) -> CodedVideo:
         coded = self.codec.code(video, actions)
-        values = rearrange(self.codec.quantizer.values(coded.tokens), "b t h w c -> b t c h w")
-        parts = parted_stages(self.codec.quantizer, coded.tokens)
+        values = rearrange(coded.values, "b t h w c -> b t c h w")
+        parts = parted_stages(self.codec.quantizer, coded.tokens) if self.stages else ()
         return CodedVideo(coded.video.clamp(-1, 1), values, parts=parts)
 
     @torch.inference_mode()
-    def bypassed(self, video: Tensor, actions: Tensor) -> Tensor:
+    def bypassed(self, video: Tensor, actions: Tensor) -> Tensor | None:
+        if not self.stages:
+            return None
         frames = [video[:, 0]]
         for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
             sight = self.codec.look(frames[-1], action)
             latents = self.codec.quantizer.project(self.codec.latents(sight, frame))
-            frames.append(self.codec.draw(sight, latents, action).frame.clamp(-1, 1))
+            frames.append(self.codec.decode(sight, latents, action))
         return torch.stack(frames, 1)
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import NamedTuple, Self
 
@@ -46,6 +47,7 @@ from dreamwalk.codecs.residual_quantizers import MultiScaleConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.codecs.tokens import (
+    QuantizerConfig,
     TokenCodec,
     TokenCodecConfig,
     matched,
@@ -64,6 +66,7 @@ from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import OrderName, named_order
 from dreamwalk.systems.system import SystemConfig, grid_of
 from dreamwalk.systems.token_sampler import SlotConditions, TokenStream
+from dreamwalk.systems.token_walk import TokenWalk
 from dreamwalk.systems.walkable import Walkable, check_starts
 from dreamwalk.validation import Count, Share
 from dreamwalk.world import ActionSchema
@@ -95,9 +98,7 @@ class ArTokensConfig(SystemConfig):
     """How tokens are drawn."""
 
     def __post_init__(self) -> None:
-        scales = isinstance(self.codec, TokenCodecConfig) and isinstance(
-            self.codec.quantizer, MultiScaleConfig
-        )
+        scales = isinstance(self.quantizer, MultiScaleConfig)
         if scales != (self.order == "scale"):
             raise UserError("the order `scale` is for a multi-scale codec, and the others are for the rest")
 
@@ -112,20 +113,21 @@ class ArTokensConfig(SystemConfig):
             codec = replace(codec, actions=schema.size)
         return replace(self, actions=schema.size, codec=codec, grid=grid)
 
+    @property
+    def quantizer(self) -> QuantizerConfig:
+        """Of the codec; that which quantizes nothing for a codec without any."""
+        codec = self.codec
+        return UnquantizedConfig(codec.channels) if isinstance(codec, ShuffleVAEConfig) else codec.quantizer
+
     def make_order(self, name: OrderName) -> Order:
         """An order of `frames` frames of this codec."""
-        quantizer = None if isinstance(self.codec, ShuffleVAEConfig) else self.codec.quantizer
-        scales = quantizer.scales if isinstance(quantizer, MultiScaleConfig) else ()
+        scales = self.quantizer.scales if isinstance(self.quantizer, MultiScaleConfig) else ()
         return named_order(name, (self.frames, *self.grid), scales=scales)
 
     @property
     def head(self) -> DiscreteHeadConfig | FlowHeadConfig:
         """Of a token of the codec; UserError for a codec whose tokens have several indices."""
-        codec = self.codec
-        quantizer = (
-            UnquantizedConfig(codec.channels) if isinstance(codec, ShuffleVAEConfig) else codec.quantizer
-        )
-        stage = quantizer.stage if isinstance(quantizer, MultiScaleConfig) else quantizer
+        stage = self.quantizer.stage if isinstance(self.quantizer, MultiScaleConfig) else self.quantizer
         match stage:
             case UnquantizedConfig():
                 return FlowHeadConfig(stage.channels, width=2 * self.width)
@@ -145,16 +147,6 @@ class Symbols(NamedTuple):
     """Indices `(b, n)`, or vectors `(b, n, c)`, in the order of the list."""
     seen: Tensor | None
     """What a delta codec sees of the frame before each, `(b, t', h', w', f)`."""
-
-
-@dataclass(kw_only=True)
-class TokenWalk(WalkState):
-    """The state of a walk in tokens: those of the last frames, with their keys and values."""
-
-    stream: TokenStream
-
-    def clone(self) -> Self:
-        return replace(self, stream=self.stream.clone(), memory=self.memory.clone())
 
 
 class ArTokens(Walkable):
@@ -227,9 +219,9 @@ class ArTokens(Walkable):
         video = codec_input(clip, 3)
         if isinstance(self.codec, DeltaCodec):
             coded = self.codec.code(video, clip.actions)
-            seen = coded.seen.unflatten(2, self.config.grid)
-            return Symbols(coded.tokens.flatten(1), seen)
-        if isinstance(self.codec, TokenCodec) and self.codec.vocabulary:
+            values = coded.values.flatten(1, 3) if self.continuous else coded.tokens.flatten(1)
+            return Symbols(values, coded.seen.unflatten(2, self.config.grid))
+        if isinstance(self.codec, TokenCodec) and not self.continuous:
             return Symbols(self.codec.tokens(video).flatten(1), None)
         return Symbols(rearrange(self.codec.encode(video), "b t c h w -> b (t h w) c"), None)
 
@@ -239,6 +231,11 @@ class ArTokens(Walkable):
         if name not in self._orders:
             self._orders[name] = self.config.make_order(name)
         return self._orders[name]
+
+    @property
+    def continuous(self) -> bool:
+        """Whether symbols are vectors."""
+        return isinstance(self.config.quantizer, UnquantizedConfig)
 
     @property
     def delta(self) -> bool:
@@ -254,11 +251,14 @@ class ArTokens(Walkable):
                 "these tokens stand for several frames at once: walk in a dream of a delta codec, or make a "
                 "film with `dreamwalk sample`"
             )
-        stream = self.stream([seed] * len(start.video))
+        walk = TokenWalk(seed=seed, stream=self.stream([seed] * len(start.video)))
+        walk.shown = codec_input(start, 3)[:, -1]
         if len(start) > 1:
             symbols, conditions = self.symbols(start), self._conditions(start)
-            self._give(stream, symbols.values, conditions, symbols.seen)
-        return TokenWalk(seed=seed, stream=stream, shown=codec_input(start, 3)[:, -1])
+            assert symbols.seen is not None
+            self._give(walk.stream, symbols.values, conditions, symbols.seen)
+            walk.told[conditions.shape[1] - 1] = conditions[:, -1:], symbols.seen[:, -1:]
+        return walk
 
     @torch.inference_mode()
     def advance(
@@ -270,21 +270,22 @@ class ArTokens(Walkable):
         decode: Decode | None = None,
         timings: dict[str, float] | None = None,
     ) -> Tensor:
-        """Tokens `(b, h', w')` of the next frame, which `action` `(b, a)` leads into; `session.shown` is then
-        the frame."""
+        """Symbols `(b, n)` or `(b, n, c)` of the next frame, which `action` `(b, a)` leads into;
+        `session.shown` is then the frame."""
         assert isinstance(self.codec, DeltaCodec) and isinstance(session, TokenWalk)
         assert session.shown is not None
         began = perf_counter()
         sight = self.codec.look(session.shown, action)
         seen = sight.features[:, None].unflatten(2, self.config.grid)
-        condition = self.actions(action[:, None])
-        symbols = self._next_frame(session.stream, lambda asked: condition, seen)
-        tokens = symbols.unflatten(1, self.config.grid)
+        now = session.frame
+        session.told = {now - 1: session.told[now - 1]} if now - 1 in session.told else {}
+        session.told[now] = self.actions(action[:, None]), seen
+        symbols = self._next_frame(session.stream, partial(session.of, 0), partial(session.of, 1))
         middle = perf_counter()
-        session.shown = self.codec.decode(sight, tokens, action)
+        session.shown = self.codec.decode(sight, self._values(symbols), action)
         if timings is not None:
             timings |= {"tokens": 1000 * (middle - began), "decode": 1000 * (perf_counter() - middle)}
-        return tokens
+        return symbols
 
     def stream(self, seeds: Sequence[int], order: OrderName | None = None) -> TokenStream:
         """A list of tokens to be drawn, a row for each seed."""
@@ -309,14 +310,14 @@ class ArTokens(Walkable):
         stream = self.stream([seed] * len(clip.video))
         self._give(stream, known, conditions[:, :given], None)
         drawn = [known, *(self._next_frame(stream, told, None) for _ in range(given, latents))]
-        return codec.decode(self._latents(torch.cat(drawn, 1)), frames)[:, history:]
+        symbols = torch.cat(drawn, 1).unflatten(1, (latents, -1))
+        return codec.decode(rearrange(self._values(symbols), "b t h w c -> b t c h w"), frames)[:, history:]
 
     def restored(self, clip: Clip) -> Tensor:
         return self.codec.restored(codec_input(clip, 3), clip.actions)
 
     def measured(self, clip: Clip) -> dict[str, float]:
-        """Tokens of a frame of video, and its bits by the negative log-likelihood, where tokens have one: on
-        as many first frames as the order has."""
+        """Tokens of a frame of video, and its bits by the likelihood, on as many first frames as in training."""
         order = self.make_order()
         rows = {"tokens": order.tokens / (self.config.frames * self.codec.stride[0])}
         clip = clip.first(self._training_frames)
@@ -355,26 +356,26 @@ class ArTokens(Walkable):
         stream.give(symbols[:, stream.left * (symbols.shape[1] // frames) :])
         stream.conditions = stream.seen = None  # a walk that is saved or sent holds no function
 
-    def _next_frame(self, stream: TokenStream, conditions: SlotConditions, seen: Tensor | None) -> Tensor:
+    def _next_frame(
+        self, stream: TokenStream, conditions: SlotConditions, seen: SlotConditions | None
+    ) -> Tensor:
         """Draw the symbols `(b, n)` or `(b, n, c)` of another frame."""
         if stream.done:
             stream.slide()
-        stream.conditions = conditions
-        stream.seen = None if seen is None else lambda asked: seen
+        stream.conditions, stream.seen = conditions, seen
         frame = stream.order.frames[stream.group].start
         tokens = stream.order.tokens // self.config.frames
         symbols = stream.finish(frame=frame)[:, frame * tokens : (frame + 1) * tokens]
         stream.conditions = stream.seen = None
         return symbols
 
-    def _latents(self, symbols: Tensor) -> Tensor:
-        """Of a codec of video."""
-        if isinstance(self.codec, TokenCodec) and self.codec.vocabulary:
-            shape = (-1,) if self.config.order == "scale" else self.config.grid
-            per_frame = self.order.tokens // self.config.frames
-            return self.codec.from_tokens(symbols.unflatten(1, (-1, per_frame)).unflatten(2, shape))
-        h, w = self.config.grid
-        return rearrange(symbols, "b (t h w) c -> b t c h w", h=h, w=w)
+    def _values(self, symbols: Tensor) -> Tensor:
+        """What a codec decodes, `(.., h', w', c)`, for the symbols of frames, `(.., n)` or `(.., n, c)`."""
+        if self.continuous:
+            return symbols.unflatten(-2, self.config.grid)
+        assert isinstance(self.codec, TokenCodec | DeltaCodec)
+        scales = self.config.order == "scale"
+        return self.codec.quantizer.values(symbols if scales else symbols.unflatten(-1, self.config.grid))
 
 
 def tiny() -> ArTokensConfig:

@@ -10,6 +10,7 @@ from toy import Toy
 
 from dreamwalk.backbones.token_heads import TokenSampling
 from dreamwalk.clip import Clip, batch
+from dreamwalk.codecs.delta import delta_tiny
 from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, UnquantizedConfig
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
@@ -45,6 +46,36 @@ VIDEO: dict[str, ArTokensConfig] = {
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     return batch(list(Toy(clip_frames=12).clips(range(2))))
+
+
+DELTA: dict[str, ArTokensConfig] = {
+    "row": replace(artokens.tiny(), order="row", played="row"),
+    "frame": replace(artokens.tiny(), order="frame", played="frame"),
+    "diagonal": replace(artokens.tiny(), played="diagonal"),
+    "scale": replace(
+        artokens.tiny(),
+        codec=replace(delta_tiny(), quantizer=MultiScaleConfig(FSQConfig((4, 4, 4, 4)), ((1, 1), (2, 2)), 2)),
+        order="scale",
+        played="scale",
+    ),
+    "continuous": replace(artokens.tiny(), codec=replace(delta_tiny(), quantizer=UnquantizedConfig(4))),
+}
+
+
+@pytest.mark.parametrize("name", DELTA)
+def test_every_order_is_walked_in(name: str, clip: Clip) -> None:
+    """The same frames from a snapshot, past the length of the list, from one frame or several."""
+    torch.manual_seed(0)
+    system = ArTokens(DELTA[name]).eval()
+    assert system.loss(clip.first(5), rows())["loss"].isfinite()
+    for history in (1, 3, 7):
+        session = system.begin(clip.first(history), seed=2)
+        for t in range(history, 9):
+            system.advance(session, clip.actions[:, t])
+        twin = session.clone()
+        shown = [system.advance(session, clip.actions[:, t]) for t in (9, 10, 11)]
+        assert all(map(torch.equal, shown, [system.advance(twin, clip.actions[:, t]) for t in (9, 10, 11)]))
+        assert torch.equal(session.shown, twin.shown) and session.frame == 11
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +156,7 @@ def test_history_is_what_was_dreamed(walker: ArTokens, clip: Clip) -> None:
     whole = session.stream
     symbols = walker.symbols(clip.first(4))
     given = walker.stream([1, 1])
+    assert symbols.seen is not None
     walker._give(given, whole.symbols[:, :12], walker._conditions(clip.first(4)), symbols.seen)
     assert given.group == whole.group and given.cache.held == whole.cache.held
     assert walker.begin(clip, seed=1).stream.left == 8  # of eleven frames three are kept
