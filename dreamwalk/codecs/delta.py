@@ -36,6 +36,8 @@ from dreamwalk.validation import Count
 
 PATCH = 4
 """Pixels of a side at the finest level; the flow is as coarse as that."""
+MIDDLE = "quantizer", "spread", "to_code", "from_code"
+"""Parts whose shapes are those of the quantizer."""
 REACH = 8.0
 """Pixels of flow for an output of one."""
 

@@ -84,9 +84,8 @@ class ArTokensConfig(SystemConfig):
     order: OrderName = "token"
     """In which tokens are predicted."""
     played: OrderName = "token"
-    """In which they are drawn; `token` and `diagonal` run on one another's weights."""
-    diagonal_prob: Share = 0.0
-    """Probability of a training step in the order `diagonal`, which small models need to run it well."""
+    """In which they are drawn. `diagonal` runs on the weights of `token`, which then learn both: small models
+    need to."""
     frames: int = 8
     """Frames of tokens that are predicted together in training, and that a dream looks back on."""
     width: int = 256
@@ -188,30 +187,21 @@ class ArTokens(Walkable):
         return order.passes / (self.config.frames * self.codec.stride[0])
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
-        """Negative log-likelihood of a token in nats, or the flow loss of a vector."""
-        order, chance = self.order, self.config.diagonal_prob
-        if chance and float(generator.uniform(1)[0]) < chance:
-            order = self.make_order("diagonal")
+        """Negative log-likelihood of a token in nats, or the flow loss of a vector; of each order in bits."""
         symbols, conditions = self.symbols(clip), self._conditions(clip)
-        keep = generator.uniform(1) >= self.config.cond_dropout
-        noise = (
-            generator.normal(order.tokens, *head.loss_noise)
-            if (head := self.backbone.head).loss_noise
-            else None
-        )
-        losses = self.backbone.loss(
-            symbols.values,
-            order.slots(device=symbols.values.device),
-            conditions=conditions * keep[..., None],
-            seen=symbols.seen,
-            noise=noise,
-        )
-        loss = losses.mean()
-        return (
-            {"loss": loss}
-            if noise is not None
-            else {"loss": loss, "bits_a_token": loss.detach() / math.log(2)}
-        )
+        conditions = conditions * (generator.uniform(1) >= self.config.cond_dropout)[..., None]
+        size, noise = self.backbone.head.loss_noise, None
+        if self.continuous:
+            noise = generator.normal(self.order.tokens, *size)
+        terms = {}
+        for name in dict.fromkeys((self.config.order, self.config.played)):
+            slots = self.make_order(name).slots(device=symbols.values.device)
+            losses = self.backbone.loss(
+                symbols.values, slots, conditions=conditions, seen=symbols.seen, noise=noise
+            )
+            terms[name] = losses.mean()
+        loss, unit = torch.stack(list(terms.values())).mean(), 1.0 if self.continuous else math.log(2)
+        return {"loss": loss} | {f"{name}_loss": term.detach() / unit for name, term in terms.items()}
 
     @torch.no_grad()
     def symbols(self, clip: Clip) -> Symbols:
@@ -317,11 +307,11 @@ class ArTokens(Walkable):
         return self.codec.restored(codec_input(clip, 3), clip.actions)
 
     def measured(self, clip: Clip) -> dict[str, float]:
-        """Tokens of a frame of video, and its bits by the likelihood, on as many first frames as in training."""
+        """Tokens of a frame of video, and its bits by the likelihood, on as many frames as in training."""
         order = self.make_order()
         rows = {"tokens": order.tokens / (self.config.frames * self.codec.stride[0])}
         clip = clip.first(self._training_frames)
-        if self.backbone.head.loss_noise or len(clip) < self._training_frames:
+        if self.continuous or len(clip) < self._training_frames:
             return rows
         symbols = self.symbols(clip)
         slots, conditions = order.slots(device=symbols.values.device), self._conditions(clip)
@@ -385,7 +375,8 @@ def tiny() -> ArTokensConfig:
 
 def doom() -> ArTokensConfig:
     """The shipped dream of levels never seen: twelve tokens a frame, which tell what it adds."""
-    return ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(3, 4), frames=9)
+    config = ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(3, 4), frames=9, width=160)
+    return replace(config, played="diagonal")
 
 
 def video(order: OrderName = "row") -> ArTokensConfig:

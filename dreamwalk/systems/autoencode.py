@@ -18,6 +18,7 @@ adversarial term and the outlier penalty of these papers can be added to the err
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -30,17 +31,37 @@ from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
-from dreamwalk.codecs.delta import DeltaCodecConfig
+from dreamwalk.codecs.delta import MIDDLE, DeltaCodec, DeltaCodecConfig
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
+from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, UnquantizedConfig
+from dreamwalk.codecs.residual_quantizers import MultiScaleConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tae import TAEConfig
-from dreamwalk.codecs.tokens import matched, small_layers, small_scales, small_tokens, tokens_tiny
+from dreamwalk.codecs.tokens import (
+    QuantizerConfig,
+    matched,
+    small_layers,
+    small_scales,
+    small_tokens,
+    tokens_tiny,
+)
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.system import System, SystemConfig
 from dreamwalk.weights.vgg import read_perceptual
 from dreamwalk.world import ActionSchema
+
+DELTA_QUANTIZERS: dict[str, QuantizerConfig] = {
+    "fsq": FSQConfig(),
+    "none": UnquantizedConfig(6),
+    "fsq12": FSQConfig((8, 8, 8, 8)),
+    "bsq8": BSQConfig(8),
+    "bsq16": BSQConfig(16),
+    "bsq24": BSQConfig(24),
+    "scales": MultiScaleConfig(FSQConfig(), ((1, 1), (2, 2), (3, 4)), 3),
+}
+"""What may be in the middle of the delta codec of Doom, by name."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +143,15 @@ class Autoencode(System):
             loss = loss + weights.get(name, 1.0) * term
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
 
+    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Of a delta codec with another quantizer: what is next to that begins anew, and all else goes on."""
+        own, middle = self.state_dict(), tuple(f"codec.{part}." for part in MIDDLE)
+        fits = all(name in tensors and tensors[name].shape == own[name].shape for name in own)
+        if not isinstance(self.codec, DeltaCodec) or fits:
+            return tensors
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(middle)}
+        return kept | {name: tensor for name, tensor in own.items() if name.startswith(middle)}
+
     @torch.no_grad()
     def preview(self, clip: Clip) -> Tensor:
         """Reconstruction in [-1, 1] `(b, t, 3, h, w)`, for a look during training."""
@@ -177,9 +207,9 @@ def tokens_of(quantizer: str) -> AutoencodeConfig:
     return AutoencodeConfig(codec=matched(small_layers())[quantizer])
 
 
-def delta() -> AutoencodeConfig:
-    """What a frame of Doom adds to the one before: twelve tokens of 64,000."""
-    return AutoencodeConfig(codec=DeltaCodecConfig(actions=7))
+def delta(quantizer: str = "fsq") -> AutoencodeConfig:
+    """What a frame of Doom adds to the one before: twelve tokens of 64,000, or of another quantizer."""
+    return AutoencodeConfig(codec=DeltaCodecConfig(actions=7, quantizer=DELTA_QUANTIZERS[quantizer]))
 
 
 def tiny() -> AutoencodeConfig:

@@ -151,6 +151,14 @@ def autoencode_delta() -> Run:
     return replace(run, optim=optim, ema=0.99, save_every=100, preview_every=500)
 
 
+def autoencode_delta_matched(quantizer: str) -> Run:
+    """`autoencode.delta` with another quantizer, from which it starts but for what is next to that."""
+    run, name = autoencode_delta(), f"autoencode.delta-{quantizer}"
+    return replace(
+        run, name=name, system=autoencode.delta(quantizer), start="runs/autoencode.delta", steps=200
+    )
+
+
 def artokens_doom() -> Run:
     """The shipped dream in tokens, on those of `autoencode.delta`: an hour on two CPU cores."""
     run = Run("artokens.doom", artokens.doom(), "data/rooms", codec="runs/autoencode.delta", frames=10)
@@ -319,4 +327,8 @@ RUNS: dict[str, Callable[[], Run]] = {run.__name__.replace("_", "."): run for ru
 RUNS |= {
     f"autoencode.tokens-{name}": partial(autoencode_matched, name)
     for name in ("none", "kl", "fsq", "vq", "bsq8", "bsq16", "bsq24")
+}
+RUNS |= {
+    f"autoencode.delta-{name}": partial(autoencode_delta_matched, name)
+    for name in ("none", "fsq12", "bsq8", "bsq16", "bsq24", "scales")
 }
