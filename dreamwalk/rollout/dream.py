@@ -200,7 +200,8 @@ class Dream(World):
         super().reset(seed=seed)
         session_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         clip = self._opening(options or {})
-        around = [self._opening(view) for view in (options or {}).get("around", ())]
+        views = (options or {}).get("around", ()) if self.system.memory.keeps_pixels else ()
+        around = [self._opening(view) for view in views]
         session = self.system.begin(clip, seed=session_seed, frame_pass=self.frame_pass)
         for view in around:
             self.system.memory.show(session.memory, view, self.system.encode(view))

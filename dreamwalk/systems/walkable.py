@@ -61,7 +61,7 @@ class Walkable(System):
         return None, None
 
     def encode(self, clip: Clip) -> Tensor:
-        """Latents `(b, t', c, h, w)` of a batched clip, where it has any."""
+        """Latents `(b, t', c, h, w)` of a batched clip, asked for by a memory that keeps pixels."""
         raise NotImplementedError
 
     def restored(self, clip: Clip) -> Tensor:

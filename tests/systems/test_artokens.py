@@ -204,5 +204,6 @@ def test_weights_open_themselves_and_are_walked_in(tmp_path: Path, toy_data: Pat
     world.restore(state)
     assert all((a == world.step(forward)[0]).all() for a in frames)
     assert all((a == twin.step(forward)[0]).all() for a in frames)
+    world.reset(seed=1, options={"start": 0, "around": [{"start": 1}]})  # there is no memory to keep that
     with pytest.raises(ValueError, match="no denoising steps"):
         world.steps = 2
