@@ -17,13 +17,13 @@ play: $(VENV)/.installed
 test: $(VENV)/.developed
 	$(BIN)/python -m pytest
 
-# The numerical tests again, each time with kernels that stand for another processor.
+# The numerical tests again, each time with kernels that stand for another processor; two at a time.
 KERNELS := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1
 NUMERICAL := tests/layers tests/schedules tests/backbones tests/codecs tests/weights tests/published tests/conditions/test_byte_encoder.py \
   tests/systems/test_autoencode.py tests/rollout/test_execute.py
 
 test-kernels: $(VENV)/.developed
-	for kernel in $(KERNELS); do echo $$kernel && env $$kernel $(BIN)/python -m pytest $(NUMERICAL) || exit 1; done
+	printf '%s\n' $(KERNELS) | xargs -P 2 -I{} sh -c 'echo {} && env {} $(BIN)/python -m pytest $(NUMERICAL)'
 
 check: lint test
 
