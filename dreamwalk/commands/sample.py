@@ -97,6 +97,8 @@ class SampleWalk:
     """Denoising steps a frame; default: the walk's own, or the system's."""
     plan: Path | None = None
     """Also draw the schedule as a heat map (.png) and print it."""
+    prompt: str = ""
+    """What it shows, for tokens that were trained with captions."""
 
     def check(self) -> None:
         """UserError for what can be refused before anything is opened."""
@@ -158,6 +160,8 @@ def sample_walk(name: str, asked: SampleWalk) -> int:
     system = systems.load(name)
     if isinstance(system, ArTokens):
         return _sample_tokens(system, asked)
+    if asked.prompt:
+        raise UserError("this dream follows keys, not words: leave out `--prompt`")
     assert isinstance(system, Interactive)
     world = system.world()
     walk = asked.walk(world.world_spec)
@@ -181,20 +185,23 @@ def _sample_tokens(system: ArTokens, asked: SampleWalk) -> int:
         raise UserError(
             "tokens come in the order that they were trained in: leave out schedule, guidance and steps"
         )
+    if asked.prompt and system.text_encoder is None:
+        raise UserError("these weights were trained without captions: leave out `--prompt`")
     if system.world_spec is None:
         raise UserError("these weights have no pictures to begin from: train them on a folder of clips")
     world = Dream(system, system.world_spec)
     walk = asked.walk(world.world_spec)
-    frames = replay(world, walk) if system.delta else _token_film(system, world, walk)
+    whole = asked.prompt or not system.delta  # a world is walked in without words
+    frames = _token_film(system, world, walk, prompt=asked.prompt) if whole else replay(world, walk)
     return write_film(asked.out, followed(frames, "dreaming", total=len(walk) + 1), fps=world.fps)
 
 
-def _token_film(system: ArTokens, world: Dream, walk: Walk) -> Iterator[np.ndarray]:
-    """Frames uint8 `(h, w, 3)` of tokens that stand for several: made all together."""
+def _token_film(system: ArTokens, world: Dream, walk: Walk, *, prompt: str) -> Iterator[np.ndarray]:
+    """Frames uint8 `(h, w, 3)`, made all together: tokens may stand for several."""
     first = world.opening(walk.start, seed=walk.seed)
     actions = torch.from_numpy(world.world_spec.learnt(walk.actions))[None]
     video = first.video.expand(-1, len(walk) + 1, -1, -1, -1)
-    clip = Clip(video=video, actions=torch.cat([first.actions, actions], 1))
+    clip = Clip(video=video, actions=torch.cat([first.actions, actions], 1), caption=prompt)
     for frame in (codec_input(first, 3)[0, 0], *system.continued(clip, history=1, seed=walk.seed)[0]):
         yield to_image(frame)
 

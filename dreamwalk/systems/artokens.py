@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import NamedTuple, Self
@@ -31,23 +31,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dreamwalk.backbones.token_heads import (
-    DiscreteHeadConfig,
-    FlowHeadConfig,
-    TokenSampling,
-    bitwise,
-    softmax,
-)
 from dreamwalk.backbones.tokenformer import TokenFormerConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, delta_tiny
-from dreamwalk.codecs.quantizers import FSQConfig, LFQConfig, UnquantizedConfig
-from dreamwalk.codecs.residual_quantizers import MultiScaleConfig
+from dreamwalk.codecs.quantizers import UnquantizedConfig
 from dreamwalk.codecs.rgbd import codec_input
-from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.codecs.tokens import (
-    QuantizerConfig,
     TokenCodec,
     TokenCodecConfig,
     matched,
@@ -55,88 +45,27 @@ from dreamwalk.codecs.tokens import (
     small_scales,
     small_tokens,
 )
-from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
+from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.memory.contract import MemoryModel
 from dreamwalk.rollout.dream import Decode, WorldSpec
 from dreamwalk.rollout.realtime import FramePass, WalkState
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.orders import Order
-from dreamwalk.schedules.token_orders import OrderName, named_order
-from dreamwalk.systems.system import SystemConfig, grid_of
+from dreamwalk.schedules.token_orders import OrderName
+from dreamwalk.systems.artokens_config import TokenSystemConfig
 from dreamwalk.systems.token_sampler import SlotConditions, TokenStream
 from dreamwalk.systems.token_walk import TokenWalk
 from dreamwalk.systems.walkable import Walkable, check_starts
-from dreamwalk.validation import Count, Share
-from dreamwalk.world import ActionSchema
 
 
 @dataclass(frozen=True)
-class ArTokensConfig(SystemConfig):
+class ArTokensConfig(TokenSystemConfig):
     """The codec, the order, the sizes of the transformer, and how it is sampled and trained."""
-
-    codec: TokenCodecConfig | ShuffleVAEConfig | DeltaCodecConfig
-    actions: Count
-    """Length of the action vector."""
-    grid: tuple[int, int]
-    """Rows and columns of tokens of a frame."""
-    order: OrderName = "token"
-    """In which tokens are predicted."""
-    played: OrderName = "token"
-    """In which they are drawn. `diagonal` runs on the weights of `token`, which then learn both: small models
-    need to."""
-    frames: int = 8
-    """Frames of tokens that are predicted together in training, and that a dream looks back on."""
-    width: int = 256
-    depth: int = 6
-    heads: int = 4
-    cond_dropout: Share = 0.1
-    """Probability of training a clip without its actions, for classifier-free guidance."""
-    sampling: TokenSampling = field(default_factory=TokenSampling)
-    """How tokens are drawn."""
-
-    def __post_init__(self) -> None:
-        scales = isinstance(self.quantizer, MultiScaleConfig)
-        if scales != (self.order == "scale"):
-            raise UserError("the order `scale` is for a multi-scale codec, and the others are for the rest")
 
     def build(self) -> ArTokens:
         return ArTokens(self)
-
-    def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
-        """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""
-        _, h, w = self.codec.stride
-        codec, grid = self.codec, grid_of(size, (h, w))
-        if isinstance(codec, DeltaCodecConfig):
-            codec = replace(codec, actions=schema.size)
-        return replace(self, actions=schema.size, codec=codec, grid=grid)
-
-    @property
-    def quantizer(self) -> QuantizerConfig:
-        """Of the codec; that which quantizes nothing for a codec without any."""
-        codec = self.codec
-        return UnquantizedConfig(codec.channels) if isinstance(codec, ShuffleVAEConfig) else codec.quantizer
-
-    def make_order(self, name: OrderName) -> Order:
-        """An order of `frames` frames of this codec."""
-        scales = self.quantizer.scales if isinstance(self.quantizer, MultiScaleConfig) else ()
-        return named_order(name, (self.frames, *self.grid), scales=scales)
-
-    @property
-    def head(self) -> DiscreteHeadConfig | FlowHeadConfig:
-        """Of a token of the codec; UserError for a codec whose tokens have several indices."""
-        stage = self.quantizer.stage if isinstance(self.quantizer, MultiScaleConfig) else self.quantizer
-        match stage:
-            case UnquantizedConfig():
-                return FlowHeadConfig(stage.channels, width=2 * self.width)
-            case FSQConfig():  # whose first channel is the lowest digit
-                return DiscreteHeadConfig(stage.levels[::-1], chained=True)
-            case LFQConfig():
-                return bitwise(stage.channels)
-            case VQConfig():
-                return softmax(stage.codes)
-        raise UserError("tokens of a residual quantizer have several indices: take one, or a multi-scale one")
 
 
 class Symbols(NamedTuple):
@@ -163,9 +92,10 @@ class ArTokens(Walkable):
         self.actions = ActionEmbedding(config.actions, config.width, stride=self.codec.stride[0])
         sizes = {"width": config.width, "depth": config.depth, "heads": config.heads}
         told = {"fillers": self.order.fillers, "scales": self.order.scales}
-        seen = self.codec.seen_features if isinstance(self.codec, DeltaCodec) else 0
-        name = self.order.trained_as
-        self.backbone = TokenFormerConfig(name, config.head, **sizes, **told, seen=seen).build()
+        told["seen"] = self.codec.seen_features if isinstance(self.codec, DeltaCodec) else 0
+        told["text_dim"] = config.text_encoder.width if config.text_encoder else 0
+        self.text_encoder = config.text_encoder.build() if config.text_encoder else None
+        self.backbone = TokenFormerConfig(self.order.trained_as, config.head, **sizes, **told).build()
 
     def train(self, mode: bool = True) -> Self:
         """The codec is frozen, what it measures in training as well."""
@@ -189,7 +119,8 @@ class ArTokens(Walkable):
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Negative log-likelihood of a token in nats, or the flow loss of a vector; of each order in bits."""
         symbols, conditions = self.symbols(clip), self._conditions(clip)
-        conditions = conditions * (generator.uniform(1) >= self.config.cond_dropout)[..., None]
+        keep = generator.uniform(1) >= self.config.cond_dropout
+        text, conditions = self._text(clip, keep=keep[:, 0].tolist()), conditions * keep[..., None]
         size, noise = self.backbone.head.loss_noise, None
         if self.continuous:
             noise = generator.normal(self.order.tokens, *size)
@@ -197,7 +128,7 @@ class ArTokens(Walkable):
         for name in dict.fromkeys((self.config.order, self.config.played)):
             slots = self.make_order(name).slots(device=symbols.values.device)
             losses = self.backbone.loss(
-                symbols.values, slots, conditions=conditions, seen=symbols.seen, noise=noise
+                symbols.values, slots, conditions=conditions, seen=symbols.seen, text=text, noise=noise
             )
             terms[name] = losses.mean()
         loss, unit = torch.stack(list(terms.values())).mean(), 1.0 if self.continuous else math.log(2)
@@ -241,7 +172,7 @@ class ArTokens(Walkable):
                 "these tokens stand for several frames at once: walk in a dream of a delta codec, or make a "
                 "film with `dreamwalk sample`"
             )
-        walk = TokenWalk(seed=seed, stream=self.stream([seed] * len(start.video)))
+        walk = TokenWalk(seed=seed, stream=self.stream([seed] * len(start.video), text=self._text(start)))
         walk.shown = codec_input(start, 3)[:, -1]
         if len(start) > 1:
             symbols, conditions = self.symbols(start), self._conditions(start)
@@ -277,10 +208,12 @@ class ArTokens(Walkable):
             timings |= {"tokens": 1000 * (middle - began), "decode": 1000 * (perf_counter() - middle)}
         return symbols
 
-    def stream(self, seeds: Sequence[int], order: OrderName | None = None) -> TokenStream:
+    def stream(
+        self, seeds: Sequence[int], order: OrderName | None = None, *, text: TextEmbedding | None = None
+    ) -> TokenStream:
         """A list of tokens to be drawn, a row for each seed."""
-        order = order or self.config.played
-        return TokenStream(self.backbone, self.make_order(order), seeds, self.config.sampling, endless=True)
+        order, sampling = order or self.config.played, self.config.sampling
+        return TokenStream(self.backbone, self.make_order(order), seeds, sampling, text=text, endless=True)
 
     @torch.inference_mode()
     def continued(self, clip: Clip, *, history: int, seed: int = 0) -> Tensor:
@@ -297,7 +230,7 @@ class ArTokens(Walkable):
         whole = replace(clip, actions=nn.functional.pad(clip.actions, (0, 0, 0, missing)))
         conditions, known = self._conditions(whole), self.symbols(clip.first(history)).values
         told = lambda asked: conditions[:, list(asked)]
-        stream = self.stream([seed] * len(clip.video))
+        stream = self.stream([seed] * len(clip.video), text=self._text(clip))
         self._give(stream, known, conditions[:, :given], None)
         drawn = [known, *(self._next_frame(stream, told, None) for _ in range(given, latents))]
         symbols = torch.cat(drawn, 1).unflatten(1, (latents, -1))
@@ -316,7 +249,8 @@ class ArTokens(Walkable):
         symbols = self.symbols(clip)
         slots, conditions = order.slots(device=symbols.values.device), self._conditions(clip)
         with torch.inference_mode():
-            loss = self.backbone.loss(symbols.values, slots, conditions=conditions, seen=symbols.seen)
+            told = {"conditions": conditions, "seen": symbols.seen}
+            loss = self.backbone.loss(symbols.values, slots, **told, text=self._text(clip))
         return rows | {"bits": float(loss.mean()) / math.log(2) * rows["tokens"]}
 
     @torch.inference_mode()
@@ -336,6 +270,14 @@ class ArTokens(Walkable):
     def _conditions(self, clip: Clip) -> Tensor:
         """Of the frames of the list, `(b, t', d)`: a delta codec has no tokens of the first frame."""
         return self.actions(clip.actions[:, 1:] if self.delta else clip.actions)
+
+    def _text(self, clip: Clip, *, keep: Sequence[bool] = ()) -> TextEmbedding | None:
+        """Of the captions of a batched clip, those that are not kept empty; None for a model of none."""
+        if self.text_encoder is None:
+            return None
+        captions = clip.caption if isinstance(clip.caption, list) else [clip.caption] * len(clip.video)
+        kept = zip(captions, keep or [True] * len(captions), strict=True)
+        return self.text_encoder([caption if stays else "" for caption, stays in kept])
 
     def _give(self, stream: TokenStream, symbols: Tensor, conditions: Tensor, seen: Tensor | None) -> None:
         """The last known frames, as many as leave room for another."""
@@ -374,7 +316,7 @@ def tiny() -> ArTokensConfig:
 
 
 def doom() -> ArTokensConfig:
-    """The shipped dream of levels never seen: twelve tokens a frame, which tell what it adds."""
+    """A dream of levels never seen: twelve tokens a frame, which tell what it adds."""
     config = ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(3, 4), frames=9, width=160)
     return replace(config, played="diagonal")
 

@@ -41,6 +41,9 @@ def test_a_film_of_a_walk(walked: str, tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["sample", walked, "--schedule", "pyramid", "--out", str(film)])
     assert "leave out schedule, guidance and steps" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["sample", walked, "--prompt", "a hall", "--out", str(film)])
+    assert "were trained without captions" in capsys.readouterr().err
 
 
 def test_a_film_of_tokens_that_stand_for_several_frames(

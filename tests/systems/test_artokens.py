@@ -16,6 +16,7 @@ from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfi
 from dreamwalk.codecs.shuffle import ShuffleVAEConfig
 from dreamwalk.codecs.tokens import tokenized
 from dreamwalk.codecs.vector_quantizer import VQConfig
+from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.rollout.dream import Dream
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import artokens
@@ -168,6 +169,8 @@ def test_other_orders(walker: ArTokens) -> None:
         walker.stream([0], "row").advance()
     with pytest.raises(ValueError, match="the order `scale` is for a multi-scale codec"):
         replace(artokens.tiny(), order="scale")
+    with pytest.raises(ValueError, match="of the order `row` are not played by `token`"):
+        replace(artokens.tiny(), order="row")
     with pytest.raises(ValueError, match="have several indices"):
         ArTokens(ArTokensConfig(tokenized(LAYERS, ResidualConfig(FSQConfig((4, 4, 4, 4)), 2)), **SIZES))
 
@@ -184,6 +187,31 @@ def test_diagonal_steps_are_trained_on_their_own_mask(clip: Clip) -> None:
     assert torch.equal(both["token_loss"], one["token_loss"])
     assert not torch.equal(both["diagonal_loss"], both["token_loss"]) and "diagonal_loss" not in one
     assert system.passes == 3 and plain.passes == 4
+
+
+def test_captions_are_heard(clip: Clip) -> None:
+    """And what guidance compares with is an empty one, and no action."""
+    torch.manual_seed(0)
+    config = replace(artokens.tiny(), text_encoder=ByteEncoderConfig(width=16, heads=2), cond_dropout=0.0)
+    config = replace(config, sampling=TokenSampling(guidance=2.0))
+    system = ArTokens(config)
+    for block in system.blocks:
+        torch.nn.init.normal_(block.text.out.weight, std=0.5)
+    first, losses = clip.first(5), []
+    for words in (["a", "a"], ["a", "b"], ["", ""]):
+        terms = system.loss(replace(first, caption=words), rows())
+        losses.append(terms["loss"])
+    assert len({float(loss.detach()) for loss in losses}) == 3
+    losses[0].backward()
+    assert all(p.grad is not None for p in system.text_encoder.parameters())
+    deaf = ArTokens(replace(config, cond_dropout=1.0))
+    deaf.load_state_dict(system.state_dict())
+    words = [deaf.loss(replace(first, caption=each), rows())["loss"] for each in (["a", "b"], ["c", "d"])]
+    assert torch.equal(*words)
+    system.eval()
+    walks = [system.begin(replace(clip.first(1), caption=word)) for word in ("hall", "yard")]
+    drawn = [torch.cat([system.advance(walk, clip.actions[:, t]) for t in range(1, 6)]) for walk in walks]
+    assert not torch.equal(*drawn)
 
 
 def test_weights_open_themselves_and_are_walked_in(tmp_path: Path, toy_data: Path) -> None:
