@@ -81,8 +81,6 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk train worldmem.layout --data data/rooms-train --start runs/forcing.rooms $(ROOMS)
 	$(BIN)/dreamwalk train voyager.short --data data/rooms-train --precision bfloat16
 	$(BIN)/dreamwalk train voyager.doom --data data/rooms-train --precision bfloat16
-	$(BIN)/dreamwalk train autoencode.delta --data data/rooms-train --resident
-	$(BIN)/dreamwalk train artokens.doom --data data/rooms-train --resident
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
 	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -50,14 +50,19 @@ class DeltaCodecConfig:
     """Length of the action vector; 0 for video without actions."""
     quantizer: QuantizerConfig = field(default_factory=FSQConfig)
     widths: tuple[int, ...] = (48, 96, 128, 128)
-    """Channels at 1/4, 1/8, ... of the resolution; a token is a place at the last."""
+    """Channels at 1/4, 1/8, ... of the resolution."""
+    level: Count = 2
+    """Of these, from 0, the one whose places have tokens."""
     motion: float = 0.1
     """Weight of the error of the flow where the true one is known, in data with depth and poses. Otherwise
     the flow learns from pixels alone, which large motion misleads; 0 is for data without."""
 
     def __post_init__(self) -> None:
-        if len(self.widths) < 2:
-            raise UserError(f"a delta codec has two levels or more, not the widths {self.widths}")
+        if len(self.widths) < 2 or not 0 <= self.level < len(self.widths):
+            raise UserError(
+                f"a delta codec has two levels or more, and its tokens one of them, not widths {self.widths} "
+                f"and level {self.level}"
+            )
 
     @property
     def channels(self) -> int:
@@ -67,7 +72,7 @@ class DeltaCodecConfig:
     @property
     def stride(self) -> Stride:
         """Frames, rows and columns of pixels per token."""
-        side = PATCH * 2 ** (len(self.widths) - 1)
+        side = PATCH * 2**self.level
         return 1, side, side
 
     @property
@@ -146,12 +151,15 @@ class Seen(NamedTuple):
     """By it, with a fourth channel: 1 where something was in view."""
     levels: list[Tensor]
     """Features of those, the finest first."""
+    level: int
+    """The one whose places have tokens."""
 
     @property
     def features(self) -> Tensor:
-        """Of each place, `(b, h' w', f)`, for a model of tokens: those of the last two levels."""
-        fine = rearrange(self.levels[-2], "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
-        return torch.cat([fine, rearrange(self.levels[-1], "b c h w -> b (h w) c")], -1)
+        """Of each place, `(b, h' w', f)`, for a model of tokens: of its level, and of the coarsest."""
+        own = self.levels[self.level]
+        coarse = interpolate(self.levels[-1], size=own.shape[-2:], mode="nearest")
+        return rearrange(torch.cat([own, coarse], 1), "b c h w -> b (h w) c")
 
 
 class Drawn(NamedTuple):
@@ -195,11 +203,10 @@ class DeltaCodec(nn.Module):
         self.quantizer = config.quantizer.build()
         self.turning = Turning(config.actions)
         self.before, self.both = Pyramid(4, config), Pyramid(10, config)
-        self.to_code = nn.Sequential(
-            nn.GroupNorm(1, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], config.channels, 1)
-        )
+        width = widths[config.level]
+        self.to_code = nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, config.channels, 1, bias=False))
         self.spread = Spread(config.channels)
-        self.from_code = nn.Conv2d(config.channels, widths[-1], 1)
+        self.from_code = nn.Conv2d(config.channels, width, 1)
         self.action = nn.ModuleList(nn.Linear(config.actions, width) for width in widths)
         self.blocks = nn.ModuleList(NormedBlock(width) for width in widths)
         self.up = nn.ModuleList(
@@ -211,8 +218,7 @@ class DeltaCodec(nn.Module):
     @property
     def seen_features(self) -> int:
         """Of a place: `Seen.features`."""
-        *_, fine, coarse = self.config.widths
-        return 4 * fine + coarse
+        return self.config.widths[self.config.level] + self.config.widths[-1]
 
     def check_size(self, video: Tensor) -> None:
         """UserError with the nearest size for frames that cannot be coded."""
@@ -224,13 +230,13 @@ class DeltaCodec(nn.Module):
         self.check_size(before)
         turning, (h, w) = self.turning(action), before.shape[-2:]
         ones = torch.ones_like(before[:, :1])
-        turned = sampled(torch.cat([before, ones], 1), transformed(turning, cells(before, h, w)), "zeros")
-        return Seen(before, turning, turned, self.before(turned))
+        turned = sampled(torch.cat([before, ones], 1), transformed(turning, cells(before, h, w)))
+        return Seen(before, turning, turned, self.before(turned), self.config.level)
 
     def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
         change = frame - seen.turned[:, :3]
-        features = self.both(torch.cat([seen.turned, frame, change], 1))[-1]
+        features = self.both(torch.cat([seen.turned, frame, change], 1))[self.config.level]
         latents = rearrange(self.to_code(features), "b c h w -> b h w c")
         if self.training and torch.is_grad_enabled():
             self.spread.measure(latents)
@@ -252,10 +258,12 @@ class DeltaCodec(nn.Module):
         before, levels = seen.before, seen.levels
         code = self.from_code(rearrange(values, "b h w c -> b c h w").to(before.dtype))
         told = [linear(action)[:, :, None, None] for linear in self.action]
-        x = self.blocks[-1](levels[-1] + code + told[-1])
+        x = levels[-1] + told[-1] + (code if seen.level == len(levels) - 1 else 0)
+        x = self.blocks[-1](x)
         for level in range(len(levels) - 2, -1, -1):
             x = self.up[level](interpolate(x, scale_factor=2.0, mode="nearest"))
-            x = self.blocks[level](x + levels[level] + told[level])
+            x = x + levels[level] + told[level]
+            x = self.blocks[level](x + code if level == seen.level else x)
         local, paint = self.out(nn.functional.silu(self.norm(x))).split((2, 3 * PATCH**2), 1)
         (h, w), pixels = before.shape[-2:], before.new_tensor([before.shape[-1] / 2, before.shape[-2] / 2])
         local = rearrange(REACH * local, "b c h w -> b h w c") / pixels
@@ -266,7 +274,7 @@ class DeltaCodec(nn.Module):
         fine = interpolate(rearrange(taken, "b h w c -> b c h w"), scale_factor=float(PATCH), mode="bilinear")
         turning = seen.turning.detach() if self.config.motion else seen.turning
         place = transformed(turning, cells(before, h, w) + rearrange(fine, "b c h w -> b h w c"))
-        return Drawn(sampled(before, place, "border") + pixel_shuffle(paint, PATCH), *flows)
+        return Drawn(sampled(before, place) + pixel_shuffle(paint, PATCH), *flows)
 
     def code(self, video: Tensor, actions: Tensor) -> Coded:
         """Video `(b, t, 3, h, w)` in [-1, 1] in a closed loop, with no gradients from frame to frame; actions
@@ -329,10 +337,15 @@ def transformed(homography: Tensor, points: Tensor) -> Tensor:
     return full[..., :2] / full[..., 2:].clamp(min=0.1)  # nothing is behind the camera
 
 
-def sampled(frames: Tensor, places: Tensor, beyond: Literal["zeros", "border"]) -> Tensor:
-    """Frames `(b, c, h, w)`, each pixel taken from a place `(b, h, w, 2)`; bicubic, which does not blur what
-    is moved again and again as much."""
-    return grid_sample(frames, places, mode="bicubic", padding_mode=beyond, align_corners=False)
+def sampled(frames: Tensor, places: Tensor) -> Tensor:
+    """Frames `(b, c, h, w)`, each pixel taken from a place `(b, h, w, 2)`, 0 beyond the frame.
+
+    Bilinear sampling blurs what is moved again and again, and torch's bicubic one sharpens it until it
+    ripples: two thirds of this and a third of that are about Catmull and Rom's, which does neither."""
+    cubic, linear = (
+        grid_sample(frames, places, mode=mode, align_corners=False) for mode in ("bicubic", "bilinear")
+    )
+    return (2 * cubic + linear) / 3
 
 
 def delta_tiny() -> DeltaCodecConfig:

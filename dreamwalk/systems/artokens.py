@@ -316,9 +316,9 @@ def tiny() -> ArTokensConfig:
 
 
 def doom() -> ArTokensConfig:
-    """A dream of levels never seen: twelve tokens a frame, which tell what it adds."""
-    config = ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(3, 4), frames=9, width=160)
-    return replace(config, played="diagonal")
+    """A dream of levels never seen: 48 tokens a frame, which tell what it adds, row by row."""
+    config = ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(6, 8), frames=9, width=192)
+    return replace(config, order="row", played="row", heads=3)
 
 
 def video(order: OrderName = "row") -> ArTokensConfig:

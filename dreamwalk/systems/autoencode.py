@@ -59,7 +59,7 @@ DELTA_QUANTIZERS: dict[str, QuantizerConfig] = {
     "bsq8": BSQConfig(8),
     "bsq16": BSQConfig(16),
     "bsq24": BSQConfig(24),
-    "scales": MultiScaleConfig(FSQConfig(), ((1, 1), (2, 2), (3, 4)), 3),
+    "scales": MultiScaleConfig(FSQConfig()),
 }
 """What may be in the middle of the delta codec of Doom, by name."""
 
@@ -208,7 +208,7 @@ def tokens_of(quantizer: str) -> AutoencodeConfig:
 
 
 def delta(quantizer: str = "fsq") -> AutoencodeConfig:
-    """What a frame of Doom adds to the one before: twelve tokens of 64,000, or of another quantizer."""
+    """What a frame of Doom adds to the one before: 48 tokens of 64,000, or of another quantizer."""
     return AutoencodeConfig(codec=DeltaCodecConfig(actions=7, quantizer=DELTA_QUANTIZERS[quantizer]))
 
 

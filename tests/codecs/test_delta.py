@@ -66,7 +66,7 @@ def test_motion_of_a_turn_is_where_the_pixels_were() -> None:
     found = true_motion(still, 1)
     assert found is not None and found[0].abs().amax() > 4
     place = cells(now, side, side) + (found[0][0] * 2 / side).permute(0, 2, 3, 1)
-    error = ((sampled(before, place, "border") - now).abs() * (place.abs() < 0.95).all(-1)).amax()
+    error = ((sampled(before, place) - now).abs() * (place.abs() < 0.95).all(-1)).amax()
     assert error < 0.02 < 0.1 < (before - now).abs().amax()
 
 
@@ -140,6 +140,15 @@ def test_what_cannot_be_coded(video: tuple[int, ...], actions: tuple[int, ...], 
         delta_tiny().build().code(torch.zeros(video), torch.zeros(actions))
 
 
-def test_one_level_is_too_few() -> None:
-    with pytest.raises(ValueError, match="two levels or more"):
-        DeltaCodecConfig(widths=(16,))
+@pytest.mark.parametrize(("widths", "level"), [((16,), 0), ((16, 16), 2)])
+def test_levels_that_there_are_not(widths: tuple[int, ...], level: int) -> None:
+    with pytest.raises(ValueError, match="two levels or more, and its tokens one of them"):
+        DeltaCodecConfig(widths=widths, level=level)
+
+
+@torch.no_grad()
+def test_tokens_may_be_finer_than_the_coarsest_features(clip: Clip) -> None:
+    codec = DeltaCodecConfig(7, delta_tiny().quantizer, (16, 16, 32), level=1).build().eval()
+    coded = codec.code(clip.video.float() / 127.5 - 1, clip.actions)
+    assert codec.stride == (1, 8, 8) and coded.tokens.shape == (2, 5, 4, 4)
+    assert coded.seen.shape == (2, 5, 16, codec.seen_features)
