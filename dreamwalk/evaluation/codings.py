@@ -144,7 +144,7 @@ class DeltaCoding(Coding):
     def __init__(self, codec: DeltaCodec) -> None:
         super().__init__()
         self.codec, self.sizes, self.channels = codec, codec.config, codec.config.channels
-        self.stride, self.kind = codec.stride, "delta"
+        self.stride, self.kind = codec.stride, "delta, none"
         if codec.quantizer.codebooks:
             self.stages = stages_of(codec.quantizer)
             self.kind = f"delta, {kind_of_quantizer(codec.quantizer)}"
