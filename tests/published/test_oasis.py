@@ -105,7 +105,8 @@ def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) 
     """Every frame passes once as history: the same up to the window's size, then another window."""
     latents, step = start(parts, golden), EagerPass(parts["actions"], parts["backbone"])
     cache, noise = parts["backbone"].cache(WINDOW - 1), tuple(given(parts, golden["loop.noise"]))
-    session = Given(cache, 0, STEPS, 0.0, (4, 4, 6), drawn=noise)
+    sizes = {"history_sigma": 0.0, "shape": (4, 4, 6)}
+    session = Given(cache=cache, seed=0, steps=STEPS, **sizes, drawn=noise)
     actions, grid = given(parts, golden["loop.actions"]), tuple(ddim_sigmas(STEPS).flip(0).tolist())
     for t in range(PROMPT):
         commit_frame(step, session, latents[:, t : t + 1], actions[:, t : t + 1])

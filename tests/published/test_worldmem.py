@@ -125,7 +125,9 @@ def test_their_loop_with_the_window_read_once_a_frame(parts: nn.ModuleDict) -> N
     noise, grid = frames.y.clone(), tuple(ddim_sigmas(STEPS).flip(0).tolist())
     first = torch.tensor(grid[-1])
     flow = tuple(vp.to_flow(noise[:, i], first) / first for i in range(kept, 6))  # a plan multiplies by it
-    session = Given(backbone.cache(WINDOW - 1, batch=2), 0, STEPS, 0.0, (4, 4, 6), drawn=flow)
+    sizes = {"history_sigma": 0.0, "shape": (4, 4, 6)}
+    cache = backbone.cache(WINDOW - 1, batch=2)
+    session = Given(cache=cache, seed=0, steps=STEPS, **sizes, drawn=flow)
     ours, theirs = frames.y[:, :kept], frames.y[:, :kept]
     for i in range(kept, 6):
         memory = Frames(*(part[:, [i % 4, 8, i]] for part in pool))
