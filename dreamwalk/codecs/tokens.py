@@ -96,8 +96,12 @@ class TokenCodec(Codec):
 
     def quantized(self, latents: Tensor) -> Quantized:
         """Latents of the codec inside, `(b, t', c, h', w')`, through the quantizer."""
+        return self.quantizer(self.vectors(latents))
+
+    def vectors(self, latents: Tensor) -> Tensor:
+        """What is quantized of latents of the codec inside, `(b, t', h', w', c)`."""
         z = _channels_last(latents)
-        return self.quantizer(z if self.spread is None else self.spread(z))
+        return z if self.spread is None else self.spread(z)
 
     def from_tokens(self, tokens: Tensor) -> Tensor:
         """The latents that tokens stand for, those of `encode` to the last bit; UserError for what is no
@@ -118,10 +122,10 @@ class TokenCodec(Codec):
     def bottleneck(self, video: Tensor, chance: Normals, *, noise: float) -> Bottleneck:
         """Codes as they are, for generated tokens are codes too; the terms of the quantizer; and how its
         vocabulary was used of late."""
-        z = _channels_last(self.inner.encode_measured(video))
+        latents = self.inner.encode_measured(video)
         if self.spread is not None:
-            self.spread.measure(z)
-            z = self.spread(z)
+            self.spread.measure(_channels_last(latents))
+        z = self.vectors(latents)
         self.quantizer.measure(z.detach())
         values, indices, losses = self.quantizer(z)
         return Bottleneck(_channels_third(values), losses, self.quantizer.recent_usage(indices))

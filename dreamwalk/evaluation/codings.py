@@ -126,14 +126,20 @@ class TokenCoding(LatentCoding):
         if not self.stages:
             return CodedVideo(restored, values)
         parts = parted_stages(self.codec.quantizer, indices)
-        return CodedVideo(restored, values, projected(self.codec.quantizer, latents), parts)
+        return CodedVideo(restored, values, self.points(latents), parts)
 
     @torch.inference_mode()
     def bypassed(self, video: Tensor, actions: Tensor) -> Tensor | None:
         if not self.stages:
             return None
-        points = projected(self.codec.quantizer, self.codec.inner.encode(video))
-        return self.decode(points, video.shape[1])
+        return self.decode(self.points(self.codec.inner.encode(video)), video.shape[1])
+
+    def points(self, latents: Tensor) -> Tensor:
+        """Latents `(b, t, c, h, w)` of the codec inside in the space of the codes: bounded for FSQ, on the
+        unit sphere for BSQ."""
+        with full_precision(latents):
+            points = self.codec.quantizer.project(precise(self.codec.vectors(latents)))
+        return rearrange(points, "b t h w c -> b t c h w").contiguous()
 
 
 class DeltaCoding(Coding):
@@ -180,13 +186,6 @@ def coding_of(codec: object) -> Coding | None:
     if isinstance(codec, TokenCodec):
         return TokenCoding(codec)
     return KLCoding(codec) if isinstance(codec, KLAutoencoder) else LatentCoding(codec)
-
-
-def projected(quantizer: Quantizer, latents: Tensor) -> Tensor:
-    """Latents `(b, t, c, h, w)` in the space of the codes: bounded for FSQ, on the unit sphere for BSQ."""
-    with full_precision(latents):
-        points = quantizer.project(precise(rearrange(latents, "b t c h w -> b t h w c")))
-    return rearrange(points, "b t h w c -> b t c h w").contiguous()
 
 
 def parted_stages(quantizer: Quantizer, indices: Tensor) -> tuple[Tensor, ...]:

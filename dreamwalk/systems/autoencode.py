@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
-from dreamwalk.codecs.delta import MIDDLE, DeltaCodec, DeltaCodecConfig
+from dreamwalk.codecs.delta import MIDDLE, DeltaCodecConfig
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
@@ -49,6 +49,7 @@ from dreamwalk.codecs.tokens import (
 )
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.system import System, SystemConfig
+from dreamwalk.weights.config import from_json
 from dreamwalk.weights.vgg import read_perceptual
 from dreamwalk.world import ActionSchema
 
@@ -95,8 +96,8 @@ class AutoencodeConfig(SystemConfig):
 
     @property
     def needs_depth(self) -> bool:
-        delta = isinstance(self.codec, DeltaCodecConfig) and self.codec.motion > 0
-        return delta or self.codec.image_channels == 4 if isinstance(self.codec, PatchCodecConfig) else delta
+        learns_motion = isinstance(self.codec, DeltaCodecConfig) and self.codec.motion > 0
+        return learns_motion or super().needs_depth
 
     def build(self) -> Autoencode:
         return Autoencode(self)
@@ -143,14 +144,17 @@ class Autoencode(System):
             loss = loss + weights.get(name, 1.0) * term
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
 
-    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Of a delta codec with another quantizer: what is next to that begins anew, and all else goes on."""
-        own, middle = self.state_dict(), tuple(f"codec.{part}." for part in MIDDLE)
-        fits = all(name in tensors and tensors[name].shape == own[name].shape for name in own)
-        if not isinstance(self.codec, DeltaCodec) or fits:
+    def adapt_weights(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Of a delta codec with another quantizer, of any shape: what is next to that begins anew, and all
+        else goes on."""
+        codec, other = self.config.codec, config.get("codec") or {}
+        if not isinstance(codec, DeltaCodecConfig) or "quantizer" not in other:
             return tensors
+        if from_json(QuantizerConfig, other["quantizer"]) == codec.quantizer:
+            return tensors
+        middle = tuple(f"codec.{part}." for part in MIDDLE)
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(middle)}
-        return kept | {name: tensor for name, tensor in own.items() if name.startswith(middle)}
+        return kept | {name: own for name, own in self.state_dict().items() if name.startswith(middle)}
 
     @torch.no_grad()
     def preview(self, clip: Clip) -> Tensor:

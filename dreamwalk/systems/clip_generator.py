@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -131,7 +131,7 @@ class ClipGenerator(System):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def adapt_weights(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Weights of a system with nothing beside its latents, and of other tables of positions."""
         backbone = self.config.backbone
         tensors = widened(tensors, backbone)

@@ -245,8 +245,8 @@ def init_from(system: System, name: str | Path) -> None:
         image = load(name)
         if isinstance(image, Autoencode) and isinstance(image.codec, KLCodec):
             return inflate(codec, image.codec)
-    tensors = files.read(_lender(path := locate(name), files.metadata(path)))[0]
-    tensors = dict(system.adapt_weights(tensors))
+    about = files.metadata(path := locate(name))
+    tensors = dict(system.adapt_weights(files.read(_lender(path, about))[0], about.get("config") or {}))
     parts = {_part(name) for name in tensors}
     fresh = {k: v for k, v in system.state_dict().items() if _part(k) not in parts}
     files.fill(system, fresh | tensors, source=f"'{name}'")

@@ -82,6 +82,6 @@ class System(nn.Module):
     def check_world(self, spec: WorldSpec, source: str) -> None:
         """UserError unless starts and actions of a weight file fit the network."""
 
-    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights of a smaller kind of this system, as weights to start from."""
+    def adapt_weights(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Weights of a smaller kind of this system, whose config the file tells, as weights to start from."""
         return tensors

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -150,9 +150,9 @@ class Voyager(ClipGenerator):
             depth_range = DepthRange.of(clip.depth, headroom=self.config.headroom)
             self.codec.fit(self.packed(clip, depth_range))
 
-    def adapt_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def adapt_weights(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Weights with less beside their latents, and of a network without context blocks."""
-        backbone, tensors = self.config.backbone, super().adapt_weights(tensors)
+        backbone, tensors = self.config.backbone, super().adapt_weights(tensors, config)
         if not isinstance(backbone, ContextMMDiTConfig):
             return tensors
         return with_context(tensors, backbone, prefix="backbone.")

@@ -148,7 +148,9 @@ def test_a_coding_is_what_the_codec_does(kind: str) -> None:
     torch.manual_seed(0)
     inner = replace(INNER, widths=(20, 40)) if "10" in kind else INNER
     codec = tokenized(inner, QUANTIZERS[kind]).build().eval()
-    assert isinstance(codec, TokenCodec)
+    assert isinstance(codec, TokenCodec) and codec.spread is not None
+    codec.spread.mean.fill_(0.3)
+    codec.spread.power.fill_(0.5)
     coding, video, actions = coding_of(codec), torch.rand(2, 5, 3, 8, 12) * 2 - 1, torch.zeros(2, 5, 0)
     assert isinstance(coding, TokenCoding)
     coded, bypassed = coding.code(video, actions), coding.bypassed(video, actions)

@@ -8,6 +8,7 @@ import torch
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig
+from dreamwalk.codecs.delta import delta_tiny
 from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, LFQConfig, UnquantizedConfig
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig
 from dreamwalk.codecs.rgbd import codec_input
@@ -15,7 +16,7 @@ from dreamwalk.codecs.tokens import TokenCodec, tokenized, tokens_tiny
 from dreamwalk.codecs.vector_quantizer import VQConfig
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig, tiny
-from dreamwalk.systems.open import load
+from dreamwalk.systems.open import init_from, load
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
 
@@ -83,3 +84,25 @@ def test_weights_bring_their_codebook(tmp_path: Path, clip: Clip) -> None:
     assert isinstance(again, Autoencode) and isinstance(again.codec, TokenCodec)
     assert isinstance(system.codec, TokenCodec)
     assert torch.equal(again.codec.tokens(video), system.codec.tokens(video))
+
+
+@pytest.mark.parametrize("quantizer", [UnquantizedConfig(4), FSQConfig((3, 3, 3, 3)), BSQConfig(6)])
+def test_another_quantizer_begins_anew_beside_layers_that_go_on(
+    quantizer: UnquantizedConfig | FSQConfig | BSQConfig, tmp_path: Path
+) -> None:
+    """Also where the layers next to it have the same shapes; with the same one all goes on."""
+    torch.manual_seed(0)
+    given, path = AutoencodeConfig(delta_tiny()), tmp_path / "delta.safetensors"
+    first = Autoencode(given)
+    for p in first.parameters():
+        torch.nn.init.normal_(p)
+    files.save(path, first.state_dict(), metadata={"system": "autoencode", "config": to_json(given)})
+    again = Autoencode(given)
+    init_from(again, path)
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in first.state_dict().items())
+    other = Autoencode(AutoencodeConfig(replace(delta_tiny(), quantizer=quantizer)))
+    fresh = {name: x.clone() for name, x in other.state_dict().items()}
+    init_from(other, path)
+    middle = ("codec.to_code.", "codec.from_code.", "codec.spread.")
+    for name, x in other.state_dict().items():
+        assert torch.equal(x, fresh[name] if name.startswith(middle) else first.state_dict()[name]), name
