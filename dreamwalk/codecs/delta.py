@@ -151,15 +151,8 @@ class Seen(NamedTuple):
     """By it, with a fourth channel: 1 where something was in view."""
     levels: list[Tensor]
     """Features of those, the finest first."""
-    level: int
-    """The one whose places have tokens."""
-
-    @property
-    def features(self) -> Tensor:
-        """Of each place, `(b, h' w', f)`, for a model of tokens: of its level, and of the coarsest."""
-        own = self.levels[self.level]
-        coarse = interpolate(self.levels[-1], size=own.shape[-2:], mode="nearest")
-        return rearrange(torch.cat([own, coarse], 1), "b c h w -> b (h w) c")
+    features: Tensor
+    """Of the place of each token, `(b, h' w', f)`, of its level and the coarsest: for a model of tokens."""
 
 
 class Drawn(NamedTuple):
@@ -168,9 +161,8 @@ class Drawn(NamedTuple):
     frame: Tensor
     """`(b, 3, h, w)`."""
     flow: Tensor
-    """To where its pixels were, x and y in pixels, at a quarter of the resolution, `(b, 2, h / 4, w / 4)`."""
-    turned: Tensor
-    """The part of it that the whole frame shares."""
+    """From its places to where they were in the turned frame, in coordinates of [-1, 1], at a quarter of the
+    resolution, `(b, h / 4, w / 4, 2)`."""
 
 
 class Coded(NamedTuple):
@@ -184,8 +176,10 @@ class Coded(NamedTuple):
     """Those of the tokens, `(b, t - 1, h', w', c)`."""
     seen: Tensor
     """Features of the frame before each, `(b, t - 1, h' w', f)`."""
+    turning: Tensor
+    """As of `Seen`, `(b, t - 1, 3, 3)`."""
     flow: Tensor
-    """As of `Drawn`, and behind it the part that whole frames share, `(2, b, t - 1, 2, h / 4, w / 4)`."""
+    """As of `Drawn`, `(b, t - 1, h / 4, w / 4, 2)`."""
     losses: dict[str, Tensor]
     """Of the quantizer, as of `Bottleneck`."""
 
@@ -217,7 +211,7 @@ class DeltaCodec(nn.Module):
 
     @property
     def seen_features(self) -> int:
-        """Of a place: `Seen.features`."""
+        """Of the place of a token: `Seen.features`."""
         return self.config.widths[self.config.level] + self.config.widths[-1]
 
     def check_size(self, video: Tensor) -> None:
@@ -231,23 +225,32 @@ class DeltaCodec(nn.Module):
         turning, (h, w) = self.turning(action), before.shape[-2:]
         ones = torch.ones_like(before[:, :1])
         turned = sampled(torch.cat([before, ones], 1), transformed(turning, cells(before, h, w)))
-        return Seen(before, turning, turned, self.before(turned), self.config.level)
+        levels = self.before(turned)
+        own = levels[self.config.level]
+        coarse = interpolate(levels[-1], size=own.shape[-2:], mode="nearest")
+        features = rearrange(torch.cat([own, coarse], 1), "b c h w -> b (h w) c")
+        return Seen(before, turning, turned, levels, features)
 
     def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
         change = frame - seen.turned[:, :3]
         features = self.both(torch.cat([seen.turned, frame, change], 1))[self.config.level]
         latents = rearrange(self.to_code(features), "b c h w -> b h w c")
-        if self.training and torch.is_grad_enabled():
+        if self._measures:
             self.spread.measure(latents)
         return self.spread(latents)
 
     def encode(self, seen: Seen, frame: Tensor) -> Quantized:
         """Tokens of frames `(b, 3, h, w)` in [-1, 1] after others."""
         latents = self.latents(seen, frame)
-        if self.training and torch.is_grad_enabled():
+        if self._measures:
             self.quantizer.measure(latents.detach())
         return self.quantizer(latents)
+
+    @property
+    def _measures(self) -> bool:
+        """Whether this is a step of training, and not a look on the way."""
+        return self.training and torch.is_grad_enabled()
 
     def decode(self, seen: Seen, values: Tensor, action: Tensor) -> Tensor:
         """Frames `(b, 3, h, w)` in [-1, 1] of the values of tokens `(b, h', w', c)`."""
@@ -255,44 +258,45 @@ class DeltaCodec(nn.Module):
 
     def draw(self, seen: Seen, values: Tensor, action: Tensor) -> Drawn:
         """The same with the flow, for training."""
-        before, levels = seen.before, seen.levels
-        code = self.from_code(rearrange(values, "b h w c -> b c h w").to(before.dtype))
-        told = [linear(action)[:, :, None, None] for linear in self.action]
-        x = levels[-1] + told[-1] + (code if seen.level == len(levels) - 1 else 0)
-        x = self.blocks[-1](x)
-        for level in range(len(levels) - 2, -1, -1):
+        code = self.from_code(rearrange(values, "b h w c -> b c h w").to(seen.before.dtype))
+        known = [
+            x + linear(action)[:, :, None, None] for x, linear in zip(seen.levels, self.action, strict=True)
+        ]
+        known[self.config.level] = known[self.config.level] + code
+        x = self.blocks[-1](known[-1])
+        for level in range(len(known) - 2, -1, -1):
             x = self.up[level](interpolate(x, scale_factor=2.0, mode="nearest"))
-            x = x + levels[level] + told[level]
-            x = self.blocks[level](x + code if level == seen.level else x)
-        local, paint = self.out(nn.functional.silu(self.norm(x))).split((2, 3 * PATCH**2), 1)
-        (h, w), pixels = before.shape[-2:], before.new_tensor([before.shape[-1] / 2, before.shape[-2] / 2])
-        local = rearrange(REACH * local, "b c h w -> b h w c") / pixels
-        coarse = cells(before, h // PATCH, w // PATCH)
-        both, turned = (transformed(seen.turning, coarse + part) - coarse for part in (local, 0 * local))
-        flows = [rearrange(flow * pixels, "b h w c -> b c h w") for flow in (both, turned)]
-        taken = local.detach() if self.config.motion else local  # pixels mislead a flow that is yet wrong
-        fine = interpolate(rearrange(taken, "b h w c -> b c h w"), scale_factor=float(PATCH), mode="bilinear")
-        turning = seen.turning.detach() if self.config.motion else seen.turning
-        place = transformed(turning, cells(before, h, w) + rearrange(fine, "b c h w -> b h w c"))
-        return Drawn(sampled(before, place) + pixel_shuffle(paint, PATCH), *flows)
+            x = self.blocks[level](x + known[level])
+        flow, paint = self.out(nn.functional.silu(self.norm(x))).split((2, 3 * PATCH**2), 1)
+        height, width = seen.before.shape[-2:]
+        flow = flow * (REACH / half_sides(flow, height, width)[:, None, None])
+        # Pixels mislead a flow that is yet wrong: where the true one is told, they have no say.
+        taken, turning = (x.detach() if self.config.motion else x for x in (flow, seen.turning))
+        fine = interpolate(taken, scale_factor=float(PATCH), mode="bilinear")
+        moved = cells(fine, height, width) + rearrange(fine, "b c h w -> b h w c")
+        frame = sampled(seen.before, transformed(turning, moved)) + pixel_shuffle(paint, PATCH)
+        return Drawn(frame, rearrange(flow, "b c h w -> b h w c"))
 
     def code(self, video: Tensor, actions: Tensor) -> Coded:
         """Video `(b, t, 3, h, w)` in [-1, 1] in a closed loop, with no gradients from frame to frame; actions
         are `(b, t, a)`. UserErrors of `check_size`, and for actions of another length or a single frame."""
         self._check_clip(video, actions)
-        frames, coded, drawn, seen = [video[:, 0]], list[Quantized](), list[Drawn](), list[Tensor]()
+        frames, coded, drawn, seen = [video[:, 0]], list[Quantized](), list[Drawn](), list[Seen]()
         for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
-            before = frames[-1].detach().clamp(-1, 1)
-            sight = self.look(before, action)
-            coded.append(self.encode(sight, frame))
-            drawn.append(self.draw(sight, coded[-1].values, action))
+            seen.append(self.look(frames[-1].detach().clamp(-1, 1), action))
+            coded.append(self.encode(seen[-1], frame))
+            drawn.append(self.draw(seen[-1], coded[-1].values, action))
             frames.append(drawn[-1].frame)
-            seen.append(sight.features)
         losses = {name: torch.stack([each.losses[name] for each in coded]).mean() for name in coded[0].losses}
-        tokens = torch.stack([each.indices for each in coded], 1)
-        flow = torch.stack([torch.stack([each.flow, each.turned]) for each in drawn], 2)
-        values = torch.stack([each.values for each in coded], 1)
-        return Coded(torch.stack(frames, 1), tokens, values, torch.stack(seen, 1), flow, losses)
+        return Coded(
+            torch.stack(frames, 1),
+            torch.stack([each.indices for each in coded], 1),
+            torch.stack([each.values for each in coded], 1),
+            torch.stack([each.features for each in seen], 1),
+            torch.stack([each.turning for each in seen], 1),
+            torch.stack([each.flow for each in drawn], 1),
+            losses,
+        )
 
     def rebuilt(self, video: Tensor, clip: Clip, chance: Normals, *, noise: float) -> Rebuilt:
         """`code` from a first frame with noise of std `noise`, as that of a dream is not exact; `motion` is
@@ -301,12 +305,7 @@ class DeltaCodec(nn.Module):
         coded = self.code(torch.cat([shown, video[:, 1:]], 1), clip.actions)
         losses, measured = dict(coded.losses), self.quantizer.recent_usage(coded.tokens)
         if self.config.motion and (true := true_motion(clip, PATCH)):
-            # In patches, and linear where it is far off: what is near moves by tens of pixels.
-            error = smooth_l1_loss(
-                coded.flow / PATCH, true[0].expand_as(coded.flow) / PATCH, reduction="none"
-            )
-            known = (error.mean((0, 3)) * true[1]).sum() / true[1].sum().clamp(min=1)
-            losses["motion"] = self.config.motion * known
+            losses["motion"] = self.config.motion * motion_error(coded, *true)
         return Rebuilt(coded.video, losses, measured)
 
     @torch.no_grad()
@@ -322,6 +321,23 @@ class DeltaCodec(nn.Module):
             )
         if video.shape[1] < 2:
             raise UserError("tokens tell what a frame adds to the one before: give two frames or more")
+
+
+def motion_error(coded: Coded, true: Tensor, known: Tensor) -> Tensor:
+    """Of flows and of the turns in them, against `true_motion` at the finest level, where it is `known`."""
+    (height, width), turning = coded.video.shape[-2:], coded.turning.flatten(0, 1)
+    places = cells(coded.flow, height // PATCH, width // PATCH)
+    flow, half = coded.flow.flatten(0, 1), half_sides(coded.flow, height, width)
+    found = [(transformed(turning, places + part) - places) * half for part in (flow, torch.zeros_like(flow))]
+    wanted = rearrange(true, "b t c h w -> (b t) h w c").expand(2, -1, -1, -1, -1)
+    # In patches, and linear where it is far off: what is near moves by tens of pixels.
+    error = smooth_l1_loss(torch.stack(found) / PATCH, wanted / PATCH, reduction="none").mean((0, -1))
+    return (error * known.flatten(0, 1)).sum() / known.sum().clamp(min=1)
+
+
+def half_sides(like: Tensor, height: int, width: int) -> Tensor:
+    """Pixels of a coordinate of one, across and down."""
+    return like.new_tensor([width / 2, height / 2])
 
 
 def cells(like: Tensor, height: int, width: int) -> Tensor:

@@ -35,12 +35,6 @@ def true_motion(clip: Clip, stride: int) -> tuple[Tensor, Tensor] | None:
     # Sky, at depth 0, is infinitely far: it only turns.
     points = torch.where(depth[:, :, None] > 0, rays * depth[:, :, None] + moved.float()[..., None], rays)
     place = points[:, :, :2] / points[:, :, 2:].clamp(min=1e-3)
-    x, y = place.unbind(2)
-    known = (
-        (points[:, :, 2] > 1e-3)
-        & (x > -BEYOND)
-        & (x < width + BEYOND)
-        & (y > -BEYOND)
-        & (y < height + BEYOND)
-    )
-    return place - pixels[:2], known
+    sides = place.new_tensor([width, height])[:, None, None]
+    inside = ((place > -BEYOND) & (place < sides + BEYOND)).all(2)
+    return place - pixels[:2], inside & (points[:, :, 2] > 1e-3)
