@@ -32,7 +32,7 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.codebook_page import codebook_page, codebook_sheet, picture_strips, print_codebook
 from dreamwalk.evaluation.codings import Coding
-from dreamwalk.evaluation.fidelity import psnr, ssim, to_bytes
+from dreamwalk.evaluation.fidelity import psnr, roll_out, ssim, to_bytes
 from dreamwalk.evaluation.generation_gap import generation_gap
 from dreamwalk.evaluation.matched_codecs import ExaminedCodec, differences, examined_codecs
 from dreamwalk.evaluation.places import long_walks
@@ -124,22 +124,12 @@ def evaluate_codebook(
     report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
     report["codecs"] = _measured(codecs, found, video[:, skipped:], asked=asked, distance=distance)
     if isinstance(system, Walkable):
-        report["generation"] = _generation(system, clips, asked)
+        dreamed = roll_out(system, clips, history=1, seed=asked.seed, size=asked.at_once)
+        report["generation"] = generation_gap(dreamed.truth, dreamed.ceiling, dreamed.dream).told()
     report["notes"] = _notes(report)
     _write(report, video, {label: torch.cat(each.restored) for label, each in found.items()}, asked.out)
     print_codebook(report)
     return report
-
-
-def _generation(system: Walkable, clips: list[Clip], asked: EvaluateCodebook) -> dict[str, Any]:
-    """What a system that predicts tokens loses beside its vocabulary, from the first frame of each window."""
-    made, true, coded = list[Tensor](), list[Tensor](), list[Tensor]()
-    for first in range(0, len(clips), asked.at_once):
-        clip = batch(clips[first : first + asked.at_once])
-        true.append(clip.video[:, 1:])
-        made.append(to_bytes(system.continued(clip, history=1, seed=asked.seed)))
-        coded.append(to_bytes(system.restored(clip)[:, 1:]))
-    return generation_gap(torch.cat(true), torch.cat(coded), torch.cat(made)).told()
 
 
 def _write(report: dict[str, Any], video: Tensor, restored: dict[str, Tensor], out: Path) -> None:

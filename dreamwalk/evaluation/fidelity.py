@@ -44,7 +44,7 @@ class Rollout:
 def roll_out(system: Walkable, clips: list[Clip], *, history: int, seed: int = 0, size: int = 8) -> Rollout:
     """Dream on from the first `history` frames of each clip, `size` clips at a time."""
     groups = [clips[first : first + size] for first in range(0, len(clips), size)]
-    with progress("dreaming", len(groups)) as advance:
+    with progress("dreaming", sum(max(map(len, group)) - history for group in groups)) as advance:
         parts = [_roll_out(system, group, history, seed, advance) for group in groups]
     fields = ("truth", "dream", "ceiling", "floor", "last", "actions")
     return Rollout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in fields})
@@ -54,8 +54,7 @@ def _roll_out(
     system: Walkable, clips: list[Clip], history: int, seed: int, advance: Callable[[], None]
 ) -> Rollout:
     clip = batch(clips)
-    dream = to_bytes(system.continued(clip, history=history, seed=seed)[:, :, :3])
-    advance()
+    dream = to_bytes(system.continued(clip, history=history, seed=seed, advance=advance)[:, :, :3])
     truth, last = clip.video[:, history:], clip.video[:, history - 1 : history]
     ceiling = to_bytes(system.restored(clip)[:, history:, :3])
     return Rollout(truth, dream, ceiling, last.expand_as(truth), last, clip.actions[:, history:])

@@ -21,7 +21,7 @@ a step. A codec whose latents stand for several frames goes on by as many: `cont
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
@@ -37,14 +37,7 @@ from dreamwalk.codecs.codec import Codec
 from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, delta_tiny
 from dreamwalk.codecs.quantizers import UnquantizedConfig
 from dreamwalk.codecs.rgbd import codec_input
-from dreamwalk.codecs.tokens import (
-    TokenCodec,
-    TokenCodecConfig,
-    matched,
-    small_layers,
-    small_scales,
-    small_tokens,
-)
+from dreamwalk.codecs.tokens import TokenCodec, small_layers, small_scales, small_tokens, tokenized
 from dreamwalk.conditions.actions import ActionEmbedding
 from dreamwalk.errors import UserError
 from dreamwalk.layers.text import TextEmbedding
@@ -121,9 +114,8 @@ class ArTokens(Walkable):
         symbols, conditions = self.symbols(clip), self._conditions(clip)
         keep = generator.uniform(1) >= self.config.cond_dropout
         text, conditions = self._text(clip, keep=keep[:, 0].tolist()), conditions * keep[..., None]
-        size, noise = self.backbone.head.loss_noise, None
-        if self.continuous:
-            noise = generator.normal(self.order.tokens, *size)
+        size = self.order.tokens, *self.backbone.head.loss_noise
+        noise = generator.normal(*size) if self.continuous else None
         terms = {}
         for name in dict.fromkeys((self.config.order, self.config.played)):
             slots = self.make_order(name).slots(device=symbols.values.device)
@@ -198,7 +190,7 @@ class ArTokens(Walkable):
         began = perf_counter()
         sight = self.codec.look(session.shown, action)
         seen = sight.features[:, None].unflatten(2, self.config.grid)
-        now = session.frame
+        now = session.stream.frame
         session.told = {now - 1: session.told[now - 1]} if now - 1 in session.told else {}
         session.told[now] = self.actions(action[:, None]), seen
         symbols = self._next_frame(session.stream, partial(session.of, 0), partial(session.of, 1))
@@ -216,10 +208,12 @@ class ArTokens(Walkable):
         return TokenStream(self.backbone, self.make_order(order), seeds, sampling, text=text, endless=True)
 
     @torch.inference_mode()
-    def continued(self, clip: Clip, *, history: int, seed: int = 0) -> Tensor:
+    def continued(
+        self, clip: Clip, *, history: int, seed: int = 0, advance: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """As of any system; UserError for a history that is no whole number of latents."""
         if self.delta:
-            return super().continued(clip, history=history, seed=seed)
+            return super().continued(clip, history=history, seed=seed, advance=advance)
         codec, frames = self.codec, len(clip)
         assert isinstance(codec, Codec)
         given, latents = codec.latent_frames(history), codec.latent_frames(frames)
@@ -232,7 +226,11 @@ class ArTokens(Walkable):
         told = lambda asked: conditions[:, list(asked)]
         stream = self.stream([seed] * len(clip.video), text=self._text(clip))
         self._give(stream, known, conditions[:, :given], None)
-        drawn = [known, *(self._next_frame(stream, told, None) for _ in range(given, latents))]
+        drawn = [known]
+        for latent in range(given, latents):
+            drawn.append(self._next_frame(stream, told, None))
+            for _ in range(codec.decoded_frames(latent), min(codec.decoded_frames(latent + 1), frames)):
+                advance()
         symbols = torch.cat(drawn, 1).unflatten(1, (latents, -1))
         return codec.decode(rearrange(self._values(symbols), "b t h w c -> b t c h w"), frames)[:, history:]
 
@@ -285,19 +283,15 @@ class ArTokens(Walkable):
         stream.left = max(0, frames - self.config.frames + 1)
         stream.conditions = lambda asked: conditions[:, list(asked)]
         stream.seen = None if seen is None else lambda asked: seen[:, list(asked)]
-        stream.give(symbols[:, stream.left * (symbols.shape[1] // frames) :])
+        stream.give(symbols[:, stream.left * stream.tokens :])
         stream.conditions = stream.seen = None  # a walk that is saved or sent holds no function
 
     def _next_frame(
         self, stream: TokenStream, conditions: SlotConditions, seen: SlotConditions | None
     ) -> Tensor:
         """Draw the symbols `(b, n)` or `(b, n, c)` of another frame."""
-        if stream.done:
-            stream.slide()
         stream.conditions, stream.seen = conditions, seen
-        frame = stream.order.frames[stream.group].start
-        tokens = stream.order.tokens // self.config.frames
-        symbols = stream.finish(frame=frame)[:, frame * tokens : (frame + 1) * tokens]
+        symbols = stream.next_frame()
         stream.conditions = stream.seen = None
         return symbols
 
@@ -329,6 +323,5 @@ def video(order: OrderName = "row") -> ArTokensConfig:
 
 def continuous() -> ArTokensConfig:
     """The same without a codebook."""
-    codec = matched(small_layers())["none"]
-    assert isinstance(codec, TokenCodecConfig)
-    return replace(video(), codec=codec)
+    layers = small_layers()
+    return replace(video(), codec=tokenized(layers, UnquantizedConfig(layers.channels)))

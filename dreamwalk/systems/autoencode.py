@@ -53,6 +53,8 @@ from dreamwalk.weights.config import from_json
 from dreamwalk.weights.vgg import read_perceptual
 from dreamwalk.world import ActionSchema
 
+MATCHED = matched(small_layers())
+"""The codec of `tokens` with one thing or another in the middle, by name."""
 DELTA_QUANTIZERS: dict[str, QuantizerConfig] = {
     "fsq": FSQConfig(),
     "none": UnquantizedConfig(6),
@@ -208,7 +210,7 @@ def scales() -> AutoencodeConfig:
 
 def tokens_of(quantizer: str) -> AutoencodeConfig:
     """The codec of `tokens` with something else in the middle: one of a matched family."""
-    return AutoencodeConfig(codec=matched(small_layers())[quantizer])
+    return AutoencodeConfig(codec=MATCHED[quantizer])
 
 
 def delta(quantizer: str = "fsq") -> AutoencodeConfig:

@@ -97,7 +97,7 @@ class TokenStream:
         assert not self.done
         index, head = self.group, self.model.head
         hidden, tokens = self._pass(range(index, index + 1))
-        turn = index + self.left * (self.order.passes // self.frames)
+        turn = index + self.left * self._groups
         noise = KeyedGenerator([(seed, turn) for seed in self.seeds], device=hidden.device)
         normal = noise.normal(len(tokens), head.draws)
         hidden = hidden.unflatten(0, (self._branches, len(self.seeds)))
@@ -114,14 +114,18 @@ class TokenStream:
         """Forget the first frame, so that the list has room for another and a stream need not end.
 
         For orders whose frames are alike. What the cache holds of later frames stays as it was computed."""
-        order, groups = self.order, self.order.passes // self.frames
-        tokens = order.tokens // self.frames
-        assert self.endless and self.group >= groups, "only what is drawn can be forgotten"
-        self.symbols = torch.cat(
-            [self.symbols[:, tokens:], self.model.head.blank(len(self.seeds), tokens)], 1
-        )
-        self.cache.shift(groups)
-        self.group, self.left = self.group - groups, self.left + 1
+        assert self.endless and self.group >= self._groups, "only what is drawn can be forgotten"
+        blank = self.model.head.blank(len(self.seeds), self.tokens)
+        self.symbols = torch.cat([self.symbols[:, self.tokens :], blank], 1)
+        self.cache.shift(self._groups)
+        self.group, self.left = self.group - self._groups, self.left + 1
+
+    def next_frame(self) -> Tensor:
+        """Draw another frame: its symbols `(b, n)` or `(b, n, c)`. An endless stream makes room for it."""
+        if self.done:
+            self.slide()
+        frame = self.frame - self.left
+        return self.finish(frame=frame)[:, frame * self.tokens : (frame + 1) * self.tokens]
 
     def clone(self) -> TokenStream:
         """A snapshot that later draws leave alone."""
@@ -136,6 +140,21 @@ class TokenStream:
     def frames(self) -> int:
         """Frames of the list."""
         return self.order.frames[-1].stop
+
+    @property
+    def frame(self) -> int:
+        """The frame that comes next, counted from the beginning of the stream."""
+        return self.left + (self.frames if self.done else self.order.frames[self.group].start)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a frame, where all are alike."""
+        return self.order.tokens // self.frames
+
+    @property
+    def _groups(self) -> int:
+        """Groups of a frame, where all are alike."""
+        return self.order.passes // self.frames
 
     @property
     def _room(self) -> int:

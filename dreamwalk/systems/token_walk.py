@@ -21,12 +21,6 @@ class TokenWalk(WalkState):
     told: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Condition and `seen` of the last two frames: an order may commit the last one beside the next."""
 
-    @property
-    def frame(self) -> int:
-        """Index of the next frame of tokens."""
-        stream = self.stream
-        return stream.left + (stream.frames if stream.done else stream.order.frames[stream.group].start)
-
     def of(self, part: int, frames: Sequence[int]) -> Tensor:
         """Condition (0) or `seen` (1) of frames; of one it is the same tensor every time."""
         parts = [self.told[frame][part] for frame in frames]

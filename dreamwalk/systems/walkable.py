@@ -6,6 +6,8 @@ in either, and both are asked the same questions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -87,12 +89,15 @@ class Walkable(System):
         return world
 
     @torch.inference_mode()
-    def continued(self, clip: Clip, *, history: int, seed: int = 0) -> Tensor:
+    def continued(
+        self, clip: Clip, *, history: int, seed: int = 0, advance: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """The dream of a batched clip from its first `history` frames on, under its actions: video in [-1, 1]
-        `(b, t - history, c, h, w)`."""
+        `(b, t - history, c, h, w)`; `advance` after each frame."""
         session, frames = self.begin(clip.first(history), seed=seed), []
         for step in range(history, len(clip)):
             frames.append(self._shown(self.advance(session, clip.actions[:, step]), session))
+            advance()
         return torch.stack(frames, 1)
 
     def _shown(self, predicted: Tensor, session: WalkState) -> Tensor:

@@ -325,11 +325,9 @@ _NAMED = (
     voyager_context, voyager_rgb,
 )  # fmt: skip
 RUNS: dict[str, Callable[[], Run]] = {run.__name__.replace("_", "."): run for run in _NAMED}
-RUNS |= {
-    f"autoencode.tokens-{name}": partial(autoencode_matched, name)
-    for name in ("none", "kl", "fsq", "vq", "bsq8", "bsq16", "bsq24")
-}
+RUNS |= {f"autoencode.tokens-{name}": partial(autoencode_matched, name) for name in autoencode.MATCHED}
 RUNS |= {
     f"autoencode.delta-{name}": partial(autoencode_delta_matched, name)
-    for name in ("none", "fsq12", "bsq8", "bsq16", "bsq24", "scales")
+    for name in autoencode.DELTA_QUANTIZERS
+    if name != "fsq"  # which is `autoencode.delta`
 }

@@ -1,5 +1,6 @@
 """Weights of tokens in every verb: a film, a page, the examination; and what they refuse."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,12 @@ def test_the_examination_tells_tokens_and_bits(walked: str, toy_data: Path, tmp_
     main(["evaluate", walked, *flags, "--out", str(tmp_path / "out")])
     report = (tmp_path / "out" / "report.json").read_text()
     assert '"tokens": 4.0' in report and '"bits"' in report and '"passes": 4.0' in report
+
+
+def test_the_codebook_report_parts_vocabulary_and_model(walked: str, toy_data: Path, tmp_path: Path) -> None:
+    flags = ["--report", "codebook", "--data", str(toy_data), "--clips", "2", "--frames", "4", "--trips", "1"]
+    main(["evaluate", walked, *flags, "--out", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    told, (row,) = report["generation"], report["codecs"].values()
+    assert {len(curve) for curve in told.values()} == {3} and report["skipped"] == 1
+    assert sum(told["reconstructed"]) / 3 == pytest.approx(row["psnr"][0], abs=2e-3)

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_every_order_is_walked_in(name: str, clip: Clip) -> None:
         twin = session.clone()
         shown = [system.advance(session, clip.actions[:, t]) for t in (9, 10, 11)]
         assert all(map(torch.equal, shown, [system.advance(twin, clip.actions[:, t]) for t in (9, 10, 11)]))
-        assert torch.equal(session.shown, twin.shown) and session.frame == 11
+        assert torch.equal(session.shown, twin.shown) and session.stream.frame == 11
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +105,10 @@ def test_every_order_and_head_goes_on(name: str, clip: Clip) -> None:
     assert terms["loss"].isfinite() and f"{VIDEO[name].order}_loss" in terms
     system.eval()
     for history in (1, 5, 9):
-        video = system.continued(clip, history=history)
+        calls: list[int] = []
+        video = system.continued(clip, history=history, advance=partial(calls.append, 1))
         assert video.shape == (2, 12 - history, 3, 32, 32) and video.isfinite().all()
+        assert len(calls) == 12 - history
     with pytest.raises(ValueError, match=r"2 frames are no whole latents.*give a history of 3"):
         system.continued(clip, history=2)
     measured = system.measured(clip)

@@ -254,10 +254,7 @@ def test_a_list_that_slides_is_a_long_one_with_a_window(make: Callable[[int], Or
     conditions = lambda asked: told[list(asked)].expand(2, -1, -1)
     whole = TokenStream(model, long, (1, 2), conditions=conditions).finish()
     stream, drawn = TokenStream(model, short, (1, 2), conditions=conditions, endless=True), []
-    per_frame = short.tokens // frames
-    for _ in range(7):
-        if stream.done:
-            stream.slide()
-        frame = short.frames[stream.group].start
-        drawn.append(stream.finish(frame=frame)[:, frame * per_frame : (frame + 1) * per_frame].clone())
+    for index in range(7):
+        assert stream.frame == index
+        drawn.append(stream.next_frame().clone())
     assert stream.left == 7 - frames and torch.equal(torch.cat(drawn, 1), whole)
