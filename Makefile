@@ -14,16 +14,19 @@ TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo "'torch>=2.11,<2.
 play: $(VENV)/.installed
 	$(BIN)/dreamwalk play $(NAME) --port $(PORT)
 
-test: $(VENV)/.developed
-	$(BIN)/python -m pytest
+# Two processes of one thread each: threads of two processes that wait for each other on two cores slow both tenfold.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# The numerical tests again, each time with kernels that stand for another processor; two at a time.
-KERNELS := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1
+test: $(VENV)/.developed
+	$(PYTEST)
+
+# The numerical tests again, each time with kernels that stand for another processor.
+KERNELS := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2
 NUMERICAL := tests/layers tests/schedules tests/backbones tests/codecs tests/weights tests/published tests/conditions/test_byte_encoder.py \
   tests/systems/test_autoencode.py tests/rollout/test_execute.py
 
 test-kernels: $(VENV)/.developed
-	printf '%s\n' $(KERNELS) | xargs -P 2 -I{} sh -c 'echo {} && env {} $(BIN)/python -m pytest $(NUMERICAL)'
+	for kernels in $(KERNELS); do echo $$kernels && env $$kernels $(PYTEST) $(NUMERICAL) || exit 1; done
 
 check: lint test
 
