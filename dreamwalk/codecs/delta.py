@@ -32,6 +32,7 @@ from dreamwalk.codecs.quantizers import FSQConfig, Quantized
 from dreamwalk.codecs.tokens import QuantizerConfig
 from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import zero_init
+from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.validation import Count
 
 PATCH = 4
@@ -85,13 +86,20 @@ class DeltaCodecConfig:
         return DeltaCodec(self)
 
 
+class Norm(nn.GroupNorm):
+    """In the precision of its weights: in bfloat16 it is slower than the convolutions around it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class NormedBlock(nn.Module):
     """Two convolutions beside a shortcut, each behind a norm of its frame; the identity at first. Without
     norms the features of the coarse levels grow until nothing is learnt any more."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for _ in range(2))
+        self.norms = nn.ModuleList(Norm(8, width) for _ in range(2))
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = zero_init(nn.Conv2d(width, width, 3, padding=1))
 
@@ -109,8 +117,7 @@ class Pyramid(nn.Module):
         self.unshuffle = nn.PixelUnshuffle(PATCH)
         self.enter = nn.Conv2d(channels * PATCH**2 + 2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(8, a), nn.Conv2d(a, b, 3, stride=2, padding=1))
-            for a, b in pairwise(widths)
+            nn.Sequential(Norm(8, a), nn.Conv2d(a, b, 3, stride=2, padding=1)) for a, b in pairwise(widths)
         )
         self.blocks = nn.ModuleList(NormedBlock(width) for width in widths)
 
@@ -134,6 +141,7 @@ class Turning(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(actions, 64), nn.SiLU(), zero_init(nn.Linear(64, 8)))
 
+    @float32_arithmetic()
     def forward(self, action: Tensor) -> Tensor:
         """`(b, 3, 3)` for actions `(b, a)`, in coordinates of [-1, 1]; at first the identity."""
         change = nn.functional.pad(self.mlp(action), (0, 1)).unflatten(1, (3, 3))
@@ -198,15 +206,15 @@ class DeltaCodec(nn.Module):
         self.turning = Turning(config.actions)
         self.before, self.both = Pyramid(4, config), Pyramid(10, config)
         width = widths[config.level]
-        self.to_code = nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, config.channels, 1, bias=False))
+        self.to_code = nn.Sequential(Norm(1, width), nn.Conv2d(width, config.channels, 1, bias=False))
         self.spread = Spread(config.channels)
         self.from_code = nn.Conv2d(config.channels, width, 1)
         self.action = nn.ModuleList(nn.Linear(config.actions, width) for width in widths)
         self.blocks = nn.ModuleList(NormedBlock(width) for width in widths)
         self.up = nn.ModuleList(
-            nn.Sequential(nn.GroupNorm(8, b), nn.Conv2d(b, a, 3, padding=1)) for a, b in pairwise(widths)
+            nn.Sequential(Norm(8, b), nn.Conv2d(b, a, 3, padding=1)) for a, b in pairwise(widths)
         )
-        self.norm = nn.GroupNorm(8, widths[0])
+        self.norm = Norm(8, widths[0])
         self.out = zero_init(nn.Conv2d(widths[0], 2 + 3 * PATCH**2, 3, padding=1))
 
     @property
@@ -235,7 +243,7 @@ class DeltaCodec(nn.Module):
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
         change = frame - seen.turned[:, :3]
         features = self.both(torch.cat([seen.turned, frame, change], 1))[self.config.level]
-        latents = rearrange(self.to_code(features), "b c h w -> b h w c")
+        latents = rearrange(self.to_code(features).to(frame.dtype), "b c h w -> b h w c")
         if self._measures:
             self.spread.measure(latents)
         return self.spread(latents)
@@ -267,7 +275,8 @@ class DeltaCodec(nn.Module):
         for level in range(len(known) - 2, -1, -1):
             x = self.up[level](interpolate(x, scale_factor=2.0, mode="nearest"))
             x = self.blocks[level](x + known[level])
-        flow, paint = self.out(nn.functional.silu(self.norm(x))).split((2, 3 * PATCH**2), 1)
+        told = self.out(nn.functional.silu(self.norm(x))).to(seen.before.dtype)
+        flow, paint = told.split((2, 3 * PATCH**2), 1)
         height, width = seen.before.shape[-2:]
         flow = flow * (REACH / half_sides(flow, height, width)[:, None, None])
         # Pixels mislead a flow that is yet wrong: where the true one is told, they have no say.
@@ -346,6 +355,7 @@ def cells(like: Tensor, height: int, width: int) -> Tensor:
     return torch.stack(torch.meshgrid(across, down, indexing="xy"), -1)[None].to(like.dtype)
 
 
+@float32_arithmetic()
 def transformed(homography: Tensor, points: Tensor) -> Tensor:
     """Points `(b, h, w, 2)` by homographies `(b, 3, 3)`."""
     points = nn.functional.pad(points, (0, 1), value=1.0).expand(len(homography), -1, -1, -1)
