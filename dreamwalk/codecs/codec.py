@@ -262,8 +262,16 @@ class Spread(nn.Module):
         self.steps += 1
 
     def forward(self, vectors: Tensor) -> Tensor:
-        variance = (self.power - self.mean.square()).clamp(min=1e-8)
-        return (vectors - self.mean) * variance.rsqrt()
+        return (vectors - self.mean) / self.std
+
+    def undo(self, vectors: Tensor) -> Tensor:
+        """As they were."""
+        return vectors * self.std + self.mean
+
+    @property
+    def std(self) -> Tensor:
+        """Of each channel, `(c,)`."""
+        return (self.power - self.mean.square()).clamp(min=1e-8).sqrt()
 
 
 def decay_at(steps: Tensor, decay: float) -> Tensor:

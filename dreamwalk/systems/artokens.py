@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.tokenformer import TokenFormerConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Codec
-from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, delta_tiny
+from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, delta_tiny, fine_steps
 from dreamwalk.codecs.quantizers import UnquantizedConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tokens import TokenCodec, small_layers, small_scales, small_tokens, tokenized
@@ -311,8 +311,9 @@ def tiny() -> ArTokensConfig:
 
 def doom() -> ArTokensConfig:
     """A dream of levels never seen: 48 tokens a frame, which tell what it adds, row by row."""
-    config = ArTokensConfig(DeltaCodecConfig(actions=7), actions=7, grid=(6, 8), frames=9, width=192)
-    return replace(config, order="row", played="row", heads=3)
+    codec = DeltaCodecConfig(actions=7, quantizer=fine_steps())
+    config = ArTokensConfig(codec, actions=7, grid=(6, 8), frames=9, width=160)
+    return replace(config, order="row", played="row")
 
 
 def video(order: OrderName = "row") -> ArTokensConfig:

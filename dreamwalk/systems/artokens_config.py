@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -89,10 +90,22 @@ class TokenSystemConfig(SystemConfig):
         match stage:
             case UnquantizedConfig():
                 return FlowHeadConfig(stage.channels, width=2 * self.width)
-            case FSQConfig():  # whose first channel is the lowest digit
-                return DiscreteHeadConfig(stage.levels[::-1], chained=True)
+            case FSQConfig():
+                return DiscreteHeadConfig(digits(stage.levels), chained=True)
             case LFQConfig():
                 return bitwise(stage.channels)
             case VQConfig():
                 return softmax(stage.codes)
         raise UserError("tokens of a residual quantizer have several indices: take one, or a multi-scale one")
+
+
+def digits(levels: Sequence[int], *, most: int = 512) -> tuple[int, ...]:
+    """Of an index of FSQ, the most significant first: neighbouring channels share a digit of up to `most`
+    values, for every digit is another pass through the head."""
+    found = list[int]()
+    for level in reversed(levels):  # the first channel is the lowest
+        if found and found[-1] * level <= most:
+            found[-1] *= level
+        else:
+            found.append(level)
+    return tuple(found)

@@ -31,7 +31,7 @@ from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
-from dreamwalk.codecs.delta import MIDDLE, DeltaCodecConfig
+from dreamwalk.codecs.delta import MIDDLE, DeltaCodecConfig, fine_steps
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
@@ -56,8 +56,9 @@ from dreamwalk.world import ActionSchema
 MATCHED = matched(small_layers())
 """The codec of `tokens` with one thing or another in the middle, by name."""
 DELTA_QUANTIZERS: dict[str, QuantizerConfig] = {
-    "fsq": FSQConfig(),
-    "none": UnquantizedConfig(6),
+    "fsq": fine_steps(),
+    "none": UnquantizedConfig(16),
+    "fsq16": FSQConfig(),
     "fsq12": FSQConfig((8, 8, 8, 8)),
     "bsq8": BSQConfig(8),
     "bsq16": BSQConfig(16),
@@ -214,7 +215,7 @@ def tokens_of(quantizer: str) -> AutoencodeConfig:
 
 
 def delta(quantizer: str = "fsq") -> AutoencodeConfig:
-    """What a frame of Doom adds to the one before: 48 tokens of 64,000, or of another quantizer."""
+    """What a frame of Doom adds to the one before: 48 tokens of 47 bits, or of another quantizer."""
     return AutoencodeConfig(codec=DeltaCodecConfig(actions=7, quantizer=DELTA_QUANTIZERS[quantizer]))
 
 

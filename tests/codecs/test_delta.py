@@ -8,8 +8,9 @@ import torch
 from toy import Toy
 
 from dreamwalk.clip import Clip, batch
-from dreamwalk.codecs.delta import DeltaCodecConfig, cells, delta_tiny, sampled, transformed
+from dreamwalk.codecs.delta import DeltaCodecConfig, delta_tiny
 from dreamwalk.codecs.motion import true_motion
+from dreamwalk.codecs.warp import cells, sampled, transformed
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
@@ -92,6 +93,19 @@ def test_at_first_each_frame_is_the_one_before(clip: Clip) -> None:
     coded = codec.code(x, clip.actions)
     torch.testing.assert_close(coded.video, x[:, :1].expand_as(x), atol=1e-5, rtol=0)
     assert coded.tokens.shape == (2, 5, 2, 2) and coded.seen.shape == (2, 5, 4, codec.seen_features)
+
+
+@torch.no_grad()
+def test_the_linear_code_alone_tells_what_changes(clip: Clip) -> None:
+    codec = delta_tiny().build().eval()
+    x = clip.video.float() / 127.5 - 1
+    assert not codec.fitted
+    codec.fit(x)
+    assert codec.fitted
+    error, copied = (
+        (video[:, 1] - x[:, 1]).square().mean() for video in (codec.restored(x, clip.actions), x.roll(1, 1))
+    )
+    assert error < 0.7 * copied
 
 
 def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:

@@ -103,6 +103,7 @@ def test_another_quantizer_begins_anew_beside_layers_that_go_on(
     other = Autoencode(AutoencodeConfig(replace(delta_tiny(), quantizer=quantizer)))
     fresh = {name: x.clone() for name, x in other.state_dict().items()}
     init_from(other, path)
-    middle = ("codec.to_code.", "codec.from_code.", "codec.spread.")
+    parts = "to_code", "from_code", "spread", "change", "paint"
+    middle = tuple(f"codec.{part}." for part in parts)
     for name, x in other.state_dict().items():
         assert torch.equal(x, fresh[name] if name.startswith(middle) else first.state_dict()[name]), name
