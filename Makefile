@@ -97,13 +97,13 @@ weights: $(VENV)/.developed
 	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --bits 8 \
 	    --out dreamwalk/pretrained/$$name.doom.safetensors; done
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --bits 6 --out dreamwalk/pretrained/forcing.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --bits 8 --starts data/rooms-test \
+	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --bits 6 --starts data/rooms-test \
 	  --pixels runs/forcing.rooms --out dreamwalk/pretrained/worldmem.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.rooms --alias-of worldmem.doom \
 	  --out dreamwalk/pretrained/forcing.rooms.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/voyager.doom --bits 4 --starts data/rooms-test \
 	  --out dreamwalk/pretrained/voyager.doom.safetensors
-	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --bits 8 \
+	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --bits 6 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \
 	  --out dreamwalk/pretrained/nextframe.doom.safetensors

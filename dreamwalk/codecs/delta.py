@@ -161,7 +161,7 @@ class DeltaCodec(nn.Module):
         widths = config.widths
         self.quantizer = config.quantizer.build()
         self.turning = Turning(config.actions)
-        self.before, self.both = Pyramid(4, widths), Pyramid(10, widths)
+        self.before, self.both = Pyramid(4, widths), Pyramid(10, widths[: config.level + 1])
         width = widths[config.level]
         to_code = zero_init(nn.Conv2d(width, config.channels, 1, bias=False))
         self.to_code = nn.Sequential(Norm(1, width), to_code)

@@ -111,7 +111,7 @@ def test_the_linear_code_alone_tells_what_changes(clip: Clip) -> None:
 def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:
     torch.manual_seed(0)
     config = AutoencodeConfig(
-        DeltaCodecConfig(7, delta_tiny().quantizer, (16, 16, 32), motion=0.3), noise=0.0
+        DeltaCodecConfig(7, delta_tiny().quantizer, (16, 16, 32, 32), motion=0.3), noise=0.0
     )
     assert config.needs_depth and not AutoencodeConfig(replace(delta_tiny(), motion=0.0)).needs_depth
     system = Autoencode(config)
@@ -122,6 +122,7 @@ def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:
         terms["loss"].backward()
         optimizer.step()
         rows.append({name: float(term.detach()) for name, term in terms.items()})
+    assert all(p.grad is not None for p in system.parameters())  # or a run would not resume
     assert rows[-1]["motion"] < rows[0]["motion"] / 2 and rows[-1]["perplexity"] > 3
     system.eval()
     restored = to_bytes(system.preview(clip))
