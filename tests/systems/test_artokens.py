@@ -64,6 +64,19 @@ DELTA: dict[str, ArTokensConfig] = {
 }
 
 
+def test_what_it_dreamt_is_where_clips_begin(clip: Clip) -> None:
+    """Its tokens lead on from there, and what was dreamt has no gradients."""
+    torch.manual_seed(0)
+    system = ArTokens(replace(artokens.tiny(), dreamt=1.0))
+    later, shown = system._dreamt(clip.first(7), rows())
+    assert shown is not None and len(later) == 5
+    plain, dreamt = system.symbols(later), system.symbols(later, shown)
+    assert plain.seen is not None and dreamt.seen is not None and not torch.equal(plain.seen, dreamt.seen)
+    with torch.autocast("cpu", torch.bfloat16):
+        system.loss(clip.first(7), rows())["loss"].backward()
+    assert all(p.grad is not None for p in system.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize("name", DELTA)
 def test_every_order_is_walked_in(name: str, clip: Clip) -> None:
     """The same frames from a snapshot, past the length of the list, from one frame or several."""
