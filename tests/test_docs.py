@@ -58,6 +58,7 @@ def test_flags_exist() -> None:
     from dreamwalk.commands.sample_path import SamplePath
     from dreamwalk.commands.train import Train, with_parts
     from dreamwalk.evaluation.clips import EvaluateClips
+    from dreamwalk.evaluation.codebook import EvaluateCodebook
     from dreamwalk.evaluation.places import EvaluatePlaces
     from dreamwalk.evaluation.walks import EvaluateWalks
 
@@ -71,8 +72,8 @@ def test_flags_exist() -> None:
         kind = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips}.get(kind, kind) if of_clips else kind
         kind = KINDS[words[1]][0] if words[0] == "import" else kind
         kind = SamplePath if words[0] == "sample" and "voyager." in words[1] else kind
-        if "places" in flags:
-            kind = EvaluatePlaces
+        reports = {"places": EvaluatePlaces, "codebook": EvaluateCodebook}
+        kind = next((reports[flag] for flag in flags if flag in reports), kind)
         default = None
         if words[0] == "train":
             run, flags = with_parts(RUNS[words[1]](), flags)
