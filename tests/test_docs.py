@@ -62,6 +62,7 @@ def test_flags_exist() -> None:
     from dreamwalk.evaluation.places import EvaluatePlaces
     from dreamwalk.evaluation.walks import EvaluateWalks
 
+    reports = {"places": EvaluatePlaces, "codebook": EvaluateCodebook}
     kinds = {"play": Play, "sample": SampleWalk, "evaluate": EvaluateWalks}
     for page, words in commands(whole=True):
         flags = words[2:]
@@ -72,7 +73,6 @@ def test_flags_exist() -> None:
         kind = {SampleWalk: SampleClip, EvaluateWalks: EvaluateClips}.get(kind, kind) if of_clips else kind
         kind = KINDS[words[1]][0] if words[0] == "import" else kind
         kind = SamplePath if words[0] == "sample" and "voyager." in words[1] else kind
-        reports = {"places": EvaluatePlaces, "codebook": EvaluateCodebook}
         kind = next((reports[flag] for flag in flags if flag in reports), kind)
         default = None
         if words[0] == "train":

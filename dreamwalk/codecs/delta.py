@@ -11,8 +11,8 @@ along a flow and paints over them what is new, as codecs of video do (DVC, arXiv
     x'_t = y + D(s, a_t, z_t) + B z_t
 
 x' are decoded frames, in training as well, so that the tokens of a frame also mend the errors of those before
-it and nothing drifts while there are true frames to code. The first frame is given. A and B begin as the
-principal components of the changes of patches: networks alone are hours behind them.
+it and nothing drifts while there are true frames to code. The first frame is given. A and B are the
+principal components of the changes of patches, fixed: networks alone are hours behind them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch.nn.functional import interpolate, linear, pixel_shuffle, smooth_l1_lo
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Normals, Rebuilt, Spread, Stride, require_whole_latents
 from dreamwalk.codecs.motion import true_motion
+from dreamwalk.codecs.patch import principal_components
 from dreamwalk.codecs.pyramid import PATCH, Norm, Pyramid, UpPath
 from dreamwalk.codecs.quantizers import FSQConfig, Quantized
 from dreamwalk.codecs.tokens import QuantizerConfig
@@ -117,8 +118,6 @@ class LinearCode(nn.Module):
 class Seen(NamedTuple):
     """What is known of a frame by those before and the action."""
 
-    before: Tensor
-    """The last one, `(b, 3, h, w)`."""
     turning: Tensor
     """`(b, 3, 3)`, as of `Turning`."""
     flow: Tensor
@@ -188,8 +187,7 @@ class DeltaCodec(nn.Module):
         components of what frames change, the largest in the last channel, and what their codes tell of it."""
         changes = self._patches((video[:, 1:] - video[:, :-1]).flatten(0, 1))
         flat = changes.flatten(0, -2).double()
-        components = torch.linalg.eigh(flat.T @ flat)[1][:, -self.config.channels :]
-        self.change.components.copy_(components.T)
+        self.change.components.copy_(principal_components(flat, self.config.channels)[1].flip(0))
         latents = self.change(changes)
         self.spread.measure(latents)
         values = self.spread.undo(self.quantizer(self.spread(latents)).values).flatten(0, -2)
@@ -211,11 +209,13 @@ class DeltaCodec(nn.Module):
         turning, (h, w) = self.turning(action), before.shape[-2:]
         shown = torch.cat([before, torch.ones_like(before[:, :1])], 1)
         levels = self.before(sampled(shown, transformed(turning, cells(before, h, w))))
-        flow = self._scaled(self.expect(levels, action), before)
+        flow = self.expect(levels, action).to(before.dtype) * (
+            REACH / half_sides(before, h, w)[:, None, None]
+        )
         own = levels[self.config.level]
         coarse = interpolate(levels[-1], size=own.shape[-2:], mode="nearest")
         features = rearrange(torch.cat([own, coarse], 1), "b c h w -> b (h w) c")
-        return Seen(before, turning, flow, self._moved(shown, turning, flow), levels, features)
+        return Seen(turning, flow, self._moved(shown, turning, flow), levels, features)
 
     def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
@@ -246,16 +246,11 @@ class DeltaCodec(nn.Module):
     def draw(self, seen: Seen, values: Tensor, action: Tensor) -> Tensor:
         """The same beyond that range, for training."""
         levels = list(seen.levels)
-        code = self.from_code(rearrange(values, "b h w c -> b c h w").to(seen.before.dtype))
+        code = self.from_code(rearrange(values, "b h w c -> b c h w").to(seen.moved.dtype))
         levels[self.config.level] = levels[self.config.level] + code
         fine = pixel_shuffle(self.add(levels, action), PATCH)
         coarse = pixel_shuffle(self.paint(self.spread.undo(values)).movedim(-1, 1), self.stride[1])
         return seen.moved[:, :3] + fine + coarse
-
-    def _scaled(self, flow: Tensor, frame: Tensor) -> Tensor:
-        """Flow `(b, 2, h / 4, w / 4)` of a network, in coordinates of [-1, 1]."""
-        sides = half_sides(frame, *frame.shape[-2:])
-        return flow.to(frame.dtype) * (REACH / sides[:, None, None])
 
     def _moved(self, images: Tensor, turning: Tensor, flow: Tensor) -> Tensor:
         """Images `(b, c, h, w)` with pixels taken from where they were."""

@@ -66,6 +66,15 @@ class LinearSizes(CodecSizes, Protocol):
     def whitening(self) -> float: ...
 
 
+def principal_components(blocks: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances `(count,)` and directions `(count, d)` of the largest ones of vectors `(n, d)`, the largest
+    first; UserError for too few vectors."""
+    if len(blocks) < count:
+        raise UserError(f"{len(blocks)} blocks are too few to find {count} components")
+    variances, vectors = torch.linalg.eigh(blocks.T @ blocks / len(blocks))
+    return variances.flip(0)[:count], vectors.flip(1)[:, :count].T
+
+
 class LinearCodec(Codec):
     """A codec whose encoder is the principal components of blocks of pixels, found by `fit`, not trained."""
 
@@ -99,11 +108,8 @@ class LinearCodec(Codec):
     def fit(self, video: Tensor) -> None:
         """Set the linear code from much video in [-1, 1], RGB or RGB-D."""
         blocks, channels = self._patches(video).flatten(0, -2).double(), self.channels
-        if len(blocks) < channels:
-            raise UserError(f"{len(blocks)} blocks are too few to find {channels} components")
         mean = blocks.mean(0)
-        variances, vectors = torch.linalg.eigh((blocks - mean).T @ (blocks - mean) / len(blocks))
-        variances, vectors = variances.flip(0)[:channels], vectors.flip(1)[:, :channels].T
+        variances, vectors = principal_components(blocks - mean, channels)
         std = variances.clamp(min=1e-8).sqrt()
         scale = std**self.config.whitening
         scale = scale * (std / scale).square().mean().sqrt()  # unit variance over all channels together

@@ -38,7 +38,7 @@ class NormedBlock(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Images `(n, c, h, w)` to features at 1/4, 1/8, ..., with an action told at every level."""
+    """Images `(n, c, h, w)` to features at 1/4, 1/8, ... of the resolution."""
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()

@@ -132,7 +132,8 @@ class ArTokens(Walkable):
         """As many frames of a clip as the order has: the first ones, and None; or later ones, and the first
         of these as a dream has it."""
         whether, how_far, seed = generator.uniform(3)[0].tolist()
-        spare, whole = len(clip) - self._training_frames, self._training_frames
+        whole = self._training_frames
+        spare = len(clip) - whole
         if whether >= self.config.dreamt or spare < 1:
             return clip.first(whole), None
         walk, ahead = self.begin(clip.first(1), seed=int(seed * 2**31)), 1 + int(how_far * spare)
