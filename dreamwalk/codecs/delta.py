@@ -2,17 +2,23 @@
 
 Delta-IRIS (arXiv 2406.19320, section 3.1) codes (x_t-1, a_t, x_t) and decodes (x_t-1, a_t, tokens): most of a
 frame is in the frame before and is never quantized. Here the decoder moves the pixels of the frame before
-along a flow and paints over them what is new, as codecs of video do (DVC, arXiv 1812.00101):
+along a flow, guesses what comes into view, and paints what is otherwise, as codecs of video do (DVC, arXiv
+1812.00101):
 
     g = G(a_t)                                  a homography: what the turning of a camera does
     s = S(warp(x'_t-1, g))                      features of the frame before, so turned
-    y = warp(x'_t-1, g after F(s, a_t))         where its pixels are expected
-    z_t = Q(E(y, x_t) + A (x_t - y))            what else there is to tell
-    x'_t = y + D(s, a_t, z_t) + B z_t
+    f, p = F(s, a_t)                            a flow, and what comes into view
+    y = warp(x'_t-1, g after f) + p             the frame that is expected
+    e = S'(y)                                   features of that
+    z_t = Q(A (x_t - y))                        what else there is to tell
+    x'_t = y + D(e, a_t, z_t) + B z_t
 
 x' are decoded frames, in training as well, so that the tokens of a frame also mend the errors of those before
 it and nothing drifts while there are true frames to code. The first frame is given. A and B are the
 principal components of the changes of patches, fixed: networks alone are hours behind them.
+
+Latents near zero are zero (the dead zone of the quantizers of video codecs, H.264's for one), and no network
+is beside A: what mends every place a little in every frame is noise to a model that has to predict it.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Normals, Rebuilt, Spread, Stride, require_whole_latents
 from dreamwalk.codecs.motion import true_motion
 from dreamwalk.codecs.patch import principal_components
-from dreamwalk.codecs.pyramid import PATCH, Norm, Pyramid, UpPath
+from dreamwalk.codecs.pyramid import PATCH, Pyramid, UpPath
 from dreamwalk.codecs.quantizers import FSQConfig, Quantized
 from dreamwalk.codecs.tokens import QuantizerConfig
 from dreamwalk.codecs.warp import cells, half_sides, sampled, transformed
@@ -38,7 +44,7 @@ from dreamwalk.layers.modulation import zero_init
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.validation import Count
 
-MIDDLE = "quantizer", "spread", "to_code", "from_code", "change", "paint"
+MIDDLE = "quantizer", "spread", "from_code", "change", "paint"
 """Parts whose shapes are those of the quantizer."""
 REACH = 8.0
 """Pixels of flow for an output of one."""
@@ -58,6 +64,11 @@ class DeltaCodecConfig:
     motion: float = 0.1
     """Weight of the error of the flow where the true one is known, in data with depth and poses. Otherwise
     the flow learns from pixels alone, which large motion misleads; 0 is for data without."""
+    expected: float = 0.5
+    """Weight of the error of the frame that is expected before any token."""
+    dead_zone: float = 0.75
+    """Latents up to this are zero, for quantizers that have a zero; in the norm of the pixels of a token, in
+    [-1, 1], that they change."""
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or not 0 <= self.level < len(self.widths):
@@ -122,10 +133,10 @@ class Seen(NamedTuple):
     """`(b, 3, 3)`, as of `Turning`."""
     flow: Tensor
     """After that: from places to where they were, in coordinates of [-1, 1], `(b, 2, h / 4, w / 4)`."""
-    moved: Tensor
-    """By both, with a fourth channel: 1 where something was in view."""
+    expected: Tensor
+    """Moved by both, with what comes into view, `(b, 3, h, w)`."""
     levels: list[Tensor]
-    """Features of the frame before, turned, the finest first."""
+    """Features of the frame that is expected, the finest first."""
     features: Tensor
     """Of the place of each token, `(b, h' w', f)`, of its level and the coarsest: for a model of tokens."""
 
@@ -145,6 +156,8 @@ class Coded(NamedTuple):
     """As of `Seen`, `(b, t - 1, 3, 3)`."""
     flow: Tensor
     """As of `Seen`, `(b, t - 1, 2, h / 4, w / 4)`."""
+    expected: Tensor
+    """As of `Seen`, `(b, t - 1, 3, h, w)`."""
     losses: dict[str, Tensor]
     """Of the quantizer, as of `Bottleneck`."""
 
@@ -160,15 +173,12 @@ class DeltaCodec(nn.Module):
         widths = config.widths
         self.quantizer = config.quantizer.build()
         self.turning = Turning(config.actions)
-        self.before, self.both = Pyramid(4, widths), Pyramid(10, widths[: config.level + 1])
-        width = widths[config.level]
-        to_code = zero_init(nn.Conv2d(width, config.channels, 1, bias=False))
-        self.to_code = nn.Sequential(Norm(1, width), to_code)
+        self.before, self.after = Pyramid(4, widths), Pyramid(4, widths)
         pixels = 3 * self.stride[1] * self.stride[2]
         self.change, self.paint = LinearCode(pixels, config.channels), LinearCode(config.channels, pixels)
         self.spread = Spread(config.channels)
-        self.from_code = nn.Conv2d(config.channels, width, 1)
-        self.expect = UpPath(widths, config.actions, 2)
+        self.from_code = nn.Conv2d(config.channels, widths[config.level], 1)
+        self.expect = UpPath(widths, config.actions, 2 + 3 * PATCH**2)
         self.add = UpPath(widths, config.actions, 3 * PATCH**2)
 
     @property
@@ -190,7 +200,7 @@ class DeltaCodec(nn.Module):
         self.change.components.copy_(principal_components(flat, self.config.channels)[1].flip(0))
         latents = self.change(changes)
         self.spread.measure(latents)
-        values = self.spread.undo(self.quantizer(self.spread(latents)).values).flatten(0, -2)
+        values = self._linear(self.quantizer(self._shrunk(self.spread(latents))).values).flatten(0, -2)
         self.paint.components.copy_(torch.linalg.lstsq(values.double(), flat).solution.T)
 
     def _patches(self, frames: Tensor) -> Tensor:
@@ -209,35 +219,35 @@ class DeltaCodec(nn.Module):
         turning, (h, w) = self.turning(action), before.shape[-2:]
         shown = torch.cat([before, torch.ones_like(before[:, :1])], 1)
         levels = self.before(sampled(shown, transformed(turning, cells(before, h, w))))
-        flow = self.expect(levels, action).to(before.dtype) * (
-            REACH / half_sides(before, h, w)[:, None, None]
-        )
+        flow, paint = self.expect(levels, action).to(before.dtype).tensor_split([2], 1)
+        flow = flow * (REACH / half_sides(before, h, w)[:, None, None])
+        moved = self._moved(shown, turning, flow)
+        expected = moved[:, :3] + pixel_shuffle(paint, PATCH)
+        levels = self.after(torch.cat([expected, moved[:, 3:]], 1))
         own = levels[self.config.level]
         coarse = interpolate(levels[-1], size=own.shape[-2:], mode="nearest")
         features = rearrange(torch.cat([own, coarse], 1), "b c h w -> b (h w) c")
-        return Seen(turning, flow, self._moved(shown, turning, flow), levels, features)
+        return Seen(turning, flow, expected, levels, features)
 
     def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
-        change = frame - seen.moved[:, :3]
-        features = self.both(torch.cat([seen.moved, frame, change], 1))[self.config.level]
-        latents = rearrange(self.to_code(features), "b c h w -> b h w c") + self.change(self._patches(change))
-        latents = latents.to(frame.dtype)
-        if self._measures:
-            self.spread.measure(latents)
-        return self.spread(latents)
+        latents = self.change(self._patches(frame - seen.expected)).to(frame.dtype)
+        return self._shrunk(self.spread(latents))
 
     def encode(self, seen: Seen, frame: Tensor) -> Quantized:
         """Tokens of frames `(b, 3, h, w)` in [-1, 1] after others."""
         latents = self.latents(seen, frame)
-        if self._measures:
+        if self.training and torch.is_grad_enabled():  # a step of training, and not a look on the way
             self.quantizer.measure(latents.detach())
         return self.quantizer(latents)
 
-    @property
-    def _measures(self) -> bool:
-        """Whether this is a step of training, and not a look on the way."""
-        return self.training and torch.is_grad_enabled()
+    def _shrunk(self, latents: Tensor) -> Tensor:
+        """Latents in stds without their dead zone."""
+        return latents.sign() * (latents.abs() - self.config.dead_zone / self.spread.std).clamp(min=0)
+
+    def _linear(self, values: Tensor) -> Tensor:
+        """What values of tokens tell of the linear code: the way back."""
+        return self.spread.undo(values + self.config.dead_zone / self.spread.std * values.sign())
 
     def decode(self, seen: Seen, values: Tensor, action: Tensor) -> Tensor:
         """Frames `(b, 3, h, w)` in [-1, 1] of the values of tokens `(b, h', w', c)`."""
@@ -246,11 +256,11 @@ class DeltaCodec(nn.Module):
     def draw(self, seen: Seen, values: Tensor, action: Tensor) -> Tensor:
         """The same beyond that range, for training."""
         levels = list(seen.levels)
-        code = self.from_code(rearrange(values, "b h w c -> b c h w").to(seen.moved.dtype))
+        code = self.from_code(rearrange(values, "b h w c -> b c h w").to(seen.expected.dtype))
         levels[self.config.level] = levels[self.config.level] + code
         fine = pixel_shuffle(self.add(levels, action), PATCH)
-        coarse = pixel_shuffle(self.paint(self.spread.undo(values)).movedim(-1, 1), self.stride[1])
-        return seen.moved[:, :3] + fine + coarse
+        coarse = pixel_shuffle(self.paint(self._linear(values)).movedim(-1, 1), self.stride[1])
+        return seen.expected + fine + coarse
 
     def _moved(self, images: Tensor, turning: Tensor, flow: Tensor) -> Tensor:
         """Images `(b, c, h, w)` with pixels taken from where they were."""
@@ -277,6 +287,7 @@ class DeltaCodec(nn.Module):
             torch.stack([each.features for each in seen], 1),
             torch.stack([each.turning for each in seen], 1),
             torch.stack([each.flow for each in seen], 1),
+            torch.stack([each.expected for each in seen], 1),
             losses,
         )
 
@@ -286,6 +297,9 @@ class DeltaCodec(nn.Module):
         shown = video[:, :1] + noise * chance.normal(1, *video.shape[2:])
         coded = self.code(torch.cat([shown, video[:, 1:]], 1), clip.actions)
         losses, measured = dict(coded.losses), self.quantizer.recent_usage(coded.tokens)
+        error = coded.expected - video[:, 1:]
+        losses["expected"] = self.config.expected * (error.abs() + error.square()).mean() / 2
+        measured = measured | {"zeros": (coded.values == 0).float().mean()}
         if self.config.motion and (true := true_motion(clip, PATCH)):
             losses["motion"] = self.config.motion * motion_error(coded, *true)
         return Rebuilt(coded.video, losses, measured)

@@ -10,6 +10,7 @@ from toy import Toy
 from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.delta import DeltaCodecConfig, delta_tiny
 from dreamwalk.codecs.motion import true_motion
+from dreamwalk.codecs.quantizers import UnquantizedConfig
 from dreamwalk.codecs.warp import cells, sampled, transformed
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
 from dreamwalk.schedules.generator import KeyedGenerator
@@ -115,6 +116,7 @@ def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:
     )
     assert config.needs_depth and not AutoencodeConfig(replace(delta_tiny(), motion=0.0)).needs_depth
     system = Autoencode(config)
+    system.codec.fit(clip.video.float() / 127.5 - 1)
     optimizer, rows = torch.optim.AdamW(system.parameters(), lr=3e-3), []
     for step in range(80):
         terms = system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))
@@ -140,6 +142,22 @@ def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:
         # tokens of other clips in the batch change nothing
         alone = codec.code(x[:1], clip.actions[:1])
         assert torch.equal(alone.tokens, coded.tokens[:1])
+
+
+@torch.no_grad()
+def test_small_changes_say_nothing_and_others_lose_nothing(clip: Clip) -> None:
+    """Without quantizing, what the dead zone takes off is put back; a wider one leaves fewer values."""
+    x, zeros = clip.video.float() / 127.5 - 1, []
+    for dead_zone in (0.0, 0.5, 1.0):
+        codec = DeltaCodecConfig(7, UnquantizedConfig(6), (16, 16, 32), dead_zone=dead_zone).build().eval()
+        codec.fit(x)
+        seen = codec.look(x[:, 0], clip.actions[:, 1])
+        values = codec.encode(seen, x[:, 1]).values
+        linear = codec.change(codec._patches(x[:, 1] - x[:, 0]))  # all networks are zero yet
+        said = values != 0
+        torch.testing.assert_close(codec._linear(values)[said], linear[said], atol=1e-4, rtol=1e-4)
+        zeros.append(1 - float(said.float().mean()))
+    assert 0 == zeros[0] < zeros[1] < zeros[2] < 1
 
 
 @pytest.mark.parametrize(
