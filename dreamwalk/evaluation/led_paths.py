@@ -124,8 +124,7 @@ def start_after(
     """As `system.begin`, bit for bit, on a long batched clip, but quicker: all frames are written into the
     memory, and only those pass through the backbone from which the cache's last window can be told."""
     session, latents = system.begin(start.first(1), seed=seed, frame_pass=frame_pass), system.encode(start)
-    if hasattr(session.memory, "recalling"):
-        session.memory.recalling = recalling
+    session.memory.recalling = recalling
     keeps, window = system.memory.keeps_pixels, session.cache.window
     # A layer's keys depend on a window of the layer below; the first window of passes reads empty slots.
     unseen = latents.shape[1] - (len(system.blocks) + 1) * window

@@ -182,8 +182,7 @@ def dream_walk(
     session = system.begin(walk.first(history), seed=asked.seed)
     if not {"frames", "depth"} <= set(asked.own):
         _tell(session.memory, codec_input(walk, 4)[0], system.encode(walk)[0], asked.own)
-    if hasattr(session.memory, "recalling"):
-        session.memory.recalling = asked.memory
+    session.memory.recalling = asked.memory
     frame_pass, decode = system.engine()
     frames = []
     for step in range(history, len(clip)):
