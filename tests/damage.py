@@ -1,4 +1,4 @@
-"""Damage to what is read: JSON with one field changed, and a limit on memory while it is read."""
+"""Damage to what is read: JSON with one field changed, code in a pickle, and a limit on memory meanwhile."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dreamwalk.errors import UserError
+
+
+class Hostile:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        return print, ("unpickled",)
 
 
 class _Gone:

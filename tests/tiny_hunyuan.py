@@ -76,14 +76,7 @@ def as_tencent(model: HunyuanVideoTransformer3DModel) -> dict[str, Tensor]:
         source = f"context_embedder.token_refiner.refiner_blocks.{i}"
         block = f"txt_in.individual_token_refiner.blocks.{i}"
         put(f"{block}.self_attn_qkv", *(f"{source}.attn.to_{x}" for x in "qkv"))
-        refined = {
-            "norm1": "norm1",
-            "norm2": "norm2",
-            "attn.to_out.0": "self_attn_proj",
-            "ff.net.2": "mlp.fc2",
-        }
-        refined |= {"ff.net.0.proj": "mlp.fc1", "norm_out.linear": "adaLN_modulation.1"}
-        for name, theirs in refined.items():
+        for name, theirs in REFINED.items():
             put(f"{block}.{theirs}", f"{source}.{name}")
     for i in range(model.config.num_layers):
         block, source = f"double_blocks.{i}", f"transformer_blocks.{i}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from dreamwalk.backbones.stdit import STDiTConfig
 from dreamwalk.codecs.vit import vit_tiny
 from dreamwalk.published.oasis import ImportOasis, OasisSizes, oasis_system
+from dreamwalk.rollout.realtime import Session
 from dreamwalk.systems.forcing import Forcing
 from dreamwalk.systems.open import load
 from dreamwalk.weights import files
@@ -21,6 +23,16 @@ GOLDEN = Path(__file__).parent / "published" / "oasis_tiny.safetensors"
 BACKBONE = STDiTConfig(channels=4, grid=(4, 6), width=16, depth=2, heads=2)
 SIZES = OasisSizes(BACKBONE, vit_tiny())
 WINDOW, STEPS, PROMPT = 4, 4, 2
+
+
+@dataclass
+class Given(Session):
+    """A session whose noise is that of their loop."""
+
+    drawn: tuple[Tensor, ...] = ()
+
+    def noise(self, frame: int, use: int) -> Tensor:
+        return self.drawn[self.cache.frames - PROMPT][:, 0]
 
 
 @contextmanager

@@ -354,11 +354,6 @@ def write_clip(asked: SampleClip, system: ClipGenerator) -> int:
     request, settings = asked.request, system.settings(asked.request)
     *_, last = followed(system.generate(request), "dreaming", total=settings.steps)
     pieces = system.decode(request, last.latents, asked.tiling(system.codec))
-    pictures = followed(_pictures(pieces), "decoding", total=settings.frames)
-    return write_film(asked.out, pictures, fps=system.config.fps)
-
-
-def _pictures(pieces: Iterator[Tensor]) -> Iterator[np.ndarray]:
-    for piece in pieces:
-        for frame in piece[0]:
-            yield ((frame.permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()
+    pictures = (to_image(frame) for piece in pieces for frame in piece[0])
+    frames = followed(pictures, "decoding", total=settings.frames)
+    return write_film(asked.out, frames, fps=system.config.fps)

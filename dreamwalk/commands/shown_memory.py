@@ -22,7 +22,7 @@ from dreamwalk.memory.level_map import draw_map
 from dreamwalk.memory.points import Clouds, PointsMemory
 from dreamwalk.memory.points_and_bank import PointsAndBank
 from dreamwalk.memory.posed_bank import PosedBankMemory
-from dreamwalk.memory.session_banks import SessionBanks
+from dreamwalk.memory.session_rows import SessionBanks
 from dreamwalk.rollout.dream import Dream, decode_frame
 from dreamwalk.serve import DreamMemory, LevelMap, MemoryStrip, RecalledPicture
 from dreamwalk.systems.interactive import Interactive

@@ -5,7 +5,6 @@ dreamwalk evaluate moviegen.doom --data data/home-test --train data/home-train
 
 from __future__ import annotations
 
-import json
 import platform
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation import prompt_adherence
 from dreamwalk.evaluation.prompt_adherence import Adherence, CaptionFacts, ClipClassifiers, adherence
+from dreamwalk.evaluation.reports import picture_row, write_report
 from dreamwalk.progress import followed
 from dreamwalk.systems.clip_generator import ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
@@ -126,9 +126,7 @@ def evaluate_clips(
     report |= {"machine": platform.processor() or platform.machine(), "seconds a clip": round(seconds, 2)}
     report["distance"] = round(prompt_adherence.frechet_distance(test.truth, video, inverse), 2)
     report["rows"] = {row: asdict(value) for row, value in rows.items()}
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "report.json").write_text(json.dumps(report, indent=1))
-    captioned_sheet(test.windows, video, asked.out / "sheet.png")
+    write_report(report, captioned_sheet(test.windows, video), asked.out)
     _print(report)
     return report
 
@@ -148,17 +146,18 @@ def _print(report: dict[str, Any]) -> None:
         )
 
 
-def captioned_sheet(windows: Sequence[Clip], video: Tensor, path: Path) -> None:
-    """Each caption above the frames that were dreamt, and those above the frames that it was taken from."""
+def captioned_sheet(windows: Sequence[Clip], video: Tensor) -> np.ndarray:
+    """uint8 `(h, w, 3)`: each caption above the frames that were dreamt, and those above the frames that it
+    was taken from."""
     moments = np.linspace(0, video.shape[1] - 1, 7).astype(int)
     rows: list[np.ndarray] = []
     for window, made in zip(windows[:10], video, strict=False):
         rows += _captioned(window, made, moments)
-    Image.fromarray(np.concatenate(rows)).save(path)
+    return np.concatenate(rows)
 
 
 def _captioned(window: Clip, made: Tensor, moments: np.ndarray) -> Iterator[np.ndarray]:
-    dreamt = np.concatenate(list(made[moments].permute(0, 2, 3, 1).numpy()), axis=1)
+    dreamt = picture_row(made, moments)
     lines = textwrap.wrap(str(window.caption), dreamt.shape[1] // 6)
     strip = Image.new("RGB", (dreamt.shape[1], 4 + 14 * len(lines)), "white")
     ImageDraw.Draw(strip).text((3, 2), "\n".join(lines), fill="black")

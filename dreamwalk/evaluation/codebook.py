@@ -14,8 +14,6 @@ was trained on codes. A bound on Gaussian latents does not either, for latents g
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +21,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
@@ -36,6 +33,7 @@ from dreamwalk.evaluation.fidelity import psnr, roll_out, ssim, to_bytes
 from dreamwalk.evaluation.generation_gap import generation_gap
 from dreamwalk.evaluation.matched_codecs import ExaminedCodec, differences, examined_codecs
 from dreamwalk.evaluation.places import long_walks
+from dreamwalk.evaluation.reports import hardware, write_report
 from dreamwalk.evaluation.revisits import interval
 from dreamwalk.evaluation.vocabulary_cost import (
     DECIBELS_A_BIT,
@@ -121,7 +119,7 @@ def evaluate_codebook(
     report |= {fact: shards.manifest.get(fact, "") for fact in ("world", "level", "split")}
     report |= {"frames": asked.frames, "size": list(shards.size), "seed": asked.seed, "trips": asked.trips}
     report |= {"drifting": drifting, "skipped": skipped, "perceptual": asked.perceptual}
-    report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    report["hardware"] = hardware()
     report["codecs"] = _measured(codecs, found, video[:, skipped:], asked=asked, distance=distance)
     if isinstance(system, Walkable):
         dreamed = roll_out(system, clips, history=1, seed=asked.seed, size=asked.at_once)
@@ -134,11 +132,9 @@ def evaluate_codebook(
 
 def _write(report: dict[str, Any], video: Tensor, restored: dict[str, Tensor], out: Path) -> None:
     """Numbers, page and contact sheet into a folder."""
-    out.mkdir(parents=True, exist_ok=True)
     strips = picture_strips({"truth": video} | restored)
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_report(report, codebook_sheet(strips), out)
     (out / "codebook.html").write_text(codebook_page(report, strips))
-    Image.fromarray(codebook_sheet(strips)).save(out / "sheet.png")
 
 
 def drawn_windows(shards: Shards, asked: EvaluateCodebook) -> list[Clip]:

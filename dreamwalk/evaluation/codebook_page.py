@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dreamwalk.evaluation.codebook_plots import codebook_plots, picture_uri
+from dreamwalk.evaluation.reports import picture_row
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1180px; margin: 2em auto; color: #222 }
@@ -101,7 +102,7 @@ def picture_strips(videos: dict[str, Tensor], *, clips: int = 4, columns: int = 
     count, frames = next(iter(videos.values())).shape[:2]
     moments = np.unique(np.linspace(0, frames - 1, columns).round().astype(int))
     picked = np.unique(np.linspace(0, count - 1, clips).round().astype(int))
-    row = lambda video: np.concatenate(list(video[moments].permute(0, 2, 3, 1).numpy()), axis=1)
+    row = lambda video: picture_row(video, moments)
     return [{label: row(video[int(clip)]) for label, video in videos.items()} for clip in picked]
 
 

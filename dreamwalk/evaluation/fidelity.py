@@ -8,6 +8,7 @@ again and again).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -69,6 +70,11 @@ def psnr(video: Tensor, truth: Tensor) -> np.ndarray:
     """PSNR in dB of every frame, `(b, t)`, for uint8 video; frames that are equal count as 60 dB."""
     error = (video.float() - truth.float()).square().mean(dim=(2, 3, 4)).clamp(min=255**2 * 1e-6)
     return (10 * torch.log10(255**2 / error)).numpy()
+
+
+def decibels(error: Tensor | float) -> float:
+    """PSNR of a mean squared error of values in [0, 1], 60 dB at most."""
+    return -10 * math.log10(max(float(error), 1e-6))
 
 
 def ssim(video: Tensor, truth: Tensor) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.evaluation.fidelity import to_bytes
-from dreamwalk.evaluation.places import seen_from, true_frame
+from dreamwalk.evaluation.places import seen_from, shown_frames, true_frame
 from dreamwalk.memory.contract import CameraState, FinishedFrame
 from dreamwalk.rollout.realtime import FramePass, Session, commit_frame, extended
 from dreamwalk.systems.interactive import Interactive
@@ -124,8 +124,7 @@ def start_after(
     """As `system.begin`, bit for bit, on a long batched clip, but quicker: all frames are written into the
     memory, and only those pass through the backbone from which the cache's last window can be told."""
     session, latents = system.begin(start.first(1), seed=seed, frame_pass=frame_pass), system.encode(start)
-    if hasattr(session.memory, "recalling"):
-        session.memory.recalling = recalling
+    session.memory.recalling = recalling
     keeps, window = system.memory.keeps_pixels, session.cache.window
     # A layer's keys depend on a window of the layer below; the first window of passes reads empty slots.
     unseen = latents.shape[1] - (len(system.blocks) + 1) * window
@@ -155,17 +154,10 @@ def dream_path(
     advance: Callable[[], None] = lambda: None,
 ) -> LedDream:
     """Dream along a path, from its true start on, under its actions and at its poses."""
-    frame_pass, decode = system.engine()
-    walk, frames = path.truth, []
-    start = walk.first(path.start)
-    session = start_after(system, start, seed=seed, frame_pass=frame_pass, recalling=recalling)
-    for step in range(path.start, len(walk)):
-        camera, action = CameraState.of_clip(walk, step), walk.actions[:, step]
-        x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
-        shown = decode(x)[:, 0] if session.shown is None else session.shown
-        frames.append(to_bytes(shown[0, :3]).cpu())
-        advance()
-    return LedDream(path, torch.stack(frames))
+    start = path.truth.first(path.start)
+    session = start_after(system, start, seed=seed, frame_pass=system.engine()[0], recalling=recalling)
+    frames = shown_frames(system, session, path.truth, path.start, advance=advance)
+    return LedDream(path, torch.stack([to_bytes(frame).cpu() for frame in frames]))
 
 
 def frames_away(visible: Tensor, window: int) -> Tensor:

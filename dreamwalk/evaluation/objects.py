@@ -18,9 +18,7 @@ have the old and the new state, changed over where the pillar is out of view.
 from __future__ import annotations
 
 import copy
-import json
 import math
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,7 +27,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
@@ -39,7 +36,8 @@ from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
 from dreamwalk.evaluation.detection import CONTRAST, Verdict, contrast, detect
 from dreamwalk.evaluation.led_paths import changed_path, dream_path
-from dreamwalk.memory.contract import CameraState
+from dreamwalk.evaluation.places import shown_frames
+from dreamwalk.evaluation.reports import hardware, write_report
 from dreamwalk.progress import progress
 from dreamwalk.rollout.dream import from_image, to_image
 from dreamwalk.systems.interactive import Interactive
@@ -127,13 +125,11 @@ def evaluate_objects(
         dreams = [dream_way(system, way, seed=asked.seed, advance=advance) for way in ways]
     report: dict[str, Any] = {"name": name, "data": asked.data, "ways": len(ways), "seed": asked.seed}
     report |= {"history": ways[0].history, "steps": system.config.steps}
-    report |= {"hardware": f"{platform.machine()}, {torch.get_num_threads()} threads"}
+    report |= {"hardware": hardware()}
     report |= measure_objects(ways, dreams)
     coded = [coded_truth(system, way) for way in ways]
     report["rule on coded true frames"] = measure_objects(ways, coded)["rows"]
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    Image.fromarray(objects_sheet(ways, dreams)).save(asked.out / "sheet.png")
+    write_report(report, objects_sheet(ways, dreams), asked.out)
     print_objects(report)
     return report
 
@@ -211,18 +207,14 @@ def dream_way(
     dreamed, since it is before a change, is 0."""
     start = batch(way.walks[:1]).first(way.history)  # the three begin alike
     begun = system.begin(start, seed=seed)
-    (frame_pass, decode), places = system.engine(), _places(way)
+    places = _places(way)
     dreams = torch.zeros(len(DREAMS), len(way.views), *start.video.shape[2:])
     for v, walk in enumerate(map(batch, zip(way.walks, strict=True))):
         session = copy.deepcopy(begun)
-        for step in range(way.history, len(walk)):
-            camera = CameraState.of_clip(walk, step)
-            action = walk.actions[:, step]
-            x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
+        frames = shown_frames(system, session, walk, way.history, advance=advance)
+        for step, shown in enumerate(frames, way.history):
             if step in places:
-                shown = decode(x)[:, 0] if session.shown is None else session.shown
-                dreams[v, places[step]] = shown[0, :3].clamp(-1, 1).cpu()
-            advance()
+                dreams[v, places[step]] = shown.cpu()
     for v, (old, new) in enumerate(CHANGES.values(), len(VARIANTS)):
         before, after = (way.walks[VARIANTS.index(name)] for name in (old, new))
         path = changed_path(before, after, way.turn, way.seen, schema=DOOM_ACTIONS)

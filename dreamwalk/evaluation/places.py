@@ -12,17 +12,13 @@ replaced by the truth.
 
 from __future__ import annotations
 
-import json
-import math
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -30,12 +26,15 @@ from dreamwalk.clip import Clip, batch
 from dreamwalk.codecs.rgbd import codec_input, depth_channel
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
+from dreamwalk.evaluation.fidelity import decibels
+from dreamwalk.evaluation.reports import hardware, write_report
 from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, MemoryModel
 from dreamwalk.memory.frame_points import FAR
 from dreamwalk.memory.point_cloud import CloudBudget
 from dreamwalk.memory.points import Clouds, PointsMemory
 from dreamwalk.progress import progress
 from dreamwalk.rollout.dream import to_image
+from dreamwalk.rollout.realtime import WalkState
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.systems.system import System
 
@@ -111,14 +110,12 @@ def evaluate_places(
     _configure(system.memory, asked)
     report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(clips), "own": asked.own}
     report |= {"history": asked.history, "seed": asked.seed, "steps": system.config.steps}
-    report |= {"memory": asked.memory, "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads"}
+    report |= {"memory": asked.memory, "hardware": hardware()}
     with progress("dreaming", sum(len(clip) - asked.history for clip in clips)) as advance:
         walks = [dream_walk(system, clip, asked, advance=advance) for clip in clips]
     report["points"] = max(walk.points for walk in walks)
     report |= measure_places(system, walks)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    Image.fromarray(sheet(walks)).save(asked.out / "sheet.png")
+    write_report(report, sheet(walks), asked.out)
     _print(report)
     return report
 
@@ -182,19 +179,31 @@ def dream_walk(
     session = system.begin(walk.first(history), seed=asked.seed)
     if not {"frames", "depth"} <= set(asked.own):
         _tell(session.memory, codec_input(walk, 4)[0], system.encode(walk)[0], asked.own)
-    if hasattr(session.memory, "recalling"):
-        session.memory.recalling = asked.memory
-    frame_pass, decode = system.engine()
-    frames = []
-    for step in range(history, len(clip)):
-        camera = None if "poses" in asked.own else CameraState.of_clip(walk, step)
-        action = walk.actions[:, step]
-        x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
-        shown = decode(x)[:, 0] if session.shown is None else session.shown
-        frames.append(shown[0, :3].clamp(-1, 1))
-        advance()
+    session.memory.recalling = asked.memory
+    own_poses = "poses" in asked.own
+    frames = list(shown_frames(system, session, walk, history, own_poses=own_poses, advance=advance))
     rows = session.memory.rows if isinstance(session.memory, Clouds) else ()
     return DreamedWalk(walk, torch.stack(frames), history, sum(map(len, rows)))
+
+
+def shown_frames(
+    system: Interactive,
+    session: WalkState,
+    walk: Clip,
+    first: int,
+    *,
+    own_poses: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Iterator[Tensor]:
+    """The frames `(3, h, w)` in [-1, 1] that a session shows from frame `first` of a batched walk on, under
+    its actions, and seen from its cameras or from where the memory thinks to be."""
+    frame_pass, decode = system.engine()
+    for step in range(first, len(walk)):
+        camera, action = None if own_poses else CameraState.of_clip(walk, step), walk.actions[:, step]
+        x = system.advance(session, action, camera=camera, frame_pass=frame_pass, decode=decode)
+        shown = decode(x)[:, 0] if session.shown is None else session.shown
+        yield shown[0, :3].clamp(-1, 1)
+        advance()
 
 
 def visible_before(walk: Clip, frame: int) -> Tensor:
@@ -206,11 +215,8 @@ def visible_before(walk: Clip, frame: int) -> Tensor:
 def seen_from(walk: Clip, frame: int, *, every: int = EVERY) -> Tensor:
     """How many times as far away these surfaces were in each earlier frame; inf where they were hidden."""
     assert walk.depth is not None and walk.world_from_camera is not None and walk.intrinsics is not None
-    depth, poses, matrices = (
-        walk.depth[0].float(),
-        walk.world_from_camera[0].float(),
-        walk.intrinsics[0].float(),
-    )
+    known = walk.depth, walk.world_from_camera, walk.intrinsics
+    depth, poses, matrices = (part[0].float() for part in known)
     height, width = depth.shape[-2:]
     y, x = (torch.arange(every // 2, side, every) for side in (height, width))
     z = _filled(depth[frame][y[:, None], x])
@@ -260,7 +266,7 @@ def _measure(system: Interactive, walk: DreamedWalk, horizon: int) -> dict[str, 
     for name, mean in means.items():
         kind, _, rest = name.partition(" ")
         if kind == "psnr":
-            values[name] = -10 * math.log10(max(mean, 1e-6))
+            values[name] = decibels(mean)
         elif kind == "gradient":
             who, _, part = rest.partition(" ")
             if who == "dream":
@@ -272,7 +278,7 @@ def _measure(system: Interactive, walk: DreamedWalk, horizon: int) -> dict[str, 
 
 def _of_frame(system: Interactive, walk: DreamedWalk, frame: int) -> dict[str, tuple[float, float]]:
     """Sums over pixels, and their number, of one dreamed frame."""
-    truth, far = _true(walk, frame), seen_from(walk.truth, frame)
+    truth, far = true_frame(walk.truth, frame), seen_from(walk.truth, frame)
     before, near = far.isfinite(), (far[: walk.history] < FARTHEST).any(0)
     seen = before[: walk.history].any(0)
     last = torch.where(before, torch.arange(frame)[:, None, None], -1).amax(0)
@@ -281,7 +287,7 @@ def _of_frame(system: Interactive, walk: DreamedWalk, frame: int) -> dict[str, t
     films = {
         "dream": walk.dream[frame - walk.history],
         "ceiling": system.codec.decode(system.codec.encode(truth[None, None]))[0, 0, :3].clamp(-1, 1),
-        "last": _true(walk, walk.history - 1)[:3],
+        "last": true_frame(walk.truth, walk.history - 1)[:3],
     }
     sums: dict[str, tuple[float, float]] = {}
 
@@ -303,11 +309,6 @@ def _of_frame(system: Interactive, walk: DreamedWalk, frame: int) -> dict[str, t
         for part, mask in parts.items():
             add(f"gradient {who} {part}", steep, mask)
     return sums
-
-
-def _true(walk: DreamedWalk, frame: int) -> Tensor:
-    """A true frame as RGB-D, `(4, h, w)`."""
-    return true_frame(walk.truth, frame)
 
 
 def true_frame(walk: Clip, frame: int) -> Tensor:
@@ -335,7 +336,7 @@ def sheet(walks: list[DreamedWalk], rows: int = 4, columns: int = 8) -> np.ndarr
     lines = []
     for walk in walks[:rows]:
         picked = np.unique(np.geomspace(1, len(walk.dream), columns).astype(int)) - 1
-        truth = [_true(walk, walk.history + int(k))[:3] for k in picked]
+        truth = [true_frame(walk.truth, walk.history + int(k))[:3] for k in picked]
         lines += [torch.cat(row, 2) for row in (truth, [walk.dream[k] for k in picked])]
     width = max(line.shape[2] for line in lines)
     lines = [torch.nn.functional.pad(line, (0, width - line.shape[2])) for line in lines]

@@ -7,23 +7,22 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
 
 from dreamwalk.evaluation.fidelity import Rollout
+from dreamwalk.evaluation.reports import picture_row
 from dreamwalk.schedules.plans import Plan
 
 matplotlib.use("Agg")
 
 
-def contact_sheet(rollout: Rollout, path: Path, *, walks: int = 6, columns: int = 12) -> None:
-    """Truth above, dream below, for the first walks, at `columns` moments spread over the horizon."""
+def contact_sheet(rollout: Rollout, *, walks: int = 6, columns: int = 12) -> np.ndarray:
+    """uint8 `(h, w, 3)`: truth above, dream below, for the first walks, at moments over the horizon."""
     moments = np.unique(np.linspace(0, rollout.truth.shape[1] - 1, columns).astype(int))
     rows: list[np.ndarray] = []
     for walk in range(min(walks, len(rollout.truth))):
-        rows += [_row(rollout.truth[walk], moments), _row(rollout.dream[walk], moments)]
+        rows += [picture_row(video[walk], moments) for video in (rollout.truth, rollout.dream)]
         rows.append(np.full((6, rows[0].shape[1], 3), 255, np.uint8))
-    Image.fromarray(np.concatenate(rows)).save(path)
+    return np.concatenate(rows)
 
 
 def horizon_plot(curves: dict[str, dict[str, np.ndarray]], path: Path, *, title: str) -> None:
@@ -54,7 +53,3 @@ def plan_picture(plan: Plan, path: Path, *, title: str = "") -> None:
             axis.text(slot, index + 1, sign, ha="center", va="center", color="tab:cyan")
     axis.set(xlabel="frame", ylabel="rows done", title=title, xticks=range(slots), xticklabels=plan.frames)
     figure.savefig(path, dpi=120)
-
-
-def _row(video: Tensor, moments: np.ndarray) -> np.ndarray:
-    return np.concatenate([video[int(moment)].permute(1, 2, 0).numpy() for moment in moments], axis=1)

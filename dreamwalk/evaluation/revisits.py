@@ -16,9 +16,7 @@ left: a dream that does not move earns nothing.
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,12 +24,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
+from dreamwalk.evaluation.fidelity import decibels
 from dreamwalk.evaluation.led_paths import (
     Branch,
     LedDream,
@@ -52,6 +50,7 @@ from dreamwalk.evaluation.places import (
     ssim_map,
     true_frame,
 )
+from dreamwalk.evaluation.reports import hardware, write_report
 from dreamwalk.memory.contract import MemoryModel
 from dreamwalk.memory.frame_memory import BankMemory
 from dreamwalk.memory.points_and_bank import PointsAndBank
@@ -169,13 +168,10 @@ def evaluate_revisits(
     flags = ("history", "frames", "replayed", "after", "memory", "retrieval", "recalled", "budget", "policy")
     report |= {flag: getattr(asked, flag) for flag in flags}
     report |= {"window": system.config.window, "steps": system.config.steps}
-    report |= {"hardware": f"{platform.machine()}, {torch.get_num_threads()} threads"}
+    report |= {"hardware": hardware()}
     report["branches"] = {branch: summary(found, asked.seed) for branch, found in rows.items()}
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    Image.fromarray(_sheet([strip for found in rows.values() for strip in found.strips[:3]])).save(
-        asked.out / "sheet.png"
-    )
+    sheet = _sheet([strip for found in rows.values() for strip in found.strips[:3]])
+    write_report(report, sheet, asked.out)
     print_revisits(report)
     return report
 
@@ -293,7 +289,7 @@ def _compared(
     values: dict[str, float] = {}
 
     def add(who: str, maps: tuple[Tensor, Tensor]) -> None:
-        values[f"psnr {who}"] = -10 * math.log10(max(float(maps[0].mean()), 1e-6))
+        values[f"psnr {who}"] = decibels(maps[0].mean())
         values[f"ssim {who}"] = float(maps[1].mean())
 
     for who, (one, other) in pairs.items():

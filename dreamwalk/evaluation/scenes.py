@@ -11,9 +11,6 @@ and with nothing but what the first frame of each clip shows.
 
 from __future__ import annotations
 
-import json
-import math
-import platform
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -24,12 +21,14 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import torch
 import tyro
-from PIL import Image
 from torch import Tensor
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
+from dreamwalk.evaluation.fidelity import decibels
+from dreamwalk.evaluation.places import require_depth
+from dreamwalk.evaluation.reports import hardware, write_report
 from dreamwalk.memory.frame_points import FAR, points_of_frame
 from dreamwalk.memory.point_tiles import TileBudget
 from dreamwalk.memory.splatting import render
@@ -80,7 +79,7 @@ def evaluate_scenes(
     walks = list(_walks(Shards(asked.data), asked))
     memories: tuple[PathMemory, ...] = get_args(PathMemory)
     rows: dict[str, list[Row]] = {memory: [] for memory in memories}
-    strips = []
+    strips: list[Tensor] = []
     with progress("dreaming", len(walks) * len(memories)) as advance:
         for walk in walks:
             shown = [(walk.video[0, : asked.frames]).float() / 127.5 - 1]
@@ -89,15 +88,13 @@ def evaluate_scenes(
                 rows[memory].append(row)
                 shown.append(frames)
                 advance()
-            strips.append(_strip(shown))
+            strips += map(_strip, shown)
     means = {memory: _means(found) for memory, found in rows.items()}
     report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(walks), "frames": asked.frames}
     report |= {"seed": asked.seed, "steps": asked.steps or system.config.steps, "rows": means}
     report |= asdict(asked.joint)
-    report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    Image.fromarray(np.concatenate(strips)).save(asked.out / "sheet.png")
+    report["hardware"] = hardware()
+    write_report(report, to_image(torch.cat(strips, 1)), asked.out)
     print_scenes(report)
     return report
 
@@ -105,10 +102,8 @@ def evaluate_scenes(
 def _walks(shards: Shards, asked: EvaluateScenes) -> Iterator[Clip]:
     step = max(1, len(shards) // asked.walks)
     for index in list(range(0, len(shards), step))[: asked.walks]:
-        walk = batch([shards.window(index, 0, min(asked.frames, shards.frames_of(index)), depth=True)])
-        if walk.depth is None or walk.world_from_camera is None:
-            raise UserError(f"'{asked.data}' has no depth or poses: collect walks in a world that knows them")
-        yield walk
+        walk = shards.window(index, 0, min(asked.frames, shards.frames_of(index)), depth=True)
+        yield batch([require_depth(walk, asked.data)])
 
 
 def examine(system: Voyager, walk: Clip, asked: EvaluateScenes, *, memory: PathMemory) -> tuple[Row, Tensor]:
@@ -133,7 +128,7 @@ def examine(system: Voyager, walk: Clip, asked: EvaluateScenes, *, memory: PathM
     for gap in GAPS:
         if gap % 2 == 0 and gap // 2 < t:
             out = t - 1 - gap // 2
-            row[f"loop {gap}"] = _decibels((rgb[t - 1 + gap // 2] - rgb[out]).square().mean())
+            row[f"loop {gap}"] = decibels(((rgb[t - 1 + gap // 2] - rgb[out]) / 2).square().mean())
     return row, rgb[:t]
 
 
@@ -149,11 +144,11 @@ def _against_truth(walk: Clip, rgb: Tensor, depth: Tensor) -> Row:
     nearer = torch.minimum(shown.depth, true_depth) * SAME[0] + SAME[1] > torch.maximum(
         shown.depth, true_depth
     )
-    seen, error = nearer & (shown.mask > 0.2), (rgb - truth).square().mean(1)
+    seen, error = nearer & (shown.mask > 0.2), ((rgb - truth) / 2).square().mean(1)
     row = {}
     for name, pixels in (("seen", seen[1:]), ("new", ~seen[1:])):
         if pixels.float().mean() > 0.01:
-            row[name] = _decibels(error[1:][pixels].mean())
+            row[name] = decibels(error[1:][pixels].mean())
     both = (depth[1:] > 0) & (true_depth[1:] > 0)
     row["depth"] = float((depth[1:][both] / true_depth[1:][both]).log().abs().median()) if both.any() else 1.0
     return row
@@ -177,22 +172,15 @@ def _surfaces(walk: Clip) -> Tensor:
     return torch.cat([points_of_frame(*frame, time=0, dreamed=False).position for frame in frames], 1)
 
 
-def _decibels(error: Tensor) -> float:
-    return 10 * math.log10(4 / max(float(error), 4e-6))
-
-
 def _means(rows: list[Row]) -> Row:
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: mean(row[name] for row in rows if name in row) for name in names}
 
 
-def _strip(shown: list[Tensor]) -> np.ndarray:
-    """Rows of eight frames, one above the other."""
-    rows = []
-    for frames in shown:
-        at = np.linspace(0, len(frames) - 1, 8).round().astype(int)
-        rows.append(np.concatenate([to_image(frame) for frame in frames[at]], 1))
-    return np.concatenate(rows)
+def _strip(frames: Tensor) -> Tensor:
+    """Eight frames `(3, h, w)`, side by side."""
+    at = np.linspace(0, len(frames) - 1, 8).round().astype(int)
+    return torch.cat(list(frames[at]), 2)
 
 
 def print_scenes(report: dict[str, Any]) -> None:

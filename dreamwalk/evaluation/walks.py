@@ -5,14 +5,11 @@ dreamwalk evaluate nextframe.doom --data data/home-test
 
 from __future__ import annotations
 
-import json
-import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from dreamwalk.clip import Clip, batch
 from dreamwalk.data.shards import Shards
@@ -20,6 +17,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.evaluation import plots as pictures
 from dreamwalk.evaluation.control import Columns, measure_control
 from dreamwalk.evaluation.fidelity import Rollout, psnr, roll_out, sharpness, ssim
+from dreamwalk.evaluation.reports import hardware, write_report
 from dreamwalk.evaluation.speed import time_dream
 from dreamwalk.systems.inverse import Inverse
 from dreamwalk.systems.system import System
@@ -68,13 +66,12 @@ def evaluate_walks(
             "give `--data` clips of its own game"
         )
     walks = _walks(shards, asked, history, depth=system.config.needs_depth)
-    out.mkdir(parents=True, exist_ok=True)
     rollout = roll_out(system, walks, history=history, seed=seed)
     curves = _curves(rollout)
     report: dict[str, Any] = {"name": name, "data": asked.data, "walks": len(walks)}
     report |= {fact: shards.manifest.get(fact, "") for fact in ("world", "level", "split")}
     report |= {"history": history, "seed": seed, "passes": system.passes}
-    report["hardware"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    report["hardware"] = hardware()
     report["psnr"] = {key: _at(values) for key, values in curves["PSNR (dB)"].items()}
     report["ssim"] = {key: _at(values) for key, values in curves["SSIM"].items()}
     sharp = {"dream": rollout.dream, "real": rollout.truth}
@@ -85,9 +82,8 @@ def evaluate_walks(
     if system.world_spec is not None:
         world = system.world(seed=seed)
         report["speed"] = [asdict(time_dream(world, steps=steps)) for steps in system.timed_steps]
-    pictures.contact_sheet(rollout, out / "sheet.png")
+    write_report(report, pictures.contact_sheet(rollout), out)
     pictures.horizon_plot(curves, out / "horizon.png", title=f"{name} on {len(walks)} held-out walks")
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     _print(report)
     return report
 

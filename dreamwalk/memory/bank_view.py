@@ -12,7 +12,7 @@ from torch import Tensor
 from dreamwalk.memory.contract import Memory
 from dreamwalk.memory.level_map import MARGIN, SIDE
 from dreamwalk.memory.points_and_bank import CloudsAndBanks
-from dreamwalk.memory.session_banks import SessionBanks
+from dreamwalk.memory.session_rows import SessionBanks
 
 MOST_STANDS = 600
 """Frames whose places are told; of more, evenly as many."""

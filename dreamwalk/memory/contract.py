@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -138,19 +138,26 @@ class Trainee(Protocol):
 class Memory(Protocol):
     """What one session has stored. Bounded: `write` forgets what exceeds the budget."""
 
+    recalling: bool = True
+    """Whether it tells what it was shown. It keeps that in any case, and tells what the weights know."""
+
     def write(self, frame: FinishedFrame) -> None:
         """Remember a finished frame."""
 
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         """What is known for the frame `time` seen from `camera`."""
 
-    def clone(self) -> Memory:
+    def clone(self) -> Self:
         """A snapshot that later writes leave alone."""
 
-    def to(self, device: torch.device | str) -> Memory: ...
+    def to(self, device: torch.device | str) -> Self: ...
 
     def save(self, folder: Path) -> None:
         """Write what is stored into files of its own, to be opened by `MemoryModel.open`."""
+
+    def __deepcopy__(self, copied: dict[int, object]) -> Self:
+        # Copies of a session share the weights.
+        return self.clone()
 
 
 @dataclass(frozen=True)
@@ -275,18 +282,14 @@ class NoStore(Memory):
     def recall(self, camera: CameraState | None, time: int) -> Recollection:
         return self.model.recall(camera, time)
 
-    def clone(self) -> NoStore:
+    def clone(self) -> Self:
         return self
 
-    def to(self, device: torch.device | str) -> NoStore:
+    def to(self, device: torch.device | str) -> Self:
         return self
 
     def save(self, folder: Path) -> None:
         pass
-
-    def __deepcopy__(self, copied: dict[int, object]) -> NoStore:
-        # Copies of a session share the weights.
-        return self
 
 
 @dataclass(frozen=True)

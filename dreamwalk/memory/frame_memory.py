@@ -45,7 +45,7 @@ from dreamwalk.memory.encodings import Encoding
 from dreamwalk.memory.frustum import Cameras
 from dreamwalk.memory.kinematics import WalkedMemory
 from dreamwalk.memory.memory_tokens import MemoryTokens
-from dreamwalk.memory.session_banks import KeptFramesConfig, SessionBanks, saved_banks
+from dreamwalk.memory.session_rows import KeptFramesConfig, SessionBanks, saved_banks
 from dreamwalk.memory.units import KeptTokens, RecalledUnits, Targets
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Positive, Share

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from einops import rearrange
@@ -33,12 +34,11 @@ from dreamwalk.memory.contradiction import CHANGES, otherwise
 from dreamwalk.memory.kinematics import BodyConfig, WalkedMemory, stopped
 from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
 from dreamwalk.memory.point_cloud import CloudBudget, PointCloud
+from dreamwalk.memory.session_rows import StoredRows
 from dreamwalk.memory.splatting import Rendering
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.validation import Count, Positive, Share
 
-CLOUD = "cloud-{}.safetensors"
-"""File of a row's cloud in the folder of a session."""
 CELLS = 4
 """Cells of a token down and across in which coverage is told: finer than a token, for edges pass through."""
 
@@ -116,7 +116,7 @@ class PointsMemory(WalkedMemory):
 
     def open(self, folder: Path, *, rows: int) -> Memory:
         device = self.embed.weight.device
-        clouds = (PointCloud.open(folder / CLOUD.format(i), device=device) for i in range(rows))
+        clouds = (PointCloud.open(folder / Clouds.file.format(i), device=device) for i in range(rows))
         return Clouds(self, tuple(clouds))
 
     def next_camera(self, camera: CameraState | None, action: Tensor, memory: Memory) -> CameraState | None:
@@ -207,11 +207,10 @@ class PointsMemory(WalkedMemory):
         return self.pixels(rgbd, known)
 
 
-class Clouds(Memory):
+class Clouds(StoredRows[PointCloud]):
     """What a session has stored: a cloud of points a row."""
 
-    recalling = True
-    """Whether it tells what it holds. It keeps what it is shown in any case."""
+    file = "cloud-{}.safetensors"
     highest = float("-inf")
     """The highest that the eyes have been, in world units."""
 
@@ -261,27 +260,10 @@ class Clouds(Memory):
             return Recollection(rendering=nothing)
         return Recollection(rendering=self.found, changed=self._changed(time))
 
-    def clone(self) -> Clouds:
-        return self._with(cloud.clone() for cloud in self.rows)
-
-    def to(self, device: torch.device | str) -> Clouds:
-        return self._with(cloud.to(device) for cloud in self.rows)
-
-    def save(self, folder: Path) -> None:
-        for i, cloud in enumerate(self.rows):
-            cloud.save(folder / CLOUD.format(i))
-
-    def _with(self, rows: Iterable[PointCloud]) -> Clouds:
-        twin = self._twin(tuple(rows))
+    def _with(self, rows: Iterable[PointCloud]) -> Self:
+        twin = type(self)(self.model, tuple(rows))
         twin.recalling, twin.highest, twin.changed = self.recalling, self.highest, self.changed
         return twin
-
-    def _twin(self, rows: tuple[PointCloud, ...]) -> Clouds:
-        return Clouds(self.model, rows)
-
-    def __deepcopy__(self, copied: dict[int, object]) -> Clouds:
-        # Copies of a session share the weights.
-        return self.clone()
 
 
 def _between(bounds: tuple[float, float], share: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -67,11 +68,13 @@ class PointsAndBank(PointsMemory):
 class CloudsAndBanks(Clouds):
     """What a session has stored in both."""
 
+    model: PointsAndBank
+
     def __init__(
         self, model: PointsAndBank, rows: tuple[PointCloud, ...] = (), banks: Banks | None = None
     ) -> None:
         super().__init__(model, rows)
-        self.both, self.banks = model, banks or Banks(model.bank)
+        self.banks = banks or Banks(model.bank)
 
     def write(self, frame: FinishedFrame) -> None:
         super().write(frame)
@@ -82,18 +85,19 @@ class CloudsAndBanks(Clouds):
         found, shown = self.banks.recall(camera, time), super().recall(camera, time)
         return replace(found, rendering=shown.rendering, changed=shown.changed)
 
-    def to(self, device: torch.device | str) -> Clouds:
+    def clone(self) -> Self:
+        twin = super().clone()
+        twin.banks = self.banks.clone()
+        return twin
+
+    def to(self, device: torch.device | str) -> Self:
         twin = super().to(device)
-        assert isinstance(twin, CloudsAndBanks)
-        twin.banks = twin.banks.to(device)
+        twin.banks = self.banks.to(device)
         return twin
 
     def save(self, folder: Path) -> None:
         super().save(folder)
         self.banks.save(folder)
-
-    def _twin(self, rows: tuple[PointCloud, ...]) -> CloudsAndBanks:
-        return CloudsAndBanks(self.both, rows, self.banks.clone())
 
 
 def _both(points: Recalled, frames: Recalled) -> Recalled:

@@ -29,7 +29,7 @@ from dreamwalk.memory.frustum import Cameras
 from dreamwalk.memory.latent_pose import LatentPose, LatentPoseConfig, reckoned_pose
 from dreamwalk.memory.retention import BankBudget
 from dreamwalk.memory.retrieval import RetrievalConfig
-from dreamwalk.memory.session_banks import KeptFramesConfig, SessionBanks, saved_banks
+from dreamwalk.memory.session_rows import KeptFramesConfig, SessionBanks, saved_banks
 from dreamwalk.memory.units import Targets
 from dreamwalk.validation import Count, Positive
 

@@ -143,8 +143,6 @@ class RecurrentMemory(WalkedMemory):
 class States(Memory):
     """What a session has folded in."""
 
-    recalling = True
-
     def __init__(
         self, model: RecurrentMemory, state: Tensor | None = None, origin: Tensor | None = None
     ) -> None:
@@ -181,7 +179,3 @@ class States(Memory):
             data = safetensors.torch.save({"state": self.state, "origin": self.origin})
             with writing(folder / STATE), atomic(folder / STATE) as partial:
                 partial.write_bytes(data)
-
-    def __deepcopy__(self, copied: dict[int, object]) -> States:
-        # Copies of a session share the weights.
-        return self.clone()

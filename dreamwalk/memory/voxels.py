@@ -72,10 +72,6 @@ class VoxelTable:
         self.cells.view(-1)[cells] = slots.int()
         self.homes[slots] = cells
 
-    def has(self, slots: Tensor) -> Tensor:
-        """Whether the voxels of these slots `(n,)`, -1 for none, are in the table."""
-        return (slots >= 0) & (self.homes[slots] >= 0)
-
     def forget(self, slots: Tensor) -> None:
         """The voxels of these slots `(n,)` are in the table no more."""
         cells = self.homes[slots]

@@ -21,16 +21,22 @@ from dreamwalk.world import Action, ActionSchema, World
 from dreamwalk.worlds.games import wander
 
 
-class WalkableSystem(Protocol):
+class WalkableSystem:
     """A system that dreams one frame after another (`systems.walkable`)."""
 
     memory: MemoryModel
 
-    def engine(self) -> tuple[FramePass | None, Decode | None]: ...
+    def engine(self) -> tuple[FramePass | None, Decode | None]:
+        """The fastest pass and decoder that there are, where `advance` takes any."""
+        return None, None
 
-    def encode(self, clip: Clip) -> Tensor: ...
+    def encode(self, clip: Clip) -> Tensor:
+        """Latents `(b, t', c, h, w)` of a batched clip, asked for by a memory that keeps pixels."""
+        raise NotImplementedError
 
-    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> WalkState: ...
+    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> WalkState:
+        """The state of a dream whose history is the batched clip `start`."""
+        raise NotImplementedError
 
     def advance(
         self,
@@ -40,7 +46,10 @@ class WalkableSystem(Protocol):
         frame_pass: FramePass | None = None,
         decode: Decode | None = None,
         timings: dict[str, float] | None = None,
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """What is predicted of the next frame, into which `action` `(b, a)` leads: its latents, or its tokens
+        where `session.shown` is the frame; `timings` takes the milliseconds of the stages."""
+        raise NotImplementedError
 
 
 class Decode(Protocol):

@@ -84,11 +84,6 @@ class Order:
         """Passes of the network that a clip takes."""
         return len(self.groups)
 
-    @property
-    def slot_count(self) -> int:
-        """Slots of a clip: its tokens, and what commits."""
-        return sum(len(group.slots) for group in self.groups)
-
     @cached_property
     def frames(self) -> tuple[range, ...]:
         """The frames that each group predicts tokens of, or, if none, those of its slots."""

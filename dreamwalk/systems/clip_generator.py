@@ -19,6 +19,7 @@ from dreamwalk.backbones import ClipBackboneConfig
 from dreamwalk.backbones.clip_backbone import widened
 from dreamwalk.backbones.crossdit import CrossDiTConfig, grown
 from dreamwalk.backbones.mmdit import MMDiTConfig
+from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.tiles import Tiling, stream_decode
@@ -30,7 +31,8 @@ from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.rollout.clip_predictor import ClipPredictor, TiledVelocity, Velocity, WindowedPredictor
 from dreamwalk.rollout.execute import UPDATES, KeyedNoise, Noise, Predictor, begin, run
-from dreamwalk.schedules.flow import expand_like
+from dreamwalk.schedules.flow import expand_like, logit_normal, shift
+from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.guidance import conditions, guided
 from dreamwalk.schedules.sigmas import spaced_sigmas
 from dreamwalk.systems.clip_request import ClipRequest
@@ -41,7 +43,7 @@ from dreamwalk.validation import Count, Positive, Rate, Share, Side, Steps
 
 @dataclass(frozen=True)
 class ClipConfig(SystemConfig):
-    """The parts of a generator of clips, and how it is sampled."""
+    """The parts of a generator of clips, and how it is trained and sampled."""
 
     codec: CodecConfig = field(default_factory=BlockCodecConfig)
     backbone: ClipBackboneConfig = field(default_factory=MMDiTConfig)
@@ -52,6 +54,13 @@ class ClipConfig(SystemConfig):
     """Smallest sigma by which a clean prediction is divided."""
     shift: Positive = 3.0
     """How far sigmas are shifted towards noise when sampling."""
+    training_shift: Positive = 3.0
+    """The same when training. Where the text has to decide everything, nothing else may show through: the
+    larger the clip and the louder its low frequencies, the further."""
+    logit_std: float = 1.0
+    """Std of the logit of a training sigma, before it is shifted."""
+    cond_dropout: Share = 0.1
+    """Probability of training a clip without its text, for classifier-free guidance."""
     image_prob: Share = 0.3
     """Probability of image conditioning in training. 0: text to video only; 1: image to video only."""
     image_mix: Share = 0.0
@@ -141,6 +150,17 @@ class ClipGenerator(System):
         """Video in 0 to 255 `(b, t, 3, h, w)` to latents `(b, t', c, h', w')`."""
         with torch.no_grad(), float32_arithmetic():
             return self.codec.encode(video.float() / 127.5 - 1)
+
+    def training_text(self, clip: Clip, generator: KeyedGenerator, picture: Tensor | None) -> TextEmbedding:
+        """Of the captions of `clip`, some of them dropped; `picture` is the first of each."""
+        kept = generator.uniform(1)[:, 0] >= self.config.cond_dropout
+        texts = [text if keep else "" for text, keep in zip(clip.caption, kept, strict=True)]
+        return self.text_encoder(texts, picture)
+
+    def training_sigma(self, generator: KeyedGenerator) -> Tensor:
+        """A noise level for each clip, `(b, 1)`."""
+        drawn = logit_normal(generator.normal(1), std=self.config.logit_std)
+        return shift(drawn, self.config.training_shift)
 
     def velocity(
         self, x: Tensor, sigma: Tensor, text: TextEmbedding, *, guidance: Tensor | None, cond: Tensor | None

@@ -7,7 +7,7 @@ of the two it is: `backbones/mmdit.py` with `codecs/causal.py`, or `crossdit.py`
     paper's word                        our word
     TAE, causal 3D VAE                  codec
     t (1 data, 0 noise); timestep       sigma = 1 - t; 1000 sigma
-    logit-normal sampling, time shift   `logit_normal`, `shift`
+    logit-normal sampling, time shift   `training_sigma`, `shift`
     text dropout                        `cond_dropout`
     image to video                      `image_prob`, in one of two ways:
       token replacement                 the first latent stays clean, at sigma 0
@@ -37,26 +37,17 @@ from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import CausalVAEConfig
 from dreamwalk.conditions.byte_encoder import ByteEncoderConfig
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.flow import add_noise, logit_normal, shift
+from dreamwalk.schedules.flow import add_noise
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.clip_generator import ClipConfig, ClipGenerator
 from dreamwalk.systems.clip_request import ClipRequest
 from dreamwalk.systems.conditionings import Conditioning, TextOnly, Upscale, image_channels
 from dreamwalk.systems.upscaling import degraded, resized
-from dreamwalk.validation import Positive, Share
 
 
 @dataclass(frozen=True)
 class MoviegenConfig(ClipConfig):
     """The parts of a text-to-video system, and how it is trained and sampled."""
-
-    training_shift: Positive = 3.0
-    """How far sigmas are shifted towards noise when training. Where the text has to decide everything,
-    nothing else may show through: the larger the clip and the louder its low frequencies, the further."""
-    logit_std: float = 1.0
-    """Std of the logit of a training sigma, before it is shifted."""
-    cond_dropout: Share = 0.1
-    """Probability of training a clip without its text, for classifier-free guidance."""
 
     def build(self) -> Moviegen:
         return Moviegen(self)
@@ -77,11 +68,8 @@ class Moviegen(ClipGenerator):
         """
         config = self.config
         x = self.encode(clip.video) if clip.latents is None else clip.latents.float()
-        conditional = generator.uniform(1)[:, 0] >= config.cond_dropout
-        texts = [text if keep else "" for text, keep in zip(clip.caption, conditional, strict=True)]
-        text = self.text_encoder(texts, None if clip.video is None else clip.video[:, 0])
-        drawn = logit_normal(generator.normal(1), std=config.logit_std)
-        sigma = shift(drawn, config.training_shift).expand(-1, x.shape[1]).clone()
+        text = self.training_text(clip, generator, None if clip.video is None else clip.video[:, 0])
+        sigma = self.training_sigma(generator).expand(-1, x.shape[1]).clone()
         has_image = (generator.uniform(1)[:, 0] < config.image_prob) & (x.shape[1] > 1)
         cond = None
         if config.upscale > 1:

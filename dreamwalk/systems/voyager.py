@@ -46,7 +46,7 @@ from dreamwalk.errors import UserError
 from dreamwalk.layers.precision import float32_arithmetic
 from dreamwalk.layers.text import TextEmbedding
 from dreamwalk.memory.pixel_filter import PixelFilter, PixelFilterConfig
-from dreamwalk.schedules.flow import add_noise, logit_normal, shift
+from dreamwalk.schedules.flow import add_noise
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.along_path import AlongPath, rendered_from_first, rendered_from_some
 from dreamwalk.systems.clip_generator import ClipConfig, ClipGenerator
@@ -86,12 +86,6 @@ class VoyagerConfig(ClipConfig):
     """What tells the depth of a picture that comes without; it is trained along."""
     pixels: PixelFilterConfig | None = None
     """What carries the pixels that are known into decoded frames, at their full sharpness; trained along."""
-    training_shift: Positive = 3.0
-    """How far sigmas are shifted towards noise when training."""
-    logit_std: float = 1.0
-    """Std of the logit of a training sigma, before it is shifted."""
-    cond_dropout: Share = 0.1
-    """Probability of training a clip without its text, for classifier-free guidance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,15 +176,13 @@ class Voyager(ClipGenerator):
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Flow matching on all latents of a clip, told what its first frame shows along its path."""
-        config, path = self.config, rendered_from_some(clip, generator).ranged(self.config.headroom)
+        path = rendered_from_some(clip, generator).ranged(self.config.headroom)
         assert path.depth_range is not None
         with torch.no_grad(), float32_arithmetic():
             x = self.codec.encode(self.packed(clip, path.depth_range))
         cond = self.path_channels(path)
-        told = generator.uniform(1)[:, 0] >= config.cond_dropout
-        texts = [text if keep else "" for text, keep in zip(clip.caption, told, strict=True)]
-        text = self.text_encoder(texts, self.first_picture(path))
-        sigma = shift(logit_normal(generator.normal(1), std=config.logit_std), config.training_shift)[:, 0]
+        text = self.training_text(clip, generator, self.first_picture(path))
+        sigma = self.training_sigma(generator)[:, 0]
         eps = generator.normal(*x.shape[1:])
         noisy = add_noise(x, eps, sigma)
         v = self.velocity(noisy, sigma, text, guidance=None, cond=cond)

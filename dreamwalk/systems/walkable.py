@@ -13,18 +13,16 @@ from torch import Tensor
 
 from dreamwalk.clip import Clip
 from dreamwalk.errors import UserError
-from dreamwalk.memory.contract import MemoryModel
-from dreamwalk.rollout.dream import Decode, Dream, WorldSpec
-from dreamwalk.rollout.realtime import FramePass, WalkState
+from dreamwalk.rollout.dream import Dream, WalkableSystem, WorldSpec
+from dreamwalk.rollout.realtime import WalkState
 from dreamwalk.systems.system import System
 from dreamwalk.weights import files
 
 
-class Walkable(System):
+class Walkable(System, WalkableSystem):
     """A system that goes on frame after frame, and is walked in."""
 
     generates = "frames"
-    memory: MemoryModel
 
     @property
     def action_size(self) -> int:
@@ -40,31 +38,6 @@ class Walkable(System):
     def timed_steps(self) -> tuple[int, ...]:
         """Numbers of denoising steps at which its speed is measured."""
         return (1,)
-
-    def begin(self, start: Clip, *, seed: int = 0, frame_pass: FramePass | None = None) -> WalkState:
-        """The state of a dream whose history is the batched clip `start`."""
-        raise NotImplementedError
-
-    def advance(
-        self,
-        session: WalkState,
-        action: Tensor,
-        *,
-        frame_pass: FramePass | None = None,
-        decode: Decode | None = None,
-        timings: dict[str, float] | None = None,
-    ) -> Tensor:
-        """What is predicted of the next frame, into which `action` `(b, a)` leads: its latents, or its tokens
-        where `session.shown` is the frame; `timings` takes the milliseconds of the stages."""
-        raise NotImplementedError
-
-    def engine(self) -> tuple[FramePass | None, Decode | None]:
-        """The fastest pass and decoder that there are, where `advance` takes any."""
-        return None, None
-
-    def encode(self, clip: Clip) -> Tensor:
-        """Latents `(b, t', c, h, w)` of a batched clip, asked for by a memory that keeps pixels."""
-        raise NotImplementedError
 
     def restored(self, clip: Clip) -> Tensor:
         """A batched clip encoded and decoded, `(b, t, c, h, w)` in [-1, 1]: the best that can be dreamed."""

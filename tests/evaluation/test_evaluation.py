@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learning import learn
 from toy import Toy
 
 from dreamwalk.clip import Clip, batch
@@ -20,7 +21,6 @@ from dreamwalk.evaluation.prompt_adherence import (
     fit_classifiers,
 )
 from dreamwalk.evaluation.walks import EvaluateWalks, evaluate_walks
-from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import nextframe
 from dreamwalk.systems.autoencode import Autoencode
 from dreamwalk.systems.autoencode import doom as autoencode_doom
@@ -88,13 +88,8 @@ def test_turning_is_read_back(clips: list[Clip]) -> None:
     """Trained on the toy's real turns, the examiner reads them; from the film backwards, the opposite."""
     torch.manual_seed(0)
     inverse = Inverse(InverseConfig(buttons=5, axes=2, width=8))
-    optimizer = torch.optim.AdamW(inverse.parameters(), lr=3e-3)
     clip = batch(clips)
-    for step in range(120):
-        loss = inverse.loss(clip, KeyedGenerator([(0, step)]))["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    learn(inverse, clip, steps=120)
     control = read_back(
         inverse, clip.video[:, 1:], clip.video[:, :1], clip.actions[:, 1:], schema=DOOM_ACTIONS
     )

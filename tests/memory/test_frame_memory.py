@@ -197,7 +197,7 @@ def test_guidance_over_memory_goes_beyond_what_is_recalled() -> None:
         session, camera = system.begin(walk(6)), CameraState.of_clip(walk(7), 6)
         films.append(system.advance(session, torch.zeros(1, 7), camera=camera))
         session = system.begin(walk(6))
-        session.memory.recalling = False  # type: ignore[attr-defined]
+        session.memory.recalling = False
         films.append(system.advance(session, torch.zeros(1, 7), camera=camera))
     plain, silent, guided, guided_silent = films
     assert torch.equal(silent, guided_silent), "without recalled frames there is nothing to go beyond"

@@ -90,7 +90,7 @@ def test_memory_counts_from_the_first_frame_that_it_recalls(tmp_path: Path, mode
     """Ours recalls what has left the window; the released way recalls from the first frame on."""
     system = imported(tmp_path, retrieval=mode)
     on, off = system.begin(start(), seed=5), system.begin(start(), seed=5)
-    off.memory.recalling = False  # type: ignore[attr-defined]
+    off.memory.recalling = False
     (dreamed, told), (without, nothing) = (played(system, each, 2 * WINDOW + 2) for each in (on, off))
     first = 0 if mode == "released" else WINDOW
     assert not any(nothing) and not any(told[:first]) and all(len(times) == 8 for times in told[first:])

@@ -4,21 +4,20 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import tiny_oasis
 import torch
 from safetensors import safe_open
-from tiny_oasis import GOLDEN, PROMPT, SIZES, STEPS, WINDOW, rewrite, write_files
+from tiny_oasis import GOLDEN, PROMPT, SIZES, STEPS, WINDOW, Given, rewrite, write_files
 from torch import Tensor, nn
 
 from dreamwalk.backbones.frame_backbone import FrameInputs
 from dreamwalk.layers import vp
 from dreamwalk.published import oasis
 from dreamwalk.published.names import renamed
-from dreamwalk.rollout.realtime import EagerPass, Session, commit_frame, denoise_frame
+from dreamwalk.rollout.realtime import EagerPass, commit_frame, denoise_frame
 from dreamwalk.schedules.ddim import ddim_sigmas
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
@@ -89,16 +88,6 @@ def test_their_loop_without_a_cache(parts: nn.ModuleDict, golden: dict[str, Tens
             x = x + (following - now) * backbone(seen, sigma, conditions[:, first : t + 1])[:, -1:]
         latents = torch.cat([latents, x], 1)
     close(latents, golden["loop.latents"])
-
-
-@dataclass
-class Given(Session):
-    """A session whose noise is that of their loop."""
-
-    drawn: tuple[Tensor, ...] = ()
-
-    def noise(self, frame: int, use: int) -> Tensor:
-        return self.drawn[self.cache.frames - PROMPT][:, 0]
 
 
 def test_their_loop_on_a_cache(parts: nn.ModuleDict, golden: dict[str, Tensor]) -> None:

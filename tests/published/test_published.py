@@ -1,7 +1,7 @@
 """Imported weights as a system: it says and shows the same as the public loop, trains, and is walked in."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 import tiny_oasis
 import torch
 from PIL import Image
-from tiny_oasis import PROMPT, WINDOW, imported, write_files
+from tiny_oasis import PROMPT, WINDOW, Given, imported, write_files
 from torch import Tensor
 
 from dreamwalk.cli import main
@@ -19,7 +19,7 @@ from dreamwalk.published import oasis as published
 from dreamwalk.published.oasis import ACTIONS, PLAYED, SCHEMA
 from dreamwalk.rollout.execute import KeyedNoise, execute
 from dreamwalk.rollout.frame_predictor import CachedFramePredictor, FramePredictor
-from dreamwalk.rollout.realtime import FramePass, Session
+from dreamwalk.rollout.realtime import FramePass
 from dreamwalk.rollout.streaming import StreamConditions
 from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.staircase import staircase
@@ -95,16 +95,6 @@ def test_it_dreams_in_the_precision_of_its_file(system: Forcing, dtype: torch.dt
     spread = walks[1].std()
     assert 0 < (walks[0] - walks[1]).square().mean().sqrt() < spread / 10
     assert 0 < (walks[2] - walks[1]).square().mean().sqrt() < spread / 5
-
-
-@dataclass
-class Given(Session):
-    """A session whose noise is that of their loop."""
-
-    drawn: tuple[Tensor, ...] = ()
-
-    def noise(self, frame: int, use: int) -> Tensor:
-        return self.drawn[self.cache.frames - PROMPT][:, 0]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import tiny_var
 import torch
+from damage import Hostile
 from tiny_var import SIDES, State, weights
 
 from dreamwalk.cli import main
@@ -125,13 +126,6 @@ def test_safetensors_need_no_flag(folder: Path) -> None:
     for given in (folder, safe):
         tensors, _ = var_system(ImportVAR(given, folder / "ours.safetensors"))
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
-
-
-class Hostile:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        return print, ("unpickled",)
 
 
 def test_nothing_in_a_pickle_is_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

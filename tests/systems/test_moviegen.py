@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning import learn
 from toy import Toy
 
 import dreamwalk
@@ -49,11 +50,7 @@ def learnt(clip: Clip) -> Moviegen:
     torch.manual_seed(0)
     system = Moviegen(config())
     system.codec.fit(clip.video.float() / 127.5 - 1)  # type: ignore[union-attr, operator]
-    optimizer = torch.optim.AdamW(system.parameters(), lr=2e-3, betas=(0.9, 0.99))
-    for step in range(200):
-        system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    learn(system, clip, steps=200, lr=2e-3)
     return system.eval()
 
 

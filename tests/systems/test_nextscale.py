@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from learning import fallen, learn
 
 from dreamwalk.backbones.scaleformer import ScaleFormerConfig
 from dreamwalk.backbones.token_heads import TokenSampling
@@ -12,7 +13,6 @@ from dreamwalk.codecs.quantizers import FSQConfig
 from dreamwalk.codecs.tokens import TokenCodecConfig, tokens_tiny
 from dreamwalk.codecs.vqgan import VQGANConfig
 from dreamwalk.errors import UserError
-from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.nextscale import NextScale, NextScaleConfig, tiny
 
 
@@ -67,15 +67,8 @@ def test_it_learns_a_picture_by_heart() -> None:
     torch.manual_seed(0)
     system = tiny().build()
     clip = Clip(video=torch.randint(0, 256, (1, 1, 3, 8, 12), dtype=torch.uint8))
-    parameters = [p for p in system.parameters() if p.requires_grad]
-    optimizer, losses = torch.optim.Adam(parameters, 1e-2), []
-    for step in range(60):
-        terms = system.loss(clip, KeyedGenerator([(0, step, 0)]))
-        optimizer.zero_grad()
-        terms["loss"].backward()
-        optimizer.step()
-        losses.append(float(terms["loss"].detach()))
-    assert losses[-1] < 0.1 * losses[0] and terms["right"] == 1
+    told = learn(system, clip, steps=60, lr=1e-2)
+    assert fallen(told) < 0.1 and told[-1]["right"] == 1
     greedy = system.draw([3], seeds=[0], sampling=TokenSampling(temperature=0))
     assert torch.equal(greedy, system.codec.tokens(clip.video / 127.5 - 1)[:, 0])
     assert not any(parameter.requires_grad for parameter in system.codec.parameters())

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from learning import fallen, learn
 from toy import Toy
 
 from dreamwalk.backbones.framedit import FrameDiTConfig
@@ -16,7 +17,6 @@ from dreamwalk.errors import UserError
 from dreamwalk.rollout.dream import WorldSpec
 from dreamwalk.rollout.execute import euler
 from dreamwalk.rollout.streaming import finished_frames
-from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.guidance import unguided
 from dreamwalk.systems import forcing
 from dreamwalk.systems.forcing import Forcing
@@ -44,15 +44,7 @@ def clip() -> Clip:
 
 
 def test_it_learns_a_clip(system: Forcing, clip: Clip) -> None:
-    losses = []
-    optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=3e-3)
-    for step in range(80):
-        terms = system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))
-        terms["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(terms["loss"].item())
-    assert sum(losses[-15:]) < 0.7 * sum(losses[:15])
+    assert fallen(learn(system, clip, steps=80), over=15) < 0.7
 
 
 @pytest.mark.parametrize("name", ["chunks", "next-frame", "pyramid"])

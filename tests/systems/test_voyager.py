@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from box_room import walk
+from learning import fallen, learn
 from toy import AsData
 
 import dreamwalk
@@ -33,22 +34,11 @@ def clip() -> Clip:
     return replace(walk([(-60.0 + 12 * i, 10.0, 18.0 * i) for i in range(5)]), caption=list(WORDS))
 
 
-def learn(system: Voyager, clip: Clip, *, steps: int) -> list[float]:
-    system.fit_from_data(AsData(clip))
-    optimizer, losses = torch.optim.AdamW(system.parameters(), lr=3e-3, betas=(0.9, 0.99)), []
-    for step in range(steps):
-        terms = system.loss(clip, KeyedGenerator([(0, step, 0)]))
-        terms["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(terms["loss"].item())
-    return losses
-
-
 @pytest.fixture(scope="module")
 def learnt(clip: Clip) -> Voyager:
     torch.manual_seed(0)
     system = Voyager(replace(voyager.tiny(), cond_dropout=0.0))
+    system.fit_from_data(AsData(clip))
     learn(system, clip, steps=80)
     return system.eval()
 
@@ -114,6 +104,7 @@ def test_each_stage_starts_from_the_one_before(clip: Clip, tmp_path: Path) -> No
         if last is not None:
             init_from(system, tmp_path / "last.safetensors")
         else:
+            system.fit_from_data(AsData(clip))
             learn(system, clip, steps=3)
         request = ClipRequest(WORDS, rendered_from_first(clip), steps=2)
         made = system.eval().sample_rgbd(request)
@@ -133,8 +124,8 @@ def test_depth_may_be_a_channel(clip: Clip) -> None:
     codec = PatchCodecConfig(channels=8, patch=8, widths=(16, 16), image_channels=4)
     torch.manual_seed(0)
     system = replace(voyager.tiny(), codec=codec, backbone=backbone, depth="channels").build()
-    losses = learn(system, clip, steps=40)
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    system.fit_from_data(AsData(clip))
+    assert fallen(learn(system, clip, steps=40), over=5) < 0.7
     made = system.eval().sample_rgbd(ClipRequest(WORDS, rendered_from_first(clip), steps=2))
     assert made.rgb.shape == (1, 5, 3, 32, 32) and made.depth is not None
 

@@ -1,4 +1,4 @@
-"""What a session has stored in banks of frames, one a row, and what of it was recalled last."""
+"""What a session has stored, row by row; and in banks of frames, what of it was recalled last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,35 @@ from torch import Tensor
 from dreamwalk.memory.bank import FrameBank, Unit
 from dreamwalk.memory.contract import CameraState, FinishedFrame, Memory, TokenSizes
 from dreamwalk.memory.frustum import Cameras
+from dreamwalk.memory.point_cloud import PointCloud
 from dreamwalk.memory.retention import BankBudget
 from dreamwalk.memory.retrieval import RetrievalConfig, Retrieved, retrieve
 from dreamwalk.memory.units import RecalledUnits
 from dreamwalk.validation import Count
 
-BANK = "bank-{}.safetensors"
-"""File of a row's bank in the folder of a session."""
+OfRow = TypeVar("OfRow", FrameBank, PointCloud)
+
+
+class StoredRows(Memory, Generic[OfRow]):
+    """A memory that has a store for each row of its session."""
+
+    file = ""
+    """Of a row, in the folder of a session."""
+    rows: tuple[OfRow, ...]
+
+    def clone(self) -> Self:
+        return self._with(row.clone() for row in self.rows)
+
+    def to(self, device: torch.device | str) -> Self:
+        return self._with(row.to(device) for row in self.rows)
+
+    def save(self, folder: Path) -> None:
+        for i, row in enumerate(self.rows):
+            row.save(folder / self.file.format(i))
+
+    def _with(self, rows: Iterable[OfRow]) -> Self:
+        """The same with other rows, and nothing of what was recalled last."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -44,11 +66,10 @@ class BankModel(Protocol):
     def sizes(self) -> TokenSizes: ...
 
 
-class SessionBanks(Memory):
+class SessionBanks(StoredRows[FrameBank]):
     """A bank of frames a row. What is recalled of them, and how it is shown, its kinds say."""
 
-    recalling = True
-    """Whether it tells what it holds. It keeps what it is shown in any case."""
+    file = "bank-{}.safetensors"
 
     def __init__(self, model: BankModel, rows: tuple[FrameBank, ...] = ()) -> None:
         self.model, self.rows = model, rows
@@ -90,27 +111,13 @@ class SessionBanks(Memory):
         parts = units.time[None], units.dreamed[None], found.valid[None]
         return RecalledUnits(units.latent[None], depth[None], cameras, *parts)
 
-    def clone(self) -> Self:
-        return self._with(bank.clone() for bank in self.rows)
-
-    def to(self, device: torch.device | str) -> Self:
-        return self._with(bank.to(device) for bank in self.rows)
-
-    def save(self, folder: Path) -> None:
-        for i, bank in enumerate(self.rows):
-            bank.save(folder / BANK.format(i))
-
     def _with(self, rows: Iterable[FrameBank]) -> Self:
         twin = type(self)(self.model, tuple(rows))
         twin.recalling = self.recalling
         return twin
 
-    def __deepcopy__(self, copied: dict[int, object]) -> Self:
-        # Copies of a session share the weights.
-        return self.clone()
-
 
 def saved_banks(model: BankModel, folder: Path, rows: int, device: torch.device) -> tuple[FrameBank, ...]:
     """The banks of so many rows that were saved in a folder; UserErrors as of `FrameBank.open`."""
-    shape = model.sizes.latent
-    return tuple(FrameBank.open(folder / BANK.format(i), device=device, shape=shape) for i in range(rows))
+    paths, shape = (folder / SessionBanks.file.format(i) for i in range(rows)), model.sizes.latent
+    return tuple(FrameBank.open(path, device=device, shape=shape) for path in paths)
