@@ -238,7 +238,7 @@ view.onDrawn = (frame) => {
   hud.seed = app.status.seed;
   hud.level = app.status.level ?? null;
   hud.frame(frame, input.latency(frame.seq));
-  map.walk(frame.place);
+  map.walk(frame.pose);
   if (frame.recording) {
     const seconds = Math.floor((performance.now() - app.recordedSince) / 1000);
     find("rec-time").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
