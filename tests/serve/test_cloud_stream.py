@@ -1,14 +1,20 @@
-"""The points that a dream keeps: what a page is sent of them."""
+"""The points that a dream keeps: what a page is sent of them, and how it shows them in space."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from rooms import Visitor
+from tabs import Tab
+from test_accessible import SIZES as SCREENS
+from test_accessible import faults
+from test_keys import reached
+from test_layout import FINGERS, SIZES, covering, outside
 from test_level_seeds import Remembering, Stage
 from test_memory_strip import Banked
 
@@ -170,3 +176,147 @@ def test_dreams_without_points_have_no_cloud(starts: list[GalleryStart], visit: 
     assert "cloud" not in [kind for kind, _ in visitor.heard]
     visitor.socket.send_text(json.dumps({"type": "cloud", "shown": 1}))
     assert visitor.until("error")["message"].startswith("shown must be")
+
+
+# ---- in a browser
+
+
+@pytest.fixture
+def page(
+    stage: Pointed, serve_config: Callable[..., str], tab: Callable[..., Tab]
+) -> Iterator[Callable[..., Tab]]:
+    home = serve_config(stage.config)
+
+    def opened(**settings: Any) -> Tab:
+        walk = tab(address=home + "?seed=3", **settings)
+        walk.page.click("#enter")
+        walk.until("dreamwalk.view.newest?.frame > 3")
+        assert not walk.page.locator("#cloud").is_visible()
+        walk.page.keyboard.press("c")
+        walk.until("dreamwalk.cloud.space?.count > 60 && dreamwalk.cloud.space.stood")
+        return walk
+
+    yield opened
+
+
+SPACE = "dreamwalk.cloud.space"
+EYES = f"{SPACE}.camera.position.toArray()"
+
+
+@pytest.mark.browser
+def test_the_points_grow_vanish_and_are_turned_by_mouse_and_keys(
+    page: Callable[..., Tab], stage: Pointed
+) -> None:
+    walk = page(viewport={"width": 1280, "height": 800})
+    before = walk.look(f"{SPACE}.count")
+    walk.until(f"{SPACE}.count > {before}")
+    assert walk.page.locator("#cloud figcaption").inner_text().endswith("points")
+    assert walk.look(f"{SPACE}.paths.now.geometry.attributes.position.count") == 16, "the walker's view"
+    stage.erased = 10**6
+    walk.until(f"{SPACE}.count < 41")
+    stage.erased = 0
+    walk.until(f"{SPACE}.count > {before}")
+    walk.page.keyboard.press("p")
+    walk.until("dreamwalk.app.status.paused")
+    walk.settle()
+    yaw, eyes = stage.dreams[-1].yaw, walk.look(EYES)
+    box = walk.page.locator("#cloud").bounding_box()
+    walk.page.mouse.move(box["x"] + 100, box["y"] + 100)
+    walk.page.mouse.down()
+    walk.page.mouse.move(box["x"] + 180, box["y"] + 120, steps=4)
+    walk.page.mouse.up()
+    turned = walk.look(EYES)
+    assert turned != eyes and walk.look("document.pointerLockElement === null")
+    for _ in range(40):
+        walk.page.keyboard.press("Tab")
+        if walk.look("document.activeElement.closest('#cloud') !== null"):
+            break
+    for key, part in (("ArrowLeft", "x"), ("ArrowUp", "y"), ("+", "z"), ("-", "z")):
+        place = walk.look(f"{SPACE}.camera.position.{part}")
+        walk.page.keyboard.press(key)
+        assert walk.look(f"{SPACE}.camera.position.{part}") != place
+    walk.page.keyboard.press("p")
+    walk.page.keyboard.press("w")
+    walk.until("dreamwalk.view.newest.held.includes('forward')")
+    assert stage.dreams[-1].yaw == yaw, "the arrows turned the points"
+    walk.page.keyboard.press("c")
+    walk.until("document.querySelector('#cloud').hidden")
+    time.sleep(0.2)
+    samples = stage.samples
+    time.sleep(0.8)
+    assert stage.samples == samples, "nobody looks at them"
+    walk.page.click('.tools [data-do="cloud"]')
+    walk.until(f"!document.querySelector('#cloud').hidden && {SPACE}.count > 60")
+    walk.page.keyboard.press("h")
+    walk.until("document.querySelector('#cloud').hidden")
+    walk.page.reload()
+    walk.page.wait_for_selector("#enter:enabled")
+    walk.page.click("#enter")
+    walk.until(f"{SPACE}?.count > 20")
+
+
+@pytest.mark.browser
+def test_the_walker_is_followed_and_another_walk_begins_anew(page: Callable[..., Tab]) -> None:
+    walk = page()
+    walk.page.keyboard.press("r")
+    walk.until("dreamwalk.view.newest.frame < 4")
+    walk.until(f"{SPACE}.count < 20 * (dreamwalk.view.newest.frame + 2)")
+    moved = "[0, 0, 1, 50, -1, 0, 0, 70, 0, -1, 0, 9]"
+    walk.stand_still()
+    before = walk.look(f"{EYES}.map((at, k) => at - {SPACE}.controls.target.toArray()[k])")
+    walk.look(f"dreamwalk.cloud.walk({moved})")
+    walk.until(f"{SPACE}.controls.target.distanceTo({{x: 50, y: 9, z: -70}}) < 1e-3")
+    after = walk.look(f"{EYES}.map((at, k) => at - {SPACE}.controls.target.toArray()[k])")
+    assert np.allclose(before, after, atol=1e-3), "it is seen from the same side"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_points_stand_beside_the_picture(page: Callable[..., Tab], size: tuple[int, int]) -> None:
+    walk = page(viewport={"width": size[0], "height": size[1]}, **(FINGERS if min(size) < 500 else {}))
+    for view in ("dream", "both", "game"):
+        walk.look(f"dreamwalk.link.send({{type: 'view', view: '{view}'}})")
+        walk.until(f"document.body.dataset.view === '{view}' && dreamwalk.view.newest.view === '{view}'")
+        walk.until("document.querySelectorAll('#stats dd').length > 3")
+        time.sleep(0.2)  # the browser lays out once more
+        assert (view, outside(walk)) == (view, []) and (
+            size == (844, 390) or (view, covering(walk)) == (view, [])
+        )
+        boxes = [one.bounding_box() for one in walk.page.locator(".frame").all() if one.is_visible()]
+        assert len(boxes) == {"dream": 2, "both": 3, "game": 1}[view]
+        for k, a in enumerate(boxes):
+            for b in boxes[k + 1 :]:
+                assert a["x"] + a["width"] <= b["x"] or a["y"] + a["height"] <= b["y"]
+        if view != "game":
+            first, drawn = boxes[0], walk.page.locator("#map").bounding_box()
+            assert first["x"] <= drawn["x"] and drawn["x"] + drawn["width"] <= first["x"] + first["width"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", list(SCREENS))
+def test_the_points_have_no_serious_faults(page: Callable[..., Tab], size: str) -> None:
+    walk = page(bypass_csp=True, **SCREENS[size])
+    assert faults(walk, "points") == []
+    if size == "desk":
+        assert reached(walk) == []
+
+
+@pytest.mark.browser
+def test_without_a_space_the_walk_goes_on(page: Callable[..., Tab], tab: Callable[..., Tab]) -> None:
+    walk = page()
+    walk.page.keyboard.press("c")
+    walk.context.add_init_script(
+        "HTMLCanvasElement.prototype.getContext = (get => function (kind, ...rest) {"
+        " return kind.startsWith('webgl') ? null : get.call(this, kind, ...rest); })"
+        "(HTMLCanvasElement.prototype.getContext)"
+    )
+    walk.page.reload()
+    walk.page.wait_for_selector("#enter:enabled")
+    walk.page.click("#enter")
+    walk.until("dreamwalk.view.newest?.frame > 3")
+    walk.page.keyboard.press("c")
+    walk.page.wait_for_selector(".toast.error:has-text('no points in space')")
+    assert not walk.page.locator("#cloud").is_visible()
+    frame = walk.look("dreamwalk.view.newest.frame")
+    walk.until(f"dreamwalk.view.newest.frame > {frame}")
+    walk.complaints.clear()
