@@ -236,8 +236,9 @@ def test_the_points_grow_vanish_and_are_turned_by_mouse_and_keys(
         walk.page.keyboard.press(key)
         assert walk.look(f"{SPACE}.camera.position.{part}") != place
     walk.page.keyboard.press("p")
-    walk.page.keyboard.press("w")
+    walk.page.keyboard.down("w")
     walk.until("dreamwalk.view.newest.held.includes('forward')")
+    walk.page.keyboard.up("w")
     assert stage.dreams[-1].yaw == yaw, "the arrows turned the points"
     walk.page.keyboard.press("c")
     walk.until("document.querySelector('#cloud').hidden")

@@ -35,6 +35,7 @@ export class View {
     if (document.body.dataset.view !== view) this.dissolve();
     document.body.dataset.view = view;
     this.frames[1].hidden = view !== "both";
+    this.frames[1].querySelector("figcaption").textContent = "real game"; // which not every dream has
     this.fit();
   }
 
