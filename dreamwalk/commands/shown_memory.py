@@ -24,7 +24,7 @@ from dreamwalk.memory.points_and_bank import PointsAndBank
 from dreamwalk.memory.posed_bank import PosedBankMemory
 from dreamwalk.memory.session_rows import SessionBanks
 from dreamwalk.rollout.dream import Dream, decode_frame
-from dreamwalk.serve import DreamMemory, LevelMap, MemoryStrip, RecalledPicture
+from dreamwalk.serve import CloudSample, DreamMemory, LevelMap, MemoryStrip, RecalledPicture
 from dreamwalk.systems.interactive import Interactive
 from dreamwalk.world import World
 
@@ -37,7 +37,8 @@ def dream_memory(system: Interactive) -> DreamMemory | None:
     has_bank = isinstance(system.memory, PointsAndBank | BankMemory | PosedBankMemory)
     if not has_bank and not isinstance(system.memory, PointsMemory):
         return None
-    return DreamMemory(_drawn, _switch, _strip_of(system) if has_bank else None)
+    cloud = _sampled if isinstance(system.memory, PointsMemory) else None
+    return DreamMemory(_drawn, _switch, _strip_of(system) if has_bank else None, cloud)
 
 
 def _memory(world: World) -> Clouds | SessionBanks:
@@ -64,6 +65,17 @@ def _drawn(world: World) -> LevelMap | None:
     recalled = [] if banks is None else recalled_units(kept)
     marks = [None if unit is None else _standing(stands_of(unit.pose[None])[0]) for unit in recalled]
     return LevelMap(picture, *place, places=tuple(map(_standing, stands)), recalled=tuple(marks))
+
+
+def _sampled(world: World, every: int) -> CloudSample | None:
+    """Some points of the cloud, and who looks at them."""
+    assert isinstance(world, Dream)
+    kept, camera = _memory(world), world.session.camera
+    if camera is None or not isinstance(kept, Clouds) or not kept.rows:
+        return None
+    position, rgb, footprint = (part.cpu().numpy() for part in kept.rows[0].sample(every))
+    focal = float(camera.intrinsics[0, 1, 1]) / kept.model.sizes.pixels[0]
+    return CloudSample(position.T, rgb.T, footprint, camera.pose[0, :3, 3].cpu().numpy(), focal)
 
 
 def _standing(stand: np.ndarray) -> tuple[float, float, float]:

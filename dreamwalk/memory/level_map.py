@@ -50,7 +50,7 @@ def draw_map(cloud: PointCloud, eyes: Tensor, *, highest: float) -> tuple[np.nda
 
     Gives uint8 `(h, w, 4)`, transparent where nothing is known, and where that lies.
     """
-    position, rgb = cloud.sample(MOST)
+    position, rgb, _ = cloud.sample(max(1, -(-cloud.slots // MOST)) | 1)
     offset = position - eyes[:, None]
     low = offset[2].abs() < BIN * (BINS // 2 - 1)
     seen = (low & (offset[:2].abs() < REACH).all(0)).nonzero().squeeze(1)

@@ -91,11 +91,20 @@ class PointCloud:
         position, rgb, footprint, seen = (self._rows[name].index_select(-1, live) for name in POINT_ROWS)
         return Points(position, rgb, footprint, seen, self._rows["dreamed"][live // self._size])
 
-    def sample(self, most: int) -> tuple[Tensor, Tensor]:
-        """Positions `(3, n)` and colours of at most so many slots, evenly chosen; empty ones are at inf."""
-        slots = self._used * self._size
-        every = max(1, -(-slots // most)) | 1  # odd, so that it is not always the same one of a bucket
-        return self._rows["position"][:, :slots:every], self._rows["rgb"][:, :slots:every]
+    @property
+    def slots(self) -> int:
+        """Places for points that are in use."""
+        return self._used * self._size
+
+    def sample(self, every: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions `(3, n)`, colours and footprints of every so many-th slot; empty ones are at inf. An odd
+        number does not always take the same one of a bucket."""
+        position, rgb, footprint = (self._rows[name] for name in ("position", "rgb", "footprint"))
+        return (
+            position[:, : self.slots : every],
+            rgb[:, : self.slots : every],
+            footprint[: self.slots : every],
+        )
 
     @torch.no_grad()
     def render(self, world_from_camera: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:

@@ -9,6 +9,7 @@ from dreamwalk.serve.app import build_app
 from dreamwalk.serve.app_config import (
     AppConfig,
     Clips,
+    CloudSample,
     DreamMemory,
     GalleryStart,
     LevelMap,
@@ -21,6 +22,6 @@ from dreamwalk.serve.app_config import (
 from dreamwalk.serve.scene_config import ScenePoints, Scenes, WebPathRequest, WebSceneStart
 from dreamwalk.serve.server import ServerConfig, serve
 
-__all__ = ["Access", "AppConfig", "Clips", "DreamMemory", "GalleryStart", "LevelMap", "Levels", "MemoryStrip"]
-__all__ += ["Progress", "RecalledPicture", "ScenePoints", "Scenes", "ServerConfig", "WebClipRequest"]
-__all__ += ["WebPathRequest", "WebSceneStart", "build_app", "serve"]
+__all__ = ["Access", "AppConfig", "Clips", "CloudSample", "DreamMemory", "GalleryStart", "LevelMap", "Levels"]
+__all__ += ["MemoryStrip", "Progress", "RecalledPicture", "ScenePoints", "Scenes", "ServerConfig"]
+__all__ += ["WebClipRequest", "WebPathRequest", "WebSceneStart", "build_app", "serve"]

@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 
 from dreamwalk.errors import UserError
 from dreamwalk.serve.access import Access, HostGuard, root_path
-from dreamwalk.serve.app_config import AppConfig, Clips
+from dreamwalk.serve.app_config import AppConfig, Clips, shown_of
 from dreamwalk.serve.clip_queue import ClipQueue, clip_events, parse_clip_request, read_body
 from dreamwalk.serve.connection import Connection, ServerState
 from dreamwalk.serve.frames import encode_picture
@@ -155,7 +155,7 @@ async def _about(config: AppConfig, queue: SessionQueue, request: Request) -> Re
     game, levels = bool(config.game or config.levels), config.levels and config.levels.most
     about |= {"dream": config.dream is not None, "game": game, "levels": levels}
     memory = config.memory
-    about |= {"memory": memory is not None, "strip": memory is not None and memory.strip is not None}
+    about |= {"memory": memory is not None} | shown_of(memory)
     about |= {"schedules": list(config.schedules), "starts": [start.name for start in config.starts]}
     about |= {"actions": config.actions and asdict(config.actions), "clips": None}
     about |= {"sessions": queue.taken, "waiting": queue.waiting, "seats": queue.seats}

@@ -143,6 +143,27 @@ class MemoryStrip:
     """The most that it keeps; None for no bound."""
 
 
+@dataclass(frozen=True, eq=False)
+class CloudSample:
+    """Some of the slots of the points that a dream keeps, by number; a slot may be empty, or be used anew."""
+
+    position: np.ndarray
+    """World coordinates, float32 `(n, 3)`, +z up; inf in slots without a point."""
+    colours: np.ndarray
+    """uint8 `(n, 3)`."""
+    footprints: np.ndarray
+    """World size of the pixel that saw each, float32 `(n,)`."""
+    eyes: np.ndarray
+    """World coordinates of the walker, `(3,)`."""
+    focal: float
+    """Focal length of the walker's camera, in heights of the picture."""
+
+    def thinned(self, every: int) -> CloudSample:
+        """Every so many-th slot of these."""
+        parts = self.position[::every], self.colours[::every], self.footprints[::every]
+        return CloudSample(*parts, self.eyes, self.focal)
+
+
 @dataclass(frozen=True)
 class DreamMemory:
     """The memory of a dream that keeps what it has shown: it can be drawn, and switched off."""
@@ -153,6 +174,13 @@ class DreamMemory:
     """Whether a dream under way is told what was kept; keeping goes on in any case."""
     strip: Callable[[World], MemoryStrip | None] | None = None
     """What is recalled for the newest frame; None for a memory without a bank of frames."""
+    cloud: Callable[[World, int], CloudSample | None] | None = None
+    """Every so many-th slot of the points of a dream under way; None for a memory without points."""
+
+
+def shown_of(memory: DreamMemory | None) -> dict[str, bool]:
+    """Which parts of a memory, beside the map, a page can show."""
+    return {part: getattr(memory, part, None) is not None for part in ("strip", "cloud")}
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Outbox:
         """Done, with the reason, when the session says "over"."""
 
     def post(self, kind: str, content: Any) -> None:
-        """Queue a frame (`kind` "frame", bytes) or a JSON message (dict)."""
+        """Queue a binary message (bytes) or a JSON message (dict)."""
         with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._put, kind, content)
 
@@ -112,7 +112,7 @@ class Outbox:
             self._some.clear()
             await self._some.wait()
         kind, content = self._waiting.pop(0)
-        return content if kind == "frame" else json.dumps({"type": kind, **content})
+        return content if isinstance(content, bytes) else json.dumps({"type": kind, **content})
 
 
 class Connection:

@@ -7,7 +7,8 @@
          2 replaying, 4 paused
 4   u32  serial, to acknowledge     32  u32  bytes of picture 1 (JPEG)
 8   u32  frame: steps since reset   36  u32  bytes of picture 2, or 0
-12  u32  seq: newest input used     40  note (JSON: stages {name: ms}, held [names], axes [...]), pictures
+12  u32  seq: newest input used     40  note (JSON: stages {name: ms}, held [names], axes
+                                            [...], pose [...]), pictures
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class FrameNote:
     """Names of buttons."""
     stages: dict[str, float] = field(default_factory=dict)
     axes: tuple[float, ...] = ()
-    place: tuple[float, ...] = ()
-    """x, y and heading in degrees of who walks, for the map; empty where not known."""
+    pose: tuple[float, ...] = ()
+    """The upper three rows of `world_from_camera` of who walks in a dream with a memory; empty elsewhere."""
 
 
 def encode_picture(frame: np.ndarray) -> bytes:
@@ -78,8 +79,8 @@ def pack_frame(note: FrameNote, pictures: list[bytes]) -> bytes:
     assert 1 <= len(pictures) <= 2, "a frame has one or two pictures"
     stages = {name: round(float(ms), 2) for name, ms in note.stages.items()}
     axes = [round(float(a), 3) for a in note.axes]
-    place = [round(float(p), 2) for p in note.place]
-    text = json.dumps({"stages": stages, "held": note.held, "axes": axes, "place": place}).encode()
+    pose = [round(float(p), 4) for p in note.pose]
+    text = json.dumps({"stages": stages, "held": note.held, "axes": axes, "pose": pose}).encode()
     lengths = [len(picture) for picture in pictures] + [0]
     header = HEADER.pack(
         *(VERSION, len(pictures), VIEWS.index(note.view), note.flags, note.serial, note.frame, note.seq),

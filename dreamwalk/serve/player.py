@@ -6,7 +6,6 @@ import base64
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ import numpy as np
 from dreamwalk.data.walks import Walk
 from dreamwalk.errors import UserError
 from dreamwalk.serve import frames
-from dreamwalk.serve.app_config import AppConfig, RecalledPicture, Standing
+from dreamwalk.serve.app_config import AppConfig, RecalledPicture, Standing, shown_of
+from dreamwalk.serve.cloud_stream import CloudStream
 from dreamwalk.serve.controls import Controls
 from dreamwalk.serve.protocol import (
     Command,
@@ -26,6 +26,7 @@ from dreamwalk.serve.protocol import (
     Reset,
     SetMemory,
     SetSteps,
+    ShowCloud,
     ShowMap,
     ShowStrip,
     View,
@@ -65,7 +66,8 @@ class Player:
         self._frame = self._seq = 0
         self._last = 0.0
         self._shown: set[str] = set()
-        """What is looked at of the memory: `map`, `strip`."""
+        """What is looked at of the memory: `map`, `strip`, `cloud`."""
+        self._cloud = CloudStream()
         self._look_due = 0.0
         """When that is to be sent next, on the monotonic clock."""
 
@@ -90,7 +92,7 @@ class Player:
         rest = {"title": self._config.title, "fps": self._worlds.fps, "width": width, "height": height}
         rest |= {"views": self._worlds.views, "steps": self._worlds.steps, "most_steps": MOST_STEPS}
         rest |= {"memory": (memory := self._config.memory) is not None}
-        rest |= {"strip": memory is not None and memory.strip is not None}
+        rest |= shown_of(memory)
         return names | rest | {"unlearnt": self._config.unlearnt}
 
     def apply(self, command: Command) -> None:
@@ -121,6 +123,9 @@ class Player:
                 self._look_at("map", shown)
             case ShowStrip(shown):
                 self._look_at("strip", shown)
+            case ShowCloud(shown):
+                self._look_at("cloud", shown)
+                self._cloud = CloudStream()
         self.status()
         self._show_memory()
 
@@ -242,9 +247,8 @@ class Player:
         times: dict[str, Any] = {"model_ms": sum(frame.stages.values()), "encode_ms": (now - began) * 1e3}
         times["period_ms"] = (now - self._last) * 1e3 if self._last else 0.0
         held, axes = ((), ()) if vector is None else self._worlds.schema.named(vector)
-        note = frames.FrameNote(*what, **times, held=held, stages=frame.stages, axes=axes)
-        if "map" in self._shown:
-            note = replace(note, place=self._worlds.place)
+        pose = () if self._worlds.pose is None else tuple(self._worlds.pose[:3].ravel().tolist())
+        note = frames.FrameNote(*what, **times, held=held, stages=frame.stages, axes=axes, pose=pose)
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))
         if self._film and vector is not None:
@@ -269,6 +273,9 @@ class Player:
             recalled = [one and _told(one) for one in strip.recalled]
             kept = {"kept": strip.kept, "budget": strip.budget}
             self._post("strip", {"frame": self._frame, "recalled": recalled} | kept)
+        cloud = self._worlds.cloud(self._cloud.every) if "cloud" in self._shown else None
+        if cloud and (changes := self._cloud.changes(cloud)):
+            self._post("cloud", changes)
 
     def _add_to_film(self, frame: Frame) -> None:
         assert self._film

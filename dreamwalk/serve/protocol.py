@@ -18,6 +18,7 @@ From the page, JSON text with a `type`:
     memory  recalling (whether the dream is told what it has shown)
     map     shown (whether maps are wanted)
     strip   shown (whether it is wanted what is recalled)
+    cloud   shown (whether the points that the dream keeps are wanted)
     replay  walk (what a walk file holds, see dreamwalk.data.walks), or null to take over
 
 From the server, JSON text: `hello` (what this world is), `queue` (position), `status` (the whole state, on
@@ -30,7 +31,8 @@ two and a half times a second at most,
             base64, age in frames, covers: the share of the view that it adds, dreamed), kept (frames in the
             bank), budget (or null)
 
-and binary frames, laid out in `dreamwalk.serve.frames`.
+and in binary frames, laid out in `dreamwalk.serve.frames`, and for a page that wants them, as often as maps,
+what has changed of the points that the dream keeps, laid out in `dreamwalk.serve.cloud_stream`.
 """
 
 from __future__ import annotations
@@ -164,15 +166,20 @@ class ShowStrip(Struct, frozen=True, tag_field="type", tag="strip"):
     shown: bool
 
 
+class ShowCloud(Struct, frozen=True, tag_field="type", tag="cloud"):
+    """Send the points that the dream keeps, or do not."""
+
+    shown: bool
+
+
 class Replay(Struct, frozen=True, tag_field="type", tag="replay"):
     """Walk a saved walk, or take over from it."""
 
     walk: WalkFile | None = None
 
 
-Command = (
-    Reset | View | Pause | OneFrame | SetSteps | Pace | SetMemory | ShowMap | ShowStrip | Record | Replay
-)
+Shown = ShowMap | ShowStrip | ShowCloud
+Command = Reset | View | Pause | OneFrame | SetSteps | Pace | SetMemory | Shown | Record | Replay
 Message = Input | Ack | Ping | Command
 
 

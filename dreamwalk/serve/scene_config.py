@@ -43,6 +43,13 @@ class WebPathRequest(msgspec.Struct, frozen=True):
     """Denoising steps; None: as many as `Scenes.steps`."""
 
 
+def point_paint(colours: np.ndarray, footprints: np.ndarray) -> np.ndarray:
+    """Colours and sizes of points as a page takes them, uint8 `(n, 4)`; a size of 0 would be no point."""
+    octaves = np.log2(np.maximum(footprints, 1e-9))
+    sizes = np.clip(np.round(octaves * SIZE_STEP) + 128, 1, 255).astype(np.uint8)
+    return np.column_stack([colours, sizes])
+
+
 @dataclass(frozen=True, eq=False)
 class ScenePoints:
     """Points of a scene, each axis in its own column."""
@@ -63,9 +70,7 @@ class ScenePoints:
         if len(which) > MOST_POINTS:
             which = which[np.linspace(0, len(which) - 1, MOST_POINTS).astype(np.int64)]
         following = int(self.frames.max(initial=-1)) + 1
-        octaves = np.log2(np.maximum(self.footprints[which], 1e-9))
-        sizes = np.clip(np.round(octaves * SIZE_STEP) + 128, 0, 255).astype(np.uint8)
-        paint = np.column_stack([self.colours[which], sizes])
+        paint = point_paint(self.colours[which], self.footprints[which])
         head = struct.pack("<2I", len(which), following)
         return head + self.position[which].astype("<f4").tobytes() + paint.tobytes()
 

@@ -8,7 +8,6 @@ seeds make levels, the dream begins at what the game first shows of one, and the
 
 from __future__ import annotations
 
-import math
 import time
 from array import array
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import numpy as np
 from dreamwalk.data.walks import MAX_ACTIONS, Walk
 from dreamwalk.errors import UserError
 from dreamwalk.images import fit_image
-from dreamwalk.serve.app_config import AppConfig, LevelMap, MemoryStrip
+from dreamwalk.serve.app_config import AppConfig, CloudSample, LevelMap, MemoryStrip
 from dreamwalk.validation import Steps, conform
 from dreamwalk.world import ActionSchema, World
 
@@ -284,13 +283,15 @@ class WorldPair:
         memory, dream = self._config.memory, self._dream
         return memory.strip(dream.world) if memory and memory.strip and dream and dream.live else None
 
+    def cloud(self, every: int) -> CloudSample | None:
+        """Every so many-th slot of the points that the dream keeps; None where it keeps none."""
+        memory, dream = self._config.memory, self._dream
+        return memory.cloud(dream.world, every) if memory and memory.cloud and dream and dream.live else None
+
     @property
-    def place(self) -> tuple[float, ...]:
-        """x, y and heading in degrees of who walks in the dream; empty where a map would not show it."""
-        pose = self._dream.pose if self._config.memory and self._dream else None
-        if pose is None:
-            return ()
-        return float(pose[0, 3]), float(pose[1, 3]), math.degrees(math.atan2(pose[1, 2], pose[0, 2]))
+    def pose(self) -> np.ndarray | None:
+        """`world_from_camera` `(4, 4)` of who walks in a dream with a memory, where it is known."""
+        return self._dream.pose if self._config.memory and self._dream else None
 
     def advance(self, vector: np.ndarray) -> Frame:
         """Step what is shown; the shadow's step is owed until `settle`."""

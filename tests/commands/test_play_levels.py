@@ -10,6 +10,7 @@ from tiny_rooms import SIZE, tiny_rooms
 
 from dreamwalk.commands.play import _dream_app
 from dreamwalk.errors import UserError
+from dreamwalk.memory.bank_view import stands_of
 from dreamwalk.memory.pixel_filter import PixelFilterConfig
 from dreamwalk.memory.points import Clouds, PointsConfig
 from dreamwalk.rollout.dream import Dream
@@ -34,6 +35,11 @@ def dreaming(pair: WorldPair) -> Dream:
     return pair._dream.world
 
 
+def place_of(pair: WorldPair) -> list[float]:
+    """x, y and heading in degrees of who walks."""
+    return stands_of(torch.tensor(pair.pose)[None])[0].tolist()
+
+
 def test_a_level_is_dreamed_beside_its_game(app: AppConfig) -> None:
     assert app.levels and app.memory and app.game is None and not app.picture and not app.lacking
     pair, ahead = WorldPair(app), DOOM_ACTIONS.pack(DOOM_ACTIONS.action(["forward"], yaw=10.0))
@@ -43,7 +49,7 @@ def test_a_level_is_dreamed_beside_its_game(app: AppConfig) -> None:
     level, pose = start_of("test", number=2)
     assert isinstance(game, Doom) and game.level.name == level.name
     assert np.array_equal(pair._dream.frame, pair._game.frame)
-    assert pair.place == pytest.approx(pose, abs=1)
+    assert place_of(pair) == pytest.approx(pose, abs=1)
     camera = dreaming(pair).session.camera
     assert camera is not None and len(pair._dream.start["around"]) == 3
     behind = camera.pose @ torch.diag(torch.tensor([-1.0, 1, -1, 1]))
@@ -60,9 +66,28 @@ def test_a_level_is_dreamed_beside_its_game(app: AppConfig) -> None:
     assert camera is not None and np.allclose(camera.pose[0], pair._game.pose)
     drawn = pair.draw_map()
     assert drawn is not None and drawn.picture[..., 3].any()
-    x, y, _ = pair.place
+    x, y, _ = place_of(pair)
     side = drawn.picture.shape[0] * drawn.scale
     assert drawn.left < x < drawn.left + side and drawn.top - side < y < drawn.top
+    pair.close()
+
+
+def test_the_page_is_told_of_the_points_that_are_kept(app: AppConfig) -> None:
+    pair, ahead = WorldPair(app), DOOM_ACTIONS.pack(DOOM_ACTIONS.action(["forward"]))
+    pair.begin(2, {"level": 2})
+    pair.advance(ahead)
+    memory, told = dreaming(pair).session.memory, pair.cloud(1)
+    assert isinstance(memory, Clouds) and told and pair.pose is not None
+    (kept,) = memory.rows
+    there = np.isfinite(told.position).all(1)
+    assert there.sum() == len(kept) > 0 and np.allclose(told.eyes, pair.pose[:3, 3], atol=1e-3)
+    assert np.array_equal(told.position[there], kept.points().position.T)
+    assert np.array_equal(told.position[::3], pair.cloud(3).position)  # type: ignore[union-attr]
+    with torch.inference_mode():
+        buckets = torch.arange(kept.slots // kept._size)
+        kept._erase(buckets, lambda position, *_: position[0] > told.eyes[0])
+    left = pair.cloud(1)
+    assert left and 0 < np.isfinite(left.position).all(1).sum() == len(kept) < there.sum()
     pair.close()
 
 

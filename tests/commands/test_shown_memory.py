@@ -35,7 +35,8 @@ def test_a_bank_is_shown_beside_a_level_and_switched(memory: MemoryConfig) -> No
     assert [one is None for one in drawn.recalled] == [one is None for one in strip.recalled]
     assert drawn.picture.any() == isinstance(memory, PointsAndBankConfig)
     assert 2 <= len(drawn.places) <= 12
-    assert_on_the_map(drawn, (*drawn.places, pair.place))
+    assert pair.pose is not None
+    assert_on_the_map(drawn, (*drawn.places, (*pair.pose[:2, 3], 0.0)))
     assert_switched(pair, turn, slots=4, kept=12)
     pair.close()
 
@@ -43,6 +44,8 @@ def test_a_bank_is_shown_beside_a_level_and_switched(memory: MemoryConfig) -> No
 def test_other_memories_have_no_strip() -> None:
     points, window = app_of(MEMORIES["points"]()), app_of(MEMORIES["window"]())
     assert points.memory and points.memory.strip is None and window.memory is None
+    bank = app_of(BANK).memory
+    assert points.memory.cloud and bank and bank.cloud is None
     pair = WorldPair(points)
     pair.begin(0, {"start": 0})
     drawn = pair.draw_map()

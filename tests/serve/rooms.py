@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 from dreamwalk.errors import UserError
-from dreamwalk.serve import GalleryStart
+from dreamwalk.serve import GalleryStart, cloud_stream
 from dreamwalk.serve.frames import HEADER, VERSION, VIEWS, FrameNote
 from dreamwalk.world import Action, ActionSchema, World
 
@@ -161,7 +161,7 @@ def unpack_frame(message: bytes) -> tuple[FrameNote, list[bytes]]:
     extra = json.loads(body[:text])
     cuts = [text, text + lengths[0], text + lengths[0] + lengths[1]]
     pictures = [body[a:b] for a, b in pairwise(cuts)][:count]
-    lists = tuple(extra["held"]), extra["stages"], tuple(extra["axes"]), tuple(extra["place"])
+    lists = tuple(extra["held"]), extra["stages"], tuple(extra["axes"]), tuple(extra["pose"])
     return FrameNote(serial, frame, VIEWS[view], seq, flags, model, encode, period, *lists), pictures
 
 
@@ -176,13 +176,15 @@ class Visitor:
         self.socket.send_text(json.dumps({"type": kind, **content}))
 
     def next(self, *, ack: bool = True) -> tuple[str, Any]:
-        """The next message: its type, and its content, or for a frame its note and JPEGs."""
+        """The next message: its type, and its content, for a frame its note and JPEGs, for points bytes."""
         event = self.socket.receive()
         if event["type"] == "websocket.close":
             raise WebSocketDisconnect(event.get("code", 1000), event.get("reason"))
         if event.get("bytes") is None:
             content = json.loads(event["text"])
             message = (content.pop("type"), content)
+        elif event["bytes"][0] == cloud_stream.VERSION:
+            message = ("cloud", event["bytes"])
         else:
             note, pictures = unpack_frame(event["bytes"])
             if ack:

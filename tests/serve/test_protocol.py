@@ -24,7 +24,7 @@ def test_frames_come_back_as_they_went() -> None:
         *(3, 41, "both", 17, 5, 12.5, 0.25, 90.0, tuple(f"choice_{k}" for k in range(40))),
         stages={"denoise": 9.0, "décode": 2.5},
         axes=(8.0, -1.5),
-        place=(120.5, -3.0, 90.0),
+        pose=(0.0, 0.0, 1.0, 120.5, -1.0, 0.0, 0.0, -3.0, 0.0, -1.0, 0.0, 41.25),
     )
     message = pack_frame(note, pictures)
     assert unpack_frame(message) == (note, pictures)

@@ -20,7 +20,7 @@ const USUAL = {
   "move:pan-left": "ArrowLeft PadRX-", "move:pan-right": "ArrowRight PadRX+", "move:orbit-left": "KeyQ Pad4", "move:orbit-right": "KeyE Pad5",
   "move:up": "KeyR PadRY-", "move:down": "KeyF PadRY+",
   "command:undo": "KeyZ Backspace Pad1", "command:go": "Enter Pad0", "command:through": "KeyC Pad3", "command:restart": "KeyN",
-  "command:hud": "KeyH", "command:map": "KeyM", "command:memory": "KeyX", "command:strip": "KeyT", "command:another": "KeyN", "command:fullscreen": "KeyF", "command:panel": "Comma",
+  "command:hud": "KeyH", "command:map": "KeyM", "command:memory": "KeyX", "command:strip": "KeyT", "command:cloud": "KeyC", "command:another": "KeyN", "command:fullscreen": "KeyF", "command:panel": "Comma",
 };
 
 const LABELS = {
@@ -31,7 +31,7 @@ const LABELS = {
   "axis:yaw-": "Turn left", "axis:yaw+": "Turn right", "axis:pitch+": "Look up", "axis:pitch-": "Look down",
   "command:reset": "Begin again", "command:pause": "Pause", "command:step": "One frame", "command:toggle": "Dream or real game",
   "command:both": "Both, side by side", "command:fewer": "Fewer denoising steps", "command:more": "More denoising steps",
-  "command:map": "Map", "command:memory": "Memory on or off", "command:strip": "Recalled frames", "command:another": "Another level",
+  "command:map": "Map", "command:memory": "Memory on or off", "command:strip": "Recalled frames", "command:cloud": "Points in space", "command:another": "Another level",
   "command:record": "Record", "command:hud": "Hide everything else", "command:fullscreen": "Full screen", "command:panel": "Settings",
 };
 

@@ -7,6 +7,7 @@ function isTheirs(target, code) {
   if (!(target instanceof Element)) return false;
   if (target.matches("textarea, select, input:not([type=range])")) return true;
   if (target.matches("input[type=range]")) return /^(Arrow|Page|Home|End)/.test(code);
+  if (target.matches("canvas")) return /^(Arrow|Equal|Minus|NumpadAdd|NumpadSubtract)/.test(code);
   return target.matches("button, a, [role]") && ["Enter", "Space"].includes(code);
 }
 
@@ -52,7 +53,7 @@ export function listenToMouse(surface, input, bindings, { command, walking, degr
   let refused = false;
   const report = () => input.hold("mouse", [...down].map((code) => [bindings.at(code), 1]));
   surface.addEventListener("pointerdown", (event) => {
-    if (event.pointerType === "touch" || !walking() || event.target.closest("button")) return;
+    if (event.pointerType === "touch" || !walking() || event.target.closest("button, #cloud")) return;
     const looks = input.schema.axes.includes("yaw");
     if (locked() || !looks) {
       const action = bindings.at(`Mouse${event.button}`);

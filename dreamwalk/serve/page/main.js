@@ -2,6 +2,7 @@
 
 import { Bindings, sign } from "./bindings.js";
 import { ClipForm } from "./clips.js";
+import { CloudPart } from "./cloud.js";
 import { drawSeed, readLevel, share, StartScreen } from "./start-screen.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
@@ -30,11 +31,12 @@ const hud = new Hud(bindings);
 const startScreen = new StartScreen({ begin });
 const map = new LevelMap(send);
 const strip = new Strip(send, () => view.fit());
+const cloud = new CloudPart(send, () => view.fit());
 const clipForm = new ClipForm();
 const scenes = new SceneScreen({ enter, home: () => COMMANDS.leave() });
 const panel = new Panel({ send, begin: again });
 const app = { stage: null, hello: null, status: {}, first: null, begun: null, hiddenPause: false, recordedSince: 0 };
-window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, strip, clipForm, scenes }; // for the curious, and for the tests
+window.dreamwalk = { app, link, input, bindings, view, hud, panel, map, strip, cloud, clipForm, scenes }; // for the curious, and for the tests
 
 const inWalk = () => body.dataset.screen === "walk";
 const inScene = () => body.dataset.screen === "scene";
@@ -99,9 +101,11 @@ const COMMANDS = {
     body.classList.toggle("bare-picture");
     map.tell();
     strip.tell();
+    cloud.tell();
   },
   map: () => map.toggle(),
   strip: () => strip.toggle(),
+  cloud: () => cloud.toggle(),
   memory: () => send({ type: "memory", recalling: !app.status.memory }),
   another: () => again({ seed: drawSeed(app.stage.levels) }),
   reset: () => again({}),
@@ -127,10 +131,10 @@ function command(name, action) {
 }
 
 /** What the page can do with a world like this; what it cannot do has no key either. */
-function commandsFor({ views, steps, memory, strip: recalls }) {
+function commandsFor({ views, steps, memory, strip: recalls, cloud: keeps }) {
   const some = { toggle: views.length > 1, both: views.length > 1, fewer: steps !== null, more: steps !== null };
-  Object.assign(some, { memory, map: memory, strip: recalls, another: app.stage.levels !== null });
-  const all = ["toggle", "both", "reset", "another", "memory", "strip", "map", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
+  Object.assign(some, { memory, map: memory, strip: recalls, cloud: keeps, another: app.stage.levels !== null });
+  const all = ["toggle", "both", "reset", "another", "memory", "strip", "cloud", "map", "pause", "step", "fewer", "more", "record", "panel", "hud", "fullscreen"];
   return all.filter((one) => some[one] ?? true);
 }
 
@@ -171,6 +175,7 @@ hear("hello", (hello) => {
   bindings.begin({ ...hello, commands: commandsFor(hello) });
   map.begin(hello.memory);
   strip.begin(hello);
+  cloud.begin(hello);
   segments(find("views"), hello.views.length > 1 ? { dream: "Dream", game: "Real game", both: "Both" } : {}, look);
   if (app.first) send(app.first);
   app.first = null;
@@ -206,6 +211,7 @@ hear("frame", (frame) => {
 
 hear("map", (drawn) => map.take(drawn));
 hear("strip", (told) => strip.take(told));
+hear("cloud", (news) => cloud.take(news));
 
 /** Whether the dream is told what it has shown, wherever that is seen. */
 function showMemory({ memory, view: name }) {
@@ -238,7 +244,8 @@ view.onDrawn = (frame) => {
   hud.seed = app.status.seed;
   hud.level = app.status.level ?? null;
   hud.frame(frame, input.latency(frame.seq));
-  map.walk(frame.place);
+  map.walk(frame.pose);
+  cloud.walk(frame.pose);
   if (frame.recording) {
     const seconds = Math.floor((performance.now() - app.recordedSince) / 1000);
     find("rec-time").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -319,7 +326,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 /** Tools that not every world has. */
-const OPTIONAL = new Set(["another", "memory", "map", "strip"]);
+const OPTIONAL = new Set(["another", "memory", "map", "strip", "cloud"]);
 
 if (matchMedia("(pointer: coarse)").matches) body.classList.add("touch");
 bindings.addEventListener("change", () => {
@@ -369,7 +376,7 @@ loadStage().then((stage) => {
   const views = [...(stage.dream ? ["dream"] : []), ...(stage.game ? ["game"] : [])];
   const { buttons, axes } = stage.actions ?? { buttons: [], axes: [] };
   const commands = stage.scenes ? ["undo", "go", "through", "restart"]
-    : commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory, strip: stage.strip });
+    : commandsFor({ views, steps: stage.dream ? 1 : null, memory: stage.memory, strip: stage.strip, cloud: stage.cloud });
   if (!app.hello) bindings.begin({ buttons, axes, commands, moves: stage.scenes ? Object.keys(MOVES) : [] });
   if (stage.scenes) scenes.offer(stage, bindings);
   if (stage.clips) clipForm.show(stage);

@@ -1,18 +1,15 @@
 // The map of what the dream knows, from above, with the walker on it: a new one comes now and then, its place with
 // every frame. Of a bank of frames it shows where they were kept, and from where those were seen that are recalled.
 
+import { MemoryPart } from "./memory-part.js";
 import { TINTS } from "./strip.js";
 
-const STORE = "dreamwalk.map";
 const REACH = 0.17; // how far the walker's view is drawn, in widths of the map
 
-export class LevelMap {
+export class LevelMap extends MemoryPart {
   constructor(send) {
-    this.send = send;
-    this.box = document.getElementById("map");
+    super(send, "map");
     this.canvas = this.box.querySelector("canvas");
-    this.wanted = localStorage.getItem(STORE) !== "off";
-    this.known = false; // whether this dream has a map
     this.drawn = null; // {bitmap, left, top, scale, places, recalled}
     this.told = true; // whether the dream is told what was kept
     new ResizeObserver(() => this.paint()).observe(this.box);
@@ -24,20 +21,6 @@ export class LevelMap {
     this.tell();
   }
 
-  toggle() {
-    this.wanted = !this.wanted;
-    localStorage.setItem(STORE, this.wanted ? "on" : "off");
-    this.tell();
-  }
-
-  /** Maps are made only for those who see them. */
-  tell() {
-    const shown = this.known && this.wanted && !document.body.classList.contains("bare-picture");
-    this.box.hidden = !shown;
-    document.querySelectorAll('[data-do="map"]').forEach((tool) => (tool.ariaPressed = String(this.known && this.wanted)));
-    if (this.known) this.send({ type: "map", shown });
-  }
-
   /** What the server has drawn. */
   async take({ png, ...where }) {
     const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
@@ -47,10 +30,10 @@ export class LevelMap {
     this.paint();
   }
 
-  /** Where the walker is: x, y and heading in degrees, 90 being up. */
-  walk(place) {
-    if (!place.length || this.box.hidden) return;
-    this.place = place;
+  /** Where the walker is, of which the map takes x, y and heading in degrees, 90 being up. */
+  walk(pose) {
+    if (!pose.length || this.box.hidden) return;
+    this.place = [pose[3], pose[7], (Math.atan2(pose[6], pose[2]) * 180) / Math.PI];
     this.paint();
   }
 

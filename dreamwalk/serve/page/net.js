@@ -2,6 +2,8 @@
 // (little-endian, 40 bytes of header, a JSON note, one or two JPEGs) in dreamwalk/serve/frames.py.
 
 const HEADER = 40;
+const CLOUD = 3; // the first byte of a message of points, which those of frames do not have
+const CLOUD_HEADER = 32;
 const VIEWS = ["dream", "game", "both"];
 const text = new TextDecoder();
 
@@ -33,8 +35,25 @@ export function readFrame(buffer) {
     held: note.held,
     stages: note.stages,
     axes: note.axes,
-    place: note.place,
+    pose: note.pose,
     pictures,
+  };
+}
+
+/** A binary message of points, see dreamwalk/serve/cloud_stream.py. */
+export function readCloud(buffer) {
+  const at = new DataView(buffer);
+  const count = at.getUint32(4, true);
+  return {
+    forget: Boolean(at.getUint8(1)),
+    thirds: at.getUint16(2, true),
+    all: at.getUint32(8, true),
+    unit: at.getFloat32(12, true),
+    middle: [16, 20, 24].map((offset) => at.getFloat32(offset, true)),
+    focal: at.getFloat32(28, true),
+    numbers: new Uint32Array(buffer, CLOUD_HEADER, count),
+    places: new Int16Array(buffer.slice(CLOUD_HEADER + 4 * count, CLOUD_HEADER + 12 * count)),
+    paint: new Uint8Array(buffer.slice(CLOUD_HEADER + 12 * count)),
   };
 }
 
@@ -67,7 +86,7 @@ export async function answered(address, settings = {}) {
 
 /**
  * Events, each with its content in `detail`: every JSON message of the server under its type, `frame` (decoded, with
- * `bitmaps`), and `closed` ({reason, code}). `rtt` is the newest round trip in ms.
+ * `bitmaps`), `cloud` (changed points), and `closed` ({reason, code}). `rtt` is the newest round trip in ms.
  */
 export class Link extends EventTarget {
   constructor() {
@@ -107,6 +126,7 @@ export class Link extends EventTarget {
   }
 
   async decode(socket, buffer) {
+    if (new Uint8Array(buffer, 0, 1)[0] === CLOUD) return this.tell("cloud", readCloud(buffer));
     const frame = readFrame(buffer);
     frame.bitmaps = await Promise.all(frame.pictures.map((blob) => createImageBitmap(blob)));
     if (socket !== this.socket) return;

@@ -2,6 +2,7 @@
 
 import { sign } from "./bindings.js";
 import { seconds } from "./clips.js";
+import { openSpace } from "./cloud.js";
 import { answered, events, posted } from "./net.js";
 import { drawSeed, readSeed } from "./start-screen.js";
 import { element, press, segments, toast } from "./words.js";
@@ -87,7 +88,7 @@ export class SceneScreen {
     find("scene").dataset.state = "opening";
     find("space-said").textContent = "Looking at the picture";
     try {
-      this.space ??= await this.canvas();
+      this.space ??= await openSpace(find("space").querySelector("canvas"), this.stage.scenes, ": you see the films alone");
       const state = await (await posted("scenes", { ...began, instead: this.name ?? "" })).json();
       Object.assign(this, { name: state.scene, began, cameras: { poses: [], focal: [] }, followed: 0 });
       this.space?.clear();
@@ -114,18 +115,6 @@ export class SceneScreen {
     this.enter("scene");
     this.space?.fit();
     document.activeElement?.blur();
-  }
-
-  /** The view of space; null where the browser draws none, and the films are all there is. */
-  async canvas() {
-    try {
-      const { Space } = await import("./space.js");
-      return new Space(find("space").querySelector("canvas"), this.stage.scenes);
-    } catch (error) {
-      console.warn(error);
-      toast("This browser shows no points in space: you see the films alone.", { error: true, seconds: 8 });
-      return null;
-    }
   }
 
   // ---- the path

@@ -1,19 +1,15 @@
 // What a dream with a bank of frames recalls for the newest frame: one slot for each, with why, and how many are kept.
 
+import { MemoryPart } from "./memory-part.js";
 import { element } from "./words.js";
 
-const STORE = "dreamwalk.strip";
 /** Colours of the slots, here and on the map. */
 export const TINTS = ["#8be0b0", "#f2c86b", "#f08fb5", "#6fd3ff"];
 const LOW = matchMedia("(max-height: 500px)"); // no room for it
 
-export class Strip {
-  /** `fit()` hears that it takes room or gives it back. */
+export class Strip extends MemoryPart {
   constructor(send, fit) {
-    [this.send, this.fit] = [send, fit];
-    this.box = document.getElementById("strip");
-    this.wanted = localStorage.getItem(STORE) !== "off";
-    this.known = false; // whether this dream has a bank of frames
+    super(send, "strip", { fit });
     this.told = true; // whether the dream is told what was kept
     LOW.addEventListener("change", () => this.tell());
   }
@@ -25,19 +21,8 @@ export class Strip {
     this.tell();
   }
 
-  toggle() {
-    this.wanted = !this.wanted;
-    localStorage.setItem(STORE, this.wanted ? "on" : "off");
-    this.tell();
-  }
-
-  /** It is made only for those who see it. */
-  tell() {
-    const shown = Boolean(this.known && this.wanted && !LOW.matches && !document.body.classList.contains("bare-picture"));
-    this.box.hidden = !shown;
-    document.querySelectorAll('[data-do="strip"]').forEach((tool) => (tool.ariaPressed = String(Boolean(this.known && this.wanted))));
-    this.fit();
-    if (this.known) this.send({ type: "strip", shown });
+  get shown() {
+    return super.shown && !LOW.matches;
   }
 
   /** What the server tells of the newest frame. */

@@ -16,7 +16,7 @@ export function listenToTouch(surface, input, bindings, { stick, command, walkin
   };
   surface.addEventListener("touchstart", (event) => {
     document.body.classList.add("touch");
-    if (!walking() || event.target.closest("button, a, .bar, #pads")) return;
+    if (!walking() || event.target.closest("button, a, .bar, #pads, #cloud")) return;
     event.preventDefault();
     for (const touch of event.changedTouches) {
       if (touch.clientX < innerWidth / 2 && walker === null) {

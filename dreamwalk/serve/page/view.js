@@ -35,8 +35,7 @@ export class View {
     if (document.body.dataset.view !== view) this.dissolve();
     document.body.dataset.view = view;
     this.frames[1].hidden = view !== "both";
-    this.frames[0].querySelector("figcaption").textContent = "dream";
-    this.frames[1].querySelector("figcaption").textContent = "real game";
+    this.frames[1].querySelector("figcaption").textContent = "real game"; // which not every dream has
     this.fit();
   }
 
@@ -45,7 +44,8 @@ export class View {
     const { clientWidth: width, clientHeight: height } = document.getElementById("walk");
     const strip = document.getElementById("strip").offsetHeight;
     const picture = Math.min(width - 36, (height - strip - 80) * (this.size.width / this.size.height));
-    const beside = document.body.dataset.view !== "both" && (width - picture) / 2 >= SIDE;
+    const alone = document.body.dataset.view !== "both" && !document.getElementById("cloud").offsetWidth;
+    const beside = alone && (width - picture) / 2 >= SIDE;
     document.body.dataset.numbers = beside ? "side" : "foot";
   }
 
