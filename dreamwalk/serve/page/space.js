@@ -61,7 +61,7 @@ export class Space {
     this.scene = new Scene().add(this.world);
     this.paths = {};
     this.through = false;
-    [this.drawn, this.cost] = [0, 0]; // when, and for how long, in ms
+    [this.drawn, this.cost] = [0, 100]; // when, and for how long, in ms: more than most, until the first is measured
     new ResizeObserver(() => this.fit()).observe(canvas.parentElement);
     this.clear();
   }
