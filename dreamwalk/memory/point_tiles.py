@@ -13,6 +13,7 @@ import json
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,8 @@ class PointTiles:
             folder = self._temporary.name
         self.folder = None if folder is None else Path(folder)
         self._tiles: dict[Key, _Tile] = {}
+        self._coming: dict[tuple[str | None, int], Future[Surfels]] = {}
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="tiles")
         self.most = 0
         """Points that were in RAM at most."""
 
@@ -156,6 +159,7 @@ class PointTiles:
 
     def close(self) -> None:
         """Let go of the folder; one that was not asked for is removed."""
+        self._reader.shutdown()
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -188,6 +192,22 @@ class PointTiles:
                     parts += self._tiles[keys[i]].drawn(max(camera[i], allowed[keys[i]]))
             views.append(Surfels.cat(parts))
         return views
+
+    def prefetch(self, poses: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> None:
+        """Begin to read what coming cameras will see, beside other work, as far as there is room."""
+        self._coming.clear()  # what was read for nothing takes no more room
+        if not len(poses):
+            return
+        keys, levels, distance = self._wanted(poses, intrinsics, size=size)
+        room = len(self) if self.budget.points is None else self.budget.points - self.in_ram
+        for i in distance.amin(1).argsort(stable=True).tolist():
+            tile, level = self._tiles[keys[i]], int(levels[i].min())
+            if level < len(SHARES) and tile.lacks(level):
+                room -= tile.share(level)
+                if room < 0:
+                    break
+                if (tile.file, level) not in self._coming:
+                    self._coming[tile.file, level] = self._reader.submit(self._read, tile.file, level)
 
     def all_points(self) -> Iterator[Surfels]:
         """Tile after tile, in the order of their keys; what is not in RAM is read and let go again."""
@@ -300,7 +320,9 @@ class PointTiles:
     def _load(self, key: Key, level: int) -> None:
         tile = self._tiles[key]
         if tile.lacks(level):
-            tile.loaded, tile.level = self._read(tile.file, level), level
+            coming = self._coming.pop((tile.file, level), None)
+            tile.loaded = coming.result() if coming is not None else self._read(tile.file, level)
+            tile.level = level
 
     def _whole(self, tile: _Tile) -> Surfels:
         """All points of a tile."""

@@ -110,6 +110,10 @@ class WorldCache:
         away = (shown.rgb[0] * (pose[:3, 3, None, None] - place)).sum(0) < 0
         return ~covered | (away & (shown.depth[0] < FAR / 2))
 
+    def prefetch(self, poses: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> None:
+        """See `PointTiles.prefetch`."""
+        self.tiles.prefetch(poses, intrinsics, size=size)
+
     def close(self) -> None:
         """See `PointTiles.close`."""
         self.tiles.close()

@@ -201,6 +201,8 @@ class PathSampling:
             cache = WorldCache(WorldCacheConfig(budget=TileBudget(points=None)))
             cache.insert(first[0][None], first[1][None], self.poses[at][:1], self.intrinsics[at][:1], time=0)
         view = cache.render(self.poses[at], self.intrinsics[at], size=size)
+        coming = slice(at.stop, at.stop + self.stride)  # read while this clip is dreamt
+        self.cache.prefetch(self.poses[coming], self.intrinsics[coming], size=size)
         depth = view.depth.masked_fill(view.depth > FAR / 2, 0)
         parts = view.rgb[None], depth[None], view.mask[None] > SEEN
         self._paths.append(AlongPath(first[0][None], first[1][None], *parts, self.depth_range))

@@ -137,6 +137,18 @@ def test_a_bound_holds_and_nothing_is_lost(tmp_path: Path) -> None:
     assert len(tight) == len(free)
 
 
+def test_what_is_prefetched_is_what_would_be_read(tmp_path: Path) -> None:
+    cache = cached(config(points=10**6), walk(), tmp_path)
+    cache.commit()
+    again, plain = (WorldCache.open(tmp_path, config(points=10**6)) for _ in range(2))
+    again.prefetch(torch.stack(walk()), INTRINSICS.expand(8, 3, 3), size=SIZE)
+    assert again.tiles._coming and not plain.tiles._coming
+    for pose in walk():
+        assert same(seen(again, pose), seen(plain, pose))
+    again.prefetch(torch.empty(0, 4, 4), torch.empty(0, 3, 3), size=SIZE)  # beyond the end of a path
+    assert not again.tiles._coming
+
+
 def test_the_order_of_frames_and_of_threads_does_not_matter_to_a_picture() -> None:
     poses = walk()
     forth, back = config("all"), config("all")
