@@ -85,8 +85,14 @@ function leave() {
   body.classList.remove("bare-picture");
   setTimeout(() => inWalk() || (find("walk").hidden = true), 500);
   setTimeout(() => inScene() || (find("scene").hidden = true), 500);
-  setTimeout(() => find("enter").focus({ preventScroll: true }), 50); // when it can be seen again
+  focusWhenSeen(find("enter"));
   loadStage().then((stage) => startScreen.crowd(stage)).catch(() => {});
+}
+
+/** What cannot be seen yet takes no focus, and on a busy machine that lasts. */
+function focusWhenSeen(button) {
+  button.focus({ preventScroll: true });
+  if (document.activeElement !== button && body.dataset.screen === "start") requestAnimationFrame(() => focusWhenSeen(button));
 }
 
 const COMMANDS = {
