@@ -111,8 +111,7 @@ class ArTokens(Walkable):
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Negative log-likelihood of a token in nats, or the flow loss of a vector; of each order in bits."""
-        clip, shown = self._dreamt(clip, generator) if self.delta and self.config.dreamt else (clip, None)
-        symbols, conditions = self.symbols(clip, shown), self._conditions(clip)
+        symbols, conditions = self.symbols(clip), self._conditions(clip)
         keep = generator.uniform(1) >= self.config.cond_dropout
         text, conditions = self._text(clip, keep=keep[:, 0].tolist()), conditions * keep[..., None]
         size = self.order.tokens, *self.backbone.head.loss_noise
@@ -128,28 +127,9 @@ class ArTokens(Walkable):
         return {"loss": loss} | {f"{name}_loss": term.detach() / unit for name, term in terms.items()}
 
     @torch.no_grad()
-    def _dreamt(self, clip: Clip, generator: KeyedGenerator) -> tuple[Clip, Tensor | None]:
-        """As many frames of a clip as the order has: the first ones, and None; or later ones, and the first
-        of these as a dream has it."""
-        whether, how_far, seed = generator.uniform(3)[0].tolist()
-        whole = self._training_frames
-        spare = len(clip) - whole
-        if whether >= self.config.dreamt or spare < 1:
-            return clip.first(whole), None
-        walk, ahead = self.begin(clip.first(1), seed=int(seed * 2**31)), 1 + int(how_far * spare)
-        for t in range(1, ahead + 1):
-            self.advance(walk, clip.actions[:, t])
-        assert walk.shown is not None
-        later = clip.after(ahead).first(whole)
-        return later, walk.shown.clone()  # which is no tensor of inference any more
-
-    @torch.no_grad()
-    def symbols(self, clip: Clip, shown: Tensor | None = None) -> Symbols:
-        """Of a batched clip of as many frames as the order has, or fewer, whose first may be shown otherwise,
-        `(b, 3, h, w)` in [-1, 1]; UserErrors of the codec."""
+    def symbols(self, clip: Clip) -> Symbols:
+        """Of a batched clip of as many frames as the order has, or fewer; UserErrors of the codec."""
         video = codec_input(clip, 3)
-        if shown is not None:
-            video = torch.cat([shown[:, None], video[:, 1:]], 1)
         if isinstance(self.codec, DeltaCodec):
             coded = self.codec.code(video, clip.actions)
             values = coded.values.flatten(1, 3) if self.continuous else coded.tokens.flatten(1)
@@ -333,7 +313,7 @@ def doom() -> ArTokensConfig:
     """A dream of levels never seen: 48 tokens a frame, which tell what it adds, row by row."""
     codec = DeltaCodecConfig(actions=7, quantizer=fine_steps())
     config = ArTokensConfig(codec, actions=7, grid=(6, 8), frames=9, width=160)
-    return replace(config, order="row", played="row", dreamt=0.5)
+    return replace(config, order="row", played="row")
 
 
 def video(order: OrderName = "row") -> ArTokensConfig:

@@ -51,9 +51,6 @@ class TokenSystemConfig(SystemConfig):
     """Of captions, for a model that is told them."""
     cond_dropout: Share = 0.1
     """Probability of training a clip without its actions and its caption, for classifier-free guidance."""
-    dreamt: Share = 0.0
-    """Of a delta codec: probability of a step whose clips begin with a frame that was dreamt, at most as far
-    ahead as the clips are longer than the order. Its tokens lead from there to the truth: it mends errors."""
     sampling: TokenSampling = field(default_factory=TokenSampling)
     """How tokens are drawn."""
 

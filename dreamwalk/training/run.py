@@ -162,7 +162,7 @@ def autoencode_delta_matched(quantizer: str) -> Run:
 
 def artokens_doom() -> Run:
     """A dream of levels never seen in tokens, on those of `autoencode.delta`: an hour on two CPU cores."""
-    run = Run("artokens.doom", artokens.doom(), "data/rooms", codec="runs/autoencode.delta", frames=13)
+    run = Run("artokens.doom", artokens.doom(), "data/rooms", codec="runs/autoencode.delta", frames=10)
     return replace(run, batch=8, steps=3000, optim=MUON, ema=0.995, save_every=100, preview_every=500)
 
 

@@ -64,16 +64,12 @@ DELTA: dict[str, ArTokensConfig] = {
 }
 
 
-def test_what_it_dreamt_is_where_clips_begin(clip: Clip) -> None:
-    """Its tokens lead on from there, and what was dreamt has no gradients."""
+def test_every_weight_learns_in_bfloat16(clip: Clip) -> None:
+    """A weight without a gradient has no state of the optimizer, and a run with such ones does not resume."""
     torch.manual_seed(0)
-    system = ArTokens(replace(artokens.tiny(), dreamt=1.0))
-    later, shown = system._dreamt(clip.first(7), rows())
-    assert shown is not None and len(later) == 5
-    plain, dreamt = system.symbols(later), system.symbols(later, shown)
-    assert plain.seen is not None and dreamt.seen is not None and not torch.equal(plain.seen, dreamt.seen)
+    system = ArTokens(artokens.tiny())
     with torch.autocast("cpu", torch.bfloat16):
-        system.loss(clip.first(7), rows())["loss"].backward()
+        system.loss(clip.first(5), rows())["loss"].backward()
     assert all(p.grad is not None for p in system.parameters() if p.requires_grad)
 
 
