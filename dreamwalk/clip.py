@@ -62,10 +62,6 @@ class Clip:
         """The first frames of a batched clip."""
         return self._each(lambda array: array[:, :frames])
 
-    def after(self, frames: int) -> Clip:
-        """A batched clip without its first frames."""
-        return self._each(lambda array: array[:, frames:])
-
     def to(self, device: torch.device | str) -> Clip:
         """A batched clip moved to a device."""
         moved = self._each(lambda array: array.to(device, non_blocking=True))

@@ -67,8 +67,8 @@ class DeltaCodecConfig:
     expected: float = 0.5
     """Weight of the error of the frame that is expected before any token."""
     dead_zone: float = 0.75
-    """Latents up to this are zero, for quantizers that have a zero; in the norm of the pixels of a token, in
-    [-1, 1], that they change."""
+    """Latents up to this are zero, but for quantizers without a zero; in the norm of the pixels of a token,
+    in [-1, 1], that they change."""
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or not 0 <= self.level < len(self.widths):
@@ -241,13 +241,18 @@ class DeltaCodec(nn.Module):
             self.quantizer.measure(latents.detach())
         return self.quantizer(latents)
 
+    @property
+    def _dead_zone(self) -> Tensor | float:
+        """In stds of the latents."""
+        return self.config.dead_zone / self.spread.std if self.quantizer.has_zero else 0.0
+
     def _shrunk(self, latents: Tensor) -> Tensor:
         """Latents in stds without their dead zone."""
-        return latents.sign() * (latents.abs() - self.config.dead_zone / self.spread.std).clamp(min=0)
+        return latents.sign() * (latents.abs() - self._dead_zone).clamp(min=0)
 
     def _linear(self, values: Tensor) -> Tensor:
         """What values of tokens tell of the linear code: the way back."""
-        return self.spread.undo(values + self.config.dead_zone / self.spread.std * values.sign())
+        return self.spread.undo(values + self._dead_zone * values.sign())
 
     def decode(self, seen: Seen, values: Tensor, action: Tensor) -> Tensor:
         """Frames `(b, 3, h, w)` in [-1, 1] of the values of tokens `(b, h', w', c)`."""

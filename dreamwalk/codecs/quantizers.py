@@ -58,6 +58,8 @@ class Quantizer(nn.Module):
 
     codebooks: int = 1
     """Vocabularies of its own that an index can be of, as the last axis of indices tells."""
+    has_zero: bool = True
+    """Whether what is zero can be told as such: a bit is plus or minus."""
 
     def __init__(self, config: QuantizerSizes) -> None:
         super().__init__()
@@ -275,6 +277,7 @@ class LFQ(Quantizer):
     """Codes are +1 and -1 in each channel; the first channel is the highest bit, and 1 is plus."""
 
     config: LFQConfig
+    has_zero = False
     amplitude: float = 1.0
     """Of a code in each channel."""
 

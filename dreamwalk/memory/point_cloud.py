@@ -99,12 +99,9 @@ class PointCloud:
     def sample(self, every: int) -> tuple[Tensor, Tensor, Tensor]:
         """Positions `(3, n)`, colours and footprints of every so many-th slot; empty ones are at inf. An odd
         number does not always take the same one of a bucket."""
-        position, rgb, footprint = (self._rows[name] for name in ("position", "rgb", "footprint"))
-        return (
-            position[:, : self.slots : every],
-            rgb[:, : self.slots : every],
-            footprint[: self.slots : every],
-        )
+        taken = slice(0, self.slots, every)
+        position, rgb, footprint = (self._rows[name][..., taken] for name in ("position", "rgb", "footprint"))
+        return position, rgb, footprint
 
     @torch.no_grad()
     def render(self, world_from_camera: Tensor, intrinsics: Tensor, *, size: tuple[int, int]) -> Rendering:

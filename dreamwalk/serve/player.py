@@ -247,7 +247,8 @@ class Player:
         times: dict[str, Any] = {"model_ms": sum(frame.stages.values()), "encode_ms": (now - began) * 1e3}
         times["period_ms"] = (now - self._last) * 1e3 if self._last else 0.0
         held, axes = ((), ()) if vector is None else self._worlds.schema.named(vector)
-        pose = () if self._worlds.pose is None else tuple(self._worlds.pose[:3].ravel().tolist())
+        stands = self._worlds.pose
+        pose = () if stands is None else tuple(stands[:3].ravel().tolist())
         note = frames.FrameNote(*what, **times, held=held, stages=frame.stages, axes=axes, pose=pose)
         self._last = now
         self._post("frame", frames.pack_frame(note, pictures))

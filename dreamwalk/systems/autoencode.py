@@ -35,7 +35,7 @@ from dreamwalk.codecs.delta import MIDDLE, DeltaCodecConfig, fine_steps
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
-from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, LFQConfig, UnquantizedConfig
+from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, UnquantizedConfig
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tae import TAEConfig
@@ -216,9 +216,7 @@ def tokens_of(quantizer: str) -> AutoencodeConfig:
 
 def delta(quantizer: str = "fsq") -> AutoencodeConfig:
     """What a frame of Doom adds to the one before: 48 tokens of 47 bits, or of another quantizer."""
-    middle = DELTA_QUANTIZERS[quantizer]
-    dead_zone = 0.0 if isinstance(middle, LFQConfig) else DeltaCodecConfig().dead_zone  # a bit is never zero
-    return AutoencodeConfig(codec=DeltaCodecConfig(actions=7, quantizer=middle, dead_zone=dead_zone))
+    return AutoencodeConfig(codec=DeltaCodecConfig(actions=7, quantizer=DELTA_QUANTIZERS[quantizer]))
 
 
 def tiny() -> AutoencodeConfig:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from learning import learn
 from toy import Toy
 
 from dreamwalk.clip import Clip, batch
@@ -13,7 +14,6 @@ from dreamwalk.codecs.motion import true_motion
 from dreamwalk.codecs.quantizers import UnquantizedConfig
 from dreamwalk.codecs.warp import cells, sampled, transformed
 from dreamwalk.evaluation.fidelity import psnr, to_bytes
-from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig
 
 
@@ -117,13 +117,7 @@ def test_it_learns_by_true_motion_and_decodes_what_it_coded(clip: Clip) -> None:
     assert config.needs_depth and not AutoencodeConfig(replace(delta_tiny(), motion=0.0)).needs_depth
     system = Autoencode(config)
     system.codec.fit(clip.video.float() / 127.5 - 1)
-    optimizer, rows = torch.optim.AdamW(system.parameters(), lr=3e-3), []
-    for step in range(80):
-        terms = system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)]))
-        optimizer.zero_grad()
-        terms["loss"].backward()
-        optimizer.step()
-        rows.append({name: float(term.detach()) for name, term in terms.items()})
+    rows = learn(system, clip, steps=80)
     assert all(p.grad is not None for p in system.parameters())  # or a run would not resume
     assert rows[-1]["motion"] < rows[0]["motion"] / 2 and rows[-1]["perplexity"] > 3
     system.eval()

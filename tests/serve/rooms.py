@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -207,6 +208,22 @@ class Visitor:
             note, pictures = self.until("frame")
             if number is None or note.frame == number:
                 return note, pictures
+
+    def seldom(self, kind: str, made: Callable[[], int]) -> list[Any]:
+        """The next three messages of a type, of which fewer than three a second are made."""
+        began, before = time.monotonic(), made()
+        told = [self.until(kind) for _ in range(3)]
+        assert (made() - before) / (time.monotonic() - began) < 3
+        return told
+
+    def look_away(self, kind: str, made: Callable[[], int]) -> None:
+        """Hide a part of the memory: none of it is made any more."""
+        self.send(kind, shown=False)
+        self.until("status")
+        before = made()
+        self.frame()
+        self.frame()
+        assert made() == before
 
     def asleep(self) -> tuple[FrameNote, list[bytes]]:
         """Begin anew and paused, so that every further frame is asked for with `step`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,13 @@ class Tab:
         frame = -1
         while frame != (frame := self.look("dreamwalk.view.newest.serial")):
             time.sleep(0.1)
+
+    def rests(self, made: Callable[[], int]) -> None:
+        """Nothing more is made of what nobody looks at, but for what was on its way."""
+        time.sleep(0.2)
+        before = made()
+        time.sleep(0.8)
+        assert made() == before, "nobody looks at it, so nothing is made"
 
     def picture(self, index: int = 0) -> np.ndarray:
         """What the canvas shows, float32 grey `(h, w)`."""

@@ -129,7 +129,7 @@ def test_reset_seed_steps_and_the_numbers(tab: Callable[..., Tab]) -> None:
     walk.page.locator(".places button").nth(3).click()
     walk.until("dreamwalk.app.status.start === 3")
     walk.page.click("#p-pace")
-    walk.until("dreamwalk.app.status.unlocked && dreamwalk.hud.numbers.page > 22")
+    walk.until("dreamwalk.app.status.unlocked && dreamwalk.hud.numbers.page > 25")
     walk.page.keyboard.press("Escape")
     walk.until("!dreamwalk.panel.isOpen")
     walk.page.keyboard.press("w")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning import learn
 from safetensors.torch import save_file
-from torch import Tensor
 from toy import AsData
 
 from dreamwalk.clip import Clip
@@ -43,17 +43,6 @@ def clip() -> Clip:
         video[0, frame, :, 4:10, 2 * frame : 2 * frame + 5] = 230
         video[1, frame, 1, frame : frame + 6, 6:12] = 20
     return Clip(video=video.byte(), actions=torch.zeros(2, 5, 1))
-
-
-def learn(system: Autoencode, clip: Clip, *, steps: int, lr: float = 3e-3) -> list[dict[str, Tensor]]:
-    optimizer = torch.optim.AdamW(system.parameters(), lr=lr, betas=(0.9, 0.99))
-    told = []
-    for step in range(steps):
-        told.append(system.loss(clip, KeyedGenerator([(0, step, row) for row in range(2)])))
-        optimizer.zero_grad()
-        told[-1]["loss"].backward()
-        optimizer.step()
-    return told
 
 
 def built(codec: CodecConfig, **changes: object) -> Autoencode:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning import learn
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig
@@ -14,7 +15,6 @@ from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfi
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tokens import TokenCodec, tokenized, tokens_tiny
 from dreamwalk.codecs.vector_quantizer import VQConfig
-from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems.autoencode import Autoencode, AutoencodeConfig, tiny
 from dreamwalk.systems.open import init_from, load
 from dreamwalk.weights import files
@@ -43,23 +43,15 @@ def clip() -> Clip:
     return Clip(video=video.byte(), actions=torch.zeros(2, 5, 1))
 
 
-def learn(config: AutoencodeConfig, clip: Clip, *, steps: int) -> tuple[Autoencode, list[dict[str, float]]]:
+def learnt(config: AutoencodeConfig, clip: Clip, *, steps: int) -> tuple[Autoencode, list[dict[str, float]]]:
     torch.manual_seed(0)
-    system, told = Autoencode(config), []
-    optimizer = torch.optim.AdamW(system.parameters(), lr=3e-3, betas=(0.9, 0.99))
-    for step in range(steps):
-        keys = [(0, step, row) for row in range(len(clip.video))]
-        terms = system.loss(clip, KeyedGenerator(keys))
-        optimizer.zero_grad()
-        terms["loss"].backward()
-        optimizer.step()
-        told.append({name: float(term.detach()) for name, term in terms.items()})
-    return system, told
+    system = Autoencode(config)
+    return system, learn(system, clip, steps=steps)
 
 
 def test_the_tiny_one_learns_a_clip_by_heart(clip: Clip) -> None:
     clip = Clip(video=clip.video[:1], actions=clip.actions[:1])
-    system, told = learn(tiny(), clip, steps=120)
+    system, told = learnt(tiny(), clip, steps=120)
     assert isinstance(system.codec, TokenCodec)
     share = system.codec.agreement(codec_input(clip, 3))
     print({name: round(value, 3) for name, value in told[-1].items()}, f"agreement {share:.2f}")
@@ -68,7 +60,7 @@ def test_the_tiny_one_learns_a_clip_by_heart(clip: Clip) -> None:
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_the_family_learns(kind: str, clip: Clip) -> None:
-    system, told = learn(AutoencodeConfig(FAMILY[kind]), clip, steps=30)
+    system, told = learnt(AutoencodeConfig(FAMILY[kind]), clip, steps=30)
     assert told[-1]["psnr"] > told[0]["psnr"] + 3
     counted = {"usage", "perplexity", "dead"} & set(told[-1])
     assert len(counted) == (0 if kind in ("none", "kl") else 3)
@@ -77,7 +69,7 @@ def test_the_family_learns(kind: str, clip: Clip) -> None:
 
 def test_weights_bring_their_codebook(tmp_path: Path, clip: Clip) -> None:
     """And what was measured of every stage: the tokens are those of the codec that was trained."""
-    system, _ = learn(AutoencodeConfig(FAMILY["residual"]), clip, steps=2)
+    system, _ = learnt(AutoencodeConfig(FAMILY["residual"]), clip, steps=2)
     path = tmp_path / "tokens.safetensors"
     files.save(path, system.state_dict(), metadata={"system": "autoencode", "config": to_json(system.config)})
     again, video = load(path), codec_input(clip, 3)
@@ -103,7 +95,7 @@ def test_another_quantizer_begins_anew_beside_layers_that_go_on(
     other = Autoencode(AutoencodeConfig(replace(delta_tiny(), quantizer=quantizer)))
     fresh = {name: x.clone() for name, x in other.state_dict().items()}
     init_from(other, path)
-    parts = "to_code", "from_code", "spread", "change", "paint"
+    parts = "from_code", "spread", "change", "paint"
     middle = tuple(f"codec.{part}." for part in parts)
     for name, x in other.state_dict().items():
         assert torch.equal(x, fresh[name] if name.startswith(middle) else first.state_dict()[name]), name
