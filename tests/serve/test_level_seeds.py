@@ -152,6 +152,7 @@ def test_the_game_beside_it_takes_the_same_actions_and_hands_over_what_it_sees(
     visitor.until("status", view="both")
     assert (game.count, game.pitch) == (4, dream.pitch) and dream.pitch != 0
     visitor.send("view", view="game")
+    visitor.until("status", view="game")  # or the frame of the change would be taken for that of a step
     visitor.step(2)
     visitor.send("view", view="dream")
     visitor.until("status", view="dream")
