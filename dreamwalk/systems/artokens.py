@@ -111,7 +111,7 @@ class ArTokens(Walkable):
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Negative log-likelihood of a token in nats, or the flow loss of a vector; of each order in bits."""
-        symbols, conditions = self.symbols(clip), self._conditions(clip)
+        symbols, conditions = self._drawn_window(self.symbols(clip), self._conditions(clip), generator)
         keep = generator.uniform(1) >= self.config.cond_dropout
         text, conditions = self._text(clip, keep=keep[:, 0].tolist()), conditions * keep[..., None]
         size = self.order.tokens, *self.backbone.head.loss_noise
@@ -126,9 +126,22 @@ class ArTokens(Walkable):
         loss, unit = torch.stack(list(terms.values())).mean(), 1.0 if self.continuous else math.log(2)
         return {"loss": loss} | {f"{name}_loss": term.detach() / unit for name, term in terms.items()}
 
+    def _drawn_window(
+        self, symbols: Symbols, conditions: Tensor, generator: KeyedGenerator
+    ) -> tuple[Symbols, Tensor]:
+        """As many frames as the order has, of a longer clip from a drawn one on: so a list is learnt after a
+        frame that was decoded, as it is in a walk, and not after a true one alone."""
+        coded, frames = conditions.shape[1], self.config.frames
+        if not self.delta or symbols.seen is None or coded <= frames:
+            return symbols, conditions
+        first = (generator.uniform(1) * (coded - frames + 1)).long()
+        at = torch.arange(len(first), device=first.device)[:, None], first + torch.arange(frames).to(first)
+        values = symbols.values.unflatten(1, (coded, -1))[at].flatten(1, 2)
+        return Symbols(values, symbols.seen[at]), conditions[at]
+
     @torch.no_grad()
     def symbols(self, clip: Clip) -> Symbols:
-        """Of a batched clip of as many frames as the order has, or fewer; UserErrors of the codec."""
+        """Of all frames of a batched clip; UserErrors of the codec."""
         video = codec_input(clip, 3)
         if isinstance(self.codec, DeltaCodec):
             coded = self.codec.code(video, clip.actions)

@@ -169,6 +169,26 @@ def test_history_is_what_was_dreamed(walker: ArTokens, clip: Clip) -> None:
     assert walker.begin(clip, seed=1).stream.left == 8  # of eleven frames three are kept
 
 
+@torch.no_grad()
+def test_of_a_longer_clip_a_window_is_drawn(clip: Clip) -> None:
+    """Windows begin at any coded frame, and have the features of their own frames."""
+    torch.manual_seed(0)
+    config = replace(artokens.tiny(), cond_dropout=0.0)
+    model, one = ArTokens(config), Clip(video=clip.video[:1, :7], actions=clip.actions[:1, :7])
+    for p in model.backbone.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    symbols, conditions = model.symbols(one), model._conditions(one)
+    values, seen = symbols.values.unflatten(1, (6, 4)), symbols.seen
+    assert seen is not None
+    slots, expected = model.make_order().slots(), []
+    for first in range(3):
+        frames = slice(first, first + config.frames)
+        told = {"conditions": conditions[:, frames], "seen": seen[:, frames]}
+        expected.append(float(model.backbone.loss(values[:, frames].flatten(1), slots, **told).mean()))
+    found = {round(float(model.loss(one, KeyedGenerator([(seed,)]))["loss"]), 3) for seed in range(24)}
+    assert found == {round(loss, 3) for loss in expected} and len(found) == 3
+
+
 def test_other_orders(walker: ArTokens) -> None:
     assert walker.stream([0], "diagonal").order.passes == 3 * 4
     with pytest.raises(ValueError, match=r"were trained in the order 'blocks of 1x1x1.*sample in that one"):
