@@ -45,6 +45,9 @@ class Normals(Protocol):
     def normal(self, *shape: int) -> Tensor:
         """Standard normal `(b, *shape)`."""
 
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1), `(b, *shape)`."""
+
 
 class Bottleneck(NamedTuple):
     """What lies between encoder and decoder while a codec trains."""

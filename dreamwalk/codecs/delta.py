@@ -24,7 +24,7 @@ is beside A: what mends every place a little in every frame is noise to a model 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -33,6 +33,7 @@ from torch.nn.functional import interpolate, linear, pixel_shuffle, smooth_l1_lo
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Normals, Rebuilt, Spread, Stride, require_whole_latents
+from dreamwalk.codecs.frame_code import PAINTED, FrameEncoder, painted_over
 from dreamwalk.codecs.motion import true_motion
 from dreamwalk.codecs.patch import principal_components
 from dreamwalk.codecs.pyramid import PATCH, Pyramid, UpPath
@@ -42,9 +43,9 @@ from dreamwalk.codecs.warp import cells, half_sides, sampled, transformed
 from dreamwalk.errors import UserError
 from dreamwalk.layers.modulation import zero_init
 from dreamwalk.layers.precision import float32_arithmetic
-from dreamwalk.validation import Count
+from dreamwalk.validation import Count, Share
 
-MIDDLE = "quantizer", "spread", "from_code", "change", "paint"
+MIDDLE = "quantizer", "spread", "from_code", "change", "paint", "own"
 """Parts whose shapes are those of the quantizer."""
 REACH = 8.0
 """Pixels of flow for an output of one."""
@@ -61,6 +62,10 @@ class DeltaCodecConfig:
     """Channels at 1/4, 1/8, ... of the resolution."""
     level: Count = 2
     """Of these, from 0, the one whose places have tokens."""
+    tells: Literal["change", "frame"] = "change"
+    """What tokens tell: what is not as expected, by a linear code, or the frame by itself, by a network."""
+    mistaken: Share = 0.5
+    """Probability of training a clip after a frame of another one, which tokens of the frame then mend."""
     motion: float = 0.1
     """Weight of the error of the flow where the true one is known, in data with depth and poses. Otherwise
     the flow learns from pixels alone, which large motion misleads; 0 is for data without."""
@@ -174,12 +179,19 @@ class DeltaCodec(nn.Module):
         self.quantizer = config.quantizer.build()
         self.turning = Turning(config.actions)
         self.before, self.after = Pyramid(4, widths), Pyramid(4, widths)
-        pixels = 3 * self.stride[1] * self.stride[2]
-        self.change, self.paint = LinearCode(pixels, config.channels), LinearCode(config.channels, pixels)
-        self.spread = Spread(config.channels)
+        self.own = FrameEncoder(widths[: config.level + 1], config.channels) if self.tells_frame else None
+        if not self.tells_frame:
+            pixels = 3 * self.stride[1] * self.stride[2]
+            self.change, self.paint = LinearCode(pixels, config.channels), LinearCode(config.channels, pixels)
+            self.spread = Spread(config.channels)
         self.from_code = nn.Conv2d(config.channels, widths[config.level], 1)
         self.expect = UpPath(widths, config.actions, 2 + 3 * PATCH**2)
-        self.add = UpPath(widths, config.actions, 3 * PATCH**2)
+        self.add = UpPath(widths, config.actions, PAINTED if self.tells_frame else 3 * PATCH**2)
+
+    @property
+    def tells_frame(self) -> bool:
+        """Whether tokens tell a frame by itself."""
+        return self.config.tells == "frame"
 
     @property
     def seen_features(self) -> int:
@@ -188,8 +200,8 @@ class DeltaCodec(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether the linear code has been computed."""
-        return bool(self.change.components.any())
+        """Whether the linear code, where there is one, has been computed."""
+        return self.tells_frame or bool(self.change.components.any())
 
     @torch.no_grad()
     def fit(self, video: Tensor) -> None:
@@ -231,6 +243,8 @@ class DeltaCodec(nn.Module):
 
     def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
+        if self.own is not None:
+            return self.own(frame)
         latents = self.change(self._patches(frame - seen.expected)).to(frame.dtype)
         return self._shrunk(self.spread(latents))
 
@@ -263,6 +277,8 @@ class DeltaCodec(nn.Module):
         levels = list(seen.levels)
         code = self.from_code(rearrange(values, "b h w c -> b c h w").to(seen.expected.dtype))
         levels[self.config.level] = levels[self.config.level] + code
+        if self.tells_frame:
+            return painted_over(seen.expected, self.add(levels, action))
         fine = pixel_shuffle(self.add(levels, action), PATCH)
         coarse = pixel_shuffle(self.paint(self._linear(values)).movedim(-1, 1), self.stride[1])
         return seen.expected + fine + coarse
@@ -300,6 +316,9 @@ class DeltaCodec(nn.Module):
         """`code` from a first frame with noise of std `noise`, as that of a dream is not exact; `motion` is
         the error of the flow."""
         shown = video[:, :1] + noise * chance.normal(1, *video.shape[2:])
+        if self.tells_frame:
+            wrong = chance.uniform(1) < self.config.mistaken
+            shown = torch.where(wrong[..., None, None, None], shown.roll(1, 0), shown)
         coded = self.code(torch.cat([shown, video[:, 1:]], 1), clip.actions)
         losses, measured = dict(coded.losses), self.quantizer.recent_usage(coded.tokens)
         error = coded.expected - video[:, 1:]

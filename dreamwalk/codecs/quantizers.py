@@ -14,6 +14,7 @@ Codes that are learnt are in `vector_quantizer.py`, sums of several in `residual
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import atanh, inf, log, log2, prod
 from typing import Annotated, NamedTuple, Protocol
 
@@ -217,10 +218,7 @@ class FSQ(Quantizer):
 
     def project(self, z: Tensor) -> Tensor:
         """Bounded by tanh a little beyond the levels, and shifted where they are even: 0 stays a level."""
-        half = [(n - 1) * (1 + OVERSHOOT) / 2 for n in self.config.levels]
-        offset = [0.0 if n % 2 else 0.5 for n in self.config.levels]
-        shift = [atanh(o / h) for o, h in zip(offset, half, strict=True)]
-        height, middle, start = (z.new_tensor(numbers) for numbers in (half, offset, shift))
+        height, middle, start = (numbers.to(z.dtype) for numbers in bounds(self.config.levels, z.device))
         return ((z + start).tanh() * height - middle) / (self._levels(z) // 2)
 
     def index(self, points: Tensor) -> Tensor:
@@ -234,11 +232,27 @@ class FSQ(Quantizer):
         return (digits - levels // 2).float() / (levels // 2)
 
     def _levels(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.config.levels, device=like.device)
+        return constants(self.config.levels, like.device)
 
     def _basis(self, like: Tensor) -> Tensor:
-        sizes = [prod(self.config.levels[:k]) for k in range(self.channels)]
-        return torch.tensor(sizes, device=like.device)
+        return constants(tuple(prod(self.config.levels[:k]) for k in range(self.channels)), like.device)
+
+
+@cache
+def constants(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers on a device, made once: to send them there is to wait for it."""
+    with torch.inference_mode(False):
+        kind = torch.int64 if all(isinstance(number, int) for number in numbers) else torch.float64
+        return torch.tensor(numbers, dtype=kind, device=device)
+
+
+def bounds(levels: tuple[int, ...], device: torch.device) -> list[Tensor]:
+    """Of FSQ: half the range of each channel, the offset of those with an even number of levels, and where
+    that lies before the bound."""
+    half = [(n - 1) * (1 + OVERSHOOT) / 2 for n in levels]
+    offset = [0.0 if n % 2 else 0.5 for n in levels]
+    shift = [atanh(o / h) for o, h in zip(offset, half, strict=True)]
+    return [constants(tuple(numbers), device) for numbers in (half, offset, shift)]
 
 
 @dataclass(frozen=True)
