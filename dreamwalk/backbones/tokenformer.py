@@ -170,9 +170,12 @@ class TokenFormer(nn.Module):
         seen: Tensor | None = None,
         text: TextEmbedding | None = None,
         noise: Tensor | None = None,
+        told: Tensor | None = None,
     ) -> Tensor:
-        """The head's loss `(b, m)` of `slots.tokens`; `noise` is normal, `(b, m, *head.loss_noise)`."""
-        hidden = self(symbols, slots, conditions=conditions, seen=seen, text=text)
+        """The head's loss `(b, m)` of `slots.tokens`; `noise` is normal, `(b, m, *head.loss_noise)`. Where
+        other symbols are `told`, these are predicted from those."""
+        told = symbols if told is None else told
+        hidden = self(told, slots, conditions=conditions, seen=seen, text=text)
         return self.head.loss(hidden, symbols[:, slots.tokens], noise)
 
     def predict(

@@ -10,19 +10,29 @@ along a flow, guesses what comes into view, and paints what is otherwise, as cod
     f, p = F(s, a_t)                            a flow, and what comes into view
     y = warp(x'_t-1, g after f) + p             the frame that is expected
     e = S'(y)                                   features of that
-    z_t = Q(A (x_t - y))                        what else there is to tell
-    x'_t = y + D(e, a_t, z_t) + B z_t
 
 x' are decoded frames, in training as well, so that the tokens of a frame also mend the errors of those before
-it and nothing drifts while there are true frames to code. The first frame is given. A and B are the
-principal components of the changes of patches, fixed: networks alone are hours behind them.
+it and nothing drifts while there are true frames to code. The first frame is given. Tokens tell one of two
+things (`tells`). `change`, as in delta-IRIS, is what else there is to tell:
 
+    z_t = Q(A (x_t - y))
+    x'_t = y + D(e, a_t, z_t) + B z_t
+
+A and B are the principal components of the changes of patches, fixed: networks alone are hours behind them.
 Latents near zero are zero (the dead zone of the quantizers of video codecs, H.264's for one), and no network
 is beside A: what mends every place a little in every frame is noise to a model that has to predict it.
+
+`frame` is the frame by itself, coarsely, painted over what is expected where the two do not agree:
+
+    z_t = Q(E(x_t))
+    x'_t = y + g (p - y),   p, g = D(e, a_t, z_t)
+
+Drawn by a model, changes add up to noise or fog, while tokens of frames always mean some frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -63,9 +73,9 @@ class DeltaCodecConfig:
     level: Count = 2
     """Of these, from 0, the one whose places have tokens."""
     tells: Literal["change", "frame"] = "change"
-    """What tokens tell: what is not as expected, by a linear code, or the frame by itself, by a network."""
-    mistaken: Share = 0.5
-    """Probability of training a clip after a frame of another one, which tokens of the frame then mend."""
+    """What tokens tell: what is not as expected, or the frame by itself."""
+    mistaken: Share = 0.3
+    """Probability of training a clip after a frame of another one, where tokens tell the frame by itself."""
     motion: float = 0.1
     """Weight of the error of the flow where the true one is known, in data with depth and poses. Otherwise
     the flow learns from pixels alone, which large motion misleads; 0 is for data without."""
@@ -153,6 +163,8 @@ class Coded(NamedTuple):
     """Decoded, the first as given, `(b, t, 3, h, w)`."""
     tokens: Tensor
     """Of the frames after the first, `(b, t - 1, h', w')`, with more axes as of a `TokenCodec`."""
+    told: Tensor
+    """Those that were decoded: the same unless they were disturbed."""
     values: Tensor
     """Those of the tokens, `(b, t - 1, h', w', c)`."""
     seen: Tensor
@@ -165,6 +177,10 @@ class Coded(NamedTuple):
     """As of `Seen`, `(b, t - 1, 3, h, w)`."""
     losses: dict[str, Tensor]
     """Of the quantizer, as of `Bottleneck`."""
+
+
+Disturb = Callable[[Quantized], Quantized]
+"""Tokens of a frame to others."""
 
 
 class DeltaCodec(nn.Module):
@@ -291,19 +307,22 @@ class DeltaCodec(nn.Module):
         places = cells(images, *images.shape[-2:]) + rearrange(fine, "b c h w -> b h w c")
         return sampled(images, transformed(turning, places))
 
-    def code(self, video: Tensor, actions: Tensor) -> Coded:
+    def code(self, video: Tensor, actions: Tensor, disturb: Disturb | None = None) -> Coded:
         """Video `(b, t, 3, h, w)` in [-1, 1] in a closed loop, with no gradients from frame to frame; actions
-        are `(b, t, a)`. UserErrors of `check_size`, and for actions of another length or a single frame."""
+        are `(b, t, a)`. What is decoded are the values of tokens, or what `disturb` makes of them.
+        UserErrors of `check_size`, and for actions of another length or a single frame."""
         self._check_clip(video, actions)
-        frames, coded, seen = [video[:, 0]], list[Quantized](), list[Seen]()
+        frames, coded, told, seen = [video[:, 0]], list[Quantized](), list[Quantized](), list[Seen]()
         for frame, action in zip(video[:, 1:].unbind(1), actions[:, 1:].unbind(1), strict=True):
             seen.append(self.look(frames[-1].detach().clamp(-1, 1), action))
             coded.append(self.encode(seen[-1], frame))
-            frames.append(self.draw(seen[-1], coded[-1].values, action))
+            told.append(disturb(coded[-1]) if disturb else coded[-1])
+            frames.append(self.draw(seen[-1], told[-1].values, action))
         losses = {name: torch.stack([each.losses[name] for each in coded]).mean() for name in coded[0].losses}
         return Coded(
             torch.stack(frames, 1),
             torch.stack([each.indices for each in coded], 1),
+            torch.stack([each.indices for each in told], 1),
             torch.stack([each.values for each in coded], 1),
             torch.stack([each.features for each in seen], 1),
             torch.stack([each.turning for each in seen], 1),
@@ -314,18 +333,22 @@ class DeltaCodec(nn.Module):
 
     def rebuilt(self, video: Tensor, clip: Clip, chance: Normals, *, noise: float) -> Rebuilt:
         """`code` from a first frame with noise of std `noise`, as that of a dream is not exact; `motion` is
-        the error of the flow."""
+        the error of the flow. What follows another clip's frame is not expected, nor moved."""
         shown = video[:, :1] + noise * chance.normal(1, *video.shape[2:])
+        follows = torch.ones(video.shape[0], video.shape[1] - 1, dtype=torch.bool, device=video.device)
         if self.tells_frame:
-            wrong = chance.uniform(1) < self.config.mistaken
-            shown = torch.where(wrong[..., None, None, None], shown.roll(1, 0), shown)
+            follows[:, :1] = chance.uniform(1) >= self.config.mistaken
+            shown = torch.where(follows[:, :1, None, None, None], shown, shown.roll(1, 0))
         coded = self.code(torch.cat([shown, video[:, 1:]], 1), clip.actions)
         losses, measured = dict(coded.losses), self.quantizer.recent_usage(coded.tokens)
-        error = coded.expected - video[:, 1:]
+        error = (coded.expected - video[:, 1:]) * follows[..., None, None, None]
         losses["expected"] = self.config.expected * (error.abs() + error.square()).mean() / 2
         measured = measured | {"zeros": (coded.values == 0).float().mean()}
         if self.config.motion and (true := true_motion(clip, PATCH)):
-            losses["motion"] = self.config.motion * motion_error(coded, *true)
+            flow, known = true
+            losses["motion"] = self.config.motion * motion_error(
+                coded, flow, known & follows[..., None, None]
+            )
         return Rebuilt(coded.video, losses, measured)
 
     @torch.no_grad()
@@ -363,3 +386,8 @@ def delta_tiny() -> DeltaCodecConfig:
 def fine_steps() -> FSQConfig:
     """Of the delta codec of Doom, 47 bits a token: finer in the last channels, where frames change most."""
     return FSQConfig((5,) * 6 + (7,) * 4 + (9, 9, 11, 13, 17, 17))
+
+
+def whole_frames() -> DeltaCodecConfig:
+    """Of a dream of Doom: 48 tokens of 22 bits tell a frame by itself."""
+    return DeltaCodecConfig(actions=7, quantizer=FSQConfig((7,) * 8), tells="frame")

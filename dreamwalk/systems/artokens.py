@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from dreamwalk.backbones.tokenformer import TokenFormerConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Codec
-from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, delta_tiny, fine_steps
-from dreamwalk.codecs.quantizers import UnquantizedConfig
+from dreamwalk.codecs.delta import DeltaCodec, Disturb, delta_tiny, whole_frames
+from dreamwalk.codecs.quantizers import FSQ, UnquantizedConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tokens import TokenCodec, small_layers, small_scales, small_tokens, tokenized
 from dreamwalk.conditions.actions import ActionEmbedding
@@ -48,6 +48,7 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.schedules.orders import Order
 from dreamwalk.schedules.token_orders import OrderName
 from dreamwalk.systems.artokens_config import TokenSystemConfig
+from dreamwalk.systems.token_disturbance import disturbance
 from dreamwalk.systems.token_sampler import SlotConditions, TokenStream
 from dreamwalk.systems.token_walk import TokenWalk
 from dreamwalk.systems.walkable import Walkable, check_starts
@@ -68,6 +69,9 @@ class Symbols(NamedTuple):
     """Indices `(b, n)`, or vectors `(b, n, c)`, in the order of the list."""
     seen: Tensor | None
     """What a delta codec sees of the frame before each, `(b, t', h', w', f)`."""
+    told: Tensor | None = None
+    """Indices of what was decoded, for a delta codec, which differ from the values where they were
+    disturbed."""
 
 
 class ArTokens(Walkable):
@@ -111,7 +115,13 @@ class ArTokens(Walkable):
 
     def loss(self, clip: Clip, generator: KeyedGenerator) -> dict[str, Tensor]:
         """Negative log-likelihood of a token in nats, or the flow loss of a vector; of each order in bits."""
-        symbols, conditions = self._drawn_window(self.symbols(clip), self._conditions(clip), generator)
+        disturb = None
+        if self.config.disturbed and isinstance(self.codec, DeltaCodec):
+            assert isinstance(self.codec.quantizer, FSQ)
+            disturb = disturbance(self.codec.quantizer, generator, most=self.config.disturbed)
+        symbols, conditions = self._drawn_window(
+            self.symbols(clip, disturb), self._conditions(clip), generator
+        )
         keep = generator.uniform(1) >= self.config.cond_dropout
         text, conditions = self._text(clip, keep=keep[:, 0].tolist()), conditions * keep[..., None]
         size = self.order.tokens, *self.backbone.head.loss_noise
@@ -120,7 +130,13 @@ class ArTokens(Walkable):
         for name in dict.fromkeys((self.config.order, self.config.played)):
             slots = self.make_order(name).slots(device=symbols.values.device)
             losses = self.backbone.loss(
-                symbols.values, slots, conditions=conditions, seen=symbols.seen, text=text, noise=noise
+                symbols.values,
+                slots,
+                conditions=conditions,
+                seen=symbols.seen,
+                text=text,
+                noise=noise,
+                told=symbols.told,
             )
             terms[name] = losses.mean()
         loss, unit = torch.stack(list(terms.values())).mean(), 1.0 if self.continuous else math.log(2)
@@ -136,17 +152,19 @@ class ArTokens(Walkable):
             return symbols, conditions
         first = (generator.uniform(1) * (coded - frames + 1)).long()
         at = torch.arange(len(first), device=first.device)[:, None], first + torch.arange(frames).to(first)
-        values = symbols.values.unflatten(1, (coded, -1))[at].flatten(1, 2)
-        return Symbols(values, symbols.seen[at]), conditions[at]
+        cut = lambda listed: listed.unflatten(1, (coded, -1))[at].flatten(1, 2)
+        told = None if symbols.told is None else cut(symbols.told)
+        return Symbols(cut(symbols.values), symbols.seen[at], told), conditions[at]
 
     @torch.no_grad()
-    def symbols(self, clip: Clip) -> Symbols:
-        """Of all frames of a batched clip; UserErrors of the codec."""
+    def symbols(self, clip: Clip, disturb: Disturb | None = None) -> Symbols:
+        """Of all frames of a batched clip, of a delta codec disturbed; UserErrors of the codec."""
         video = codec_input(clip, 3)
         if isinstance(self.codec, DeltaCodec):
-            coded = self.codec.code(video, clip.actions)
-            values = coded.values.flatten(1, 3) if self.continuous else coded.tokens.flatten(1)
-            return Symbols(values, coded.seen.unflatten(2, self.config.grid))
+            coded, grid = self.codec.code(video, clip.actions, disturb), self.config.grid
+            if self.continuous:
+                return Symbols(coded.values.flatten(1, 3), coded.seen.unflatten(2, grid))
+            return Symbols(coded.tokens.flatten(1), coded.seen.unflatten(2, grid), coded.told.flatten(1))
         if isinstance(self.codec, TokenCodec) and not self.continuous:
             return Symbols(self.codec.tokens(video).flatten(1), None)
         return Symbols(rearrange(self.codec.encode(video), "b t c h w -> b (t h w) c"), None)
@@ -323,10 +341,9 @@ def tiny() -> ArTokensConfig:
 
 
 def doom() -> ArTokensConfig:
-    """A dream of levels never seen: 48 tokens a frame, which tell what it adds, row by row."""
-    codec = DeltaCodecConfig(actions=7, quantizer=fine_steps())
-    config = ArTokensConfig(codec, actions=7, grid=(6, 8), frames=9, width=160)
-    return replace(config, order="row", played="row")
+    """A dream of Doom: 48 tokens a frame beside what is expected of it, row by row."""
+    config = ArTokensConfig(whole_frames(), actions=7, grid=(6, 8), frames=9, width=160)
+    return replace(config, order="row", played="row", disturbed=0.5)
 
 
 def video(order: OrderName = "row") -> ArTokensConfig:

@@ -51,6 +51,9 @@ class TokenSystemConfig(SystemConfig):
     """Of captions, for a model that is told them."""
     cond_dropout: Share = 0.1
     """Probability of training a clip without its actions and its caption, for classifier-free guidance."""
+    disturbed: Share = 0.0
+    """Most share of tokens that are made wrong in what is told of a clip of training, as those of a dream are
+    (`token_disturbance.py`); for a delta codec with FSQ."""
     sampling: TokenSampling = field(default_factory=TokenSampling)
     """How tokens are drawn."""
 
@@ -63,6 +66,9 @@ class TokenSystemConfig(SystemConfig):
                 f"weights of the order `{self.order}` are not played by `{self.played}`: only those of "
                 "`token` have another order, `diagonal`"
             )
+        delta = isinstance(self.codec, DeltaCodecConfig)
+        if self.disturbed and not (delta and isinstance(self.quantizer, FSQConfig)):
+            raise UserError("only tokens of a delta codec with FSQ are disturbed: leave `disturbed` at 0")
 
     def sized(self, schema: ActionSchema, size: tuple[int, int]) -> Self:
         """The config for data with these actions and frames of `size` (h, w); UserError where none fits."""

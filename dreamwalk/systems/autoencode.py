@@ -31,7 +31,7 @@ from dreamwalk.codecs import CodecConfig
 from dreamwalk.codecs.block import BlockCodecConfig
 from dreamwalk.codecs.causal import small, small_published
 from dreamwalk.codecs.critic import Critic, CriticConfig, adversarial
-from dreamwalk.codecs.delta import MIDDLE, DeltaCodecConfig, fine_steps
+from dreamwalk.codecs.delta import MIDDLE, DeltaCodecConfig, fine_steps, whole_frames
 from dreamwalk.codecs.kl_autoencoder import KLCodecConfig
 from dreamwalk.codecs.patch import PatchCodecConfig
 from dreamwalk.codecs.perceptual import Perceptual
@@ -148,14 +148,17 @@ class Autoencode(System):
         return {"loss": loss, "psnr": 10 * torch.log10(4 / squared.detach()), **terms}
 
     def adapt_weights(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """Of a delta codec with another quantizer, of any shape: what is next to that begins anew, and all
-        else goes on."""
+        """Of a delta codec with another quantizer, of any shape, or whose tokens tell another thing: what is
+        next to them begins anew, and all else goes on."""
         codec, other = self.config.codec, config.get("codec") or {}
         if not isinstance(codec, DeltaCodecConfig) or "quantizer" not in other:
             return tensors
-        if from_json(QuantizerConfig, other["quantizer"]) == codec.quantizer:
+        before = from_json(DeltaCodecConfig, other)
+        if (before.quantizer, before.tells) == (codec.quantizer, codec.tells):
             return tensors
-        middle = tuple(f"codec.{part}." for part in MIDDLE)
+        middle = tuple(
+            f"codec.{part}." for part in (*MIDDLE, *(["add"] if before.tells != codec.tells else []))
+        )
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(middle)}
         return kept | {name: own for name, own in self.state_dict().items() if name.startswith(middle)}
 
@@ -217,6 +220,11 @@ def tokens_of(quantizer: str) -> AutoencodeConfig:
 def delta(quantizer: str = "fsq") -> AutoencodeConfig:
     """What a frame of Doom adds to the one before: 48 tokens of 47 bits, or of another quantizer."""
     return AutoencodeConfig(codec=DeltaCodecConfig(actions=7, quantizer=DELTA_QUANTIZERS[quantizer]))
+
+
+def delta_frames() -> AutoencodeConfig:
+    """A frame of Doom by itself, beside what is expected of it: 48 tokens of 22 bits."""
+    return AutoencodeConfig(codec=whole_frames())
 
 
 def tiny() -> AutoencodeConfig:

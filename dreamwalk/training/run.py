@@ -160,9 +160,15 @@ def autoencode_delta_matched(quantizer: str) -> Run:
     )
 
 
+def autoencode_frames() -> Run:
+    """Tokens of `artokens.doom`, from what `autoencode.delta` expects."""
+    run, start = autoencode_delta(), "runs/autoencode.delta"
+    return replace(run, name="autoencode.frames", system=autoencode.delta_frames(), start=start)
+
+
 def artokens_doom() -> Run:
-    """A dream of levels never seen in tokens, on those of `autoencode.delta`: an hour on two CPU cores."""
-    run = Run("artokens.doom", artokens.doom(), "data/rooms", codec="runs/autoencode.delta", frames=10)
+    """A dream in tokens, on those of `autoencode.frames`."""
+    run = Run("artokens.doom", artokens.doom(), "data/rooms", codec="runs/autoencode.frames", frames=14)
     return replace(run, batch=8, steps=3000, optim=MUON, ema=0.995, save_every=100, preview_every=500)
 
 
@@ -317,7 +323,8 @@ def inverse_doom() -> Run:
 
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
-    autoencode_tae, autoencode_tokens, autoencode_scales, autoencode_delta, artokens_doom, artokens_video,
+    autoencode_tae, autoencode_tokens, autoencode_scales, autoencode_delta, autoencode_frames, artokens_doom,
+    artokens_video,
     artokens_scale, artokens_continuous,
     inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
     forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_layout, worldmem_doom,

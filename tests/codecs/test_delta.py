@@ -154,6 +154,22 @@ def test_small_changes_say_nothing_and_others_lose_nothing(clip: Clip) -> None:
     assert 0 == zeros[0] < zeros[1] < zeros[2] < 1
 
 
+def test_tokens_of_a_frame_by_itself_mend_what_was_wrong(clip: Clip) -> None:
+    """They do not depend on the frame before, and after a wrong one they soon show what is right."""
+    torch.manual_seed(0)
+    codec = DeltaCodecConfig(7, delta_tiny().quantizer, (16, 16, 32), tells="frame", mistaken=0.5)
+    system = Autoencode(AutoencodeConfig(codec, noise=0.0))
+    learn(system, clip, steps=150, lr=3e-3)
+    video, actions = clip.video.float() / 127.5 - 1, clip.actions
+    wrong = torch.cat([video[:, :1].flip(0), video[:, 1:]], 1)
+    with torch.no_grad():
+        right, mended = (system.codec.code(each, actions) for each in (video, wrong))
+    assert torch.equal(right.tokens, mended.tokens) and not torch.equal(right.seen, mended.seen)
+    far = [float((each.video - video)[:, t].square().mean()) for each in (right, mended) for t in (1, -1)]
+    before = float((wrong - video)[:, 0].square().mean())
+    assert far[2] < 0.5 * before and far[3] < 1.5 * far[1] + 0.01
+
+
 @pytest.mark.parametrize(
     ("video", "actions", "message"),
     [

@@ -24,6 +24,7 @@ from dreamwalk.schedules.generator import KeyedGenerator
 from dreamwalk.systems import artokens
 from dreamwalk.systems.artokens import ArTokens, ArTokensConfig
 from dreamwalk.systems.open import load
+from dreamwalk.systems.token_disturbance import disturbance
 from dreamwalk.training.world_spec import world_spec
 from dreamwalk.weights import files
 from dreamwalk.weights.config import to_json
@@ -62,6 +63,9 @@ DELTA: dict[str, ArTokensConfig] = {
         played="scale",
     ),
     "continuous": replace(artokens.tiny(), codec=replace(delta_tiny(), quantizer=UnquantizedConfig(4))),
+    "whole frames": replace(
+        artokens.tiny(), codec=replace(delta_tiny(), tells="frame"), order="row", played="row", disturbed=0.5
+    ),
 }
 
 
@@ -187,6 +191,21 @@ def test_of_a_longer_clip_a_window_is_drawn(clip: Clip) -> None:
         expected.append(float(model.backbone.loss(values[:, frames].flatten(1), slots, **told).mean()))
     found = {round(float(model.loss(one, KeyedGenerator([(seed,)]))["loss"]), 3) for seed in range(24)}
     assert found == {round(loss, 3) for loss in expected} and len(found) == 3
+
+
+def test_some_clips_are_told_as_wrong_as_they_are_drawn(clip: Clip) -> None:
+    """Tokens near the true ones for the most part; what is learnt are the true ones, of all clips."""
+    torch.manual_seed(0)
+    system = ArTokens(DELTA["whole frames"])
+    many = Clip(video=clip.video[:1].expand(40, -1, -1, -1, -1), actions=clip.actions[:1].expand(40, -1, -1))
+    generator = KeyedGenerator([(seed,) for seed in range(40)])
+    symbols = system.symbols(many, disturbance(system.codec.quantizer, generator, most=0.5))
+    told, true = symbols.told, system.symbols(clip.first(12)).values[:1]
+    assert told is not None and torch.equal(symbols.values, true.expand(40, -1))
+    moved = (told != symbols.values).float().mean(1)
+    assert 0.25 < (moved == 0).float().mean() < 0.55 and 0.1 < moved[moved > 0].mean() < 0.4
+    with pytest.raises(ValueError, match="only tokens of a delta codec with FSQ are disturbed"):
+        replace(VIDEO["row"], disturbed=0.5)
 
 
 def test_other_orders(walker: ArTokens) -> None:
