@@ -59,6 +59,7 @@ MAP := --steps 6000
 DREAM := --batch 128 --frames 16 --system.window 15 --steps 12000 --compile-blocks
 FORCING := --batch 128 --frames 16 --system.window 15 --steps 4000 --compile-blocks
 CLIPS := --batch 128 --steps 10000 --compile-blocks
+TOKENS := --batch 128 --resident
 else
 FRAMES := 80000
 ROOMS := --precision bfloat16
@@ -66,6 +67,7 @@ MAP := --precision bfloat16
 DREAM := --precision bfloat16
 FORCING := --precision bfloat16
 CLIPS := --precision bfloat16
+TOKENS := --precision bfloat16 --compile-blocks
 endif
 
 weights: $(VENV)/.developed
@@ -84,6 +86,10 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk train worldmem.layout --data data/rooms-train --start runs/forcing.rooms $(ROOMS)
 	$(BIN)/dreamwalk train voyager.short --data data/rooms-train --precision bfloat16
 	$(BIN)/dreamwalk train voyager.doom --data data/rooms-train --precision bfloat16
+	$(BIN)/dreamwalk train autoencode.delta --data data/rooms-train --precision bfloat16
+	$(BIN)/dreamwalk train autoencode.frames --data data/rooms-train --precision bfloat16
+	$(BIN)/dreamwalk train artokens.doom --data data/rooms-train $(TOKENS) --out runs/artokens.rooms
+	$(BIN)/dreamwalk train artokens.doom --data data/home-train $(TOKENS) --start runs/artokens.rooms
 	$(BIN)/dreamwalk train autoencode.clips --data data/home-train
 	$(BIN)/dreamwalk train moviegen.moment --data data/home-train $(CLIPS)
 	$(BIN)/dreamwalk train moviegen.short --data data/home-train $(CLIPS)
@@ -92,10 +98,11 @@ weights: $(VENV)/.developed
 	$(BIN)/dreamwalk evaluate runs/forcing.doom --data data/home-test --inverse runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/forcing.rooms --report places --data data/rooms-long --frames 512
 	$(BIN)/dreamwalk evaluate runs/voyager.doom --data data/rooms-test
+	$(BIN)/dreamwalk evaluate runs/artokens.doom --data data/home-test --inverse runs/inverse.doom
 	$(BIN)/dreamwalk evaluate runs/moviegen.doom --data data/home-test --train data/home-train --inverse runs/inverse.doom
-	for name in autoencode inverse; do \
-	  $(BIN)/python -m dreamwalk.training.export_release runs/$$name.doom --bits 8 \
-	    --out dreamwalk/pretrained/$$name.doom.safetensors; done
+	$(BIN)/python -m dreamwalk.training.export_release runs/autoencode.doom --bits 8 \
+	  --out dreamwalk/pretrained/autoencode.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/inverse.doom --bits 6 --out dreamwalk/pretrained/inverse.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/forcing.doom --bits 6 --out dreamwalk/pretrained/forcing.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/worldmem.layout --bits 6 --starts data/rooms-test \
 	  --pixels runs/forcing.rooms --out dreamwalk/pretrained/worldmem.doom.safetensors
@@ -105,6 +112,8 @@ weights: $(VENV)/.developed
 	  --out dreamwalk/pretrained/voyager.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/moviegen.doom --bits 6 \
 	  --out dreamwalk/pretrained/moviegen.doom.safetensors
+	$(BIN)/python -m dreamwalk.training.export_release runs/artokens.doom --bits 4 \
+	  --out dreamwalk/pretrained/artokens.doom.safetensors
 	$(BIN)/python -m dreamwalk.training.export_release runs/nextframe.doom --alias-of forcing.doom \
 	  --out dreamwalk/pretrained/nextframe.doom.safetensors
 

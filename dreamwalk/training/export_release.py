@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dreamwalk.data.shards import Shards
 from dreamwalk.errors import UserError
-from dreamwalk.systems.open import config_class, locate
+from dreamwalk.systems.open import config_class, locate, system_class
 from dreamwalk.training.world_spec import world_spec
 from dreamwalk.weights import files
 from dreamwalk.weights.config import from_json
@@ -65,6 +65,7 @@ def export_release(order: Release) -> None:
     if order.starts:
         arrays, metadata["world_spec"] = world_spec(Shards(order.starts)).pack()
         tensors |= arrays
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_unused(metadata))}
     halves = {name: _half(name, tensor) for name, tensor in tensors.items() if CRITIC not in name}
     if (metadata["config"].get("memory") or {}).get("critic"):
         metadata["config"]["memory"]["critic"] = None
@@ -76,6 +77,15 @@ def export_release(order: Release) -> None:
         halves |= pack({n: x for n, x in halves.items() if _learnt(n, x)}, bits=order.bits)
     files.save(order.out, halves, metadata=metadata | {"notes": notes})
     print(f"{order.out}: {order.out.stat().st_size / 1e6:.1f} MB; {notes['trained']}")
+
+
+def _unused(metadata: dict[str, Any]) -> tuple[str, ...]:
+    """Beginnings of the names of tensors that such a system never reads: pictures to begin from, of one that
+    dreams nothing, and their depths, of one that has no memory of places."""
+    generates = system_class(metadata["system"]).generates
+    if not generates:
+        return ("world_spec.",)
+    return ("world_spec.depths",) if generates == "frames" and "memory" not in metadata["config"] else ()
 
 
 def _write_alias(order: Release, metadata: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ chosen for the least square error of its group; four weights share three bytes, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Literal
 
 import torch
@@ -17,7 +18,8 @@ from dreamwalk.errors import UserError
 from dreamwalk.layers.quantize import row_scale
 
 SCALE = ":scale"
-"""Of the scales' names: `(rows,)` of eight bits, `(rows, groups)` of fewer."""
+"""Of the names of scales: `(rows,)` of eight bits, `(rows, *kernel, groups)` of fewer, where weights of a
+convolution are in groups of input channels."""
 SMALLEST = 4096
 """Numbers from which a tensor is worth it."""
 GROUP = 32
@@ -29,13 +31,15 @@ TOGETHER = 4
 
 def pack(tensors: Mapping[str, Tensor], *, bits: Literal[4, 6, 8] = 8) -> dict[str, Tensor]:
     """Large floating-point tensors in so many bits, with their scales beside them; the rest as it is. Only of
-    matrices whose rows are made of whole groups there are fewer than eight."""
+    those whose input channels are whole groups there are fewer than eight."""
     packed = {}
     for name, tensor in tensors.items():
         if tensor.ndim < 2 or tensor.numel() < SMALLEST or not tensor.is_floating_point():
             packed[name] = tensor
-        elif bits < 8 and tensor.ndim == 2 and tensor.shape[1] % GROUP == 0:
-            packed[name], packed[name + SCALE] = _in_groups(tensor.float(), bits)
+        elif bits < 8 and tensor.shape[1] % GROUP == 0:
+            channels_last = tensor.float().movedim(1, -1)
+            packed[name], scale = _in_groups(channels_last.flatten(0, -2), bits)
+            packed[name + SCALE] = scale.unflatten(0, channels_last.shape[:-1])
         else:
             scale = row_scale(tensor, 127)
             rows = (tensor.float().flatten(1) / scale[:, None]).round()
@@ -75,7 +79,8 @@ def unpacked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[in
     """The shapes that `unpack` makes of those of a file."""
     whole = {name: shape for name, shape in shapes.items() if not name.endswith(SCALE)}
     scales = {name: shapes.get(name + SCALE, ()) for name in whole}
-    return whole | {n: (scale[0], GROUP * scale[1]) for n, scale in scales.items() if len(scale) == 2}
+    grouped = {name: scale for name, scale in scales.items() if len(scale) > 1}
+    return whole | {n: (scale[0], GROUP * scale[-1], *scale[1:-1]) for n, scale in grouped.items()}
 
 
 def unpack(tensors: Mapping[str, Tensor], *, source: str = "the file") -> dict[str, Tensor]:
@@ -93,7 +98,8 @@ def unpack(tensors: Mapping[str, Tensor], *, source: str = "the file") -> dict[s
         elif tensor.ndim >= 2 and scale.shape == tensor.shape[:1]:
             whole[name] = (tensor.float().flatten(1) * scale[:, None]).reshape(tensor.shape)
         elif _is_grouped(tensor, scale):
-            whole[name] = _from_groups(tensor, scale)
+            rows = _from_groups(tensor, scale.flatten(0, -2))
+            whole[name] = rows.unflatten(0, scale.shape[:-1]).movedim(-1, 1).contiguous()
         else:
             raise UserError(f"{source} has no scale for each row of '{name}': fetch it again")
     return whole
@@ -101,6 +107,7 @@ def unpack(tensors: Mapping[str, Tensor], *, source: str = "the file") -> dict[s
 
 def _is_grouped(packed: Tensor, scale: Tensor) -> bool:
     """Whether these are bytes and scales as `_in_groups` gives them."""
-    if packed.dtype != torch.uint8 or not packed.ndim == scale.ndim == 2 or len(packed) != len(scale):
+    if packed.dtype != torch.uint8 or packed.ndim != 2 or scale.ndim < 2:
         return False
-    return packed.shape[1] in [GROUP * scale.shape[1] * bits // 8 for bits in (4, 6)]
+    sizes = [GROUP * scale.shape[-1] * bits // 8 for bits in (4, 6)]
+    return len(packed) == prod(scale.shape[:-1]) and packed.shape[1] in sizes

@@ -49,6 +49,7 @@ def test_fewer_bits_have_a_scale_for_every_few_weights(
     torch.manual_seed(0)
     weights = {
         "matrix": torch.randn(256, 256) * torch.logspace(-2, 1, 256),
+        "convolution": torch.randn(48, 64, 3, 5),
         "kernel": torch.randn(64, 8, 3, 3),
     }
     weights |= {"nothing": torch.zeros(64, 64), "odd": torch.randn(99, 99), "bias": torch.randn(256)}
@@ -57,8 +58,9 @@ def test_fewer_bits_have_a_scale_for_every_few_weights(
     back, eight = files.read(tmp_path / "w.safetensors")[0], unpack(pack(weights))
     assert {name: x.shape for name, x in back.items()} == {name: x.shape for name, x in weights.items()}
     assert files.header(tmp_path / "w.safetensors").shapes == {k: tuple(x.shape) for k, x in weights.items()}
-    off, size = ((x.square().mean().sqrt()) for x in (back["matrix"] - weights["matrix"], weights["matrix"]))
-    assert 0.3 * wrong < off / size < wrong
+    for name in ("matrix", "convolution"):
+        off, size = ((x.square().mean().sqrt()) for x in (back[name] - weights[name], weights[name]))
+        assert 0.3 * wrong < off / size < wrong
     for name in ("kernel", "odd", "bias", "nothing"):
         assert torch.equal(back[name], eight[name])
     packed = small["matrix"].nbytes + small["matrix:scale"].nbytes
