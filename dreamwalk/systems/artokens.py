@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from dreamwalk.backbones.tokenformer import TokenFormerConfig
 from dreamwalk.clip import Clip
 from dreamwalk.codecs.codec import Codec
-from dreamwalk.codecs.delta import DeltaCodec, Disturb, delta_tiny, whole_frames
+from dreamwalk.codecs.delta import DeltaCodec, DeltaCodecConfig, Disturb, delta_tiny, fine_steps, whole_frames
 from dreamwalk.codecs.quantizers import FSQ, UnquantizedConfig
 from dreamwalk.codecs.rgbd import codec_input
 from dreamwalk.codecs.tokens import TokenCodec, small_layers, small_scales, small_tokens, tokenized
@@ -344,6 +344,12 @@ def doom() -> ArTokensConfig:
     """A dream of Doom: 48 tokens a frame beside what is expected of it, row by row."""
     config = ArTokensConfig(whole_frames(), actions=7, grid=(6, 8), frames=9, width=160)
     return replace(config, order="row", played="row", disturbed=0.5)
+
+
+def changes() -> ArTokensConfig:
+    """The same of tokens that tell what is not as expected, as in delta-IRIS."""
+    codec = DeltaCodecConfig(actions=7, quantizer=fine_steps())
+    return replace(doom(), codec=codec, disturbed=0.0)
 
 
 def video(order: OrderName = "row") -> ArTokensConfig:

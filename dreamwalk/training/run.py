@@ -172,6 +172,12 @@ def artokens_doom() -> Run:
     return replace(run, batch=8, steps=3000, optim=MUON, ema=0.995, save_every=100, preview_every=500)
 
 
+def artokens_changes() -> Run:
+    """The same on tokens that tell what is not as expected: for comparison."""
+    run = replace(artokens_doom(), name="artokens.changes", system=artokens.changes(), frames=10)
+    return replace(run, codec="runs/autoencode.delta")
+
+
 def artokens_video() -> Run:
     """Tokens of video by rows; to compare orders, `--system.order` and `--system.played`."""
     run = replace(artokens_doom(), name="artokens.video", system=artokens.video(), frames=17)
@@ -324,7 +330,7 @@ def inverse_doom() -> Run:
 _NAMED = (
     autoencode_doom, autoencode_clips, autoencode_hunyuan, autoencode_causal, autoencode_image,
     autoencode_tae, autoencode_tokens, autoencode_scales, autoencode_delta, autoencode_frames, artokens_doom,
-    artokens_video,
+    artokens_changes, artokens_video,
     artokens_scale, artokens_continuous,
     inverse_doom, nextframe_map, nextframe_doom, nextframe_game,
     forcing_levels, forcing_layout, forcing_rooms, forcing_doom, worldmem_layout, worldmem_doom,
