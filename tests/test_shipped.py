@@ -37,6 +37,11 @@ def test_no_weights_explain_themselves_by_themselves() -> None:
 
 
 @pytest.fixture(scope="module")
+def tokens() -> Dream:
+    return dreamwalk.load("artokens.doom").world(seed=0)
+
+
+@pytest.fixture(scope="module")
 def world() -> Dream:
     return dreamwalk.load("nextframe.doom").world(seed=0)
 
@@ -50,6 +55,7 @@ def film(world: Dream, steps: int, **turn: float) -> torch.Tensor:
 
 def test_all_weights_that_ship_open_and_travel() -> None:
     assert {
+        "artokens.doom",
         "autoencode.doom",
         "inverse.doom",
         "nextframe.doom",
@@ -78,11 +84,11 @@ def test_every_start_of_the_page_opens_dream_and_game(world: Dream) -> None:
     assert seen.pictures[0].shape == (96, 128, 3)
 
 
-def test_it_turns_as_it_is_told(world: Dream) -> None:
-    """Read by the inverse-dynamics model, over all starts, eight frames each way."""
-    examiner = dreamwalk.load("inverse.doom")
-    right = []
-    for start in range(len(world.world_spec.starts)):
+def turned_right(world: Dream, starts: range) -> float:
+    """Share of eight frames of turning each way, from each start, that the inverse-dynamics model reads
+    so."""
+    examiner, right = dreamwalk.load("inverse.doom"), []
+    for start in starts:
         for yaw in (8.0, -8.0):
             first, _ = world.reset(seed=start, options={"start": start})
             video = torch.cat(
@@ -91,7 +97,23 @@ def test_it_turns_as_it_is_told(world: Dream) -> None:
             with torch.inference_mode():
                 read = examiner.read(video)[1][0, :, 0]
             right += (torch.sign(read) == np.sign(yaw)).tolist()
-    assert np.mean(right) > 0.9
+    return float(np.mean(right))
+
+
+def test_it_turns_as_it_is_told(world: Dream) -> None:
+    assert turned_right(world, range(len(world.world_spec.starts))) > 0.9
+
+
+def test_tokens_turn_as_they_are_told_and_stay_rooms(tokens: Dream) -> None:
+    """Turning where one begins, there are still things to see half a turn later."""
+    assert turned_right(tokens, range(4)) > 0.8
+    late = []
+    for start in range(6):
+        tokens.reset(seed=0, options={"start": start})
+        film(tokens, 21, yaw=8.0)
+        late.append(film(tokens, 16, yaw=8.0))
+    assert np.mean([float(sharpness(each).mean()) for each in late]) > 4
+    assert np.mean([float(each.float().std(dim=(0, 1)).mean()) for each in late]) > 7
 
 
 def test_it_does_not_dissolve_and_does_not_get_lost(world: Dream) -> None:

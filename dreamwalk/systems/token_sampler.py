@@ -63,7 +63,8 @@ class TokenStream:
         rows, order = len(self.seeds), self.order
         if not rows:
             raise UserError("a clip needs a seed, and a batch one for each row")
-        if self._guided and self.conditions is None and self.text is None:
+        told = self.endless or self.conditions is not None or self.text is not None  # a walk at every frame
+        if self._guided and not told:
             raise UserError("guidance leads towards conditions or a text: give one, or guidance 1")
         if self.text is not None and len(self.text.tokens) != rows:
             raise UserError(f"{rows} seeds need as many texts, got {len(self.text.tokens)}")

@@ -158,6 +158,16 @@ def test_a_walk_goes_on_without_an_end(walker: ArTokens, clip: Clip) -> None:
     assert torch.equal(tokens[0][1:], tokens[1])
 
 
+def test_guidance_leads_a_walk_towards_its_actions(walker: ArTokens, clip: Clip) -> None:
+    guided = deepcopy(walker)
+    guided.config = replace(walker.config, sampling=TokenSampling(guidance=4.0))
+    torch.nn.init.normal_(guided.backbone.head.out.weight)
+    walks = [system.begin(clip.first(1), seed=3) for system in (walker, guided)]
+    tokens = [guided.advance(walks[1], clip.actions[:, t]) for t in range(1, 7)]
+    assert walks[1].stream.left == 2 and all(index.shape == (2, 4) for index in tokens)
+    assert walks[1].stream.cache.keys.shape[1] == 2 * walks[0].stream.cache.keys.shape[1]
+
+
 def test_history_is_what_was_dreamed(walker: ArTokens, clip: Clip) -> None:
     """Tokens that are given lead on as those that were drawn do."""
     session, frames = walker.begin(clip.first(1), seed=1), [clip.video[:, 0].float() / 127.5 - 1]
