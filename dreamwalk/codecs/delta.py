@@ -75,7 +75,8 @@ class DeltaCodecConfig:
     tells: Literal["change", "frame"] = "change"
     """What tokens tell: what is not as expected, or the frame by itself."""
     mistaken: Share = 0.3
-    """Probability of training a clip after a frame of another one, where tokens tell the frame by itself."""
+    """Probability of training a clip after a frame that is not the one before (its last, mirrored), where
+    tokens tell the frame by itself."""
     motion: float = 0.1
     """Weight of the error of the flow where the true one is known, in data with depth and poses. Otherwise
     the flow learns from pixels alone, which large motion misleads; 0 is for data without."""
@@ -333,12 +334,12 @@ class DeltaCodec(nn.Module):
 
     def rebuilt(self, video: Tensor, clip: Clip, chance: Normals, *, noise: float) -> Rebuilt:
         """`code` from a first frame with noise of std `noise`, as that of a dream is not exact; `motion` is
-        the error of the flow. What follows another clip's frame is not expected, nor moved."""
+        the error of the flow. What follows a wrong frame is not expected, nor moved."""
         shown = video[:, :1] + noise * chance.normal(1, *video.shape[2:])
         follows = torch.ones(video.shape[0], video.shape[1] - 1, dtype=torch.bool, device=video.device)
         if self.tells_frame:
             follows[:, :1] = chance.uniform(1) >= self.config.mistaken
-            shown = torch.where(follows[:, :1, None, None, None], shown, shown.roll(1, 0))
+            shown = torch.where(follows[:, :1, None, None, None], shown, video[:, -1:].flip(-1))
         coded = self.code(torch.cat([shown, video[:, 1:]], 1), clip.actions)
         losses, measured = dict(coded.losses), self.quantizer.recent_usage(coded.tokens)
         error = (coded.expected - video[:, 1:]) * follows[..., None, None, None]

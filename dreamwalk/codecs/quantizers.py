@@ -218,7 +218,7 @@ class FSQ(Quantizer):
 
     def project(self, z: Tensor) -> Tensor:
         """Bounded by tanh a little beyond the levels, and shifted where they are even: 0 stays a level."""
-        height, middle, start = (numbers.to(z.dtype) for numbers in bounds(self.config.levels, z.device))
+        height, middle, start = (numbers.to(z.dtype) for numbers in fsq_bounds(self.config.levels, z.device))
         return ((z + start).tanh() * height - middle) / (self._levels(z) // 2)
 
     def index(self, points: Tensor) -> Tensor:
@@ -232,27 +232,27 @@ class FSQ(Quantizer):
         return (digits - levels // 2).float() / (levels // 2)
 
     def _levels(self, like: Tensor) -> Tensor:
-        return constants(self.config.levels, like.device)
+        return constants(self.config.levels, torch.int64, like.device)
 
     def _basis(self, like: Tensor) -> Tensor:
-        return constants(tuple(prod(self.config.levels[:k]) for k in range(self.channels)), like.device)
+        sizes = tuple(prod(self.config.levels[:k]) for k in range(self.channels))
+        return constants(sizes, torch.int64, like.device)
 
 
 @cache
-def constants(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+def constants(numbers: tuple[float, ...], kind: torch.dtype, device: torch.device) -> Tensor:
     """Numbers on a device, made once: to send them there is to wait for it."""
-    with torch.inference_mode(False):
-        kind = torch.int64 if all(isinstance(number, int) for number in numbers) else torch.float64
+    with torch.inference_mode(False):  # whoever asks first, gradients may go past them later
         return torch.tensor(numbers, dtype=kind, device=device)
 
 
-def bounds(levels: tuple[int, ...], device: torch.device) -> list[Tensor]:
+def fsq_bounds(levels: tuple[int, ...], device: torch.device) -> list[Tensor]:
     """Of FSQ: half the range of each channel, the offset of those with an even number of levels, and where
     that lies before the bound."""
     half = [(n - 1) * (1 + OVERSHOOT) / 2 for n in levels]
     offset = [0.0 if n % 2 else 0.5 for n in levels]
     shift = [atanh(o / h) for o, h in zip(offset, half, strict=True)]
-    return [constants(tuple(numbers), device) for numbers in (half, offset, shift)]
+    return [constants(tuple(numbers), torch.float64, device) for numbers in (half, offset, shift)]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ EXACT = 0.4
 STRENGTHS = 0.1, 0.6
 """Least and greatest std of what is added to a value, in [-1, 1], to land on a code nearby."""
 EXCHANGED = 0.2
-"""For each token that is moved so, how many become that of another clip."""
+"""For each token that is moved so, how many become that of a place beside."""
 
 
 def disturbance(quantizer: FSQ, generator: KeyedGenerator, *, most: float) -> Disturb:
@@ -32,7 +32,7 @@ def disturbance(quantizer: FSQ, generator: KeyedGenerator, *, most: float) -> Di
         moved, exchanged = (generator.uniform(h, w)[..., None] for _ in range(2))
         near = (tokens.values + strength * generator.normal(h, w, c)).clamp(-1, 1)
         values = torch.where(moved < rate[..., None], near, tokens.values)
-        values = torch.where(exchanged < EXCHANGED * rate[..., None], values.roll(1, 0), values)
+        values = torch.where(exchanged < EXCHANGED * rate[..., None], values.roll((1, 1), (1, 2)), values)
         indices = quantizer.index(values)
         return Quantized(quantizer.look_up(indices), indices, {})
 
