@@ -9,7 +9,7 @@ from learning import learn
 
 from dreamwalk.clip import Clip
 from dreamwalk.codecs import CodecConfig
-from dreamwalk.codecs.delta import delta_tiny
+from dreamwalk.codecs.delta import DeltaCodecConfig, delta_tiny
 from dreamwalk.codecs.quantizers import BSQConfig, FSQConfig, LFQConfig, UnquantizedConfig
 from dreamwalk.codecs.residual_quantizers import MultiScaleConfig, ResidualConfig
 from dreamwalk.codecs.rgbd import codec_input
@@ -78,11 +78,20 @@ def test_weights_bring_their_codebook(tmp_path: Path, clip: Clip) -> None:
     assert torch.equal(again.codec.tokens(video), system.codec.tokens(video))
 
 
-@pytest.mark.parametrize("quantizer", [UnquantizedConfig(4), FSQConfig((3, 3, 3, 3)), BSQConfig(6)])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(delta_tiny(), quantizer=UnquantizedConfig(4)),
+        replace(delta_tiny(), quantizer=FSQConfig((3, 3, 3, 3))),
+        replace(delta_tiny(), quantizer=BSQConfig(6)),
+        replace(delta_tiny(), tells="frame"),
+    ],
+)
 def test_another_quantizer_begins_anew_beside_layers_that_go_on(
-    quantizer: UnquantizedConfig | FSQConfig | BSQConfig, tmp_path: Path
+    changed: DeltaCodecConfig, tmp_path: Path
 ) -> None:
-    """Also where the layers next to it have the same shapes; with the same one all goes on."""
+    """Also where the layers next to it have the same shapes, and where tokens tell another thing; with the
+    same ones all goes on."""
     torch.manual_seed(0)
     given, path = AutoencodeConfig(delta_tiny()), tmp_path / "delta.safetensors"
     first = Autoencode(given)
@@ -92,10 +101,10 @@ def test_another_quantizer_begins_anew_beside_layers_that_go_on(
     again = Autoencode(given)
     init_from(again, path)
     assert all(torch.equal(x, again.state_dict()[name]) for name, x in first.state_dict().items())
-    other = Autoencode(AutoencodeConfig(replace(delta_tiny(), quantizer=quantizer)))
+    other = Autoencode(AutoencodeConfig(changed))
     fresh = {name: x.clone() for name, x in other.state_dict().items()}
     init_from(other, path)
-    parts = "from_code", "spread", "change", "paint"
+    parts = ["from_code", "spread", "change", "paint", *(["own", "add"] if changed.tells == "frame" else [])]
     middle = tuple(f"codec.{part}." for part in parts)
     for name, x in other.state_dict().items():
         assert torch.equal(x, fresh[name] if name.startswith(middle) else first.state_dict()[name]), name
