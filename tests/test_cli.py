@@ -35,17 +35,17 @@ REFUSED = {
     "unknown weights": (
         ["play", "nowhere.at.all"],
         "no weights called 'nowhere.at.all', and no such file or folder: "
-        "to play there are doom, forcing.doom, forcing.rooms, moviegen.doom, nextframe.doom, voyager.doom, "
-        "worldmem.doom\n",
+        "to play there are doom, artokens.doom, forcing.doom, forcing.rooms, moviegen.doom, nextframe.doom, "
+        "voyager.doom, worldmem.doom\n",
     ),
     "weights that are misspelt": (["play", "nextframe.dom"], "did you mean 'nextframe.doom'? to play"),
     "a game that is misspelt": (["play", "dooom"], "did you mean 'doom'? to play"),
     "weights that show nothing": (
         ["play", "autoencode.doom"],
-        "is of the system autoencode, which dreams nothing to look at: to play there are doom, forcing.doom",
+        "is of the system autoencode, which dreams nothing to look at: to play there are doom, artokens.doom",
     ),
     "a near name that shows nothing": (["sample", "autoencode.dom", "--out", "o.mp4"], ": to sample there"),
-    "nothing to examine": (["evaluate", "inverse.doom"], "to evaluate there are forcing.doom"),
+    "nothing to examine": (["evaluate", "inverse.doom"], "to evaluate there are artokens.doom"),
     "a file of another kind": (["play", "letter.txt"], "'letter.txt' is not a .safetensors file"),
     "a damaged file": (["play", "broken.safetensors"], "'broken.safetensors' is damaged"),
     "a folder without weights": (["play", "empty"], "'empty' holds no weights.safetensors"),

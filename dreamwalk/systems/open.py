@@ -75,8 +75,9 @@ def locate(name: str | Path) -> Path:
 
 
 def _no_weights(name: str, choices: list[str], listed: str) -> UserError:
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    # Nearest of all that ships: what shows nothing is not mistaken for what happens to be spelt like it.
+    close = difflib.get_close_matches(name, sorted({*choices, *shipped()}), n=1, cutoff=0.6)
+    hint = f"did you mean '{close[0]}'? " if close and close[0] in choices else ""
     return UserError(f"there are no weights called '{name}', and no such file or folder: {hint}{listed}")
 
 
