@@ -196,8 +196,9 @@ class DeltaCodec(nn.Module):
         self.quantizer = config.quantizer.build()
         self.turning = Turning(config.actions)
         self.before, self.after = Pyramid(4, widths), Pyramid(4, widths)
-        self.own = FrameEncoder(widths[: config.level + 1], config.channels) if self.tells_frame else None
-        if not self.tells_frame:
+        if self.tells_frame:
+            self.own = FrameEncoder(widths[: config.level + 1], config.channels)
+        else:
             pixels = 3 * self.stride[1] * self.stride[2]
             self.change, self.paint = LinearCode(pixels, config.channels), LinearCode(config.channels, pixels)
             self.spread = Spread(config.channels)
@@ -260,7 +261,7 @@ class DeltaCodec(nn.Module):
 
     def latents(self, seen: Seen, frame: Tensor) -> Tensor:
         """What is quantized of frames `(b, 3, h, w)` in [-1, 1] after others, `(b, h', w', c)`."""
-        if self.own is not None:
+        if self.tells_frame:
             return self.own(frame)
         latents = self.change(self._patches(frame - seen.expected)).to(frame.dtype)
         return self._shrunk(self.spread(latents))

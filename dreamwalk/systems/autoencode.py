@@ -156,9 +156,8 @@ class Autoencode(System):
         before = from_json(DeltaCodecConfig, other)
         if (before.quantizer, before.tells) == (codec.quantizer, codec.tells):
             return tensors
-        middle = tuple(
-            f"codec.{part}." for part in (*MIDDLE, *(["add"] if before.tells != codec.tells else []))
-        )
+        parts = MIDDLE if before.tells == codec.tells else (*MIDDLE, "add")
+        middle = tuple(f"codec.{part}." for part in parts)
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(middle)}
         return kept | {name: own for name, own in self.state_dict().items() if name.startswith(middle)}
 
